@@ -1,0 +1,1 @@
+"""The word counter that runs on a node: standard library only."""
