@@ -1,0 +1,284 @@
+"""The `topn` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
+from flows.services import LocalAzure, PrefectServer, alone_in
+from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
+from tasks.inputs import find_inputs
+from tasks.names import names_below_common_folder, shown
+from tasks.settings import load_settings, read_settings, state_folder
+
+if TYPE_CHECKING:
+    from tasks.models import RunReport
+
+EXIT_FILES_FAILED = 1
+EXIT_USAGE = 2
+# Source: POSIX shells give 128 + SIGINT.
+EXIT_INTERRUPTED = 130
+
+# Recording a task run took a Prefect server 60 ms on a busy machine; this leaves a wide margin.
+HISTORY_SECONDS = 30.0
+HISTORY_SECONDS_PER_TASK_RUN = 0.5
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuse bad usage with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{self.prog}: {message}; see {self.prog} --help.")
+        raise SystemExit(EXIT_USAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status that the README lists."""
+    options = _parser().parse_args(argv)
+    try:
+        with _interrupted_once():
+            return run(options)
+    except (UsageError, ConfigurationError) as error:
+        say(str(error))
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        say("Interrupted; everything that the run made was cleaned up.")
+        return EXIT_INTERRUPTED
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the flow here and now, with servers of its own where none are configured.
+
+    Raises:
+        UsageError: An input or the output folder cannot be used; nothing was created.
+        ConfigurationError: A setting or a server cannot be used; nothing was created.
+    """
+    names = names_below_common_folder(find_inputs(options.inputs))
+    _require_writable(options.output)
+    state = state_folder()
+    own_azure = not read_settings().is_configured
+    own_prefect = not _prefect_may_be_configured()
+    with ExitStack() as services:
+        azure: LocalAzure | None = None
+        server: PrefectServer | None = None
+        if own_azure or own_prefect:
+            services.enter_context(alone_in(state, lambda: say("Another run uses this folder; waiting for its end.")))
+        if own_azure:
+            say("No Azure is configured: starting a local one for this run.")
+            azure = services.enter_context(LocalAzure(state))
+        else:
+            load_settings()
+        if own_prefect or not _prefect_api_url():
+            server = services.enter_context(PrefectServer(state))
+            os.environ["PREFECT_API_URL"] = server.api_url
+            os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
+        # The run's logs are in the Prefect UI; here, people see progress and results.
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        import flows.topn  # noqa: F401, PLC0415 - takes seconds, while the servers start
+
+        if azure is not None:
+            os.environ.update(azure.wait())
+        else:
+            _require_reachable_azure()
+        if server is not None:
+            server.wait()
+        else:
+            _require_reachable_prefect()
+        try:
+            return _run_flow(options, names)
+        finally:
+            if server is not None:
+                _wait_for_history(server)
+
+
+def _run_flow(options: argparse.Namespace, names: Sequence[str]) -> int:
+    from flows.topn import topn  # noqa: PLC0415 - imported by now
+
+    with progress_shown():
+        final_state: Any = topn(
+            inputs=options.inputs,
+            num_words=options.num_words,
+            ignore_case=options.ignore_case,
+            output_folder=options.output,
+            keep_containers=options.keep_containers,
+            keep_job=options.keep_job or options.ask,
+            keep_pool=options.keep_pool or options.ask,
+            refresh=options.refresh,
+            return_state=True,
+        )
+    outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
+    report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
+    if isinstance(report, (UsageError, ConfigurationError)):
+        raise report
+    if isinstance(report, BaseException):
+        message = str(report) if isinstance(report, TopnError) else f"{type(report).__name__}: {report}"
+        say(f"The run failed: {message}")
+        if options.json:
+            print_failed_json("", names, message)
+        return EXIT_FILES_FAILED
+    if options.json:
+        print_json(report)
+    else:
+        print_table(report, options.output)
+    if options.ask:
+        _ask_and_delete(final_state.state_details.flow_run_id, options)
+    return EXIT_FILES_FAILED if report.failed else 0
+
+
+def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
+    """Put the tutorial's questions at the end, and do what the answers say."""
+    from tasks.cleanup import Keep, clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+
+    keep = Keep(
+        containers=options.keep_containers,
+        job=options.keep_job or not ask("Delete the job?"),
+        pool=options.keep_pool or not ask("Delete the pool?"),
+    )
+    for name, reason in clean_up_run(flow_run_id, keep).items():
+        say(f"Could not delete {name}: {reason}")
+
+
+def _wait_for_history(server: PrefectServer) -> None:
+    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - imported by now
+
+    from tasks.step import ended_task_runs  # noqa: PLC0415 - imported by now
+
+    APILogHandler().flush()
+    give_up_seconds = HISTORY_SECONDS + HISTORY_SECONDS_PER_TASK_RUN * len(ended_task_runs)
+    if not server.wait_for_history(ended_task_runs, give_up_seconds):
+        say("The history of this run is not complete: the Prefect server did not write it down in time.")
+
+
+def _require_writable(folder: str) -> None:
+    """Make the output folder, and see that a file can be made in it.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=".topn-", dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"The output folder {shown(folder)} cannot be written ({reason}): name another with --output."
+        ) from error
+
+
+def _require_reachable_azure() -> None:
+    """See that both accounts answer and take the credentials, before anything is created.
+
+    Raises:
+        ConfigurationError: One does not.
+    """
+    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - imported by now
+
+    try:
+        batch_account().images(retry_total=0)
+        blob_account().check(retry_total=0)
+    except ServiceError as error:
+        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+
+
+def _prefect_may_be_configured() -> bool:
+    """Look whether any of the places where Prefect finds its API's address says something.
+
+    To ask Prefect itself takes seconds, in which its server could start.
+    """
+    if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    mentions = {
+        profiles: "",
+        Path("prefect.toml"): "",
+        Path("pyproject.toml"): "[tool.prefect",
+        Path(".env"): "PREFECT_",
+    }
+    return any(path.is_file() and word in path.read_text("utf-8", "replace") for path, word in mentions.items())
+
+
+def _prefect_api_url() -> str | None:
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - takes seconds
+
+    url: str | None = PREFECT_API_URL.value()
+    return url
+
+
+def _require_reachable_prefect() -> None:
+    from prefect import get_client  # noqa: PLC0415 - imported by now
+
+    with get_client(sync_client=True) as client:
+        if client.api_healthcheck() is not None:
+            raise ConfigurationError(
+                f"No Prefect server answers at {_prefect_api_url()}: start it, or unset PREFECT_API_URL."
+            )
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Turn the first request to end into KeyboardInterrupt, and the next ones into patience."""
+    asked = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        if asked:
+            say("Still cleaning up; this ends by itself.")
+            return
+        asked = True
+        say("Stopping and cleaning up.")
+        raise KeyboardInterrupt
+
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, end) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="topn", description="Count the top N words of many text files on Azure Batch.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    run_parser = commands.add_parser(
+        "run",
+        help="run the flow here and now",
+        description="Count the top N words of each INPUT. Without TOPN_BATCH_ENDPOINT, on a local Azure.",
+    )
+    run_parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a text file, or a pattern such as 'data/*.txt'")
+    run_parser.add_argument("-n", "--num-words", type=_positive, default=3, metavar="N", help="words a file (3)")
+    run_parser.add_argument("--ignore-case", action="store_true", help='take "The" and "the" for one word')
+    run_parser.add_argument("--output", default="results", metavar="DIR", help="where the outputs go (results)")
+    run_parser.add_argument("--keep-containers", action="store_true", help="leave the blob containers in place")
+    run_parser.add_argument("--keep-job", action="store_true", help="leave the job in place")
+    run_parser.add_argument("--keep-pool", action="store_true", help="leave the run's pool in place")
+    run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
+    run_parser.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
+    run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    return parser
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

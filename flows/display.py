@@ -1,0 +1,189 @@
+"""What `topn run` shows: bars on a terminal and plain lines elsewhere, then a table for people or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from tasks.models import FileError, FileReport, RunReport
+from tasks.names import shown
+from tasks.progress import Progress, listening
+from tasks.word_counts import as_json
+
+# Plain lines tell of every tenth of a step.
+PLAIN_STEPS = 10
+
+
+def say(sentence: str) -> None:
+    """Tell people something, on stderr; stdout is for results."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(sentence))
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Show the progress of the run in this process meanwhile."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        with listening(_PlainLines()):
+            yield
+        return
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=console, transient=True) as bars, listening(_BarLines(bars, console)):
+        yield
+
+
+class _BarLines:
+    """A bar for each step; notes stay above the bars."""
+
+    def __init__(self, bars: Bars, console: Console) -> None:
+        self._bars = bars
+        self._console = console
+        self._ids: dict[str, TaskID] = {}
+        self._last_note = ""
+        self._lock = Lock()
+
+    def __call__(self, progress: Progress) -> None:
+        with self._lock:
+            if progress.step not in self._ids:
+                self._ids[progress.step] = self._bars.add_task(progress.step, total=None)
+            self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
+            if progress.note and progress.note != self._last_note:
+                self._console.print(escape(progress.note))
+                self._last_note = progress.note
+
+
+class _PlainLines:
+    """A line for every tenth of a step, and one for each note."""
+
+    def __init__(self) -> None:
+        self._done: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
+        self._last_note = ""
+        self._lock = Lock()
+
+    def __call__(self, progress: Progress) -> None:
+        with self._lock:
+            step = progress.step
+            if progress.total is not None:
+                self._totals[step] = progress.total
+            total = self._totals.get(step, 0)
+            before = self._done.get(step, 0)
+            now = self._done[step] = before + progress.done
+            if total and (now == total or now * PLAIN_STEPS // total > before * PLAIN_STEPS // total) and now != before:
+                say(f"{step} {now} of {total}")
+            if progress.note and progress.note != self._last_note:
+                say(progress.note)
+                self._last_note = progress.note
+
+
+def print_table(report: RunReport, output_folder: str) -> None:
+    """Print each file's words, then what failed and why, then where the outputs are."""
+    console = Console(highlight=False)
+    table = Table(title_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("words", justify="right", no_wrap=True)
+    table.add_column("distinct", justify="right", no_wrap=True)
+    table.add_column("top words", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for file in report.files:
+        table.add_row(*_row(file))
+    if not console.is_terminal:
+        # Files and pipes have no width; a line that is cut there helps nobody.
+        console.width = max(console.width, 160)
+    console.print(table)
+    for file in report.failed:
+        if file.error is not None:
+            console.print(f"\n{escape(shown(file.file.name))} failed: {escape(_explained(file.error))}", soft_wrap=True)
+    console.print(f"\n{_summary(report)}", soft_wrap=True)
+    if report.count("failed") < len(report.files):
+        console.print(f"Outputs are in {escape(shown(output_folder))}/", soft_wrap=True)
+
+
+def print_json(report: RunReport) -> None:
+    """Print the run as one JSON object."""
+    failed = report.count("failed")
+    print_document(
+        report.run_name,
+        [_file_document(file) for file in report.files],
+        counted=report.count("counted"),
+        unchanged=report.count("unchanged"),
+        failed=failed,
+    )
+
+
+def print_failed_json(run_name: str, names: Sequence[str], message: str) -> None:
+    """Print a run that ended before any file did."""
+    error = {"category": "node", "message": message, "exit_code": None, "stderr": ""}
+    files = [{"file": name, "status": "failed", "error": error} for name in names]
+    print_document(run_name, files, counted=0, unchanged=0, failed=len(files))
+
+
+def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, unchanged: int, failed: int) -> None:
+    """Print the object that programs read."""
+    document = {
+        "run": run_name,
+        "state": "failed" if failed else "completed",
+        "counted": counted,
+        "unchanged": unchanged,
+        "failed": failed,
+        "files": files,
+    }
+    json.dump(document, sys.stdout)
+    sys.stdout.write("\n")
+
+
+def ask(question: str, read: Callable[[], str] = input) -> bool:
+    """Ask a yes-or-no question as the tutorial does; no answer means yes."""
+    Console(stderr=True, highlight=False).print(f"{escape(question)} \\[Y/n] ", end="")
+    try:
+        return read().strip().lower() not in {"n", "no"}
+    except EOFError:
+        return True
+
+
+def _row(file: FileReport) -> tuple[str, str, str, str, str]:
+    name = escape(shown(file.file.name))
+    if file.result is None:
+        return name, "-", "-", "-", "[red]failed[/red]"
+    counts = file.result.counts
+    top = ", ".join(f"{escape(shown(word))} {count}" for word, count in counts.top) or "-"
+    return name, f"{counts.words:,}", f"{counts.distinct:,}", top, file.status
+
+
+def _explained(error: FileError) -> str:
+    where = f" [{error.category.value}]"
+    stderr = f"\n{error.stderr}" if error.stderr and error.category.value == "program" else ""
+    return f"{error.message}{where}{stderr}"
+
+
+def _summary(report: RunReport) -> str:
+    parts = [f"{report.count(status)} {status}" for status in ("counted", "unchanged", "failed")]
+    return f"{len(report.files)} files: {', '.join(parts)}. Run {report.run_name}."
+
+
+def _file_document(file: FileReport) -> dict[str, Any]:
+    if file.result is not None:
+        return {**as_json(file.file, file.result), "status": file.status}
+    error = file.error
+    if error is None:
+        return {"file": file.file.name, "status": "failed", "error": None}
+    return {
+        "file": file.file.name,
+        "status": "failed",
+        "error": {
+            "category": error.category.value,
+            "message": error.message,
+            "exit_code": error.exit_code,
+            "stderr": error.stderr,
+        },
+    }

@@ -1,0 +1,90 @@
+"""The flow: count the top N words of many files, each by its own Batch task."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from tasks.begin import begin_run
+from tasks.cleanup import clean_up
+from tasks.collect import collect_results
+from tasks.models import PoolOptions, RunReport
+from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
+from tasks.plan import plan_files
+from tasks.provision import create_containers, create_job, create_pool
+from tasks.report import gather, report_run, require_every_file_counted
+from tasks.stage import stage_files
+from tasks.submit import submit_batch_tasks
+from tasks.word_counts import word_count_workload
+
+Positive = Field(ge=1)
+
+# Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
+TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
+
+
+@flow(
+    name="topn",
+    task_runner=TASK_RUNNER,
+    on_completion=[clean_up],
+    on_failure=[clean_up],
+    on_cancellation=[clean_up],
+    on_crashed=[clean_up],
+)
+def topn(
+    inputs: Annotated[list[str], Field(min_length=1)] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
+    num_words: Annotated[int, Positive] = 3,
+    ignore_case: bool = False,
+    output_folder: str = "results",
+    nodes: Annotated[int, Positive] = 2,
+    slots_per_node: Annotated[int, Positive] = 2,
+    vm_size: str = "standard_d2s_v3",
+    pool_id: str | None = None,
+    timeout_minutes: Annotated[float, Field(ge=1, le=7 * 24 * 60)] = 60,
+    keep_containers: bool = False,  # noqa: ARG001 - the cleanup hook reads the keep_ parameters
+    keep_job: bool = False,  # noqa: ARG001
+    keep_pool: bool = False,  # noqa: ARG001
+    refresh: bool = False,
+) -> RunReport:
+    """Count the top N words of each file on Azure Batch.
+
+    Args:
+        inputs: Names of text files, or patterns such as data/*.txt.
+        num_words: How many words to give of each file.
+        ignore_case: Take "The" and "the" for one word.
+        output_folder: Where the outputs go.
+        nodes: The most nodes the pool may have.
+        slots_per_node: Batch tasks that run side by side on a node.
+        vm_size: VM size of the nodes.
+        pool_id: An existing pool to use; it is neither changed nor deleted. Without one, the run makes its own.
+        timeout_minutes: When the run gives up, counted from its start; pool and job end then, whatever happens.
+        keep_containers: Leave the blob containers in place.
+        keep_job: Leave the job in place.
+        keep_pool: Leave the run's own pool in place; it has no nodes after the deadline.
+        refresh: Count files whose result is known, too.
+
+    Raises:
+        FilesFailedError: Some files have no result; the others have theirs.
+    """
+    workload = word_count_workload(num_words, ignore_case)
+    pool_options = PoolOptions(pool_id=pool_id, vm_size=vm_size, nodes=nodes, slots_per_node=slots_per_node)
+
+    run = begin_run(timeout_minutes)
+    plan = plan_files(inputs, workload, refresh)
+    if not plan.chunks:
+        return report_run(run, plan, {}, output_folder)
+
+    containers = create_containers(run, workload)
+    pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
+    staged = stage_files.map(unmapped(run), plan.chunks, unmapped(containers))
+    job = create_job(run, workload, containers, pool.result())
+    submitted = submit_batch_tasks.map(unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers))
+    collected = {
+        finished.label: collect_results.submit(finished, job, containers)
+        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted))
+    }
+    verdicts = gather(plan, staged, submitted, collected)
+    return require_every_file_counted(report_run(run, plan, verdicts, output_folder))

@@ -1,0 +1,37 @@
+"""The two Azure accounts, opened once for each configuration and shared by all threads."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from tasks.batch_account import BatchAccount
+from tasks.blob_account import BlobAccount
+from tasks.settings import AzureSettings, load_settings
+
+
+def batch_account() -> BatchAccount:
+    """Open the configured Batch account.
+
+    Raises:
+        ConfigurationError: Settings are missing.
+    """
+    return _batch_account(load_settings())
+
+
+def blob_account() -> BlobAccount:
+    """Open the configured storage account.
+
+    Raises:
+        ConfigurationError: Settings are missing.
+    """
+    return _blob_account(load_settings())
+
+
+@lru_cache(maxsize=4)
+def _batch_account(settings: AzureSettings) -> BatchAccount:
+    return BatchAccount(settings)
+
+
+@lru_cache(maxsize=4)
+def _blob_account(settings: AzureSettings) -> BlobAccount:
+    return BlobAccount(settings)

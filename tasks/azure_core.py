@@ -1,0 +1,127 @@
+"""What both Azure adapters share: one retry policy, one translation of errors, one way to find an identity."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from azure.core.credentials import TokenCredential
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.core.pipeline.policies import RetryPolicy
+
+from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
+
+FIRST_BACKOFF_SECONDS = 0.25
+LONGEST_BACKOFF_SECONDS = 90.0
+REQUEST_RETRIES = 8
+REQUEST_TIMEOUT_SECONDS = 300
+CONNECTION_TIMEOUT_SECONDS = 10
+READ_TIMEOUT_SECONDS = 60
+
+# Source: azure-core's RetryPolicyBase, and the Batch documentation "Error handling and detection in Azure Batch".
+TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class TransientRetryPolicy(RetryPolicy[Any, Any]):
+    """Repeat a request that failed for a passing reason, whatever its method.
+
+    The SDK's own policy does not repeat a POST after 408, 429 without Retry-After, 502 or a lost reply. Here every
+    POST may be repeated, since each request creates something under a name that this run alone uses, and the callers
+    take "exists" for done when what exists is theirs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            retry_total=REQUEST_RETRIES,
+            retry_connect=REQUEST_RETRIES,
+            retry_read=REQUEST_RETRIES,
+            retry_status=REQUEST_RETRIES,
+            timeout=REQUEST_TIMEOUT_SECONDS,
+        )
+
+    def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Let every method be repeated."""
+        settings = super().configure_retries(options)
+        settings["methods"] = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+        return settings
+
+    def get_backoff_time(self, settings: dict[str, Any]) -> float:
+        """Double the delay each time, and spread it by a quarter, so that parallel requests do not return together."""
+        repeats = max(len(settings["history"]), 1)
+        delay_seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (repeats - 1), LONGEST_BACKOFF_SECONDS)
+        return delay_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreading load needs no secure random number
+
+
+def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
+    """Keyword arguments that both SDK clients are made with."""
+    return {
+        "retry_policy": retry_policy,
+        "connection_timeout": CONNECTION_TIMEOUT_SECONDS,
+        "read_timeout": READ_TIMEOUT_SECONDS,
+    }
+
+
+@lru_cache(maxsize=1)
+def default_identity() -> TokenCredential:
+    """Find an identity as Azure's own tools do; asked only where no account key is set."""
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - imported only where it is needed: it is slow
+
+    return DefaultAzureCredential()
+
+
+@contextmanager
+def translated_errors(service: str, operation: str) -> Iterator[None]:
+    """Raise the SDK's errors as ours.
+
+    Raises:
+        NotFoundError: The service answered 404.
+        AlreadyExistsError: The service answered that a name is taken.
+        ServiceError: Any other refusal, or no answer.
+    """
+    try:
+        yield
+    except AzureError as error:
+        raise translate(error, service, operation) from error
+
+
+def translate(error: AzureError, service: str, operation: str) -> ServiceError:
+    """Make our error of an SDK error: by its class first, then by status and code."""
+    code, reason = _code_and_reason(error)
+    kind: type[ServiceError] = ServiceError
+    transient = isinstance(error, (ServiceRequestError, ServiceResponseError))
+    if isinstance(error, HttpResponseError):
+        transient = error.status_code in TRANSIENT_STATUS_CODES or "BeingDeleted" in code
+        if isinstance(error, ResourceNotFoundError):
+            kind = NotFoundError
+        elif isinstance(error, ResourceExistsError) and code.endswith(("Exists", "AlreadyExists")):
+            kind = AlreadyExistsError
+    return kind(
+        f"{service} could not {operation}: {reason}.",
+        service=service,
+        operation=operation,
+        code=code,
+        transient=transient,
+    )
+
+
+def _code_and_reason(error: AzureError) -> tuple[str, str]:
+    """Take the service's code and its first sentence; the rest is request ids and headers."""
+    if isinstance(error, (ServiceRequestError, ServiceResponseError)):
+        # The text holds the URL of the request, which may end in a signature.
+        return "", f"no answer ({type(error).__name__})"
+    details = getattr(error, "error", None)
+    code = str(getattr(error, "error_code", "") or getattr(details, "code", "") or "")
+    message = str(error.message or error).split("\n", 1)[0].strip().rstrip(".")
+    if isinstance(error, HttpResponseError) and error.status_code and not code:
+        code = f"HTTP {error.status_code}"
+    return code, f"{message} [{code}]" if code and code not in message else message

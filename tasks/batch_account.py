@@ -1,0 +1,492 @@
+"""The Azure Batch account: the only importer of `azure.batch`.
+
+One method per operation that the steps use, our own values in and out, no policy beyond the retries of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from azure.batch import BatchClient, models
+from azure.core.credentials import AzureNamedKeyCredential
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+from tasks.azure_core import TransientRetryPolicy, client_options, default_identity, translate, translated_errors
+from tasks.errors import ServiceError
+from tasks.models import BatchTaskOutcome
+from tasks.settings import AzureSettings, account_of
+
+# Source: Batch REST API 2025-06-01, Task - Create Task Collection.
+MOST_TASKS_PER_REQUEST = 100
+
+# Source: Batch REST API 2025-06-01, limits of `maxresults`.
+PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """A blob that a node fetches: a URL that may be read, and the name that the file gets in the working directory."""
+
+    url: str
+    file_path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """Files that the node agent puts into a container after a Batch task: a pattern, and where to."""
+
+    pattern: str
+    container_url: str
+    path: str
+    only_on_success: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTaskSpec:
+    """A Batch task to add."""
+
+    task_id: str
+    command_line: str
+    resource_files: tuple[Blob, ...]
+    uploads: tuple[Upload, ...]
+    retries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """A pool to create."""
+
+    pool_id: str
+    vm_size: str
+    image: Image
+    slots_per_node: int
+    autoscale_formula: str
+    start_command_line: str
+    start_files: tuple[Blob, ...]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """A job to create."""
+
+    job_id: str
+    pool_id: str
+    wall_clock_seconds: float
+    metadata: Mapping[str, str]
+    preparation_command_line: str | None = None
+    preparation_files: tuple[Blob, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A virtual machine image, and the node agent for it."""
+
+    publisher: str
+    offer: str
+    sku: str
+    version: str
+    node_agent_sku: str
+    is_verified: bool
+    is_linux: bool
+    end_of_life_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An error that the service reports of a pool or a node."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """What the service says of a pool."""
+
+    pool_id: str
+    state: str
+    allocation_state: str
+    node_count: int
+    slots_per_node: int
+    resize_problems: tuple[Problem, ...]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What the service says of a node."""
+
+    node_id: str
+    state: str
+    problems: tuple[Problem, ...]
+    start_task_exit_code: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the service says of a job."""
+
+    job_id: str
+    pool_id: str
+    state: str
+    terminate_reason: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCounts:
+    """How many Batch tasks of a job are in which state."""
+
+    active: int
+    running: int
+    completed: int
+
+
+class BatchAccount:
+    """A client of one Batch account; safe to share between threads."""
+
+    def __init__(self, settings: AzureSettings) -> None:
+        endpoint = settings.batch_endpoint or ""
+        account = settings.batch_account or account_of(endpoint) or ""
+        if settings.batch_key is None:
+            credential: Any = default_identity()
+        else:
+            credential = AzureNamedKeyCredential(account, settings.batch_key.get_secret_value())
+        self._client = BatchClient(endpoint=endpoint, credential=credential, **client_options(TransientRetryPolicy()))
+
+    def images(self, **request_options: Any) -> list[Image]:
+        """List the images that a pool can be made from."""
+        with translated_errors("Batch", "list the supported images"):
+            return [_image(image) for image in self._client.list_supported_images(**request_options)]
+
+    def create_pool(self, spec: PoolSpec) -> None:
+        """Create a pool that scales by its formula from the start.
+
+        Raises:
+            AlreadyExistsError: A pool of this id exists.
+        """
+        pool = models.BatchPoolCreateOptions(
+            id=spec.pool_id,
+            display_name=spec.pool_id,
+            vm_size=spec.vm_size,
+            virtual_machine_configuration=models.VirtualMachineConfiguration(
+                image_reference=models.BatchVmImageReference(
+                    publisher=spec.image.publisher,
+                    offer=spec.image.offer,
+                    sku=spec.image.sku,
+                    version=spec.image.version,
+                ),
+                node_agent_sku_id=spec.image.node_agent_sku,
+            ),
+            enable_auto_scale=True,
+            auto_scale_formula=spec.autoscale_formula,
+            # The shortest interval that the service takes.
+            auto_scale_evaluation_interval=timedelta(minutes=5),
+            task_slots_per_node=spec.slots_per_node,
+            start_task=models.BatchStartTask(
+                command_line=spec.start_command_line,
+                resource_files=_resource_files(spec.start_files),
+                max_task_retry_count=1,
+                wait_for_success=True,
+            ),
+            metadata=_metadata(spec.metadata),
+        )
+        with translated_errors("Batch", f"create pool {spec.pool_id}"):
+            self._client.create_pool(pool)
+
+    def pool(self, pool_id: str) -> Pool:
+        """Look at a pool.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with translated_errors("Batch", f"look at pool {pool_id}"):
+            pool = self._client.get_pool(pool_id)
+        return Pool(
+            pool_id=pool.id,
+            state=_text(pool.state),
+            allocation_state=_text(pool.allocation_state),
+            node_count=(pool.current_dedicated_nodes or 0) + (pool.current_low_priority_nodes or 0),
+            slots_per_node=pool.task_slots_per_node or 1,
+            resize_problems=tuple(_problem(error) for error in pool.resize_errors or ()),
+            metadata=_read_metadata(pool.metadata),
+        )
+
+    def nodes(self, pool_id: str) -> list[Node]:
+        """List the nodes of a pool."""
+        with translated_errors("Batch", f"list the nodes of pool {pool_id}"):
+            return [
+                Node(
+                    node_id=node.id,
+                    state=_text(node.state),
+                    problems=tuple(_problem(error) for error in node.errors or ()),
+                    start_task_exit_code=node.start_task_info.exit_code if node.start_task_info else None,
+                )
+                for node in self._client.list_nodes(pool_id, select=["id", "state", "errors", "startTaskInfo"])
+            ]
+
+    def node_file_tail(self, pool_id: str, node_id: str, path: str, length: int = 2000) -> str:
+        """Read the end of a text file on a node.
+
+        Raises:
+            NotFoundError: The file, or the node, is not there any more.
+        """
+        with translated_errors("Batch", f"read {path} of node {node_id}"):
+            content = b"".join(self._client.download_node_file(pool_id, node_id, path))
+        return content[-length:].decode("utf-8", "replace")
+
+    def create_job(self, spec: JobSpec) -> None:
+        """Create a job that ends at its wall clock.
+
+        Raises:
+            AlreadyExistsError: A job of this id exists.
+        """
+        preparation = None
+        if spec.preparation_command_line is not None:
+            preparation = models.BatchJobPreparationTask(
+                command_line=spec.preparation_command_line, resource_files=_resource_files(spec.preparation_files)
+            )
+        job = models.BatchJobCreateOptions(
+            id=spec.job_id,
+            display_name=spec.job_id,
+            pool_info=models.BatchPoolInfo(pool_id=spec.pool_id),
+            constraints=models.BatchJobConstraints(max_wall_clock_time=timedelta(seconds=spec.wall_clock_seconds)),
+            job_preparation_task=preparation,
+            metadata=_metadata(spec.metadata),
+        )
+        with translated_errors("Batch", f"create job {spec.job_id}"):
+            self._client.create_job(job)
+
+    def job(self, job_id: str) -> Job:
+        """Look at a job.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with translated_errors("Batch", f"look at job {job_id}"):
+            return _job(self._client.get_job(job_id))
+
+    def add_tasks(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> dict[str, str]:
+        """Add Batch tasks to a job, in requests of at most 100, halved where a request's body is too large.
+
+        A Batch task whose id exists counts as added, so a repeat is safe: ids name the content that is counted.
+        The SDK's own `create_tasks` is not used, since it takes refused tasks for added ones, and repeats a request
+        that fails with a server error without end.
+
+        Returns:
+            Why the service refused a Batch task, by task id; the others are in the job.
+
+        Raises:
+            ServiceError: A whole request was refused; what was added before stays.
+        """
+        refused: dict[str, str] = {}
+        waiting = [list(specs[i : i + MOST_TASKS_PER_REQUEST]) for i in range(0, len(specs), MOST_TASKS_PER_REQUEST)]
+        while waiting:
+            batch = waiting.pop(0)
+            try:
+                refused.update(self._add_collection(job_id, batch))
+            except ServiceError as error:
+                if error.code != "RequestBodyTooLarge" or len(batch) == 1:
+                    raise
+                middle = len(batch) // 2
+                waiting[:0] = [batch[:middle], batch[middle:]]
+        return refused
+
+    def _add_collection(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> dict[str, str]:
+        group = models.BatchTaskGroup(task_values=[_task(spec) for spec in specs])
+        operation = f"add {len(specs)} Batch tasks to job {job_id}"
+        with translated_errors("Batch", operation):
+            answer = self._client.create_task_collection(job_id, group)
+        refused: dict[str, str] = {}
+        answered = set()
+        for result in answer.result_values or ():
+            answered.add(result.task_id)
+            status, code = _text(result.status), (result.error.code if result.error else None) or ""
+            if status == "success" or code == "TaskExists":
+                continue
+            message = (result.error.message.value if result.error and result.error.message else None) or "no reason"
+            reason = f"{message.splitlines()[0]} [{code}]"
+            if status == "servererror":
+                raise ServiceError(
+                    f"Batch could not {operation}: {reason}.",
+                    service="Batch",
+                    operation=operation,
+                    code=code,
+                    transient=True,
+                )
+            refused[result.task_id] = reason
+        for spec in specs:
+            if spec.task_id not in answered:
+                refused[spec.task_id] = "the service did not answer for it"
+        return refused
+
+    def task_counts(self, job_id: str) -> TaskCounts:
+        """Count a job's Batch tasks by state: one request, whatever their number."""
+        with translated_errors("Batch", f"count the Batch tasks of job {job_id}"):
+            counts = self._client.get_job_task_counts(job_id).task_counts
+        return TaskCounts(active=counts.active, running=counts.running, completed=counts.completed)
+
+    def completed_tasks(self, job_id: str, since: datetime | None) -> Iterator[tuple[datetime, BatchTaskOutcome]]:
+        """List the Batch tasks that completed at or after an instant, with that of each, in pages."""
+        condition = "state eq 'completed'"
+        if since is not None:
+            condition += f" and stateTransitionTime ge DateTime'{_instant(since)}'"
+        with translated_errors("Batch", f"list the completed Batch tasks of job {job_id}"):
+            for task in self._client.list_tasks(
+                job_id,
+                filter=condition,
+                select=["id", "state", "stateTransitionTime", "executionInfo", "nodeInfo"],
+                max_results=PAGE_SIZE,
+            ):
+                yield task.state_transition_time, _outcome(task)
+
+    def own_names(self, prefix: str) -> tuple[list[Job], list[Pool]]:
+        """List the jobs and the pools whose ids begin with a prefix."""
+        condition = f"startswith(id,'{prefix}')"
+        with translated_errors("Batch", f"list jobs and pools {prefix}…"):
+            jobs = [_job(job) for job in self._client.list_jobs(filter=condition)]
+            pools = [
+                Pool(
+                    pool_id=pool.id,
+                    state=_text(pool.state),
+                    allocation_state="",
+                    node_count=0,
+                    slots_per_node=1,
+                    resize_problems=(),
+                    metadata=_read_metadata(pool.metadata),
+                )
+                for pool in self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
+            ]
+        return jobs, pools
+
+    def delete_jobs_and_pools(
+        self, job_ids: Iterable[str], pool_ids: Iterable[str], wait_seconds: float
+    ) -> dict[str, ServiceError]:
+        """Delete jobs, then pools: go on after a failure, and wait a while until they are gone.
+
+        Returns:
+            What could not be deleted, by "job …" or "pool …"; what is gone already counts as deleted.
+        """
+        failures: dict[str, ServiceError] = {}
+        pollers = []
+        for kind, ids, begin in (
+            ("job", job_ids, self._client.begin_delete_job),
+            ("pool", pool_ids, self._client.begin_delete_pool),
+        ):
+            for name in ids:
+                try:
+                    pollers.append(begin(name, polling_interval=1))
+                except ResourceNotFoundError:
+                    continue
+                except HttpResponseError as error:
+                    if not str(getattr(error.error, "code", "")).endswith("BeingDeleted"):
+                        failures[f"{kind} {name}"] = translate(error, "Batch", f"delete {kind} {name}")
+                except Exception as error:  # noqa: BLE001 - one failure must not keep the rest from being deleted
+                    failures[f"{kind} {name}"] = ServiceError(
+                        f"Batch could not delete {kind} {name}: no answer ({type(error).__name__}).",
+                        service="Batch",
+                        operation=f"delete {kind} {name}",
+                        transient=True,
+                    )
+        give_up_at = datetime.now(timezone.utc) + timedelta(seconds=wait_seconds)
+        for poller in pollers:
+            poller.wait(max(0.0, (give_up_at - datetime.now(timezone.utc)).total_seconds()))
+        return failures
+
+
+def _text(value: Any) -> str:
+    """Read an enum's wire value, whatever its case: the SDK passes unknown cases through as they came."""
+    return str(getattr(value, "value", value) or "").lower()
+
+
+def _instant(instant: datetime) -> str:
+    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _metadata(metadata: Mapping[str, str]) -> list[models.BatchMetadataItem]:
+    return [models.BatchMetadataItem(name=name, value=value) for name, value in metadata.items()]
+
+
+def _read_metadata(items: Iterable[models.BatchMetadataItem] | None) -> dict[str, str]:
+    return {item.name: item.value for item in items or ()}
+
+
+def _problem(error: Any) -> Problem:
+    return Problem(code=error.code or "Unknown", message=(error.message or "no message").splitlines()[0])
+
+
+def _resource_files(blobs: Iterable[Blob]) -> list[models.ResourceFile]:
+    return [models.ResourceFile(http_url=blob.url, file_path=blob.file_path) for blob in blobs]
+
+
+def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
+    return models.BatchTaskCreateOptions(
+        id=spec.task_id,
+        command_line=spec.command_line,
+        resource_files=_resource_files(spec.resource_files),
+        output_files=[
+            models.OutputFile(
+                file_pattern=upload.pattern,
+                destination=models.OutputFileDestination(
+                    container=models.OutputFileBlobContainerDestination(
+                        container_url=upload.container_url, path=upload.path
+                    )
+                ),
+                upload_options=models.OutputFileUploadConfiguration(
+                    upload_condition=models.OutputFileUploadCondition.TASK_SUCCESS
+                    if upload.only_on_success
+                    else models.OutputFileUploadCondition.TASK_COMPLETION
+                ),
+            )
+            for upload in spec.uploads
+        ],
+        constraints=models.BatchTaskConstraints(
+            max_task_retry_count=spec.retries,
+            # A day: long enough to look at, short enough not to fill a node's disk.
+            retention_time=timedelta(days=1),
+        ),
+    )
+
+
+def _job(job: models.BatchJob) -> Job:
+    return Job(
+        job_id=job.id,
+        pool_id=(job.pool_info.pool_id if job.pool_info else None) or "",
+        state=_text(job.state),
+        terminate_reason=job.execution_info.termination_reason if job.execution_info else None,
+        metadata=_read_metadata(job.metadata),
+    )
+
+
+def _outcome(task: models.BatchTask) -> BatchTaskOutcome:
+    info = task.execution_info
+    failure = info.failure_info if info else None
+    return BatchTaskOutcome(
+        task_id=task.id,
+        state=_text(task.state),
+        result=_text(info.result) or None if info else None,
+        exit_code=info.exit_code if info else None,
+        failure_code=failure.code if failure else None,
+        failure_message=failure.message if failure else None,
+        node_id=task.node_info.node_id if task.node_info else None,
+        retry_count=info.retry_count if info else 0,
+        requeue_count=info.requeue_count if info else 0,
+    )
+
+
+def _image(image: models.BatchSupportedImage) -> Image:
+    reference = image.image_reference
+    return Image(
+        publisher=reference.publisher or "",
+        offer=reference.offer or "",
+        sku=reference.sku or "",
+        version=reference.version or "latest",
+        node_agent_sku=image.node_agent_sku_id,
+        is_verified=_text(image.verification_type) == "verified",
+        is_linux=_text(image.os_type) == "linux",
+        end_of_life_at=image.batch_support_end_of_life,
+    )

@@ -1,0 +1,218 @@
+"""The Blob Storage account: the only importer of `azure.storage.blob` among the steps."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
+
+from azure.storage.blob import (
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContainerSasPermissions,
+    LocationMode,
+    UserDelegationKey,
+    generate_blob_sas,
+    generate_container_sas,
+)
+
+from tasks.azure_core import TransientRetryPolicy, client_options, default_identity, translated_errors
+from tasks.errors import NotFoundError
+from tasks.settings import AzureSettings, account_of
+
+# A file up to this length is one request; a longer one goes in blocks of it, so that memory does not grow with files.
+BLOCK_BYTES = 8 * 1024 * 1024
+
+# Clocks of two machines differ; a signature that starts "now" is refused by a clock that is behind.
+# Source: Azure Storage documentation, "Best practices when using SAS".
+CLOCK_SKEW = timedelta(minutes=15)
+
+
+class BlobAccount:
+    """A client of one storage account; safe to share between threads."""
+
+    def __init__(self, settings: AzureSettings) -> None:
+        endpoint = settings.storage_endpoint or ""
+        self._account = settings.storage_account or account_of(endpoint) or ""
+        self._key = None if settings.storage_key is None else settings.storage_key.get_secret_value()
+        self._delegation_key: UserDelegationKey | None = None
+        self._delegation_lock = Lock()
+        credential: Any = (
+            default_identity() if self._key is None else {"account_name": self._account, "account_key": self._key}
+        )
+        self._service = BlobServiceClient(
+            endpoint,
+            credential=credential,
+            max_single_put_size=BLOCK_BYTES,
+            max_block_size=BLOCK_BYTES,
+            **client_options(_StorageRetryPolicy()),
+        )
+
+    def check(self, **request_options: Any) -> None:
+        """Ask the account for something that costs nothing, to see that it answers and takes the credential."""
+        with translated_errors("Storage", "list the containers"):
+            next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
+
+    def create_container(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Create a container.
+
+        Raises:
+            AlreadyExistsError: A container of this name exists.
+        """
+        with translated_errors("Storage", f"create container {name}"):
+            self._service.create_container(name, metadata=dict(metadata))
+
+    def container_metadata(self, name: str) -> dict[str, str]:
+        """Read what a container carries.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with translated_errors("Storage", f"look at container {name}"):
+            return dict(self._service.get_container_client(name).get_container_properties().metadata or {})
+
+    def containers(self, prefix: str) -> dict[str, dict[str, str]]:
+        """List the containers whose names begin with a prefix, with their metadata."""
+        with translated_errors("Storage", f"list containers {prefix}…"):
+            return {
+                container.name: dict(container.metadata or {})
+                for container in self._service.list_containers(name_starts_with=prefix, include_metadata=True)
+            }
+
+    def delete_container(self, name: str) -> None:
+        """Delete a container; one that is gone already counts as deleted."""
+        try:
+            with translated_errors("Storage", f"delete container {name}"):
+                self._service.delete_container(name)
+        except NotFoundError:
+            return
+
+    def upload_bytes(self, container: str, blob: str, content: bytes) -> None:
+        """Put a blob, replacing one of the same name."""
+        with translated_errors("Storage", f"upload {container}/{blob}"):
+            self._service.get_blob_client(container, blob).upload_blob(content, overwrite=True)
+
+    def upload_file(self, container: str, blob: str, path: Path, size_bytes: int) -> str:
+        """Put a file's content as a blob, replacing one of the same name; the file is streamed, not held.
+
+        Returns:
+            The SHA-256 of the bytes that were sent, in hexadecimal.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        with path.open("rb") as file:
+            content = _HashingReader(file, size_bytes)
+            with translated_errors("Storage", f"upload {container}/{blob}"):
+                self._service.get_blob_client(container, blob).upload_blob(content, length=size_bytes, overwrite=True)
+            return content.sha256()
+
+    def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
+        """Read a blob, or its end.
+
+        Raises:
+            NotFoundError: There is no such blob.
+        """
+        client = self._service.get_blob_client(container, blob)
+        with translated_errors("Storage", f"download {container}/{blob}"):
+            if last_bytes is None:
+                return client.download_blob().readall()
+            size_bytes = client.get_blob_properties().size
+            if size_bytes == 0:
+                return b""
+            return client.download_blob(offset=max(0, size_bytes - last_bytes)).readall()
+
+    def read_url(self, container: str, blob: str, expires_at: datetime) -> str:
+        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret."""
+        signature = generate_blob_sas(
+            self._account,
+            container,
+            blob,
+            permission=BlobSasPermissions(read=True),
+            expiry=expires_at,
+            **self._signing_key(expires_at),
+        )
+        return f"{self._service.get_blob_client(container, blob).url}?{signature}"
+
+    def write_url(self, container: str, expires_at: datetime) -> str:
+        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret."""
+        signature = generate_container_sas(
+            self._account,
+            container,
+            permission=ContainerSasPermissions(create=True, write=True),
+            expiry=expires_at,
+            **self._signing_key(expires_at),
+        )
+        return f"{self._service.get_container_client(container).url}?{signature}"
+
+    def _signing_key(self, expires_at: datetime) -> dict[str, Any]:
+        if self._key is not None:
+            return {"account_key": self._key}
+        with self._delegation_lock:
+            key = self._delegation_key
+            if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
+                with translated_errors("Storage", "get a user delegation key"):
+                    key = self._service.get_user_delegation_key(
+                        datetime.now(timezone.utc) - CLOCK_SKEW, expires_at + CLOCK_SKEW
+                    )
+                self._delegation_key = key
+            return {"user_delegation_key": key}
+
+
+class _StorageRetryPolicy(TransientRetryPolicy):
+    """Our policy in place of the storage SDK's own, which waits 15 s at first and never repeats after a 429.
+
+    The SDK leaves options for its own policy, and reads on a response which location answered; there is one here.
+    """
+
+    def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
+        for name in ("hosts", "location_mode"):
+            options.pop(name, None)
+        return super().configure_retries(options)
+
+    def send(self, request: Any) -> Any:
+        response: Any = super().send(request)
+        response.http_response.location_mode = LocationMode.PRIMARY
+        return response
+
+
+class _HashingReader(io.RawIOBase):
+    """A file of known length that hashes what is read from it, also when a repeated request starts it over."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+        self._file = file
+        self._left = size_bytes
+        self._size_bytes = size_bytes
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size_bytes - self._left
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if offset != 0 or whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("only back to the start")
+        self._file.seek(0)
+        self._left = self._size_bytes
+        self._hash = hashlib.sha256()
+        return 0
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(self._left if size < 0 else min(size, self._left))
+        self._left -= len(content)
+        self._hash.update(content)
+        return content
+
+    def sha256(self) -> str:
+        """Hash of everything read since the start; bytes beyond the known length make it another one."""
+        self._hash.update(self._file.read(1))
+        return self._hash.hexdigest()

@@ -1,0 +1,126 @@
+"""Collect: bring the outputs of completed Batch tasks back, and keep each result as soon as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefect import task
+
+from tasks.accounts import blob_account
+from tasks.blob_account import BlobAccount
+from tasks.errors import NotFoundError, ServiceError
+from tasks.models import (
+    BatchJob,
+    BatchTaskOutcome,
+    Category,
+    Containers,
+    FileError,
+    FinishedChunk,
+    InputFile,
+    Provenance,
+    StoredResult,
+)
+from tasks.names import shown
+from tasks.results_store import ResultsStore, results_store
+from tasks.step import STEP
+from tasks.submit import NODE_INPUT, OUTPUTS, output_blob
+from tasks.word_counts import INPUT_ERROR, parse_counts
+
+STDERR_BYTES = 4096
+STDERR_LINES = 20
+
+# What the service's failure codes mean for a file. Source: Batch documentation, "Job and task error checking".
+CATEGORY_OF_CODE = {
+    "FailureExitCode": Category.PROGRAM,
+    "CommandProgramNotFound": Category.NODE,
+    "CommandLaunchFailed": Category.NODE,
+    "TaskEnded": Category.CANCELLED,
+}
+CATEGORY_OF_PREFIX = {
+    "FileUpload": Category.UPLOAD,
+    "Blob": Category.RESOURCE_FILE,
+    "Resource": Category.RESOURCE_FILE,
+}
+
+Verdicts = Mapping[str, StoredResult | FileError]
+
+
+@task(**STEP, task_run_name="collect {finished.label}")
+def collect_results(finished: FinishedChunk, job: BatchJob, containers: Containers) -> Verdicts:
+    """Give each file of a chunk its result or its error, by content key."""
+    return collect_chunk(blob_account(), results_store(), finished, job, containers)
+
+
+def collect_chunk(
+    account: BlobAccount, store: ResultsStore, finished: FinishedChunk, job: BatchJob, containers: Containers
+) -> Verdicts:
+    """Give each file of a chunk its result or its error; results go into the store one by one."""
+    verdicts: dict[str, StoredResult | FileError] = dict(finished.submitted.failures)
+    for file in finished.submitted.staged:
+        verdict = _verdict(account, file, finished.outcomes.get(file.task_id), finished.reason, job, containers)
+        if isinstance(verdict, StoredResult):
+            store.put(file.content_key, verdict)
+        verdicts[file.content_key] = verdict
+    return verdicts
+
+
+def _verdict(
+    account: BlobAccount,
+    file: InputFile,
+    outcome: BatchTaskOutcome | None,
+    reason: FileError | None,
+    job: BatchJob,
+    containers: Containers,
+) -> StoredResult | FileError:
+    """Judge by the Batch task's own outcome and by its output, together: success without output is none."""
+    if outcome is None:
+        return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
+    if outcome.result != "success" or outcome.exit_code != 0:
+        stderr = _last_lines(account, containers, file)
+        return failure_of(file, outcome, stderr, reason)
+    try:
+        counts = parse_counts(account.download(containers.outputs, output_blob(file.task_id, OUTPUTS[0])))
+    except NotFoundError:
+        return FileError(
+            category=Category.UPLOAD,
+            message="Its Batch task succeeded, but the output is not in the container",
+            exit_code=0,
+        )
+    except ValueError as error:
+        return FileError(category=Category.PROGRAM, message=f"Its output cannot be read: {error}", exit_code=0)
+    if counts.sha256 != file.sha256:
+        return FileError(category=Category.RESOURCE_FILE, message="The node counted another content", exit_code=0)
+    provenance = Provenance(
+        node_id=outcome.node_id or "-", task_id=file.task_id, job_id=job.job_id, pool_id=job.pool_id
+    )
+    return StoredResult(counts=counts, provenance=provenance)
+
+
+def failure_of(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> FileError:
+    """Say why a completed Batch task has no result."""
+    code = outcome.failure_code or "FailureExitCode"
+    category = CATEGORY_OF_CODE.get(code) or next(
+        (category for prefix, category in CATEGORY_OF_PREFIX.items() if code.startswith(prefix)), Category.NODE
+    )
+    message = f"{(outcome.failure_message or 'Its Batch task failed').splitlines()[0].rstrip('.')} [{code}]"
+    if category is Category.CANCELLED and reason is not None:
+        category, message = reason.category, reason.message
+    elif category is Category.PROGRAM:
+        message = f"The task script ended with exit code {outcome.exit_code}"
+        refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
+        if refusal is not None:
+            category = Category.INPUT
+            # On the node, every file has the same name.
+            message = refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
+    return FileError(category=category, message=message, exit_code=outcome.exit_code, stderr=stderr)
+
+
+def _last_lines(account: BlobAccount, containers: Containers, file: InputFile) -> str:
+    """Read the end of a failed Batch task's stderr; one that cannot be had changes no verdict."""
+    try:
+        content = account.download(
+            containers.outputs, output_blob(file.task_id, "../stderr.txt"), last_bytes=STDERR_BYTES
+        )
+    except ServiceError:
+        return ""
+    return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-STDERR_LINES:])

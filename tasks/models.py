@@ -1,0 +1,318 @@
+"""The values that the steps hand to each other: frozen, without behaviour beyond what follows from their fields.
+
+Instants are timezone-aware UTC and end in ``_at``; durations are seconds; a pair of names like ``file`` and ``name``
+means the absolute path on this machine, and the path below the inputs' common folder that people see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One file to count.
+
+    Attributes:
+        path: Absolute path on this machine.
+        name: Path below the inputs' common folder, with forward slashes.
+        output: Where its outputs go below the output folder, without the suffix (``reports/a_OUTPUT``).
+        sha256: Hash of its content.
+        size_bytes: Its length.
+        content_key: Hash of everything that its result depends on; names the result for ever.
+    """
+
+    path: str
+    name: str
+    output: str
+    sha256: str
+    size_bytes: int
+    content_key: str
+
+    @property
+    def task_id(self) -> str:
+        """Id of the Batch task that counts it: the same in every attempt and every run."""
+        return f"f-{self.content_key[:32]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Files that are staged, submitted and collected by one Prefect task run each; no two share a Batch task."""
+
+    first: int
+    total: int
+    files: tuple[InputFile, ...]
+
+    @property
+    def label(self) -> str:
+        """What the chunk holds, for the names of task runs: "3 of 7" or "1-50 of 950"."""
+        last = self.first + len(self.files) - 1
+        return f"{self.first} of {self.total}" if last == self.first else f"{self.first}-{last} of {self.total}"
+
+    @property
+    def key(self) -> str:
+        """Hash of the contents in it."""
+        return hashlib.sha256("\n".join(file.content_key for file in self.files).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attempt of a flow run, between two cleanups: the source of every name that it creates."""
+
+    flow_run_id: str
+    generation: int
+    deadline_at: datetime
+    prefect_api: str
+
+    @property
+    def name(self) -> str:
+        """Prefix of every name of this run; also the id of its pool and of its job."""
+        return f"{run_prefix(self.flow_run_id)}{self.generation}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What every resource of this run carries, so that anybody can tell whose it is and until when."""
+        return {
+            "owner": OWNER,
+            "flow_run_id": self.flow_run_id,
+            "expires_at": self.deadline_at.isoformat(timespec="seconds"),
+            "prefect_api": self.prefect_api,
+        }
+
+
+OWNER = "topn"
+
+
+def run_prefix(flow_run_id: str) -> str:
+    """What the names of all generations of a flow run begin with."""
+    return f"topn-{flow_run_id.replace('-', '')}-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What runs on a node for one input file.
+
+    Attributes:
+        package_name: File name of the task script's package; holds a hash, so that two versions never meet under one.
+        package: Its bytes, one file that ``python3`` runs.
+        sha256: Hash of the package's sources and options; part of every content key.
+        arguments: Options of the task script, after the file's name.
+    """
+
+    package_name: str
+    package: bytes = field(repr=False)
+    sha256: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Containers:
+    """Names of the three blob containers of a run."""
+
+    application: str
+    inputs: str
+    outputs: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolOptions:
+    """What a user may choose about the pool.
+
+    Attributes:
+        pool_id: An existing pool to use, which is never changed and never deleted; None creates one for the run.
+        vm_size: VM size of a created pool.
+        nodes: The most nodes a created pool may have.
+        slots_per_node: Batch tasks that run side by side on a node of a created pool.
+    """
+
+    pool_id: str | None
+    vm_size: str
+    nodes: int
+    slots_per_node: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchJob:
+    """The run's job, and where its Batch tasks find the task script.
+
+    Attributes:
+        script_directory: The ``AZ_BATCH_…`` variable that names the folder with the package on a node.
+    """
+
+    job_id: str
+    pool_id: str
+    script_directory: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedChunk:
+    """A chunk whose good files are in the input container.
+
+    Attributes:
+        staged: The files that can be submitted.
+        failures: Why the others cannot, by content key.
+    """
+
+    chunk: Chunk
+    staged: tuple[InputFile, ...]
+    failures: Mapping[str, FileError]
+
+    @property
+    def label(self) -> str:
+        """What the chunk holds, for the names of task runs."""
+        return self.chunk.label
+
+    @property
+    def key(self) -> str:
+        """Hash of the contents that are staged."""
+        return hashlib.sha256("\n".join(file.content_key for file in self.staged).encode()).hexdigest()
+
+
+class Category(str, Enum):
+    """Why a file has no result."""
+
+    PROGRAM = "program"
+    INPUT = "input"
+    RESOURCE_FILE = "resource_file"
+    UPLOAD = "upload"
+    NODE = "node"
+    WALL_CLOCK = "wall_clock"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileError:
+    """Why a file has no result, for people and programs."""
+
+    category: Category
+    message: str
+    exit_code: int | None = None
+    stderr: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTaskOutcome:
+    """What the service says of one Batch task.
+
+    Attributes:
+        state: active, preparing, running or completed.
+        result: success or failure, once completed.
+        failure_code: The service's code, such as FailureExitCode or BlobNotFound.
+    """
+
+    task_id: str
+    state: str
+    result: str | None = None
+    exit_code: int | None = None
+    failure_code: str | None = None
+    failure_message: str | None = None
+    node_id: str | None = None
+    retry_count: int = 0
+    requeue_count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedChunk:
+    """A chunk on which the service has nothing more to say.
+
+    Attributes:
+        outcomes: What it said of each submitted file's Batch task, by task id.
+        reason: Why waiting ended before all were completed, or None.
+    """
+
+    submitted: StagedChunk
+    outcomes: Mapping[str, BatchTaskOutcome]
+    reason: FileError | None = None
+
+    @property
+    def label(self) -> str:
+        """What the chunk holds, for the names of task runs."""
+        return self.submitted.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordCounts:
+    """What the task script found in one file."""
+
+    sha256: str
+    size_bytes: int
+    words: int
+    distinct: int
+    top: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a result comes from."""
+
+    node_id: str
+    task_id: str
+    job_id: str
+    pool_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResult:
+    """A result that is good for ever, and the run that counted it."""
+
+    counts: WordCounts
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReport:
+    """One file's end: either a result, counted now or before, or an error."""
+
+    file: InputFile
+    result: StoredResult | None = None
+    unchanged: bool = False
+    error: FileError | None = None
+
+    @property
+    def status(self) -> str:
+        """counted, unchanged or failed."""
+        if self.result is None:
+            return "failed"
+        return "unchanged" if self.unchanged else "counted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        files: Every input, in input order.
+        unchanged: Results that are known already, by content key.
+        chunks: What must be counted.
+    """
+
+    files: tuple[InputFile, ...]
+    unchanged: Mapping[str, StoredResult]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def batch_task_count(self) -> int:
+        """How many Batch tasks the run needs."""
+        return sum(len(chunk.files) for chunk in self.chunks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """The whole run, files in input order."""
+
+    run_name: str
+    files: tuple[FileReport, ...]
+
+    def count(self, status: str) -> int:
+        """How many files ended so."""
+        return sum(file.status == status for file in self.files)
+
+    @property
+    def failed(self) -> tuple[FileReport, ...]:
+        """The files without a result."""
+        return tuple(file for file in self.files if file.result is None)

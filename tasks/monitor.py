@@ -1,0 +1,185 @@
+"""Monitor: wait for the Batch tasks, and hand each chunk on when the service has said all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from prefect import task
+from prefect.futures import PrefectFuture
+
+from tasks.accounts import batch_account
+from tasks.batch_account import BatchAccount, TaskCounts
+from tasks.clock import SYSTEM_CLOCK, Clock
+from tasks.doctor import Diagnosis, examine
+from tasks.errors import ServiceError
+from tasks.models import BatchJob, BatchTaskOutcome, Category, FileError, FinishedChunk, Run, StagedChunk
+from tasks.progress import advance
+from tasks.step import STEP
+
+# Polls slow down while nothing moves, and speed up when something does.
+FIRST_POLL_SECONDS = 0.25
+LONGEST_POLL_SECONDS = 15.0
+SLOWING = 1.5
+
+# The doctor is asked after this many polls in which nothing moved.
+STILL_POLLS = 2
+
+# Task counts may lag behind the tasks themselves, so completed ones are listed now and then whatever the counts say.
+# Source: Batch documentation, "Count tasks and compute nodes by state".
+LIST_EVERY_POLLS = 8
+
+# Two Batch tasks may complete in one instant of the service's clock, and be seen one after the other.
+LISTING_OVERLAP = timedelta(seconds=5)
+
+# How long after the run's deadline the job may still be ending.
+DEADLINE_GRACE = timedelta(minutes=2)
+
+
+class Submissions(Protocol):
+    """The chunks on their way into the job."""
+
+    def arrived(self) -> list[StagedChunk]:
+        """Give the chunks that were submitted since the last call."""
+
+    @property
+    def open_count(self) -> int:
+        """How many are neither submitted nor failed."""
+
+
+class FutureSubmissions:
+    """Submissions that are Prefect futures; one that failed is the flow's to report."""
+
+    def __init__(self, futures: Sequence[PrefectFuture[StagedChunk]]) -> None:
+        self._ended: SimpleQueue[PrefectFuture[StagedChunk]] = SimpleQueue()
+        self.open_count = len(futures)
+        for future in futures:
+            future.add_done_callback(self._ended.put)
+
+    def arrived(self) -> list[StagedChunk]:
+        """Give the chunks that were submitted since the last call."""
+        chunks: list[StagedChunk] = []
+        while True:
+            try:
+                future = self._ended.get_nowait()
+            except Empty:
+                return chunks
+            self.open_count -= 1
+            result: object = future.result(raise_on_failure=False)
+            if isinstance(result, StagedChunk):
+                chunks.append(result)
+
+
+@task(**{**STEP, "retries": 0}, task_run_name="wait for Batch tasks")
+def wait_for_batch_tasks(run: Run, job: BatchJob, submissions: Submissions) -> Iterator[FinishedChunk]:
+    """Yield each chunk as soon as its Batch tasks are completed, or waiting for them has become pointless."""
+    yield from watch(batch_account(), job, submissions, run.deadline_at)
+
+
+def watch(
+    account: BatchAccount,
+    job: BatchJob,
+    submissions: Submissions,
+    deadline_at: datetime,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Iterator[FinishedChunk]:
+    """Poll the job: its counts each time, and only what completed since the last time.
+
+    A status that cannot be read is never a verdict: it is read again until the deadline.
+
+    Yields:
+        Every submitted chunk, once. Where waiting ended early, the reason is with it.
+    """
+    watched = _Watched(account, job, submissions)
+    poll_seconds = FIRST_POLL_SECONDS
+    still_polls = 0
+    ending: FileError | None = None
+    while True:
+        moved = False
+        try:
+            moved = watched.look()
+            ending = _reason_to_end(account, job, watched, moved, still_polls)
+        except ServiceError as error:
+            if not error.transient:
+                raise
+            advance("counted", note=f"{error} Asking again.")
+        yield from watched.finished()
+        if not watched.chunks and not submissions.open_count:
+            return
+        if ending is None and clock.now() > deadline_at + DEADLINE_GRACE:
+            ending = FileError(category=Category.WALL_CLOCK, message="The run's deadline has passed")
+        if ending is not None and not submissions.open_count:
+            yield from watched.given_up(ending)
+            return
+        still_polls = 0 if moved else still_polls + 1
+        poll_seconds = FIRST_POLL_SECONDS if moved else min(poll_seconds * SLOWING, LONGEST_POLL_SECONDS)
+        clock.sleep(poll_seconds)
+
+
+class _Watched:
+    """What is known so far of the job's Batch tasks."""
+
+    def __init__(self, account: BatchAccount, job: BatchJob, submissions: Submissions) -> None:
+        self._account = account
+        self._job = job
+        self._submissions = submissions
+        self._outcomes: dict[str, BatchTaskOutcome] = {}
+        self._since: datetime | None = None
+        self._polls = 0
+        self.chunks: list[StagedChunk] = []
+        self.counts = TaskCounts(active=0, running=0, completed=0)
+
+    def look(self) -> bool:
+        """Ask the service once; returns whether anything has moved since the last time."""
+        arrived = self._submissions.arrived()
+        self.chunks += arrived
+        before, self.counts = self.counts, self._account.task_counts(self._job.job_id)
+        known = len(self._outcomes)
+        self._polls += 1
+        if self.counts.completed > known or (self.chunks and self._polls % LIST_EVERY_POLLS == 0):
+            self._list_completed()
+        if new := len(self._outcomes) - known:
+            advance("counted", done=new)
+        return bool(arrived or new or before != self.counts)
+
+    def _list_completed(self) -> None:
+        latest = self._since
+        for completed_at, outcome in self._account.completed_tasks(
+            self._job.job_id, None if latest is None else latest - LISTING_OVERLAP
+        ):
+            self._outcomes[outcome.task_id] = outcome
+            latest = completed_at if latest is None else max(latest, completed_at)
+        self._since = latest
+
+    def finished(self) -> Iterator[FinishedChunk]:
+        """Take out the chunks whose Batch tasks are all completed."""
+        for chunk in [chunk for chunk in self.chunks if all(f.task_id in self._outcomes for f in chunk.staged)]:
+            self.chunks.remove(chunk)
+            yield self._finished(chunk, None)
+
+    def given_up(self, reason: FileError) -> Iterator[FinishedChunk]:
+        """Take out the others, after a last look at what is completed."""
+        self._list_completed()
+        while self.chunks:
+            yield self._finished(self.chunks.pop(0), reason)
+
+    def _finished(self, chunk: StagedChunk, reason: FileError | None) -> FinishedChunk:
+        outcomes = {f.task_id: self._outcomes[f.task_id] for f in chunk.staged if f.task_id in self._outcomes}
+        return FinishedChunk(submitted=chunk, outcomes=outcomes, reason=reason)
+
+
+def _reason_to_end(
+    account: BatchAccount, job: BatchJob, watched: _Watched, moved: bool, still_polls: int
+) -> FileError | None:
+    """Ask the doctor when nothing moves, and tell people what it says."""
+    if moved or still_polls < STILL_POLLS:
+        return None
+    diagnosis: Diagnosis | None = None
+    if watched.counts.running == 0 or still_polls % LIST_EVERY_POLLS == 0:
+        diagnosis = examine(account, job)
+    if diagnosis is None:
+        return None
+    advance("counted", note=diagnosis.message)
+    return diagnosis.fatal

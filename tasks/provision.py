@@ -1,0 +1,185 @@
+"""Provision: create the containers, the pool and the job of a run, or adopt those that an earlier attempt made."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+
+from prefect import task
+
+from tasks.accounts import batch_account, blob_account
+from tasks.autoscale import pool_formula
+from tasks.batch_account import BatchAccount, Blob, Image, JobSpec, PoolSpec
+from tasks.blob_account import BlobAccount
+from tasks.errors import AlreadyExistsError, ConfigurationError, ForeignResourceError, NotFoundError
+from tasks.models import BatchJob, Containers, PoolOptions, Run, Workload
+from tasks.step import STEP
+
+# Uploads of Batch tasks that end with the job's wall clock still need their signature.
+SIGNATURE_MARGIN = timedelta(minutes=15)
+
+IMAGE_FAMILY = "batch.node.ubuntu"
+
+
+@task(**STEP, task_run_name="create containers")
+def create_containers(run: Run, workload: Workload) -> Containers:
+    """Create the run's three containers, and put the task script into the first."""
+    return make_containers(blob_account(), run, workload)
+
+
+@task(**STEP, task_run_name="create pool")
+def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
+    """Create the run's pool, or check the existing one that the user named; returns its id."""
+    if options.pool_id is not None:
+        return check_existing_pool(batch_account(), options.pool_id)
+    return make_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
+
+
+@task(**STEP, task_run_name="create job")
+def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str) -> BatchJob:
+    """Create the run's job, which ends at the run's deadline."""
+    return make_job(batch_account(), blob_account(), run, workload, containers, pool_id)
+
+
+def signatures_expire_at(run: Run) -> datetime:
+    """Until when the URLs that nodes get are good: the run's deadline, and a little."""
+    return run.deadline_at + SIGNATURE_MARGIN
+
+
+def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
+    """Create or adopt the containers.
+
+    Raises:
+        ForeignResourceError: One exists and is not this run's.
+    """
+    containers = Containers(application=f"{run.name}-app", inputs=f"{run.name}-in", outputs=f"{run.name}-out")
+    for name in (containers.application, containers.inputs, containers.outputs):
+        try:
+            account.create_container(name, run.metadata)
+        except AlreadyExistsError:
+            _require_own(run, f"container {name}", account.container_metadata(name))
+    account.upload_bytes(containers.application, workload.package_name, workload.package)
+    return containers
+
+
+def check_existing_pool(account: BatchAccount, pool_id: str) -> str:
+    """Look whether a pool that the user named can be used.
+
+    Raises:
+        ConfigurationError: There is no such pool, or it is being deleted.
+    """
+    try:
+        pool = account.pool(pool_id)
+    except NotFoundError:
+        raise ConfigurationError(f"There is no pool {pool_id}: create it, or leave pool_id out.") from None
+    if pool.state != "active":
+        raise ConfigurationError(f"Pool {pool_id} is {pool.state}: name another, or leave pool_id out.")
+    return pool_id
+
+
+def make_pool(
+    account: BatchAccount,
+    blobs: BlobAccount,
+    run: Run,
+    workload: Workload,
+    containers: Containers,
+    options: PoolOptions,
+    batch_tasks: int,
+) -> str:
+    """Create or adopt the run's own pool, whose start task puts the task script on each node.
+
+    Raises:
+        ForeignResourceError: A pool of the run's name exists and is not this run's.
+        ConfigurationError: No image can be used.
+    """
+    now = datetime.now(timezone.utc)
+    package = shlex.quote(workload.package_name)
+    spec = PoolSpec(
+        pool_id=run.name,
+        vm_size=options.vm_size,
+        image=newest_image(account.images(), run.deadline_at),
+        slots_per_node=options.slots_per_node,
+        autoscale_formula=pool_formula(
+            most_nodes=options.nodes,
+            slots_per_node=options.slots_per_node,
+            expected_batch_tasks=batch_tasks,
+            created_at=now,
+            deadline_at=run.deadline_at,
+        ),
+        # Moved into place when it is whole and this node's Python can run it.
+        start_command_line=_shell(f'python3 {package} --check && mv -f {package} "$AZ_BATCH_NODE_SHARED_DIR/"'),
+        start_files=(_package_blob(blobs, run, workload, containers),),
+        metadata=run.metadata,
+    )
+    try:
+        account.create_pool(spec)
+    except AlreadyExistsError:
+        _require_own(run, f"pool {run.name}", account.pool(run.name).metadata)
+    return run.name
+
+
+def make_job(
+    account: BatchAccount, blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, pool_id: str
+) -> BatchJob:
+    """Create or adopt the run's job.
+
+    On a pool that outlives the run, the job's preparation task brings the task script to each node: a start task's
+    signature would expire, and nodes that join later would fail.
+
+    Raises:
+        ForeignResourceError: A job of the run's name exists and is not this run's.
+    """
+    own_pool = pool_id == run.name
+    seconds_left = (run.deadline_at - datetime.now(timezone.utc)).total_seconds()
+    spec = JobSpec(
+        job_id=run.name,
+        pool_id=pool_id,
+        wall_clock_seconds=max(1.0, seconds_left),
+        metadata=run.metadata,
+        preparation_command_line=None if own_pool else _shell(f"python3 {shlex.quote(workload.package_name)} --check"),
+        preparation_files=() if own_pool else (_package_blob(blobs, run, workload, containers),),
+    )
+    try:
+        account.create_job(spec)
+    except AlreadyExistsError:
+        _require_own(run, f"job {run.name}", account.job(run.name).metadata)
+    return BatchJob(
+        job_id=run.name,
+        pool_id=pool_id,
+        script_directory="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
+    )
+
+
+def newest_image(images: list[Image], until: datetime) -> Image:
+    """Choose the newest verified Linux image of the family that is supported until an instant.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    usable = [
+        image
+        for image in images
+        if image.is_linux
+        and image.is_verified
+        and image.node_agent_sku.startswith(IMAGE_FAMILY)
+        and (image.end_of_life_at is None or image.end_of_life_at > until)
+    ]
+    if not usable:
+        raise ConfigurationError(f"The Batch account offers no verified image of the family {IMAGE_FAMILY}.")
+    return max(usable, key=lambda image: (image.node_agent_sku, image.sku))
+
+
+def _package_blob(blobs: BlobAccount, run: Run, workload: Workload, containers: Containers) -> Blob:
+    url = blobs.read_url(containers.application, workload.package_name, signatures_expire_at(run))
+    return Blob(url=url, file_path=workload.package_name)
+
+
+def _shell(script: str) -> str:
+    """Wrap a script of ours for a node, which runs no command line through a shell by itself."""
+    return f"/bin/sh -c {shlex.quote(script)}"
+
+
+def _require_own(run: Run, what: str, metadata: Mapping[str, str]) -> None:
+    if metadata.get("owner") != run.metadata["owner"] or metadata.get("flow_run_id") != run.flow_run_id:
+        raise ForeignResourceError(f"A {what} exists that is not of this run: delete or rename it, then run again.")

@@ -1,0 +1,92 @@
+"""Report: give every file its end, and write the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.futures import PrefectFuture
+
+from tasks.collect import Verdicts
+from tasks.errors import FilesFailedError
+from tasks.models import Category, FileError, FileReport, InputFile, Plan, Run, RunReport, StagedChunk, StoredResult
+from tasks.names import shown
+from tasks.step import STEP
+from tasks.word_counts import write_outputs
+
+# A message that a person reads in one look.
+MOST_NAMES_IN_MESSAGE = 10
+
+
+@task(**STEP, task_run_name="report")
+def report_run(run: Run, plan: Plan, verdicts: Verdicts, output_folder: str) -> RunReport:
+    """Put the run together, files in input order, and write each result's two outputs below the output folder."""
+    report = RunReport(run_name=run.name, files=tuple(_file_report(file, plan, verdicts) for file in plan.files))
+    for file in report.files:
+        write_outputs(Path(output_folder), file)
+    return report
+
+
+def gather(
+    plan: Plan,
+    staged: Sequence[PrefectFuture[StagedChunk]],
+    submitted: Sequence[PrefectFuture[StagedChunk]],
+    collected: Mapping[str, PrefectFuture[Verdicts]],
+) -> Verdicts:
+    """Wait for the steps of every chunk and take their verdicts; a step that failed gives its error to its files.
+
+    Args:
+        plan: What the run was to do.
+        staged: The staging of each of the plan's chunks, in their order.
+        submitted: The submission of each, in their order.
+        collected: The collecting of each that came so far, by the chunk's label.
+    """
+    verdicts: dict[str, StoredResult | FileError] = {}
+    for chunk, stage, submit in zip(plan.chunks, staged, submitted, strict=True):
+        collect = collected.get(chunk.label)
+        error = (
+            _error_of(stage, "staged", Category.RESOURCE_FILE)
+            or _error_of(submit, "submitted", Category.NODE)
+            or (_error_of(collect, "collected", Category.UPLOAD) if collect else None)
+        )
+        if error is not None:
+            verdicts.update({file.content_key: error for file in chunk.files})
+        elif collect is not None:
+            verdicts.update(collect.result())
+    return verdicts
+
+
+def _error_of(step: PrefectFuture[Any], what: str, category: Category) -> FileError | None:
+    result: object = step.result(raise_on_failure=False)
+    if not isinstance(result, BaseException):
+        return None
+    return FileError(category=category, message=f"It could not be {what}: {str(result).rstrip('.')}")
+
+
+def require_every_file_counted(report: RunReport) -> RunReport:
+    """Give the report back.
+
+    Raises:
+        FilesFailedError: Some files have no result; the message names them, the report holds the others.
+    """
+    failed = report.failed
+    if not failed:
+        return report
+    named = "; ".join(
+        f"{shown(file.file.name)} ({file.error.message if file.error else 'no reason known'})"
+        for file in failed[:MOST_NAMES_IN_MESSAGE]
+    )
+    more = f"; and {len(failed) - MOST_NAMES_IN_MESSAGE} more" if len(failed) > MOST_NAMES_IN_MESSAGE else ""
+    raise FilesFailedError(f"{len(failed)} of {len(report.files)} files failed: {named}{more}.", report)
+
+
+def _file_report(file: InputFile, plan: Plan, verdicts: Verdicts) -> FileReport:
+    if (known := plan.unchanged.get(file.content_key)) is not None:
+        return FileReport(file=file, result=known, unchanged=True)
+    verdict = verdicts.get(file.content_key)
+    if isinstance(verdict, StoredResult):
+        return FileReport(file=file, result=verdict)
+    error = verdict or FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
+    return FileReport(file=file, error=error)

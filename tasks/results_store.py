@@ -1,0 +1,96 @@
+"""Finished results, kept by content: a file that was counted once is never counted again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from tasks.accounts import blob_account
+from tasks.blob_account import BlobAccount
+from tasks.errors import ConfigurationError, NotFoundError
+from tasks.models import Provenance, StoredResult
+from tasks.settings import results_location
+from tasks.word_counts import parse_counts, write_whole
+
+
+class ResultsStore(Protocol):
+    """Results by content key."""
+
+    def get(self, content_key: str) -> StoredResult | None:
+        """Give a result, or None where there is none or it is damaged: both mean that it must be counted."""
+
+    def put(self, content_key: str, result: StoredResult) -> None:
+        """Keep a result for ever."""
+
+
+class FolderStore:
+    """Results in a folder, a JSON file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, content_key: str) -> StoredResult | None:
+        """Give a result, or None where there is none or it is damaged."""
+        try:
+            return _from_json((self._folder / f"{content_key}.json").read_bytes(), content_key)
+        except OSError:
+            return None
+
+    def put(self, content_key: str, result: StoredResult) -> None:
+        """Keep a result for ever."""
+        write_whole(self._folder / f"{content_key}.json", _to_json(content_key, result))
+
+
+class ContainerStore:
+    """Results in a blob container of the configured storage account, a JSON blob each."""
+
+    def __init__(self, account: BlobAccount, container: str) -> None:
+        self._account = account
+        self._container = container
+
+    def get(self, content_key: str) -> StoredResult | None:
+        """Give a result, or None where there is none or it is damaged."""
+        try:
+            return _from_json(self._account.download(self._container, f"{content_key}.json"), content_key)
+        except NotFoundError:
+            return None
+
+    def put(self, content_key: str, result: StoredResult) -> None:
+        """Keep a result for ever."""
+        self._account.upload_bytes(self._container, f"{content_key}.json", _to_json(content_key, result))
+
+
+def results_store() -> ResultsStore:
+    """Open the store that `TOPN_RESULTS` names, or the one in the state folder.
+
+    Raises:
+        ConfigurationError: The URL does not name a container.
+    """
+    location = results_location()
+    if not location.startswith(("http://", "https://")):
+        return FolderStore(Path(location))
+    parts = urlsplit(location)
+    endpoint, _, container = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")).rpartition("/")
+    if not container or not urlsplit(endpoint).netloc:
+        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which does not name a blob container.")
+    return ContainerStore(blob_account(), container)
+
+
+def _to_json(content_key: str, result: StoredResult) -> bytes:
+    counts = asdict(result.counts)
+    counts["bytes"] = counts.pop("size_bytes")
+    return json.dumps({"content_key": content_key, **counts, "provenance": asdict(result.provenance)}).encode()
+
+
+def _from_json(content: bytes, content_key: str) -> StoredResult | None:
+    try:
+        counts = parse_counts(content)
+        found: dict[str, Any] = json.loads(content)
+        if found["content_key"] != content_key:
+            return None
+        return StoredResult(counts=counts, provenance=Provenance(**found["provenance"]))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,108 @@
+"""Where the Azure accounts are, and with which key: read from the environment or `.env`, at the edge only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.errors import ConfigurationError
+
+STATE_FOLDER = ".topn"
+
+
+class AzureSettings(BaseSettings):
+    """The two accounts. An endpoint without a key is used with the identity that `azure.identity` finds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOPN_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    batch_endpoint: str | None = None
+    batch_account: str | None = None
+    batch_key: SecretStr | None = None
+    storage_endpoint: str | None = None
+    storage_account: str | None = None
+    storage_key: SecretStr | None = None
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether any of it is set."""
+        return any(value is not None for value in self.model_dump().values())
+
+
+def load_settings() -> AzureSettings:
+    """Read the settings.
+
+    Raises:
+        ConfigurationError: None is set, or half of them; the message names what is missing.
+    """
+    settings = read_settings()
+    if not settings.is_configured:
+        raise ConfigurationError(
+            "No Azure is configured: set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, "
+            "or start a local Azure with `localbatch serve` and export the lines that it prints."
+        )
+    if missing := _missing(settings):
+        raise ConfigurationError(f"Half of the Azure settings are there: set {' and '.join(missing)} too.")
+    return settings
+
+
+def read_settings() -> AzureSettings:
+    """Read the settings as they are, complete or not.
+
+    Raises:
+        ConfigurationError: One cannot be read or is no endpoint.
+    """
+    try:
+        settings = AzureSettings()
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The TOPN_ settings cannot be read: {error}") from error
+    for name in ("batch_endpoint", "storage_endpoint"):
+        endpoint = getattr(settings, name)
+        if endpoint is not None and not _is_endpoint(endpoint):
+            raise ConfigurationError(
+                f"TOPN_{name.upper()} is {endpoint!r}, which is no http or https address: "
+                "set it to one, such as https://myaccount.westeurope.batch.azure.com."
+            )
+    return settings
+
+
+def account_of(endpoint: str) -> str | None:
+    """Take the account's name from an endpoint of the Azure cloud; None for any other."""
+    host = urlsplit(endpoint).hostname or ""
+    return host.split(".", 1)[0] if host.count(".") >= 2 and not host[0].isdigit() else None  # noqa: PLR2004
+
+
+def state_folder() -> Path:
+    """Where databases, results and the local Azure's data are kept between runs."""
+    return Path(os.environ.get("TOPN_STATE") or STATE_FOLDER).absolute()
+
+
+def results_location() -> str:
+    """Where finished results are kept: a folder, or the URL of a blob container."""
+    return os.environ.get("TOPN_RESULTS") or str(state_folder() / "results")
+
+
+def _is_endpoint(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _missing(settings: AzureSettings) -> list[str]:
+    missing = []
+    for half in ("batch", "storage"):
+        endpoint = getattr(settings, f"{half}_endpoint")
+        if endpoint is None:
+            missing.append(f"TOPN_{half.upper()}_ENDPOINT")
+        if getattr(settings, f"{half}_account") is None and not (endpoint and account_of(endpoint)):
+            missing.append(f"TOPN_{half.upper()}_ACCOUNT")
+        if endpoint and endpoint.startswith("http:") and getattr(settings, f"{half}_key") is None:
+            missing.append(f"TOPN_{half.upper()}_KEY (an identity's token is not sent over plain http)")
+    return missing

@@ -1,0 +1,60 @@
+"""How every step is a Prefect task: retried when it failed for a passing reason, cached where that is safe.
+
+A step that makes a resource is idempotent and never cached: its cached result could stand for something that is gone.
+A step that rests on such a resource is cached under the run's name, which changes with each cleanup, and under the
+contents it works on; two steps never share a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+
+from tasks.errors import ServiceError
+
+STEP_RETRIES = 3
+
+# Task runs that ended in this process; the command line waits until a server of its own has written them down.
+ended_task_runs: set[UUID] = set()
+
+
+def failed_for_a_passing_reason(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Decide whether a Prefect retry can help."""
+    del task, task_run
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, ServiceError) and error.transient
+
+
+def note_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+    """Remember a task run that ended."""
+    del task, state
+    ended_task_runs.add(task_run.id)
+
+
+def key_of_run_and_chunk(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """Key a step's result by the step, the run's name and the contents of the chunk."""
+    parts = (context.task.task_key, parameters["run"].name, parameters["chunk"].key)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+STEP: dict[str, Any] = {
+    "retries": STEP_RETRIES,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": failed_for_a_passing_reason,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "on_completion": [note_end],
+    "on_failure": [note_end],
+}
+
+CACHED_STEP: dict[str, Any] = {
+    name: value for name, value in STEP.items() if name not in {"cache_policy", "persist_result"}
+} | {"cache_key_fn": key_of_run_and_chunk}

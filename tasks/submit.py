@@ -1,0 +1,102 @@
+"""Submit: add one Batch task for each staged file."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from datetime import datetime
+
+from prefect import task
+
+from tasks.accounts import batch_account, blob_account
+from tasks.batch_account import BatchAccount, BatchTaskSpec, Blob, Upload
+from tasks.blob_account import BlobAccount
+from tasks.models import BatchJob, Category, Containers, FileError, InputFile, Run, StagedChunk, Workload
+from tasks.progress import advance
+from tasks.provision import signatures_expire_at
+from tasks.step import CACHED_STEP
+
+# What the file is called on a node, whatever it is called here: no name of a user's is ever in a command line.
+NODE_INPUT = "input"
+
+# What comes back, relative to the working directory of a Batch task. Logs come back from failed ones too.
+OUTPUTS = (f"{NODE_INPUT}_OUTPUT.json", f"{NODE_INPUT}_OUTPUT.txt")
+LOGS = ("../stdout.txt", "../stderr.txt")
+
+# A program that fails for a passing reason, such as too little memory beside another, gets one more try.
+BATCH_TASK_RETRIES = 1
+
+
+@task(**CACHED_STEP, task_run_name="submit {chunk.label}")
+def submit_batch_tasks(
+    run: Run, chunk: StagedChunk, job: BatchJob, workload: Workload, containers: Containers
+) -> StagedChunk:
+    """Add the Batch tasks of a chunk; one that the service refuses fails alone."""
+    return submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers)
+
+
+def submit_chunk(
+    account: BatchAccount,
+    blobs: BlobAccount,
+    run: Run,
+    chunk: StagedChunk,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
+) -> StagedChunk:
+    """Add the Batch tasks of a chunk, and say which files are on their way.
+
+    Raises:
+        ServiceError: Batch refused a whole request.
+    """
+    expires_at = signatures_expire_at(run)
+    outputs_url = blobs.write_url(containers.outputs, expires_at)
+    specs = [_spec(blobs, file, job, workload, containers, outputs_url, expires_at) for file in chunk.staged]
+    refused = account.add_tasks(job.job_id, specs)
+    advance("submitted", done=len(chunk.chunk.files))
+    failures = {
+        file.content_key: FileError(
+            category=Category.NODE, message=f"Batch did not take its Batch task: {refused[file.task_id]}"
+        )
+        for file in chunk.staged
+        if file.task_id in refused
+    }
+    return replace(
+        chunk,
+        staged=tuple(file for file in chunk.staged if file.task_id not in refused),
+        failures={**chunk.failures, **failures},
+    )
+
+
+def output_blob(task_id: str, node_path: str) -> str:
+    """Name the blob that a file of a Batch task becomes."""
+    return f"{task_id}/{node_path.rpartition('/')[2]}"
+
+
+def _spec(
+    blobs: BlobAccount,
+    file: InputFile,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
+    outputs_url: str,
+    expires_at: datetime,
+) -> BatchTaskSpec:
+    options = shlex.join(workload.arguments)
+    package = f'"${job.script_directory}"/{shlex.quote(workload.package_name)}'
+    script = f"exec python3 {package} {NODE_INPUT} {options}"
+    return BatchTaskSpec(
+        task_id=file.task_id,
+        command_line=f"/bin/sh -c {shlex.quote(script)}",
+        resource_files=(Blob(url=blobs.read_url(containers.inputs, file.sha256, expires_at), file_path=NODE_INPUT),),
+        uploads=tuple(
+            Upload(
+                pattern=pattern,
+                container_url=outputs_url,
+                path=output_blob(file.task_id, pattern),
+                only_on_success=pattern in OUTPUTS,
+            )
+            for pattern in OUTPUTS + LOGS
+        ),
+        retries=BATCH_TASK_RETRIES,
+    )

@@ -1,0 +1,72 @@
+"""Errors of the SDK, told in our words, and how long requests are repeated."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import azure.core.exceptions as sdk
+import pytest
+
+from tasks.azure_core import LONGEST_BACKOFF_SECONDS, TransientRetryPolicy, translate
+from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, TopnError
+
+SDK_ERRORS = [
+    error
+    for error in vars(sdk).values()
+    if isinstance(error, type)
+    and issubclass(error, sdk.AzureError)
+    # Made by the SDK of a response alone.
+    and not issubclass(error, (sdk.ODataV4Error, sdk.TooManyRedirectsError, sdk.StreamConsumedError))
+    and error not in {sdk.StreamClosedError, sdk.ResponseNotReadError}
+]
+
+
+def an_error(kind, status, code):
+    error = kind(message="The sentence.\nRequestId:1")
+    error.status_code = status
+    error.error = SimpleNamespace(code=code)
+    return error
+
+
+@pytest.mark.parametrize("kind", SDK_ERRORS)
+def test_every_error_of_the_sdk_has_a_translation(kind):
+    assert isinstance(translate(kind("why"), "Batch", "do it"), TopnError)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_passing_statuses_are_transient(status):
+    assert translate(an_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413])
+def test_other_statuses_are_not(status):
+    assert not translate(an_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
+
+
+def test_a_lost_connection_is_transient_and_its_address_is_not_told():
+    error = translate(sdk.ServiceRequestError("host/x?sig=SECRET refused"), "Storage", "upload a")
+    assert error.transient
+    assert "SECRET" not in str(error)
+
+
+def test_only_the_first_sentence_and_the_code_are_told():
+    error = translate(an_error(sdk.HttpResponseError, 403, "AuthenticationFailed"), "Batch", "create pool p")
+    assert str(error) == "Batch could not create pool p: The sentence [AuthenticationFailed]."
+
+
+def test_not_found_and_exists_are_told_apart_from_other_conflicts():
+    assert isinstance(translate(an_error(sdk.ResourceNotFoundError, 404, "JobNotFound"), "Batch", "x"), NotFoundError)
+    assert isinstance(translate(an_error(sdk.ResourceExistsError, 409, "JobExists"), "Batch", "x"), AlreadyExistsError)
+    other = translate(an_error(sdk.ResourceExistsError, 409, "JobCompleted"), "Batch", "x")
+    assert type(other) is ServiceError
+
+
+def test_a_name_that_is_still_being_deleted_may_be_free_later():
+    assert translate(an_error(sdk.ResourceExistsError, 409, "ContainerBeingDeleted"), "Storage", "x").transient
+
+
+def test_delays_double_within_a_quarter_and_are_bounded():
+    policy = TransientRetryPolicy()
+    for repeats, expected in [(1, 0.25), (2, 0.5), (5, 4.0), (30, LONGEST_BACKOFF_SECONDS)]:
+        delay = policy.get_backoff_time({"history": [None] * repeats})
+        assert 0.75 * expected <= delay <= 1.25 * expected

@@ -1,0 +1,74 @@
+"""Names of files: how they are shown, and where outputs go."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.names import LONGEST_NAME_BYTES, names_below_common_folder, output_names, shown
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/a/b/x.txt"], ["x.txt"]),
+        (["/w/reports/a.txt", "/w/notes/b.txt"], ["reports/a.txt", "notes/b.txt"]),
+        (["/w/a.txt", "/w/sub/a.txt"], ["a.txt", "sub/a.txt"]),
+        (["/a.txt", "/b/c.txt"], ["a.txt", "b/c.txt"]),
+    ],
+)
+def test_files_are_named_below_their_common_folder(paths, names):
+    assert names_below_common_folder(paths) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "outputs"),
+    [
+        (["a.txt"], ["a_OUTPUT"]),
+        (["a.txt", "b.txt"], ["a_OUTPUT", "b_OUTPUT"]),
+        (["a.txt", "a.md"], ["a.txt_OUTPUT", "a.md_OUTPUT"]),
+        (["x/a.txt", "y/a.txt"], ["x/a_OUTPUT", "y/a_OUTPUT"]),
+        (["noext"], ["noext_OUTPUT"]),
+        ([".hidden"], [".hidden_OUTPUT"]),
+        # The whole name of the first is the stem of the third, which then needs its whole name too.
+        (["a.txt", "a.md", "a.txt.md"], ["a.txt_OUTPUT", "a.md_OUTPUT", "a.txt.md_OUTPUT"]),
+    ],
+)
+def test_outputs_take_the_stem_and_where_stems_clash_the_whole_name(names, outputs):
+    assert output_names(names) == outputs
+
+
+folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=4).filter(
+    lambda text: text not in {".", ".."}
+)
+
+
+@given(st.lists(st.lists(folder_names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True))
+def test_two_files_never_share_an_output_and_folders_are_kept(names):
+    outputs = output_names(names)
+    assert len(set(outputs)) == len(names)
+    for name, output in zip(names, outputs, strict=True):
+        assert name.rpartition("/")[0] == output.rpartition("/")[0]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
+def test_an_output_name_fits_the_file_system_with_its_suffix(name):
+    [output] = output_names([name])
+    assert len(f"{output}.json".encode()) <= LONGEST_NAME_BYTES
+
+
+def test_two_long_names_with_one_beginning_do_not_share_an_output():
+    outputs = output_names(["x" * 250 + "1.txt", "x" * 250 + "2.txt"])
+    assert outputs[0] != outputs[1]
+
+
+@given(st.text())
+def test_a_shown_name_is_one_line_that_any_terminal_takes(name):
+    text = shown(name)
+    assert text.isprintable()
+    text.encode("utf-8")
+
+
+def test_a_broken_letter_and_a_line_break_are_shown_as_escapes():
+    assert shown("a\nb\udcff") == "a\\nb\\udcff"

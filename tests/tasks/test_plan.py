@@ -1,0 +1,145 @@
+"""Finding the inputs, and saying what must be counted."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.errors import UsageError
+from tasks.inputs import find_inputs
+from tasks.models import Provenance, StoredResult, WordCounts
+from tasks.plan import MOST_CHUNKS, chunk_size, make_plan
+from tasks.results_store import FolderStore
+from tasks.word_counts import word_count_workload
+
+PROVENANCE = Provenance(node_id="n", task_id="t", job_id="j", pool_id="p")
+
+
+def a_result(sha256: str) -> StoredResult:
+    counts = WordCounts(sha256=sha256, size_bytes=3, words=1, distinct=1, top=(("one", 1),))
+    return StoredResult(counts=counts, provenance=PROVENANCE)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FolderStore(tmp_path / "store")
+
+
+def write(folder, **contents):
+    paths = []
+    for name, content in contents.items():
+        path = folder / f"{name}.txt"
+        path.write_text(content)
+        paths.append(str(path))
+    return paths
+
+
+def test_a_file_given_twice_is_found_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, a="x")
+    assert find_inputs(["a.txt", "./a.txt", str(tmp_path / "a.txt")]) == [str(tmp_path / "a.txt")]
+
+
+def test_a_name_with_wildcards_that_exists_is_that_file(tmp_path):
+    (tmp_path / "a[1].txt").write_text("x")
+    (tmp_path / "a1.txt").write_text("y")
+    assert find_inputs([str(tmp_path / "a[1].txt")]) == [str(tmp_path / "a[1].txt")]
+
+
+def test_a_pattern_finds_files_in_order(tmp_path):
+    write(tmp_path, b="x", a="y")
+    assert find_inputs([str(tmp_path / "*.txt")]) == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+
+
+def test_a_missing_input_is_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match=r"missing\.txt does not exist"):
+        find_inputs([str(tmp_path / "missing.txt")])
+
+
+def test_a_folder_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="is a folder: name the files in it"):
+        find_inputs([str(tmp_path)])
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        find_inputs([str(tmp_path / "pipe")])
+
+
+def test_a_dangling_link_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="cannot be read"):
+        find_inputs([str(tmp_path / "link")])
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.txt"
+    with open(path, "w"):
+        pass
+    with pytest.raises(UsageError, match="not UTF-8: rename"):
+        find_inputs([os.fsdecode(path)])
+
+
+def test_equal_contents_are_one_batch_task_and_two_files(tmp_path, store):
+    plan = make_plan(write(tmp_path, a="same", b="same", c="other"), word_count_workload(3, False), store, refresh=False)
+    assert len(plan.files) == 3
+    assert plan.batch_task_count == 2
+
+
+def test_known_content_is_not_counted_again_whatever_its_name(tmp_path, store):
+    workload = word_count_workload(3, False)
+    [path] = write(tmp_path, a="text")
+    [file] = make_plan([path], workload, store, refresh=False).files
+    store.put(file.content_key, a_result(file.sha256))
+    renamed = tmp_path / "renamed.txt"
+    (tmp_path / "a.txt").rename(renamed)
+
+    plan = make_plan([str(renamed)], workload, store, refresh=False)
+
+    assert plan.chunks == ()
+    assert plan.unchanged == {file.content_key: a_result(file.sha256)}
+
+
+def test_refresh_counts_known_content_too(tmp_path, store):
+    workload = word_count_workload(3, False)
+    [path] = write(tmp_path, a="text")
+    [file] = make_plan([path], workload, store, refresh=False).files
+    store.put(file.content_key, a_result(file.sha256))
+    assert make_plan([path], workload, store, refresh=True).batch_task_count == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"content_key": "other"}', b"\xff"])
+def test_a_damaged_stored_result_is_counted_again(tmp_path, store, damage):
+    workload = word_count_workload(3, False)
+    [path] = write(tmp_path, a="text")
+    [file] = make_plan([path], workload, store, refresh=False).files
+    store.put(file.content_key, a_result(file.sha256))
+    (tmp_path / "store" / f"{file.content_key}.json").write_bytes(damage)
+    assert make_plan([path], workload, store, refresh=False).batch_task_count == 1
+
+
+@pytest.mark.parametrize("other", [(4, False), (3, True)])
+def test_another_option_is_another_content(tmp_path, store, other):
+    paths = write(tmp_path, a="text")
+    [first] = make_plan(paths, word_count_workload(3, False), store, refresh=False).files
+    [second] = make_plan(paths, word_count_workload(*other), store, refresh=False).files
+    assert first.content_key != second.content_key
+
+
+@given(st.integers(1, 1_000_000))
+def test_a_run_stays_under_300_task_runs(file_count):
+    chunks = -(-file_count // chunk_size(file_count))
+    assert chunks <= MOST_CHUNKS
+    assert 3 * chunks + 8 < 300
+
+
+def test_up_to_twenty_files_each_is_a_chunk_of_its_own():
+    assert [chunk_size(count) for count in (1, 20, 21, 200, 5000, 9000, 9001)] == [1, 1, 2, 10, 100, 100, 101]
+
+
+def test_the_package_of_the_task_script_is_the_same_bytes_each_time():
+    assert word_count_workload(3, False).package == word_count_workload(3, False).package

@@ -1,0 +1,90 @@
+"""Settings: all of them, none, or one sentence that says what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import ConfigurationError
+from tasks.settings import account_of, load_settings, read_settings, results_location
+
+FULL = {
+    "TOPN_BATCH_ENDPOINT": "http://127.0.0.1:10100",
+    "TOPN_BATCH_ACCOUNT": "batch",
+    "TOPN_BATCH_KEY": "a2V5",
+    "TOPN_STORAGE_ENDPOINT": "http://127.0.0.1:10000/store",
+    "TOPN_STORAGE_ACCOUNT": "store",
+    "TOPN_STORAGE_KEY": "a2V5",
+}
+
+
+def set_all(monkeypatch, values):
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_nothing_set_is_no_configuration_and_says_how_to_get_one():
+    assert not read_settings().is_configured
+    with pytest.raises(ConfigurationError, match="localbatch serve"):
+        load_settings()
+
+
+def test_all_set_is_a_configuration(monkeypatch):
+    set_all(monkeypatch, FULL)
+    assert load_settings().storage_account == "store"
+
+
+@pytest.mark.parametrize("missing", list(FULL))
+def test_each_missing_setting_of_a_local_azure_is_named(monkeypatch, missing):
+    set_all(monkeypatch, {name: value for name, value in FULL.items() if name != missing})
+    with pytest.raises(ConfigurationError, match=missing):
+        load_settings()
+
+
+def test_an_azure_account_needs_only_endpoints_and_an_identity(monkeypatch):
+    monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "https://mine.westeurope.batch.azure.com")
+    monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", "https://mine.blob.core.windows.net")
+    assert load_settings().batch_key is None
+
+
+def test_an_empty_setting_is_not_set(monkeypatch):
+    monkeypatch.setenv("TOPN_BATCH_KEY", "")
+    assert not read_settings().is_configured
+
+
+def test_an_endpoint_that_is_no_address_is_refused(monkeypatch):
+    monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "mine.westeurope.batch.azure.com")
+    with pytest.raises(ConfigurationError, match="TOPN_BATCH_ENDPOINT is 'mine"):
+        read_settings()
+
+
+def test_settings_are_read_from_a_dotenv_file():
+    Path(".env").write_text("".join(f"{name}={value}\n" for name, value in FULL.items()) + "OTHER=1\n")
+    assert load_settings().batch_account == "batch"
+
+
+def test_a_key_does_not_show_in_the_settings_text(monkeypatch):
+    set_all(monkeypatch, FULL | {"TOPN_BATCH_KEY": "c2VudGluZWw="})
+    settings = load_settings()
+    assert "c2VudGluZWw" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "account"),
+    [
+        ("https://mine.westeurope.batch.azure.com", "mine"),
+        ("https://store.blob.core.windows.net/", "store"),
+        ("http://127.0.0.1:10000/devstoreaccount1", None),
+        ("http://localhost:10100", None),
+    ],
+)
+def test_the_account_is_taken_from_an_endpoint_of_the_cloud(endpoint, account):
+    assert account_of(endpoint) == account
+
+
+def test_results_are_in_the_state_folder_unless_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOPN_STATE", str(tmp_path))
+    assert results_location() == str(tmp_path / "results")
+    monkeypatch.setenv("TOPN_RESULTS", "/elsewhere")
+    assert results_location() == "/elsewhere"
