@@ -20,8 +20,8 @@ from tasks.names import shown
 from tasks.progress import Progress, listening
 from tasks.word_counts import as_json
 
-# Plain lines tell of every tenth of a step.
-PLAIN_STEPS = 10
+# Plain lines tell of every quarter of a step.
+PLAIN_STEPS = 4
 
 
 def say(sentence: str) -> None:
@@ -63,7 +63,7 @@ class _BarLines:
 
 
 class _PlainLines:
-    """A line for every tenth of a step, and one for each note."""
+    """A line for every quarter of a step, and one for each note."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta, timezone
 # passed, its samples of waiting Batch tasks say nothing.
 FIRST_MINUTES = 10
 
+# The service cuts fractions of a node off, so that adding slots - 1 rounds up; whether it knows `ceil` is not certain.
 FORMULA = """\
 slots = {slots_per_node};
 mostNodes = {most_nodes};
 sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute);
 waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute));
-wanted = min(mostNodes, ceil(waiting / slots));
+wanted = min(mostNodes, (waiting + slots - 1) / slots);
 nodes = time() < time("{first_minutes_end_at}") ? {first_nodes} : wanted;
 $TargetDedicatedNodes = time() < time("{deadline_at}") ? nodes : 0;
 $NodeDeallocationOption = taskcompletion;

@@ -49,6 +49,8 @@ class BlobAccount:
             credential=credential,
             max_single_put_size=BLOCK_BYTES,
             max_block_size=BLOCK_BYTES,
+            # Above this, the SDK would read each block twice, out of order for the hash.
+            min_large_block_upload_threshold=BLOCK_BYTES + 1,
             **client_options(_StorageRetryPolicy()),
         )
 

@@ -1,0 +1,6 @@
+"""Run the task script: `python -m task_script FILE`."""
+
+from task_script.top_words import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""The official SDK against a running server: a test gives its pools and jobs names of its own."""
+
+import uuid
+
+import pytest
+from azure.batch import BatchClient, models
+from azure.core.credentials import AzureNamedKeyCredential
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import BlobServiceClient
+
+from localbatch.testing import local_azure, wait_until  # noqa: F401 - a fixture
+
+
+@pytest.fixture(scope="session")
+def client(local_azure):  # noqa: F811
+    credential = AzureNamedKeyCredential(local_azure.account, local_azure.key)
+    with BatchClient(local_azure.endpoint, credential) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def blobs(local_azure):  # noqa: F811
+    with BlobServiceClient(local_azure.storage_endpoint, credential=local_azure.storage_key) as client:
+        yield client
+
+
+@pytest.fixture
+def name(request):
+    return f"n-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def pool_factory(client, name):
+    made = []
+
+    def make(nodes=1, *, ready=True, **options):
+        pool_id = f"{name}-{len(made)}"
+        made.append(pool_id)
+        targets = {} if options.get("enable_auto_scale") else {"target_dedicated_nodes": nodes}
+        client.create_pool(models.BatchPoolCreateOptions(id=pool_id, vm_size="standard_d2_v3", **targets, **options))
+        if ready:
+            wait_until(
+                lambda: [node.state for node in client.list_nodes(pool_id)] == ["idle"] * nodes
+                and client.get_pool(pool_id).allocation_state == "steady"
+            )
+        return pool_id
+
+    yield make
+    for pool_id in made:
+        if any(pool.state == "active" for pool in client.list_pools(filter=f"id eq '{pool_id}'")):
+            client.begin_delete_pool(pool_id, polling_interval=0).wait()
+
+
+@pytest.fixture
+def job_factory(client, name):
+    made = []
+
+    def make(pool_id="nowhere", **options):
+        job_id = f"{name}-{len(made)}"
+        made.append(job_id)
+        info = models.BatchPoolInfo(pool_id=pool_id)
+        client.create_job(models.BatchJobCreateOptions(id=job_id, pool_info=info, **options))
+        return job_id
+
+    yield make
+    for job_id in made:
+        if any(job.state != "deleting" for job in client.list_jobs(filter=f"id eq '{job_id}'")):
+            client.begin_delete_job(job_id, polling_interval=0).wait()
+
+
+@pytest.fixture
+def run(client, pool_factory, job_factory):
+    """Run one Batch task to its end, in a job and a pool of its own or in those given."""
+
+    def run_to_completion(command_line, *, job_id=None, task_id="task", **options):
+        job_id = job_id or job_factory(pool_factory())
+        client.create_task(job_id, models.BatchTaskCreateOptions(id=task_id, command_line=command_line, **options))
+        return wait_until(lambda: find_completed(client, job_id, task_id))
+
+    return run_to_completion
+
+
+def find_completed(client, job_id, task_id):
+    task = client.get_task(job_id, task_id)
+    task.job_id = job_id
+    return task if task.state == "completed" else None
+
+
+@pytest.fixture
+def read(client):
+    def read_file(task, path="stdout.txt", **options):
+        return b"".join(client.download_task_file(task.job_id, task.id, path, **options)).decode()
+
+    return read_file
+
+
+@pytest.fixture
+def refuses():
+    """Check that a call is refused with a status and a code."""
+
+    def check(status, code, call, *args, **options):
+        with pytest.raises(HttpResponseError) as caught:
+            call(*args, **options)
+        assert (caught.value.status_code, caught.value.error.code) == (status, code)
+        return caught.value
+
+    return check

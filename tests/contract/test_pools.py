@@ -1,0 +1,226 @@
+from datetime import timedelta
+
+import pytest
+from azure.batch import models
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
+
+from localbatch import LocalBatch
+from localbatch.testing import wait_until
+
+
+def test_a_new_pool_echoes_its_defaults(client, pool_factory):
+    image = models.BatchVmImageReference(publisher="canonical", offer="o", sku="s")
+    machine = models.VirtualMachineConfiguration(image_reference=image, node_agent_sku_id="batch.node.ubuntu 22.04")
+    pool_id = pool_factory(
+        0,
+        virtual_machine_configuration=machine,
+        metadata=[models.BatchMetadataItem(name="owner", value="me")],
+        start_task=models.BatchStartTask(command_line="true"),
+    )
+    pool = client.get_pool(pool_id)
+    assert (pool.id, pool.state, pool.vm_size, pool.task_slots_per_node) == (pool_id, "active", "standard_d2_v3", 1)
+    assert (pool.resize_timeout, pool.enable_auto_scale) == (timedelta(minutes=15), False)
+    assert (pool.current_dedicated_nodes, pool.target_dedicated_nodes, pool.target_low_priority_nodes) == (0, 0, 0)
+    assert pool.virtual_machine_configuration.image_reference.version == "latest"
+    assert (pool.start_task.wait_for_success, pool.start_task.max_task_retry_count) == (True, 0)
+    assert pool.start_task.user_identity.auto_user.elevation_level == "nonadmin"
+    assert pool.metadata == [{"name": "owner", "value": "me"}]
+    assert pool.url.endswith(f"/pools/{pool_id}")
+
+
+def test_an_id_keeps_its_case_and_is_found_in_any(client, pool_factory, refuses):
+    pool_id = pool_factory(0)
+    assert client.get_pool(pool_id.upper()).id == pool_id
+    assert client.pool_exists(pool_id.upper())
+    duplicate = models.BatchPoolCreateOptions(id=pool_id.upper(), vm_size="x")
+    error = refuses(409, "PoolExists", client.create_pool, duplicate)
+    assert str(error).startswith("(PoolExists) The specified pool already exists.")
+
+
+def test_a_pool_that_does_not_exist_is_not_found(client, name, refuses):
+    refuses(404, "PoolNotFound", client.get_pool, name)
+    with pytest.raises(ResourceNotFoundError):
+        client.pool_exists(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"id": "no spaces"}, "InvalidPropertyValue"),
+        ({"id": "x" * 65}, "InvalidPropertyValue"),
+        ({"task_slots_per_node": 257}, "InvalidPropertyValue"),
+        ({"target_dedicated_nodes": -1}, "InvalidPropertyValue"),
+        ({"resize_timeout": timedelta(minutes=1)}, "InvalidPropertyValue"),
+        ({"resize_timeout": timedelta(0)}, "InvalidPropertyValue"),
+        ({"enable_auto_scale": True}, "MissingRequiredProperty"),
+        ({"auto_scale_formula": "$TargetDedicatedNodes=1"}, "InvalidPropertyValue"),
+        ({"vm_size": None}, "MissingRequiredProperty"),
+        (
+            {"application_package_references": [models.BatchApplicationPackageReference(application_id="a")]},
+            "UnsupportedProperty",
+        ),
+    ],
+)
+def test_what_a_pool_cannot_be_is_refused(client, name, refuses, options, code):
+    body = models.BatchPoolCreateOptions(**{"id": name, "vm_size": "x"} | options)
+    refuses(400, code, client.create_pool, body)
+
+
+def test_pools_are_listed_in_order_and_by_pages(client, pool_factory):
+    ids = [pool_factory(0, ready=False) for _ in range(4)]
+    prefix = ids[0][:-2]
+    pools = client.list_pools(max_results=1, filter=f"startswith(id,'{prefix}')", select=["id", "state"])
+    assert [pool.as_dict() for pool in pools] == [{"id": pool_id, "state": "active"} for pool_id in ids]
+    by_page = client.list_pools(max_results=3, filter=f"startswith(id,'{prefix}')").by_page()
+    assert [len(list(page)) for page in by_page] == [3, 1]
+
+
+@pytest.mark.parametrize("size", [0, 1001])
+def test_a_page_has_1_to_1000_entries(client, refuses, size):
+    refuses(400, "OutOfRangeQueryParameterValue", lambda: list(client.list_pools(max_results=size)))
+
+
+def test_a_filter_that_means_nothing_is_refused(client, refuses):
+    refuses(400, "InvalidQueryParameterValue", lambda: list(client.list_pools(filter="size eq 'big'")))
+
+
+def test_a_resize_is_visible_until_it_is_steady(client, pool_factory, refuses):
+    pool_id = pool_factory(1)
+    etag = client.get_pool(pool_id).e_tag
+    options = models.BatchPoolResizeOptions(target_dedicated_nodes=3, target_low_priority_nodes=1)
+    poller = client.begin_resize_pool(pool_id, options, polling_interval=0)
+    poller.result()
+    assert poller.status() == "Succeeded"
+    pool = client.get_pool(pool_id)
+    assert (pool.allocation_state, pool.current_dedicated_nodes, pool.current_low_priority_nodes) == ("steady", 3, 1)
+    assert pool.e_tag != etag
+    options = models.BatchPoolResizeOptions(target_dedicated_nodes=0)
+    client.begin_resize_pool(pool_id, options, polling_interval=0).result()
+    assert [node.is_dedicated for node in client.list_nodes(pool_id)] == [False]
+    refuses(409, "OperationInvalidForCurrentState", client.begin_stop_pool_resize, pool_id)
+
+
+def test_a_resize_can_be_stopped():
+    from azure.batch import BatchClient  # noqa: PLC0415
+    from azure.core.credentials import AzureNamedKeyCredential  # noqa: PLC0415
+
+    with LocalBatch(pace="real") as batch:
+        credential = AzureNamedKeyCredential(batch.account, batch.key)
+        with BatchClient(batch.endpoint, credential, retry_total=0) as client:
+            client.create_pool(models.BatchPoolCreateOptions(id="slow", vm_size="x", target_dedicated_nodes=2))
+            assert client.get_pool("slow").allocation_state == "resizing"
+            with pytest.raises(HttpResponseError, match="PoolBeingResized"):
+                client.begin_resize_pool("slow", models.BatchPoolResizeOptions(target_dedicated_nodes=1))
+            client.begin_stop_pool_resize("slow", polling_interval=30)
+            pool = client.get_pool("slow")
+            assert (pool.allocation_state, pool.target_dedicated_nodes) == ("stopping", 2)
+
+
+def test_a_pool_is_deleting_and_then_it_is_gone(client, pool_factory, refuses):
+    pool_id = pool_factory(2)
+    poller = client.begin_delete_pool(pool_id, polling_interval=0)
+    poller.result()
+    assert poller.status() == "Succeeded"
+    refuses(404, "PoolNotFound", client.get_pool, pool_id)
+
+
+def test_a_pool_that_is_being_deleted_takes_no_more_changes():
+    from azure.batch import BatchClient  # noqa: PLC0415
+    from azure.core.credentials import AzureNamedKeyCredential  # noqa: PLC0415
+
+    with LocalBatch(pace="real", pool_quota=1) as batch:
+        credential = AzureNamedKeyCredential(batch.account, batch.key)
+        with BatchClient(batch.endpoint, credential, retry_total=0) as client:
+            body = models.BatchPoolCreateOptions(id="p", vm_size="x")
+            client.create_pool(body)
+            with pytest.raises(HttpResponseError, match="PoolQuotaReached"):
+                client.create_pool(models.BatchPoolCreateOptions(id="q", vm_size="x"))
+            client.begin_delete_pool("p", polling_interval=30)
+            assert client.get_pool("p").state == "deleting"
+            for call in (
+                lambda: client.create_pool(body),
+                lambda: client.update_pool("p", models.BatchPoolUpdateOptions(metadata=[])),
+                lambda: client.begin_delete_pool("p"),
+                lambda: client.begin_resize_pool("p", models.BatchPoolResizeOptions(target_dedicated_nodes=1)),
+            ):
+                with pytest.raises(HttpResponseError, match="PoolBeingDeleted"):
+                    call()
+
+
+def test_a_patch_changes_what_it_names(client, pool_factory, refuses):
+    pool_id = pool_factory(1, metadata=[models.BatchMetadataItem(name="a", value="1")])
+    start_task = models.BatchStartTask(command_line="true")
+    client.update_pool(pool_id, models.BatchPoolUpdateOptions(start_task=start_task))
+    pool = client.get_pool(pool_id)
+    assert (pool.start_task.command_line, pool.metadata) == ("true", [{"name": "a", "value": "1"}])
+    client.update_pool(pool_id, models.BatchPoolUpdateOptions(metadata=[]))
+    assert client.get_pool(pool_id).metadata == []
+    resized = models.BatchPoolUpdateOptions(task_slots_per_node=2)
+    refuses(409, "OperationInvalidForCurrentState", client.update_pool, pool_id, resized)
+
+
+def test_conditions_hold_or_nothing_is_done(client, pool_factory):
+    pool_id = pool_factory(0)
+    pool = client.get_pool(pool_id)
+    patch = models.BatchPoolUpdateOptions(metadata=[])
+    with pytest.raises(ResourceModifiedError):
+        client.get_pool(pool_id, etag=pool.e_tag, match_condition=MatchConditions.IfModified)
+    client.update_pool(pool_id, patch, etag=pool.e_tag, match_condition=MatchConditions.IfNotModified)
+    with pytest.raises(ResourceModifiedError) as caught:
+        client.update_pool(pool_id, patch, etag=pool.e_tag, match_condition=MatchConditions.IfNotModified)
+    assert (caught.value.status_code, caught.value.error.code) == (412, "ConditionNotMet")
+    later = pool.last_modified + timedelta(hours=1)
+    with pytest.raises(ResourceModifiedError):
+        client.get_pool(pool_id, if_modified_since=later)
+    client.get_pool(pool_id, if_unmodified_since=later)
+
+
+FORMULA = "$TargetDedicatedNodes = 2; $NodeDeallocationOption = requeue;"
+
+
+def test_a_formula_sizes_its_pool(client, pool_factory, refuses):
+    pool_id = pool_factory(2, enable_auto_scale=True, auto_scale_formula=FORMULA)
+    pool = client.get_pool(pool_id)
+    assert (pool.enable_auto_scale, pool.auto_scale_evaluation_interval) == (True, timedelta(minutes=15))
+    assert "$TargetDedicatedNodes=2" in pool.auto_scale_run.results
+    assert pool.auto_scale_run.timestamp >= pool.creation_time
+    resize = models.BatchPoolResizeOptions(target_dedicated_nodes=1)
+    refuses(409, "OperationInvalidForCurrentState", client.begin_resize_pool, pool_id, resize)
+    evaluate = client.evaluate_pool_auto_scale
+    run = evaluate(pool_id, models.BatchPoolEvaluateAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes=7"))
+    assert "$TargetDedicatedNodes=7" in run.results
+    run = evaluate(pool_id, models.BatchPoolEvaluateAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes=1/0"))
+    assert run.error.code
+    assert client.get_pool(pool_id).target_dedicated_nodes == 2
+    client.disable_pool_auto_scale(pool_id)
+    pool = client.get_pool(pool_id)
+    assert (pool.enable_auto_scale, pool.auto_scale_formula, pool.current_dedicated_nodes) == (False, None, 2)
+    evaluation = models.BatchPoolEvaluateAutoScaleOptions(auto_scale_formula=FORMULA)
+    refuses(409, "OperationInvalidForCurrentState", evaluate, pool_id, evaluation)
+
+
+def test_a_pool_can_be_handed_to_a_formula(client, pool_factory, refuses):
+    pool_id = pool_factory(0)
+    wrong = models.BatchPoolEnableAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes = ;")
+    refuses(400, "AutoScalingFormulaSyntaxError", client.enable_pool_auto_scale, pool_id, wrong)
+    short = timedelta(minutes=1)
+    hasty = models.BatchPoolEnableAutoScaleOptions(auto_scale_formula=FORMULA, auto_scale_evaluation_interval=short)
+    refuses(400, "InvalidPropertyValue", client.enable_pool_auto_scale, pool_id, hasty)
+    client.enable_pool_auto_scale(pool_id, models.BatchPoolEnableAutoScaleOptions(auto_scale_formula=FORMULA))
+    wait_until(lambda: client.get_pool(pool_id).current_dedicated_nodes == 2)
+
+
+def test_images_are_of_every_kind(client):
+    images = list(client.list_supported_images())
+    assert {image.verification_type for image in images} == {"verified", "unverified"}
+    assert any(image.batch_support_end_of_life for image in images)
+    linux = list(client.list_supported_images(filter="osType eq 'linux' and verificationType eq 'verified'"))
+    assert "batch.node.ubuntu 22.04" in {image.node_agent_sku_id for image in linux}
+    assert len(linux) < len(images)
+
+
+def test_nodes_are_counted_by_state(client, pool_factory):
+    pool_id = pool_factory(2)
+    (counts,) = client.list_pool_node_counts(filter=f"poolId eq '{pool_id}'")
+    assert (counts.dedicated.idle, counts.dedicated.total, counts.low_priority.total) == (2, 2, 0)

@@ -1,0 +1,415 @@
+"""The scheduler by itself: instants in, actions and states out; no thread, no process, no waiting."""
+
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from localbatch import wire
+from localbatch.models import Job, KillRun, Pool, Report, StartRun, Stated, Task
+from localbatch.scheduler import PACES, Scheduler
+from localbatch.store import Store, key_of
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+COMMAND = {"commandLine": "true"}
+
+
+class Bench:
+    """A store with its scheduler, and a clock that is turned by hand."""
+
+    def __init__(self, pace="instant"):
+        self.store = Store()
+        self.scheduler = Scheduler(self.store, PACES[pace])
+        self.now = START
+        self.started: list[StartRun] = []
+        self.killed: list[int] = []
+
+    def tick(self, **later):
+        """Let time pass, then let everything happen that is due by then."""
+        self.now += timedelta(**later)
+        actions = []
+        for _ in range(50):
+            some, wake_at = self.scheduler.tick(self.now)
+            actions += some
+            if wake_at is None or wake_at > self.now:
+                break
+        self.started = [action for action in actions if isinstance(action, StartRun)]
+        self.killed = [action.run_id for action in actions if isinstance(action, KillRun)]
+        return wake_at
+
+    def finish(self, runs=None, exit_code=0, failure=None):
+        runs = self.started if runs is None else runs
+        self.store.reports.extend(Report(run_id=run.run_id, exit_code=exit_code, failure=failure) for run in runs)
+        self.tick()
+
+    def pool(self, nodes=1, **body):
+        body = {"id": "pool", "vmSize": "x"} | body
+        pool = Pool(
+            id=body["id"],
+            spec=wire.pool_spec(body),
+            etag="",
+            created_at=self.now,
+            modified_at=self.now,
+            state="active",
+            state_at=self.now,
+            allocation=Stated(state="resizing", state_at=self.now),
+            target_dedicated=nodes,
+        )
+        self.store.add_pool(pool)
+        if pool.spec["enableAutoScale"]:
+            self.scheduler.enable_autoscale(pool, self.now)
+        return pool
+
+    def job(self, **body):
+        body = {"id": "job", "poolInfo": {"poolId": "pool"}} | body
+        spec = wire.job_spec(body)
+        expires_at = wire.expiry(self.now, spec["constraints"]["maxWallClockTime"])
+        job = Job(
+            id=body["id"],
+            key=key_of(body["id"]),
+            spec=spec,
+            etag="",
+            created_at=self.now,
+            modified_at=self.now,
+            state="active",
+            state_at=self.now,
+            expires_at=expires_at,
+        )
+        self.store.add_job(job)
+        return job
+
+    def task(self, job, task_id="task", **body):
+        spec = wire.task_spec({"id": task_id} | COMMAND | body, job)
+        task = Task(
+            id=task_id,
+            key=(job.key, key_of(task_id)),
+            job_id=job.id,
+            spec=spec,
+            etag="",
+            created_at=self.now,
+            state="active",
+            state_at=self.now,
+            slots=spec["requiredSlots"],
+            max_retries=spec["constraints"]["maxTaskRetryCount"],
+        )
+        self.store.add_task(job, task)
+        return task
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def node_states(pool):
+    return [node.state for node in pool.nodes.values()]
+
+
+def test_a_pool_grows_through_every_state_at_a_real_pace():
+    bench = Bench("real")
+    pool = bench.pool(2, startTask=COMMAND)
+    seen = []
+    while "waitingforstarttask" not in node_states(pool):
+        bench.tick(seconds=1)
+        seen += [(pool.allocation.state, *sorted(set(node_states(pool))))]
+    assert list(dict.fromkeys(seen)) == [
+        ("resizing",),
+        ("steady", "creating"),
+        ("steady", "starting"),
+        ("steady", "waitingforstarttask"),
+    ]
+    bench.finish()
+    assert node_states(pool) == ["idle", "idle"]
+
+
+def test_the_next_tick_is_due_when_something_will_have_lasted():
+    bench = Bench("real")
+    bench.pool()
+    assert bench.tick() == START + timedelta(seconds=PACES["real"].allocating)
+
+
+def test_nothing_to_do_needs_no_tick(bench):
+    bench.pool()
+    bench.job()
+    bench.tick()
+    assert bench.tick() is None
+
+
+def test_a_job_of_48_hours_ends_at_its_wall_clock(bench):
+    bench.pool()
+    job = bench.job(constraints={"maxWallClockTime": "PT48H"})
+    running, waiting = bench.task(job, "a"), bench.task(job, "b")
+    assert bench.tick() == START + timedelta(hours=48)
+    run = bench.started[0]
+    bench.tick(hours=47, minutes=59)
+    assert (job.state, running.state) == ("active", "running")
+    bench.tick(minutes=1)
+    assert (job.state, job.terminate_reason) == ("completed", "MaxWallClockTimeExpiry")
+    assert (running.state, running.execution.failure["code"], bench.killed) == ("completed", "TaskEnded", [run.run_id])
+    assert waiting.state == "active"
+    bench.finish([run])
+    assert running.execution.exit_code is None
+
+
+def test_a_task_that_exceeds_its_wall_clock_is_killed_and_frees_its_slot(bench):
+    bench.pool()
+    job = bench.job()
+    slow = bench.task(job, "slow", constraints={"maxWallClockTime": "PT1M", "maxTaskRetryCount": 3})
+    bench.task(job, "next")
+    bench.tick()
+    bench.tick(minutes=1)
+    assert (slow.state, slow.execution.failure["code"], slow.execution.retry_count) == ("completed", "TaskEnded", 0)
+    assert [run.directory for run in bench.started] == ["workitems/job/job-1/next"]
+
+
+def test_tasks_are_spread_over_nodes_and_fill_their_slots(bench):
+    pool = bench.pool(2, taskSlotsPerNode=4)
+    job = bench.job()
+    for number in range(4):
+        bench.task(job, f"t{number}")
+    bench.tick()
+    assert Counter(run.node.id for run in bench.started) == dict.fromkeys([node.id for node in pool.nodes.values()], 2)
+    for number in range(4, 20):
+        bench.task(job, f"t{number}")
+    bench.tick()
+    assert (len(bench.started), job.task_counts.active, job.task_counts.running) == (4, 12, 8)
+
+
+def test_packing_fills_a_node_first(bench):
+    bench.pool(2, taskSlotsPerNode=2, taskSchedulingPolicy={"nodeFillType": "pack"})
+    job = bench.job()
+    for number in range(2):
+        bench.task(job, f"t{number}")
+    bench.tick()
+    assert len({run.node.id for run in bench.started}) == 1
+
+
+def test_a_small_task_passes_one_that_does_not_fit(bench):
+    bench.pool(taskSlotsPerNode=2)
+    job = bench.job()
+    for task_id, slots in (("one", 1), ("big", 2), ("small", 1)):
+        bench.task(job, task_id, requiredSlots=slots)
+    bench.tick()
+    assert [run.directory.split("/")[-1] for run in bench.started] == ["one", "small"]
+    assert (job.slot_counts.running, job.slot_counts.active) == (2, 2)
+    bench.finish()
+    assert [run.directory.split("/")[-1] for run in bench.started] == ["big"]
+
+
+def test_a_job_of_higher_priority_goes_first(bench):
+    bench.pool()
+    bench.task(bench.job(id="low"))
+    bench.task(bench.job(id="high", priority=10))
+    bench.tick()
+    assert [run.environment["AZ_BATCH_JOB_ID"] for run in bench.started] == ["high"]
+
+
+def test_a_job_runs_no_more_tasks_than_it_may(bench):
+    bench.pool(taskSlotsPerNode=4)
+    job = bench.job(maxParallelTasks=2)
+    for number in range(4):
+        bench.task(job, f"t{number}")
+    bench.tick()
+    assert job.task_counts.running == 2
+
+
+def test_a_task_that_fails_is_retried_on_its_node_and_ahead_of_others(bench):
+    bench.pool(2)
+    job = bench.job(constraints={"maxTaskRetryCount": 2})
+    task = bench.task(job, "flaky")
+    bench.tick()
+    home, first = task.node, bench.started
+    for number in range(3):
+        bench.task(job, f"t{number}")
+    bench.finish(first, exit_code=1)
+    assert (task.state, task.execution.retry_count, task.node) == ("running", 1, home)
+    for _ in range(2):
+        run_id = next(run.id for run in bench.store.runs.values() if run.owner is task)
+        bench.store.reports.append(Report(run_id=run_id, exit_code=1))
+        bench.tick()
+    assert (task.state, task.execution.retry_count, task.execution.exit_code) == ("completed", 2, 1)
+    assert task.execution.failure["code"] == "FailureExitCode"
+
+
+def test_what_fails_before_it_runs_is_not_retried(bench):
+    bench.pool()
+    task = bench.task(bench.job(constraints={"maxTaskRetryCount": 5}))
+    bench.tick()
+    bench.finish(exit_code=None, failure={"code": "BlobNotFound"})
+    assert (task.state, task.execution.failure["code"], task.execution.retry_count) == ("completed", "BlobNotFound", 0)
+
+
+def test_a_task_returns_to_active_when_its_node_leaves(bench):
+    pool = bench.pool(taskSlotsPerNode=2)
+    task = bench.task(bench.job(constraints={"maxTaskRetryCount": 0}))
+    bench.tick()
+    run = bench.started[0]
+    bench.scheduler.resize(pool, 0, 0, "requeue", bench.now)
+    bench.tick()
+    assert (task.state, task.execution.requeue_count, task.execution.retry_count) == ("active", 1, 0)
+    assert (task.node, bench.killed, pool.nodes) == (None, [run.run_id], {})
+    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    bench.tick()
+    assert task.state == "running"
+
+
+@pytest.mark.parametrize(("option", "state"), [("terminate", "completed"), ("taskcompletion", "running")])
+def test_a_resize_treats_running_tasks_as_it_is_told(bench, option, state):
+    pool = bench.pool()
+    task = bench.task(bench.job())
+    bench.tick()
+    runs = bench.started
+    bench.scheduler.resize(pool, 0, 0, option, bench.now)
+    bench.tick()
+    assert task.state == state
+    bench.finish(runs)
+    assert (task.state, pool.nodes, pool.allocation.state) == ("completed", {}, "steady")
+
+
+def test_idle_nodes_leave_before_busy_ones(bench):
+    pool = bench.pool(3)
+    task = bench.task(bench.job())
+    bench.tick()
+    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    bench.tick()
+    assert task.state == "running"
+    assert list(pool.nodes.values()) == [task.node]
+
+
+def test_a_node_whose_start_task_fails_runs_nothing(bench):
+    pool = bench.pool(1, startTask=COMMAND | {"maxTaskRetryCount": 1})
+    task = bench.task(bench.job())
+    bench.tick()
+    bench.finish(exit_code=9)
+    assert (node_states(pool), bench.store.runs.keys()) == (["waitingforstarttask"], {2})
+    bench.store.reports.append(Report(run_id=2, exit_code=9))
+    bench.tick()
+    chore = next(iter(pool.nodes.values())).start_task
+    assert (chore.state, chore.execution.exit_code, chore.execution.retry_count) == ("completed", 9, 1)
+    assert (node_states(pool), pool.allocation.state, task.state) == (["starttaskfailed"], "steady", "active")
+
+
+def test_a_start_task_that_is_not_waited_for_runs_beside_tasks(bench):
+    bench.pool(1, startTask=COMMAND | {"waitForSuccess": False})
+    bench.task(bench.job())
+    bench.tick()
+    assert [run.directory for run in bench.started] == ["startup", "workitems/job/job-1/task"]
+
+
+def test_a_preparation_task_runs_once_for_each_node_and_job(bench):
+    bench.pool(1, taskSlotsPerNode=2)
+    job = bench.job(jobPreparationTask=COMMAND)
+    tasks = [bench.task(job, task_id) for task_id in "abc"]
+    bench.tick()
+    assert [run.directory for run in bench.started] == ["workitems/job/job-1/jobpreparation"]
+    assert ([task.state for task in tasks], job.task_counts.running) == (["preparing", "preparing", "active"], 2)
+    bench.finish()
+    assert [task.state for task in tasks] == ["running", "running", "active"]
+
+
+def test_a_node_whose_preparation_failed_is_left_out_for_the_job(bench):
+    pool = bench.pool(2)
+    job = bench.job(jobPreparationTask=COMMAND)
+    task = bench.task(job)
+    bench.tick()
+    bad = bench.started[0].node
+    bench.finish(exit_code=1)
+    assert task.node is not bad
+    assert task.state == "preparing"
+    bench.store.reports.append(Report(run_id=2, exit_code=1))
+    bench.tick()
+    assert (task.state, task.execution.requeue_count, node_states(pool)) == ("active", 0, ["idle", "idle"])
+
+
+def test_a_job_that_ends_with_its_tasks_ends(bench):
+    bench.pool()
+    job = bench.job(onAllTasksComplete="noaction")
+    bench.task(job)
+    bench.tick()
+    job.spec["onAllTasksComplete"] = "terminatejob"
+    bench.tick()
+    assert job.state == "active"
+    bench.store.reports.append(Report(run_id=1, exit_code=1))
+    bench.tick()
+    assert (job.state, job.terminate_reason) == ("completed", "AllTasksComplete")
+
+
+def test_a_job_without_tasks_that_ends_with_its_tasks_ends_at_once(bench):
+    job = bench.job(onAllTasksComplete="terminatejob")
+    bench.tick()
+    assert job.state == "completed"
+
+
+@pytest.mark.parametrize(("option", "state"), [("requeue", "active"), ("terminate", "completed"), ("wait", "running")])
+def test_a_job_that_is_disabled_starts_nothing_until_it_is_enabled(bench, option, state):
+    bench.pool(taskSlotsPerNode=1)
+    job = bench.job()
+    task, other = bench.task(job, "a"), bench.task(job, "b")
+    bench.tick()
+    runs = bench.started
+    bench.scheduler.disable_job(job, option, bench.now)
+    bench.tick()
+    assert (task.state, other.state) == (state, "active")
+    assert job.state == ("disabling" if option == "wait" else "disabled")
+    bench.finish(runs)
+    assert job.state == "disabled"
+    bench.scheduler.enable_job(job, bench.now)
+    bench.tick()
+    assert (job.state, job.task_counts.running) == ("active", 1)
+
+
+def test_a_pool_that_is_deleted_gives_its_tasks_back(bench):
+    pool = bench.pool(2)
+    task = bench.task(bench.job())
+    bench.tick()
+    bench.scheduler.delete_pool(pool, bench.now)
+    assert (pool.state, pool.allocation.state) == ("deleting", "resizing")
+    bench.tick()
+    assert (task.state, bench.store.pools) == ("active", {})
+
+
+def test_a_report_of_a_killed_run_is_ignored(bench):
+    bench.pool()
+    job = bench.job()
+    task = bench.task(job)
+    bench.tick()
+    bench.scheduler.terminate_task(job, task, bench.now)
+    before = (job.task_counts.failed, task.node.tasks_run)
+    bench.finish(exit_code=0)
+    assert (job.task_counts.failed, task.node.tasks_run) == before == (1, 0)
+
+
+FORMULA = "$TargetDedicatedNodes = min(4, $PendingTasks.GetSample(1)); $NodeDeallocationOption = taskcompletion;"
+
+
+def test_a_formula_sizes_a_pool_at_once_and_at_every_interval(bench):
+    job = bench.job()
+    for number in range(3):
+        bench.task(job, f"t{number}")
+    pool = bench.pool(0, enableAutoScale=True, autoScaleFormula=FORMULA, autoScaleEvaluationInterval="PT5M")
+    bench.tick()
+    assert (pool.target_dedicated, node_states(pool), pool.allocation.state) == (3, ["running"] * 3, "steady")
+    assert "$TargetDedicatedNodes=3" in pool.autoscale_run["results"]
+    bench.finish()
+    bench.tick(minutes=4)
+    assert len(pool.nodes) == 3
+    bench.tick(minutes=1)
+    assert (pool.nodes, pool.allocation.state) == ({}, "steady")
+
+
+def test_a_formula_that_fails_later_is_recorded_and_changes_nothing(bench):
+    formula = "$TargetDedicatedNodes = time() > time('2026-01-01T00:01:00Z') ? 1 / 0 : 1;"
+    pool = bench.pool(0, enableAutoScale=True, autoScaleFormula=formula, autoScaleEvaluationInterval="PT5M")
+    bench.tick()
+    bench.tick(minutes=5)
+    assert pool.autoscale_run["error"]["code"]
+    assert node_states(pool) == ["idle"]
+
+
+def test_samples_are_taken_every_half_minute(bench):
+    pool = bench.pool(0, enableAutoScale=True, autoScaleFormula=FORMULA)
+    bench.tick()
+    for _ in range(4):
+        bench.tick(seconds=30)
+    ages = [(bench.now - sample.at).total_seconds() for sample in pool.samples["PendingTasks"]]
+    assert sorted(set(ages)) == [0, 30, 60, 90, 120]

@@ -1,0 +1,51 @@
+from datetime import datetime, timezone
+
+import pytest
+
+from localbatch import states
+from localbatch.models import Stated
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+TABLES = {name: getattr(states, name) for name in ("POOL", "ALLOCATION", "NODE", "JOB", "TASK", "CHORE")}
+CASES = [(name, state, event) for name, table in TABLES.items() for state in table for event in table[state]]
+
+
+@pytest.mark.parametrize(("name", "state", "event"), CASES)
+def test_every_transition_leads_to_a_state_of_its_table(name, state, event):
+    assert states.advance(TABLES[name], state, event) in TABLES[name]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_a_table_does_not_list_is_refused_and_changes_nothing(name):
+    table = TABLES[name]
+    events = {event for row in table.values() for event in row} | {"unheard of"}
+    for state in table:
+        for event in events - set(table[state]):
+            record = Stated(state=state, state_at=NOW)
+            with pytest.raises(states.IllegalTransition, match="cannot happen"):
+                record.move(table, event, NOW)
+            assert record == Stated(state=state, state_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("table", "start", "events", "end"),
+    [
+        (states.NODE, "creating", ["booted", "start_task_started", "ready", "occupied", "drained"], "idle"),
+        (states.NODE, "idle", ["reboot", "booted", "start_task_started", "start_task_failed", "leave"], "leavingpool"),
+        (states.JOB, "active", ["disable", "disabled", "enable", "enabled", "terminate", "terminated"], "completed"),
+        (states.TASK, "active", ["prepare", "start", "retry", "start", "requeue", "start", "end"], "completed"),
+        (states.TASK, "completed", ["reactivate", "end"], "completed"),
+        (states.ALLOCATION, "resizing", ["stop", "stopped", "resize", "allocated"], "steady"),
+    ],
+)
+def test_a_life_is_a_path_through_its_table(table, start, events, end):
+    state = start
+    for event in events:
+        state = states.advance(table, state, event)
+    assert state == end
+
+
+def test_a_move_remembers_the_state_before():
+    record = Stated(state="active", state_at=NOW)
+    record.move(states.JOB, "disable", NOW)
+    assert (record.state, record.previous_state) == ("disabling", "active")

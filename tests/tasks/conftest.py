@@ -1,0 +1,68 @@
+"""The accounts of the local Azure, and the parts of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tasks.accounts import batch_account, blob_account
+from tasks.models import Chunk, InputFile, PoolOptions, Run
+from tasks.word_counts import word_count_workload
+
+
+@pytest.fixture
+def batch(azure_settings):
+    return batch_account()
+
+
+@pytest.fixture
+def blobs(azure_settings):
+    return blob_account()
+
+
+@pytest.fixture
+def run():
+    return Run(
+        flow_run_id=str(uuid.uuid4()),
+        generation=0,
+        deadline_at=datetime.now(timezone.utc) + timedelta(minutes=10),
+        prefect_api="http://127.0.0.1:4200/api",
+    )
+
+
+@pytest.fixture
+def workload():
+    return word_count_workload(3, ignore_case=False)
+
+
+@pytest.fixture
+def pool_options():
+    return PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, slots_per_node=2)
+
+
+@pytest.fixture
+def chunk_factory(tmp_path):
+    """Make a chunk of files with the given contents."""
+
+    def make(*contents: bytes) -> Chunk:
+        files = []
+        for number, content in enumerate(contents):
+            path = tmp_path / f"{number}.txt"
+            path.write_bytes(content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            files.append(
+                InputFile(
+                    path=str(path),
+                    name=path.name,
+                    output=f"{number}_OUTPUT",
+                    sha256=sha256,
+                    size_bytes=len(content),
+                    content_key=hashlib.sha256(sha256.encode()).hexdigest(),
+                )
+            )
+        return Chunk(first=1, total=len(files), files=tuple(files))
+
+    return make

@@ -1,0 +1,127 @@
+"""The storage adapter against Azurite: what its URLs allow, and how files travel."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+import uuid
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tasks.blob_account import BLOCK_BYTES
+from tasks.errors import AlreadyExistsError, NotFoundError
+
+SOON = timedelta(minutes=5)
+
+
+@pytest.fixture
+def container(blobs):
+    name = f"test-{uuid.uuid4().hex}"
+    blobs.create_container(name, {"owner": "test"})
+    return name
+
+
+def ask(url, method="GET", data=None, **headers):
+    """Send a request without any credential but the URL's; returns status and body."""
+    request = urllib.request.Request(url, data, {"x-ms-blob-type": "BlockBlob", **headers}, method=method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def now():
+    return datetime.now(timezone.utc)
+
+
+def test_a_read_url_reads_its_blob(blobs, container):
+    blobs.upload_bytes(container, "a", b"content")
+    assert ask(blobs.read_url(container, "a", now() + SOON)) == (200, b"content")
+
+
+def test_a_read_url_writes_and_deletes_nothing(blobs, container):
+    blobs.upload_bytes(container, "a", b"content")
+    url = blobs.read_url(container, "a", now() + SOON)
+    assert ask(url, "PUT", b"changed")[0] == 403
+    assert ask(url, "DELETE")[0] == 403
+    assert blobs.download(container, "a") == b"content"
+
+
+def test_a_read_url_reads_no_other_blob(blobs, container):
+    blobs.upload_bytes(container, "a", b"content")
+    blobs.upload_bytes(container, "b", b"secret")
+    assert ask(blobs.read_url(container, "a", now() + SOON).replace("/a?", "/b?"))[0] == 403
+
+
+def test_a_read_url_ends_at_its_instant(blobs, container):
+    blobs.upload_bytes(container, "a", b"content")
+    assert ask(blobs.read_url(container, "a", now() - SOON))[0] == 403
+
+
+def test_a_write_url_creates_and_replaces_blobs(blobs, container):
+    base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
+    for content in (b"first", b"second"):
+        assert ask(f"{base}/folder/a?{signature}", "PUT", content)[0] == 201
+    assert blobs.download(container, "folder/a") == b"second"
+
+
+def test_a_write_url_reads_lists_and_deletes_nothing(blobs, container):
+    blobs.upload_bytes(container, "a", b"content")
+    base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
+    assert ask(f"{base}/a?{signature}")[0] == 403
+    assert ask(f"{base}?restype=container&comp=list&{signature}")[0] == 403
+    assert ask(f"{base}/a?{signature}", "DELETE")[0] == 403
+    assert ask(f"{base}?restype=container&{signature}", "DELETE")[0] == 403
+
+
+def test_a_write_url_reaches_no_other_container(blobs, container):
+    other = f"test-{uuid.uuid4().hex}"
+    blobs.create_container(other, {})
+    base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
+    assert ask(f"{base.replace(container, other)}/a?{signature}", "PUT", b"x")[0] == 403
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1])
+def test_a_file_arrives_whole_with_its_hash(blobs, container, tmp_path, size):
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert blobs.upload_file(container, "f", path, size) == hashlib.sha256(content).hexdigest()
+    assert blobs.download(container, "f") == content
+
+
+def test_a_file_that_grew_has_another_hash(blobs, container, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abcdef")
+    assert blobs.upload_file(container, "f", path, 3) != hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_end_of_a_blob_is_read_alone(blobs, container):
+    blobs.upload_bytes(container, "log", b"0123456789")
+    assert blobs.download(container, "log", last_bytes=4) == b"6789"
+    assert blobs.download(container, "log", last_bytes=100) == b"0123456789"
+    blobs.upload_bytes(container, "empty", b"")
+    assert blobs.download(container, "empty", last_bytes=4) == b""
+
+
+def test_a_taken_name_and_a_missing_blob_are_told_apart(blobs, container):
+    with pytest.raises(AlreadyExistsError):
+        blobs.create_container(container, {})
+    with pytest.raises(NotFoundError):
+        blobs.download(container, "missing")
+    with pytest.raises(NotFoundError):
+        blobs.container_metadata(f"test-{uuid.uuid4().hex}")
+
+
+def test_containers_are_found_by_prefix_with_their_metadata(blobs, container):
+    assert blobs.containers(container[:20]) == {container: {"owner": "test"}}
+
+
+def test_deleting_a_container_twice_is_quiet(blobs, container):
+    blobs.delete_container(container)
+    blobs.delete_container(container)
+    assert blobs.containers(container) == {}

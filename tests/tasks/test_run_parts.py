@@ -1,0 +1,279 @@
+"""The steps, one after the other, on the local Azure: what they make, adopt, judge and delete."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tasks.batch_account import BatchTaskSpec, Image, JobSpec
+from tasks.cleanup import Keep, delete, find_leftovers
+from tasks.collect import collect_chunk
+from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
+from tasks.models import Category, FileError, StoredResult
+from tasks.monitor import watch
+from tasks.provision import check_existing_pool, make_containers, make_job, make_pool, newest_image
+from tasks.results_store import ContainerStore, FolderStore, results_store
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+
+class Submitted:
+    """Chunks that are all in the job."""
+
+    def __init__(self, *chunks):
+        self._chunks = list(chunks)
+        self.open_count = 0
+
+    def arrived(self):
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+
+@pytest.fixture
+def parts(batch, blobs, run, workload, pool_options):
+    """The containers, the pool and the job of a run; deleted afterwards."""
+    containers = make_containers(blobs, run, workload)
+    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
+    job = make_job(batch, blobs, run, workload, containers, pool_id)
+    yield containers, job
+    delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
+
+
+@pytest.fixture
+def count(batch, blobs, run, workload, parts, tmp_path):
+    """Stage, submit, watch and collect a chunk; returns the verdicts in the order of its files."""
+    containers, job = parts
+
+    def do(chunk, workload=workload):
+        staged = stage_chunk(blobs, chunk, containers)
+        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
+        [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers)
+        return [verdicts[file.content_key] for file in chunk.files]
+
+    return do
+
+
+def test_a_file_is_counted_by_its_own_batch_task(count, chunk_factory, run):
+    [verdict] = count(chunk_factory(b"one two two three three three"))
+    assert isinstance(verdict, StoredResult)
+    assert verdict.counts.top == (("three", 3), ("two", 2), ("one", 1))
+    assert verdict.provenance.job_id == verdict.provenance.pool_id == run.name
+    assert verdict.provenance.node_id.startswith("tvm")
+
+
+def test_a_bad_file_fails_alone_with_the_offset(count, chunk_factory):
+    good, bad_utf8, nul = count(chunk_factory(b"fine", b"abc\xffdef", b"ab\0cd"))
+    assert isinstance(good, StoredResult)
+    assert bad_utf8.category is nul.category is Category.INPUT
+    assert re.search(r"^1\.txt .* offset 3", bad_utf8.message)
+    assert re.search(r"^2\.txt .* offset 2", nul.message)
+    assert bad_utf8.exit_code == 1
+    assert "offset 3" in bad_utf8.stderr
+
+
+def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chunk_factory, workload):
+    [verdict] = count(chunk_factory(b"text"), replace(workload, arguments=("--no-such-option",)))
+    assert verdict.category is Category.PROGRAM
+    assert verdict.exit_code == 2
+    assert "no-such-option" in verdict.stderr
+
+
+def test_a_missing_resource_file_is_told_as_such(count, chunk_factory, blobs, parts, batch, run, workload, tmp_path):
+    containers, job = parts
+    chunk = chunk_factory(b"text")
+    staged = replace(stage_chunk(blobs, chunk, containers), staged=(replace(chunk.files[0], sha256="0" * 64),))
+    submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
+    [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+    verdicts = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers)
+    error = verdicts[chunk.files[0].content_key]
+    assert error.category is Category.RESOURCE_FILE
+    assert "BlobNotFound" in error.message
+
+
+def test_success_without_its_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path):
+    containers, job = parts
+    chunk = chunk_factory(b"text")
+    submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
+    [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+    blobs.delete_container(containers.outputs)
+    blobs.create_container(containers.outputs, run.metadata)
+    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    assert error.category is Category.UPLOAD
+
+
+@pytest.mark.parametrize("forged", [b"{}", b"not json", b'{"sha256": "00", "bytes": 1, "words": 1, "distinct": 1, "top": []}'])
+def test_an_output_that_is_not_of_this_content_is_no_result(
+    blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged
+):
+    containers, job = parts
+    chunk = chunk_factory(b"text")
+    submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
+    [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+    blobs.upload_bytes(containers.outputs, f"{chunk.files[0].task_id}/input_OUTPUT.json", forged)
+    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    assert isinstance(error, FileError)
+
+
+def test_a_file_that_changed_or_vanished_after_it_was_hashed_fails_alone(blobs, parts, chunk_factory, tmp_path):
+    chunk = chunk_factory(b"kept", b"changed", b"vanished")
+    (tmp_path / "1.txt").write_bytes(b"changes")
+    (tmp_path / "2.txt").unlink()
+    staged = stage_chunk(blobs, chunk, parts[0])
+    assert [file.name for file in staged.staged] == ["0.txt"]
+    assert {error.category for error in staged.failures.values()} == {Category.INPUT}
+    assert len(staged.failures) == 2
+
+
+def test_making_everything_twice_adopts_what_is_there(batch, blobs, run, workload, pool_options, parts):
+    containers, job = parts
+    assert make_containers(blobs, run, workload) == containers
+    assert make_pool(batch, blobs, run, workload, containers, pool_options, 1) == run.name
+    assert make_job(batch, blobs, run, workload, containers, run.name) == job
+
+
+def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, pool_options, parts):
+    mine = replace(run, flow_run_id=str(uuid.uuid4()))
+    of_somebody_else = {"owner": "topn", "flow_run_id": "another"}
+    blobs.create_container(f"{mine.name}-app", of_somebody_else)
+    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
+    with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
+        make_containers(blobs, mine, workload)
+    with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
+        make_job(batch, blobs, mine, workload, parts[0], run.name)
+
+    assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
+
+    batch.delete_jobs_and_pools([mine.name], [], 5)
+    blobs.delete_container(f"{mine.name}-app")
+
+
+def test_cleanup_deletes_all_generations_and_twice_is_quiet(batch, blobs, run, workload, pool_options):
+    later = replace(run, generation=1)
+    for generation in (run, later):
+        containers = make_containers(blobs, generation, workload)
+        make_pool(batch, blobs, generation, workload, containers, pool_options, 1)
+        make_job(batch, blobs, generation, workload, containers, generation.name)
+    flow_run_id = uuid.UUID(run.flow_run_id)
+    leftovers = find_leftovers(batch, blobs, flow_run_id, Keep())
+    assert len(leftovers.names) == 10
+
+    assert delete(batch, blobs, leftovers) == {}
+    assert delete(batch, blobs, leftovers) == {}
+
+    assert find_leftovers(batch, blobs, flow_run_id, Keep()).names == ()
+
+
+def test_cleanup_keeps_what_it_is_told_to_keep(batch, blobs, run, parts):
+    flow_run_id = uuid.UUID(run.flow_run_id)
+    assert find_leftovers(batch, blobs, flow_run_id, Keep(containers=True, pool=True)).names == (f"job {run.name}",)
+    assert len(find_leftovers(batch, blobs, flow_run_id, Keep(job=True)).names) == 4
+
+
+def test_cleanup_reports_what_it_cannot_delete_and_goes_on(batch, blobs, run, parts):
+    leftovers = find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep())
+    failures = delete(batch, blobs, replace(leftovers, containers=("Not-A-Name", *leftovers.containers)))
+    assert list(failures) == ["container Not-A-Name"]
+    assert find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names == ()
+
+
+def test_an_existing_pool_must_exist(batch):
+    with pytest.raises(ConfigurationError, match="no pool nowhere"):
+        check_existing_pool(batch, "nowhere")
+
+
+def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload, parts, chunk_factory):
+    containers, job = parts
+    short = replace(run, flow_run_id=str(uuid.uuid4()))
+    # On a pool that does not exist yet, Batch tasks wait for ever.
+    waiting_job = replace(make_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
+    batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
+    chunk = stage_chunk(blobs, chunk_factory(b"text"), containers)
+    batch.create_job(
+        JobSpec(job_id=waiting_job.job_id, pool_id="missing", wall_clock_seconds=1, metadata=short.metadata)
+    )
+    submitted = submit_chunk(batch, blobs, short, chunk, waiting_job, workload, containers)
+
+    [finished] = watch(batch, waiting_job, Submitted(submitted), short.deadline_at)
+
+    assert finished.reason.category in {Category.WALL_CLOCK, Category.NODE}
+    batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
+
+
+def test_batch_tasks_are_added_once_however_often(batch, parts):
+    _, job = parts
+    specs = [
+        BatchTaskSpec(task_id=f"t{i}", command_line="true", resource_files=(), uploads=(), retries=0) for i in range(250)
+    ]
+    assert batch.add_tasks(job.job_id, specs) == {}
+    assert batch.add_tasks(job.job_id, specs) == {}
+    counts = batch.task_counts(job.job_id)
+    assert counts.active + counts.running + counts.completed == 250
+
+
+def test_a_request_that_is_too_large_is_halved(batch, parts, local_azure):
+    _, job = parts
+    specs = [
+        BatchTaskSpec(task_id=f"big{i}", command_line="true " + "x" * 30_000, resource_files=(), uploads=(), retries=0)
+        for i in range(60)
+    ]
+    assert batch.add_tasks(job.job_id, specs) == {}
+    statuses = [record.status for record in local_azure.batch.requests if "addtaskcollection" in record.path]
+    assert 413 in statuses
+
+
+def test_a_refused_batch_task_is_named_and_the_others_are_added(batch, parts):
+    _, job = parts
+    good = BatchTaskSpec(task_id="good", command_line="true", resource_files=(), uploads=(), retries=0)
+    refused = batch.add_tasks(job.job_id, [good, replace(good, task_id="not an id!")])
+    assert list(refused) == ["not an id!"]
+
+
+def test_adding_to_a_missing_job_is_an_error(batch):
+    spec = BatchTaskSpec(task_id="t", command_line="true", resource_files=(), uploads=(), retries=0)
+    with pytest.raises(ServiceError, match="JobNotFound"):
+        batch.add_tasks("missing", [spec])
+
+
+def an_image(sku, *, verified=True, linux=True, end_of_life_at=None):
+    return Image(
+        publisher="p",
+        offer="o",
+        sku=sku,
+        version="latest",
+        node_agent_sku=f"batch.node.ubuntu {sku}",
+        is_verified=verified,
+        is_linux=linux,
+        end_of_life_at=end_of_life_at,
+    )
+
+
+def test_the_newest_verified_image_that_outlives_the_run_is_chosen():
+    until = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    images = [
+        an_image("20.04", end_of_life_at=until - timedelta(days=1)),
+        an_image("22.04", end_of_life_at=until + timedelta(days=1)),
+        an_image("24.04", verified=False),
+        an_image("26.04", linux=False),
+    ]
+    assert newest_image(images, until).sku == "22.04"
+
+
+def test_no_usable_image_is_a_sentence():
+    with pytest.raises(ConfigurationError, match="no verified image"):
+        newest_image([], datetime(2026, 11, 22, tzinfo=timezone.utc))
+
+
+def test_results_may_be_kept_in_a_blob_container(blobs, local_azure, monkeypatch, tmp_path):
+    container = f"results-{uuid.uuid4().hex}"
+    blobs.create_container(container, {})
+    monkeypatch.setenv("TOPN_RESULTS", f"{local_azure.storage_endpoint}/{container}")
+    store = results_store()
+    assert isinstance(store, ContainerStore)
+    assert store.get("0" * 64) is None
+    blobs.upload_bytes(container, f"{'0' * 64}.json", b"damaged")
+    assert store.get("0" * 64) is None
