@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import string
-from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +14,6 @@ for name in list(os.environ):
 # No test may talk to anything but this machine.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +38,3 @@ def azure_settings(local_azure, monkeypatch):  # noqa: F811 - the fixture
     for variable, value in local_azure.environment.items():
         monkeypatch.setenv(variable, value)
     return local_azure
-
-
-def independent_count(text: str, n: int = 3) -> tuple[int, int, list[list[object]]]:
-    """Count as the specification says, in the plainest way: words, distinct words, the top n."""
-    words = [word for word in (token.strip(string.punctuation) for token in text.split()) if word]
-    counts = Counter(words)
-    top = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:n]
-    return len(words), len(counts), [list(pair) for pair in top]

@@ -40,8 +40,10 @@ def pool_factory(client, name):
         client.create_pool(models.BatchPoolCreateOptions(id=pool_id, vm_size="standard_d2_v3", **targets, **options))
         if ready:
             wait_until(
-                lambda: [node.state for node in client.list_nodes(pool_id)] == ["idle"] * nodes
-                and client.get_pool(pool_id).allocation_state == "steady"
+                lambda: (
+                    [node.state for node in client.list_nodes(pool_id)] == ["idle"] * nodes
+                    and client.get_pool(pool_id).allocation_state == "steady"
+                )
             )
         return pool_id
 

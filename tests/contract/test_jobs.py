@@ -148,7 +148,12 @@ def test_a_deleted_job_is_gone_with_its_tasks(client, job_factory, pool_factory,
     refuses(404, "JobNotFound", client.get_job, job_id)
     refuses(404, "JobNotFound", lambda: list(client.list_tasks(job_id)))
     (node,) = client.list_nodes(pool_id)
-    wait_until(lambda: "workitems" not in str([f.name for f in client.list_node_files(pool_id, node.id, recursive=True) if job_id in f.name]))
+    wait_until(
+        lambda: (
+            "workitems"
+            not in str([f.name for f in client.list_node_files(pool_id, node.id, recursive=True) if job_id in f.name])
+        )
+    )
 
 
 def test_a_job_on_its_way_out_takes_no_more_changes():
@@ -189,7 +194,12 @@ def test_a_preparation_task_runs_first_and_is_reported(client, job_factory, pool
         job_id, filter="jobPreparationTaskExecutionInfo/result eq 'success'"
     )
     info = status.job_preparation_task_execution_info
-    assert (status.pool_id, status.node_id, info.state, info.exit_code) == (pool_id, task.node_info.node_id, "completed", 0)
+    assert (status.pool_id, status.node_id, info.state, info.exit_code) == (
+        pool_id,
+        task.node_info.node_id,
+        "completed",
+        0,
+    )
     assert info.task_root_directory == f"workitems/{job_id}/job-1/jobpreparation"
     refuses(409, "TaskIdSameAsJobPreparationTask", client.create_task, job_id, make_task("jobpreparation"))
 

@@ -87,14 +87,14 @@ def test_a_filter_that_means_nothing_is_refused(client, refuses):
 
 def test_a_resize_is_visible_until_it_is_steady(client, pool_factory, refuses):
     pool_id = pool_factory(1)
-    etag = client.get_pool(pool_id).e_tag
+    etag = client.get_pool(pool_id).etag
     options = models.BatchPoolResizeOptions(target_dedicated_nodes=3, target_low_priority_nodes=1)
     poller = client.begin_resize_pool(pool_id, options, polling_interval=0)
     poller.result()
     assert poller.status() == "Succeeded"
     pool = client.get_pool(pool_id)
     assert (pool.allocation_state, pool.current_dedicated_nodes, pool.current_low_priority_nodes) == ("steady", 3, 1)
-    assert pool.e_tag != etag
+    assert pool.etag != etag
     options = models.BatchPoolResizeOptions(target_dedicated_nodes=0)
     client.begin_resize_pool(pool_id, options, polling_interval=0).result()
     assert [node.is_dedicated for node in client.list_nodes(pool_id)] == [False]
@@ -165,10 +165,10 @@ def test_conditions_hold_or_nothing_is_done(client, pool_factory):
     pool = client.get_pool(pool_id)
     patch = models.BatchPoolUpdateOptions(metadata=[])
     with pytest.raises(ResourceModifiedError):
-        client.get_pool(pool_id, etag=pool.e_tag, match_condition=MatchConditions.IfModified)
-    client.update_pool(pool_id, patch, etag=pool.e_tag, match_condition=MatchConditions.IfNotModified)
+        client.get_pool(pool_id, etag=pool.etag, match_condition=MatchConditions.IfModified)
+    client.update_pool(pool_id, patch, etag=pool.etag, match_condition=MatchConditions.IfNotModified)
     with pytest.raises(ResourceModifiedError) as caught:
-        client.update_pool(pool_id, patch, etag=pool.e_tag, match_condition=MatchConditions.IfNotModified)
+        client.update_pool(pool_id, patch, etag=pool.etag, match_condition=MatchConditions.IfNotModified)
     assert (caught.value.status_code, caught.value.error.code) == (412, "ConditionNotMet")
     later = pool.last_modified + timedelta(hours=1)
     with pytest.raises(ResourceModifiedError):

@@ -11,7 +11,13 @@ AT = datetime(2026, 5, 8, 8, 49, 37, tzinfo=timezone.utc)
 
 def make_task(**changes):
     execution = {"started_at": AT, "ended_at": None, "exit_code": 3, "result": "failure"}
-    task = {"id": "Task-1", "state": "completed", "state_at": AT, "created_at": AT, "execution": SimpleNamespace(**execution)}
+    task = {
+        "id": "Task-1",
+        "state": "completed",
+        "state_at": AT,
+        "created_at": AT,
+        "execution": SimpleNamespace(**execution),
+    }
     return SimpleNamespace(**task | changes)
 
 

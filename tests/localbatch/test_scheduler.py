@@ -398,7 +398,7 @@ def test_a_formula_sizes_a_pool_at_once_and_at_every_interval(bench):
 
 
 def test_a_formula_that_fails_later_is_recorded_and_changes_nothing(bench):
-    formula = "$TargetDedicatedNodes = time() > time('2026-01-01T00:01:00Z') ? 1 / 0 : 1;"
+    formula = '$TargetDedicatedNodes = time() > time("2026-01-01 00:01:00") ? 1 / 0 : 1;'
     pool = bench.pool(0, enableAutoScale=True, autoScaleFormula=formula, autoScaleEvaluationInterval="PT5M")
     bench.tick()
     bench.tick(minutes=5)

@@ -1,3 +1,4 @@
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -28,7 +29,7 @@ def test_durations_are_written_as_the_service_writes_them(given, normal):
 
 @pytest.mark.parametrize("text", ["P", "PT", "", "15M", "PT5", "P1H", "-PT5M", "PT1.S"])
 def test_what_is_no_duration_is_refused(text):
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match=re.escape(text) or "^$"):
         wire.normal_duration(text)
 
 

@@ -19,9 +19,7 @@ def nodes_at(minutes: float, waiting: list[float], *, expected: int = 100) -> in
     )
     check(formula)
     now = CREATED_AT + timedelta(minutes=minutes)
-    samples = [
-        Sample(now - timedelta(seconds=30 * (len(waiting) - 1 - i)), value) for i, value in enumerate(waiting)
-    ]
+    samples = [Sample(now - timedelta(seconds=30 * (len(waiting) - 1 - i)), value) for i, value in enumerate(waiting)]
     found = evaluate(formula, now, {"PendingTasks": samples})
     assert found.node_deallocation_option == "taskcompletion"
     return found.target_dedicated_nodes

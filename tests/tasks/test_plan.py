@@ -85,7 +85,9 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path):
 
 
 def test_equal_contents_are_one_batch_task_and_two_files(tmp_path, store):
-    plan = make_plan(write(tmp_path, a="same", b="same", c="other"), word_count_workload(3, False), store, refresh=False)
+    plan = make_plan(
+        write(tmp_path, a="same", b="same", c="other"), word_count_workload(3, False), store, refresh=False
+    )
     assert len(plan.files) == 3
     assert plan.batch_task_count == 2
 

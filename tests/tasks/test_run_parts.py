@@ -106,7 +106,9 @@ def test_success_without_its_output_is_no_result(blobs, batch, run, workload, pa
     assert error.category is Category.UPLOAD
 
 
-@pytest.mark.parametrize("forged", [b"{}", b"not json", b'{"sha256": "00", "bytes": 1, "words": 1, "distinct": 1, "top": []}'])
+@pytest.mark.parametrize(
+    "forged", [b"{}", b"not json", b'{"sha256": "00", "bytes": 1, "words": 1, "distinct": 1, "top": []}']
+)
 def test_an_output_that_is_not_of_this_content_is_no_result(
     blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged
 ):
@@ -207,7 +209,8 @@ def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload,
 def test_batch_tasks_are_added_once_however_often(batch, parts):
     _, job = parts
     specs = [
-        BatchTaskSpec(task_id=f"t{i}", command_line="true", resource_files=(), uploads=(), retries=0) for i in range(250)
+        BatchTaskSpec(task_id=f"t{i}", command_line="true", resource_files=(), uploads=(), retries=0)
+        for i in range(250)
     ]
     assert batch.add_tasks(job.job_id, specs) == {}
     assert batch.add_tasks(job.job_id, specs) == {}
