@@ -29,5 +29,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: setup
+	$(BIN)/python -m bench
+
 clean:
 	rm -rf $(VENV) .topn

@@ -18,6 +18,7 @@ from flows.services import LocalAzure, PrefectServer, alone_in
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
 from tasks.names import names_below_common_folder, shown
+from tasks.progress import tell
 from tasks.settings import load_settings, read_settings, state_folder
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
         if own_prefect or not _prefect_api_url():
             server = services.enter_context(PrefectServer(state))
             os.environ["PREFECT_API_URL"] = server.api_url
+            os.environ.setdefault("DO_NOT_TRACK", "1")
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # The run's logs are in the Prefect UI; here, people see progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -233,12 +235,12 @@ def _interrupted_once() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         del number, frame
-        if asked:
-            say("Still cleaning up; this ends by itself.")
-            return
-        asked = True
-        say("Stopping and cleaning up.")
-        raise KeyboardInterrupt
+        note = "Still cleaning up; this ends by itself." if asked else "Stopping and cleaning up."
+        if not tell(note):
+            say(note)
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
 
     names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {name: signal.signal(name, end) for name in names}

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from rich.console import Console
@@ -50,13 +50,14 @@ class _BarLines:
         self._console = console
         self._ids: dict[str, TaskID] = {}
         self._last_note = ""
-        self._lock = Lock()
+        self._lock = RLock()  # A signal may arrive, and be told, while its thread holds it.
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:
-            if progress.step not in self._ids:
+            if progress.step and progress.step not in self._ids:
                 self._ids[progress.step] = self._bars.add_task(progress.step, total=None)
-            self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
+            if progress.step:
+                self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
                 self._console.print(escape(progress.note))
                 self._last_note = progress.note
@@ -69,7 +70,7 @@ class _PlainLines:
         self._done: dict[str, int] = {}
         self._totals: dict[str, int] = {}
         self._last_note = ""
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:

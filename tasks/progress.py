@@ -12,7 +12,7 @@ class Progress:
     """One step's progress.
 
     Attributes:
-        step: "staged", "submitted", "counted": what was done to that many files.
+        step: "staged", "submitted", "counted": what was done to that many files; "" where only a note is told.
         done: How many files.
         total: Of how many; None where only the note is new.
         note: What a person should know now.
@@ -35,6 +35,12 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def tell(note: str) -> bool:
+    """Tell the listeners something that belongs to no step; returns whether there are any."""
+    advance("", note=note)
+    return bool(_listeners)
 
 
 def advance(step: str, *, done: int = 0, total: int | None = None, note: str = "") -> None:

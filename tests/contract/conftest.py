@@ -25,7 +25,7 @@ def blobs(local_azure):  # noqa: F811
 
 
 @pytest.fixture
-def name(request):
+def name():
     return f"n-{uuid.uuid4().hex}"
 
 

@@ -43,7 +43,12 @@ def test_a_start_task_that_fails_is_retried_and_then_keeps_tasks_away(client, po
     wait_until(lambda: states(client, pool_id) == ["starttaskfailed"])
     (node,) = client.list_nodes(pool_id)
     info = node.start_task_info
-    assert (info.result, info.exit_code, info.retry_count, info.failure_info.code) == ("failure", 5, 2, "FailureExitCode")
+    assert (info.result, info.exit_code, info.retry_count, info.failure_info.code) == (
+        "failure",
+        5,
+        2,
+        "FailureExitCode",
+    )
     assert b"".join(client.download_node_file(pool_id, node.id, "startup/wd/attempts")) == b"x\nx\nx\n"
     pool = client.get_pool(pool_id)
     assert (pool.allocation_state, pool.resize_errors) == ("steady", None)
@@ -60,7 +65,9 @@ def test_a_start_task_whose_file_is_missing_fails(client, pool_factory, local_az
 
 
 def test_a_node_waits_for_its_start_task(client, pool_factory):
-    pool_id = pool_factory(1, ready=False, start_task=make_start_task("/bin/sh -c 'until test -e go; do sleep 0.01; done'"))
+    pool_id = pool_factory(
+        1, ready=False, start_task=make_start_task("/bin/sh -c 'until test -e go; do sleep 0.01; done'")
+    )
     wait_until(lambda: states(client, pool_id) == ["waitingforstarttask"])
     assert client.get_pool(pool_id).allocation_state == "steady"
 
@@ -74,7 +81,11 @@ def test_a_reboot_requeues_what_runs_and_starts_the_node_anew(client, pool_facto
     (node,) = client.list_nodes(pool_id)
     client.begin_reboot_node(pool_id, node.id, {"nodeRebootOption": "requeue"}, polling_interval=0).result()
     task = wait_until(lambda: next(client.list_tasks(job_id, filter="state eq 'completed'"), None))
-    assert (task.execution_info.exit_code, task.execution_info.requeue_count, task.execution_info.retry_count) == (0, 1, 0)
+    assert (task.execution_info.exit_code, task.execution_info.requeue_count, task.execution_info.retry_count) == (
+        0,
+        1,
+        0,
+    )
     assert b"".join(client.download_node_file(pool_id, node.id, "startup/wd/boots")) == b"x\nx\n"
     refuses(404, "NodeNotFound", client.begin_reboot_node, pool_id, "tvmps_0", {"nodeRebootOption": "requeue"})
 
@@ -96,5 +107,8 @@ def test_node_files_are_laid_out_as_on_a_real_node(client, pool_factory):
     (node,) = client.list_nodes(pool_id)
     names = [file.name for file in client.list_node_files(pool_id, node.id)]
     assert names == ["applications", "fsmounts", "shared", "startup", "volatile", "workitems"]
-    names = [file.name for file in client.list_node_files(pool_id, node.id, filter="startswith(name,'startup')", recursive=True)]
+    names = [
+        file.name
+        for file in client.list_node_files(pool_id, node.id, filter="startswith(name,'startup')", recursive=True)
+    ]
     assert names == ["startup", "startup/stderr.txt", "startup/stdout.txt", "startup/wd"]

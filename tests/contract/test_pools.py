@@ -1,8 +1,9 @@
 from datetime import timedelta
 
 import pytest
-from azure.batch import models
+from azure.batch import BatchClient, models
 from azure.core import MatchConditions
+from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 
 from localbatch import LocalBatch
@@ -102,9 +103,6 @@ def test_a_resize_is_visible_until_it_is_steady(client, pool_factory, refuses):
 
 
 def test_a_resize_can_be_stopped():
-    from azure.batch import BatchClient  # noqa: PLC0415
-    from azure.core.credentials import AzureNamedKeyCredential  # noqa: PLC0415
-
     with LocalBatch(pace="real") as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential, retry_total=0) as client:
@@ -126,9 +124,6 @@ def test_a_pool_is_deleting_and_then_it_is_gone(client, pool_factory, refuses):
 
 
 def test_a_pool_that_is_being_deleted_takes_no_more_changes():
-    from azure.batch import BatchClient  # noqa: PLC0415
-    from azure.core.credentials import AzureNamedKeyCredential  # noqa: PLC0415
-
     with LocalBatch(pace="real", pool_quota=1) as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential, retry_total=0) as client:

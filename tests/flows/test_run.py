@@ -11,12 +11,13 @@ import subprocess
 import sys
 import urllib.request
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests_support import REPOSITORY, independent_count, processes_of, wait_until
 
 from flows.services import PrefectServer
-from tests_support import REPOSITORY, independent_count, processes_of, wait_until
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ def test_a_batch_service_with_one_listing_at_a_time_is_enough(topn, local_azure)
     records = list(local_azure.batch.requests)[seen:]
     listings = sorted((r.started_at, r.ended_at) for r in records if r.method == "GET" and r.path.endswith("/tasks"))
     assert listings
-    for (_, ended_at), (started_at, _) in zip(listings, listings[1:], strict=False):
+    for (_, ended_at), (started_at, _) in pairwise(listings):
         assert started_at >= ended_at - timedelta(milliseconds=1)
     submissions = [r for r in records if r.path.endswith("/addtaskcollection")]
     assert len(submissions) <= 20

@@ -266,6 +266,15 @@ def test_a_resize_treats_running_tasks_as_it_is_told(bench, option, state):
     assert (task.state, pool.nodes, pool.allocation.state) == ("completed", {}, "steady")
 
 
+def test_waiting_for_a_task_to_end_needs_no_ticks(bench):
+    pool = bench.pool()
+    bench.task(bench.job())
+    bench.tick()
+    bench.scheduler.resize(pool, 0, 0, "taskcompletion", bench.now)
+    assert bench.tick() is None
+    assert (pool.allocation.state, node_states(pool)) == ("resizing", ["leavingpool"])
+
+
 def test_idle_nodes_leave_before_busy_ones(bench):
     pool = bench.pool(3)
     task = bench.task(bench.job())

@@ -189,7 +189,7 @@ def test_an_existing_pool_must_exist(batch):
 
 
 def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload, parts, chunk_factory):
-    containers, job = parts
+    containers, _ = parts
     short = replace(run, flow_run_id=str(uuid.uuid4()))
     # On a pool that does not exist yet, Batch tasks wait for ever.
     waiting_job = replace(make_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")

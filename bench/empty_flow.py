@@ -1,0 +1,27 @@
+"""An empty Prefect flow, run as `topn run` runs its own: a server on the state folder's database, then the flow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from flows.services import PrefectServer
+
+
+def main() -> int:
+    """Run the empty flow; the only argument is the state folder."""
+    state = Path(sys.argv[1])
+    with PrefectServer(state) as server:
+        os.environ["PREFECT_API_URL"] = server.api_url
+        os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        from prefect import flow  # noqa: PLC0415 - takes seconds, while the server starts
+
+        server.wait()
+        flow(lambda: None, name="empty")()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

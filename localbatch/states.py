@@ -1,0 +1,86 @@
+"""What can happen: the states of pools, nodes, jobs and Batch tasks, and what leads from one to the next.
+
+Everything that affects a state must live here: each table maps a state to the events it allows and the state that
+each leads to, and a missing key *is* the illegal transition. Deciding that an event happens is the scheduler's part.
+
+Source: Batch REST API 2025-06-01, the enumerations named beside each table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Table = Mapping[str, Mapping[str, str]]
+
+POOL: Table = {
+    "active": {"delete": "deleting"},
+    "deleting": {},
+}
+"""BatchPoolState. A pool that has been deleted has no state: it is gone."""
+
+ALLOCATION: Table = {
+    "steady": {"resize": "resizing", "empty": "resizing"},
+    "resizing": {"allocated": "steady", "stop": "stopping", "empty": "resizing"},
+    "stopping": {"stopped": "steady", "empty": "resizing"},
+}
+"""AllocationState. `empty` is the resize to nothing that deleting a pool means; no other resize is in its way."""
+
+NODE: Table = {
+    "creating": {"booted": "starting", "leave": "leavingpool"},
+    "starting": {"start_task_started": "waitingforstarttask", "ready": "idle", "leave": "leavingpool"},
+    "waitingforstarttask": {"ready": "idle", "start_task_failed": "starttaskfailed", "leave": "leavingpool"},
+    "starttaskfailed": {"leave": "leavingpool"},
+    "idle": {"occupied": "running", "reboot": "rebooting", "leave": "leavingpool"},
+    "running": {"drained": "idle", "reboot": "rebooting", "leave": "leavingpool"},
+    "rebooting": {"booted": "starting", "leave": "leavingpool"},
+    "leavingpool": {},
+}
+"""BatchNodeState. Never entered: reimaging, offline, unusable, unknown, preempted, upgradingos, deallocated,
+deallocating."""
+
+JOB: Table = {
+    "active": {"disable": "disabling", "terminate": "terminating", "delete": "deleting"},
+    "disabling": {"disable": "disabling", "disabled": "disabled", "terminate": "terminating", "delete": "deleting"},
+    "disabled": {"disable": "disabling", "enable": "enabling", "terminate": "terminating", "delete": "deleting"},
+    "enabling": {"enabled": "active", "terminate": "terminating", "delete": "deleting"},
+    "terminating": {"terminated": "completed", "delete": "deleting"},
+    "completed": {"delete": "deleting"},
+    "deleting": {},
+}
+"""BatchJobState. A job that has been deleted is gone."""
+
+TASK: Table = {
+    "active": {"prepare": "preparing", "start": "running", "end": "completed"},
+    "preparing": {"start": "running", "requeue": "active", "end": "completed"},
+    "running": {"retry": "active", "requeue": "active", "end": "completed"},
+    "completed": {"reactivate": "active"},
+}
+"""BatchTaskState. `preparing` waits for the job preparation task of its node. `retry` is an attempt that failed,
+`requeue` a node that was lost: only the first counts against maxTaskRetryCount."""
+
+CHORE: Table = {
+    "running": {"end": "completed", "retry": "running"},
+    "completed": {},
+}
+"""BatchStartTaskState and BatchJobPreparationTaskState: tasks that belong to a node."""
+
+
+class IllegalTransition(Exception):  # noqa: N818 - h11's word for it; nothing here is a failure of the machine.
+    """An event was reported that the state does not allow; nothing was changed."""
+
+    def __init__(self, state: str, event: str) -> None:
+        super().__init__(f"{event!r} cannot happen in state {state!r}")
+        self.state = state
+        self.event = event
+
+
+def advance(table: Table, state: str, event: str) -> str:
+    """Return the state that `event` leads to.
+
+    Raises:
+        IllegalTransition: The table has no such event for the state.
+    """
+    try:
+        return table[state][event]
+    except KeyError:
+        raise IllegalTransition(state, event) from None

@@ -1,0 +1,46 @@
+"""Fixtures for pytest: `from localbatch.testing import local_azure, local_batch`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from localbatch.server import LocalAzure, LocalBatch
+
+_T = TypeVar("_T")
+
+POLL_SECONDS = 0.01
+
+
+@pytest.fixture
+def local_batch(tmp_path: Path) -> Iterator[LocalBatch]:
+    """A fresh Batch account, whose transitional states pass as soon as they are seen to."""
+    with LocalBatch(state_dir=tmp_path / "localbatch", pace="instant") as batch:
+        yield batch
+
+
+@pytest.fixture(scope="session")
+def local_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAzure]:
+    """One local Azure for all tests: a Batch account, and a storage account by Azurite."""
+    with LocalAzure(state_dir=tmp_path_factory.mktemp("azure"), pace="instant") as azure:
+        yield azure
+
+
+def wait_until(look: Callable[[], _T], *, timeout_seconds: float = 20.0) -> _T:
+    """Look again and again until what is seen is true, and return it.
+
+    Raises:
+        TimeoutError: It has not become true in time; the message has what was seen last.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still {seen!r} after {timeout_seconds} s")
+        time.sleep(POLL_SECONDS)

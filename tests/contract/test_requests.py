@@ -1,0 +1,164 @@
+"""What holds for every request: who may ask, in which words, and what is not served."""
+
+import base64
+import http.client
+import json
+from datetime import datetime, timedelta, timezone
+from urllib.parse import urlsplit
+
+import pytest
+from azure.batch import BatchClient, models
+from azure.core.credentials import AzureNamedKeyCredential
+from azure.core.exceptions import HttpResponseError
+
+from localbatch import auth
+from localbatch.routes import ROUTES
+from localbatch.wire import http_date
+
+
+@pytest.fixture
+def ask(local_azure):
+    """Send a request by hand; what is None is left out."""
+
+    def send(method, target, body=None, *, key=None, account=None, sent_at=None, path_signed=None, **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {"ocp-date": http_date(sent_at or datetime.now(timezone.utc))} | headers
+        if body is not None:
+            headers |= {"content-length": str(len(body)), "content-type": "application/json"}
+        path, _, query = target.partition("?")
+        account = account or local_azure.account
+        text = auth.string_to_sign(account, method, path_signed or path, query, headers)
+        headers = {"authorization": f"SharedKey {account}:{auth.sign(key or local_azure.key, text)}"} | headers
+        connection = http.client.HTTPConnection(urlsplit(local_azure.endpoint).netloc)
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, json.loads(content) if content else None, answer.headers
+
+    return send
+
+
+VERSION = "api-version=2025-06-01"
+
+
+@pytest.mark.parametrize("options", [{"key": base64.b64encode(b"wrong").decode()}, {"account": "other"}])
+def test_who_signs_with_another_key_is_refused(ask, options):
+    status, body, _ = ask("GET", f"/pools?{VERSION}", **options)
+    assert (status, body["code"]) == (403, "AuthenticationFailed")
+    assert body["message"]["lang"] == "en-US"
+
+
+def test_the_sdk_with_another_key_is_refused(local_azure, refuses):
+    credential = AzureNamedKeyCredential(local_azure.account, base64.b64encode(b"wrong").decode())
+    with BatchClient(local_azure.endpoint, credential) as client:
+        refuses(403, "AuthenticationFailed", lambda: list(client.list_pools()))
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(-16, 403), (-14, 200), (14, 200), (16, 403)])
+def test_a_request_is_good_for_15_minutes(ask, minutes, status):
+    assert ask("GET", f"/pools?{VERSION}", sent_at=datetime.now(timezone.utc) + timedelta(minutes=minutes))[0] == status
+
+
+@pytest.mark.parametrize("header", ["Bearer token", "SharedKey nothing", "SharedKey"])
+def test_a_malformed_authorization_is_named_as_such(ask, header):
+    status, body, _ = ask("GET", f"/pools?{VERSION}", authorization=header)
+    assert (status, body["code"]) == (400, "InvalidAuthenticationInfo")
+
+
+def test_without_authorization_or_date_nothing_is_served(ask):
+    assert ask("GET", f"/pools?{VERSION}", authorization="")[0] == 403
+    assert ask("GET", f"/pools?{VERSION}", ocp_date="yesterday")[0] == 403
+
+
+def test_a_path_that_was_encoded_anew_after_it_was_signed_is_accepted(ask):
+    target = f"/jobs/j/tasks/t/files/a(1).txt?{VERSION}"
+    status, body, _ = ask("GET", target, path_signed="/jobs/j/tasks/t/files/a%281%29.txt")
+    assert (status, body["code"]) == (404, "JobNotFound")
+
+
+@pytest.mark.parametrize("version", ["2022-01-01.15.0", "2024-07-01.20.0", "2025-06-01", "2030-01-01"])
+def test_every_version_since_2022_is_spoken(ask, version):
+    assert ask("GET", f"/pools?api-version={version}&timeout=30")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("/pools", "MissingRequiredQueryParameter"),
+        ("/pools?api-version=2019-08-01.10.0", "UnsupportedRequestVersion"),
+        ("/pools?api-version=soon", "UnsupportedRequestVersion"),
+        (f"/nothing?{VERSION}", "InvalidUri"),
+        (f"/pools?{VERSION}&$skiptoken=x", "InvalidQueryParameterValue"),
+    ],
+)
+def test_requests_that_mean_nothing_are_refused(ask, target, code):
+    status, body, _ = ask("GET", target)
+    assert (status, body["code"]) == (400, code)
+
+
+def test_a_resource_does_not_have_every_verb(ask):
+    status, body, _ = ask("PUT", f"/pools?{VERSION}", b"{}")
+    assert (status, body["code"]) == (405, "UnsupportedHttpVerb")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
+def test_a_body_that_is_no_object_is_refused(ask, body):
+    status, answer, _ = ask("POST", f"/pools?{VERSION}", body)
+    assert (status, answer["code"]) == (400, "InvalidRequestBody")
+
+
+def test_other_clients_are_understood_too(ask, name):
+    body = json.dumps({"id": name, "vmSize": "x", "targetDedicatedNodes": "0"}).encode()
+    assert ask("POST", f"/pools?{VERSION}&timeout=30", body)[0] == 201
+    body = json.dumps({"id": name, "poolInfo": {"poolId": name}}).encode()
+    assert ask("POST", f"/jobs?{VERSION}", body)[0] == 201
+    assert ask("POST", f"/jobs/{name}/terminate?{VERSION}", b"")[0] == 202
+    assert ask("DELETE", f"/jobs/{name}?{VERSION}")[0] == 202
+    assert ask("DELETE", f"/pools/{name}?{VERSION}", content_length="0")[0] == 202
+
+
+def test_answers_carry_the_headers_of_the_service(ask):
+    options = {"client_request_id": "mine", "return_client_request_id": "true"}
+    _, body, headers = ask("GET", f"/pools?{VERSION}", **options)
+    assert headers["Content-Type"] == "application/json;odata=minimalmetadata"
+    assert (headers["DataServiceVersion"], headers["client-request-id"]) == ("3.0", "mine")
+    assert headers["request-id"]
+    assert body["odata.metadata"].endswith("/$metadata#pools")
+
+
+def test_a_head_that_fails_has_no_body(ask, name):
+    assert ask("HEAD", f"/pools/{name}?{VERSION}")[:2] == (404, None)
+
+
+UNSERVED = [route for route in ROUTES if not route.handler]
+
+
+@pytest.mark.parametrize("route", UNSERVED, ids=[route.operation for route in UNSERVED])
+def test_what_is_not_served_says_so_by_name(ask, route):
+    path = route.path.replace("{", "").replace("}", "")
+    status, body, _ = ask(route.method, f"{path}?{VERSION}")
+    assert status == 501
+    if route.method != "HEAD":
+        assert body["code"] == "NotImplemented"
+        assert body["values"] == [{"key": "OperationName", "value": route.operation}]
+
+
+def test_every_request_is_recorded(client, name, local_azure):
+    with pytest.raises(HttpResponseError):
+        client.get_job(name)
+    record = next(record for record in local_azure.batch.requests if name in record.path)
+    assert (record.operation, record.method, record.status) == ("get_job", "GET", 404)
+    assert record.started_at <= record.ended_at
+    assert record.bytes > 0
+
+
+def test_ids_are_checked_before_anything_is_made(client, refuses):
+    error = refuses(
+        400, "InvalidPropertyValue", client.create_pool, models.BatchPoolCreateOptions(id="a.b", vm_size="x")
+    )
+    details = {detail.code: detail.message for detail in error.error.details}
+    assert (details["PropertyName"], details["PropertyValue"]) == ("id", "a.b")

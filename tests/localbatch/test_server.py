@@ -1,0 +1,201 @@
+"""Servers as processes and threads: how they start, and that nothing is left of them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from azure.batch import BatchClient, models
+from azure.core.credentials import AzureNamedKeyCredential
+
+from localbatch import LocalAzure, LocalBatch
+from localbatch.__main__ import main
+from localbatch.server import claim_directory
+from localbatch.testing import local_batch, wait_until  # noqa: F401 - a fixture
+
+LOCALBATCH = [sys.executable, "-m", "localbatch"]
+
+
+def open_client(endpoint, account, key):
+    return BatchClient(endpoint, AzureNamedKeyCredential(account, key), retry_total=0)
+
+
+def start_task(endpoint, account, key, command_line):
+    """Start one Batch task, and return the directory of its node when it runs."""
+    with open_client(endpoint, account, key) as client:
+        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
+        client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line=command_line))
+        wait_until(lambda: client.get_task("j", "t").state == "running")
+
+
+def processes(marker):
+    """Return the processes that have a text in their command line or their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(str(marker).encode() in (entry / name).read_bytes() for name in ("cmdline", "environ")):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+ESCAPING = "/bin/sh -c 'setsid sleep 300 & sleep 300 & sleep 300'"
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start `localbatch serve`, and return the process and what it printed until it was ready."""
+    started = []
+
+    def start(*options, state=tmp_path / "state"):
+        command = [*LOCALBATCH, "serve", "--port=0", "--storage-port=0", "--pace=instant", f"--state={state}", *options]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        started.append(process)
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if line == "ready\n":
+                break
+        return process, lines
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def exports(lines):
+    return dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+
+
+def test_a_killed_server_takes_everything_with_it(serve, tmp_path):
+    process, lines = serve()
+    variables = exports(lines)
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), ESCAPING)
+    # The server, its reaper, Azurite, and at least the three that sleep.
+    wait_until(lambda: len(processes(tmp_path)) >= 6)
+    process.kill()
+    wait_until(lambda: not processes(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_stop_leaves_nothing(serve, tmp_path, number):
+    process, lines = serve()
+    variables = exports(lines)
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), ESCAPING)
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert processes(tmp_path) == []
+    assert not list(tmp_path.glob("state/azure/nodes*"))
+
+
+def test_a_server_prints_its_addresses_and_how_to_reach_them(serve):
+    _, lines = serve()
+    variables = exports(lines)
+    assert lines[:2] == [variables["TOPN_BATCH_ENDPOINT"], variables["TOPN_STORAGE_ENDPOINT"]]
+    assert lines[-1] == "ready"
+    assert variables["TOPN_STORAGE_ENDPOINT"].endswith("/devstoreaccount1")
+    assert set(variables) == {f"TOPN_{a}_{b}" for a in ("BATCH", "STORAGE") for b in ("ENDPOINT", "ACCOUNT", "KEY")}
+
+
+def test_a_server_stops_with_the_program_that_started_it(serve):
+    process, _ = serve("--stop-on-eof")
+    process.stdin.close()
+    assert process.wait(20) == 0
+
+
+def test_two_servers_share_neither_ports_nor_data(serve, tmp_path):
+    first, second = exports(serve()[1]), exports(serve()[1])
+    assert first["TOPN_STORAGE_ENDPOINT"] != second["TOPN_STORAGE_ENDPOINT"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["azure", "azure-2"]
+
+
+def test_a_port_that_is_taken_is_not_fought_for():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with LocalBatch(port=port) as batch:
+            assert batch.endpoint != f"http://127.0.0.1:{port}"
+            with LocalBatch(port=0) as another:
+                assert another.endpoint != batch.endpoint
+
+
+def test_a_wanted_port_is_used():
+    with LocalBatch() as batch:
+        endpoint = batch.endpoint
+    with LocalBatch(port=int(endpoint.rpartition(":")[2])) as batch:
+        assert batch.endpoint == endpoint
+
+
+def test_stopping_leaves_no_thread_process_file_or_port(tmp_path):
+    before = set(threading.enumerate())
+    with LocalBatch(state_dir=tmp_path, pace="instant") as batch:
+        start_task(batch.endpoint, batch.account, batch.key, ESCAPING)
+        wait_until(lambda: len(processes(tmp_path)) >= 4)
+        address = ("127.0.0.1", int(batch.endpoint.rpartition(":")[2]))
+    assert set(threading.enumerate()) <= before
+    assert processes(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_storage_that_does_not_start_is_reported_with_its_last_words(tmp_path, monkeypatch):
+    script = tmp_path / "main.js"
+    script.write_text("console.log('no disk today'); process.exit(1);")
+    monkeypatch.setenv("LOCALBATCH_AZURITE", str(script))
+    with pytest.raises(Exception, match="no disk today"):
+        LocalAzure(state_dir=tmp_path / "state").start()
+    assert processes(tmp_path / "state") == []
+
+
+def test_storage_that_is_not_installed_is_said_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setenv("LOCALBATCH_AZURITE", "/nowhere/main.js")
+    result = subprocess.run([*LOCALBATCH, "exec", "--", "true"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "make setup" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve", "--port", "x"], ["serve", "--pace=slow"], ["exec"], ["nonsense"]])
+def test_bad_usage_is_one_sentence(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ('test "$TOPN_BATCH_KEY"', 0)])
+def test_exec_ends_as_its_command_does(script, status):
+    assert subprocess.run([*LOCALBATCH, "exec", "--", "sh", "-c", script], check=False).returncode == status
+
+
+def test_exec_passes_a_signal_on_and_stops_everything(tmp_path):
+    command = [*LOCALBATCH, "exec", "--", "sh", "-c", "echo $TOPN_BATCH_ENDPOINT; exec sleep 300"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        endpoint = process.stdout.readline().strip()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+
+
+def test_a_directory_that_is_in_use_is_not_shared(tmp_path):
+    first, lock = claim_directory(tmp_path / "azure")
+    second, other = claim_directory(tmp_path / "azure")
+    lock.close()
+    again, third = claim_directory(tmp_path / "azure")
+    other.close()
+    third.close()
+    assert [path.name for path in (first, second, again)] == ["azure", "azure-2", "azure"]
+
+
+def test_a_fresh_account_is_empty(local_batch):  # noqa: F811
+    with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
+        assert list(client.list_pools()) == list(client.list_jobs()) == []

@@ -1,0 +1,58 @@
+import pytest
+
+from localbatch.transfer import expand_variables, find_files
+
+FILES = (
+    "a.txt",
+    "b.csv",
+    ".hidden.txt",
+    "sub/c.txt",
+    "sub/deep/d.txt",
+    "sub/.git/e.txt",
+    "x1.log",
+    "x2.log",
+    "[odd].txt",
+)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    for name in FILES:
+        path = tmp_path / "wd" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "stdout.txt").touch()
+    return tmp_path / "wd"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.txt", ["a.txt"]),
+        ("none.txt", []),
+        ("none/*.txt", []),
+        ("sub", []),
+        ("*.txt", ["[odd].txt", "a.txt"]),
+        (".*.txt", [".hidden.txt"]),
+        ("**/*.txt", ["[odd].txt", "a.txt", "sub/c.txt", "sub/deep/d.txt"]),
+        ("**", ["[odd].txt", "a.txt", "b.csv", "sub/c.txt", "sub/deep/d.txt", "x1.log", "x2.log"]),
+        ("sub/**/*.txt", ["c.txt", "deep/d.txt"]),
+        ("*/c.txt", ["sub/c.txt"]),
+        ("x?.log", ["x1.log", "x2.log"]),
+        ("x[2-9].log", ["x2.log"]),
+        ("x[!2].log", ["x1.log"]),
+        ("../stdout.txt", ["stdout.txt"]),
+        ("../std*.txt", ["stdout.txt"]),
+    ],
+)
+def test_a_pattern_matches_as_documented(directory, pattern, names):
+    assert sorted(name for _, name in find_files(pattern, directory)) == names
+
+
+def test_a_pattern_may_be_absolute(directory):
+    assert [name for _, name in find_files(f"{directory}/sub/*.txt", directory)] == ["c.txt"]
+
+
+def test_variables_of_the_environment_are_expanded():
+    environment = {"DIR": "/d", "A": "x"}
+    assert expand_variables("$DIR/${A}y/$NONE", environment) == "/d/xy/$NONE"

@@ -1,0 +1,44 @@
+"""What the documents promise is what there is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests_support import REPOSITORY
+
+from flows.cli import _parser
+
+README = (REPOSITORY / "README.md").read_text()
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def test_every_option_of_topn_run_is_in_the_readme():
+    commands = next(action for action in _parser()._actions if action.dest == "command")
+    for action in commands.choices["run"]._actions:
+        for option in action.option_strings:
+            assert option in {"-h", "--help"} or f"`{option}" in README, option
+
+
+def test_every_setting_is_in_the_readme():
+    from tasks.settings import AzureSettings  # noqa: PLC0415
+
+    for field in AzureSettings.model_fields:
+        assert f"TOPN_{field.upper()}" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_the_readme_shows_the_words_of_the_sample_texts():
+    """The shown table is a real one: its rows are what an independent count gives."""
+    from tests_support import independent_count  # noqa: PLC0415
+
+    for path in sorted((REPOSITORY / "data").glob("*.txt")):
+        words, distinct, top = independent_count(path.read_text("utf-8"))
+        row = next(line for line in README.splitlines() if line.startswith(path.name))
+        shown = ", ".join(f"{word} {count}" for word, count in top)
+        assert [cell.strip() for cell in row.split("│")][1:4] == [f"{words:,}", f"{distinct:,}", shown]

@@ -1,0 +1,82 @@
+"""Who imports whom, what the wheel holds, and what the pins promise."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tests_support import REPOSITORY
+
+PACKAGES = ("flows", "tasks", "task_script", "localbatch")
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).glob("*.py"))
+
+# Steps, in the order of the process; they alone import Prefect beside the flows.
+STEPS = {"begin", "plan", "provision", "stage", "submit", "monitor", "collect", "report", "cleanup", "step"}
+
+
+def imports_of(path):
+    """Every module that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports(path, *wanted):
+    return [name for name in imports_of(path) if any(name == w or name.startswith(f"{w}.") for w in wanted)]
+
+
+def test_the_packages_are_those_of_this_repository():
+    for package in PACKAGES:
+        assert Path(find_spec(package).origin).parent == REPOSITORY / package
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_layers_are_kept(path):
+    package, module = path.parent.name, path.stem
+    if package in {"flows", "tasks"}:
+        assert not imports(path, "localbatch", "task_script")
+        assert bool(imports(path, "azure.batch")) == (module == "batch_account")
+        assert bool(imports(path, "azure.storage")) == (module == "blob_account")
+    if package == "tasks":
+        assert not imports(path, "flows")
+        assert not imports(path, "prefect") or module in STEPS
+        if module not in STEPS:
+            assert not imports(path, *(f"tasks.{step}" for step in STEPS))
+    if package == "localbatch":
+        assert not imports(path, "flows", "tasks", "task_script", "prefect", "azure.batch")
+    if package == "task_script":
+        outside = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
+        assert outside <= {"task_script", ""}
+
+
+def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path)]
+    subprocess.run([*command, str(REPOSITORY)], check=True, capture_output=True, timeout=120)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn-0.1.0.dist-info"}
+    assert all(name.endswith((".py", ".json")) for name in names if "dist-info" not in name)
+    assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+
+
+def test_every_pin_has_a_version_and_hashes_and_names_no_index():
+    text = (REPOSITORY / "constraints.txt").read_text()
+    pins = re.findall(r"^[a-z0-9].*(?:\n .*)*", text, re.MULTILINE)
+    assert len(pins) > 100
+    for pin in pins:
+        assert re.match(r"[a-z0-9._-]+(\[.*\])?==\S+", pin), pin
+        assert "--hash=sha256:" in pin, pin
+    assert "://" not in text
+    assert "resolved" not in (REPOSITORY / "localbatch/azurite/package-lock.json").read_text()
