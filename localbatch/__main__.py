@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from localbatch.azurite import AzuriteError
 from localbatch.scheduler import PACES
@@ -62,12 +62,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
+class _Wakeup:
+    """What the main thread waits for: a signal, or a word from another thread.
+
+    A wait for a lock or for a child may sleep through a signal that another thread was given; a pipe does not.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        signal.set_wakeup_fd(self._write)
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda _number, _frame: None)
+
+    def wait(self) -> int:
+        """Return the number of the signal that came, or 0 after a word from another thread."""
+        return os.read(self._read, 1)[0]
+
+    def wake(self) -> None:
+        """Give the main thread a word."""
+        os.write(self._write, bytes([0]))
+
+    def has_come(self) -> bool:
+        """Whether wait would return at once."""
+        return bool(select.select([self._read], [], [], 0)[0])
+
+
 def _serve(options: argparse.Namespace) -> int:
-    stop = threading.Event()
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda _number, _frame: stop.set())
+    wakeup = _Wakeup()
     if options.stop_on_eof:
-        threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
+        threading.Thread(target=_wait_for_eof, args=(wakeup,), daemon=True).start()
     state = options.state or Path(os.environ.get("TOPN_STATE") or ".topn")
     azure = LocalAzure(
         state_dir=state / "azure",
@@ -81,7 +105,7 @@ def _serve(options: argparse.Namespace) -> int:
         for name, value in azure.environment.items():
             print(f"export {name}={value}")
         print("ready", flush=True)
-        stop.wait()
+        wakeup.wait()
     return 0
 
 
@@ -89,32 +113,31 @@ def _print_request(record: RequestRecord) -> None:
     print(record, file=sys.stderr, flush=True)
 
 
-def _wait_for_eof(stop: threading.Event) -> None:
+def _wait_for_eof(wakeup: _Wakeup) -> None:
     while os.read(sys.stdin.fileno(), 1 << 16):
         pass
-    stop.set()
+    wakeup.wake()
+
+
+def _wake_at_end(child: subprocess.Popen[bytes], wakeup: _Wakeup) -> None:
+    child.wait()
+    wakeup.wake()
 
 
 def _exec(options: argparse.Namespace) -> int:
-    child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if child is None:
-            early.append(number)
-        elif number != signal.SIGINT or not _is_in_foreground():
-            child.send_signal(number)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, forward)
+    wakeup = _Wakeup()
     with LocalAzure(pace=options.pace) as azure:
-        if early:
-            return 128 + early[0]
+        if wakeup.has_come():
+            return 128 + wakeup.wait()
         try:
             child = subprocess.Popen(options.argv, env=os.environ | azure.environment)
         except FileNotFoundError:
             print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
             return 127
+        threading.Thread(target=_wake_at_end, args=(child, wakeup), daemon=True).start()
+        while number := wakeup.wait():
+            if number != signal.SIGINT or not _is_in_foreground():
+                child.send_signal(number)
         status = child.wait()
     return 128 - status if status < 0 else status
 

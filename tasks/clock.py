@@ -25,8 +25,13 @@ class SystemClock:
         return datetime.now(timezone.utc)
 
     def sleep(self, seconds: float) -> None:
-        """Come back after that long."""
-        time.sleep(seconds)
+        """Come back after that long.
+
+        In short sleeps, since one may go on through a signal that the system gave to another thread.
+        """
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0:
+            time.sleep(min(left, 1.0))
 
 
 SYSTEM_CLOCK = SystemClock()
