@@ -9,10 +9,11 @@ AZURITE := $(VENV)/azurite
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt localbatch/azurite/package.json localbatch/azurite/package-lock.json
+$(READY): pyproject.toml constraints.txt tests/contract/track1.txt localbatch/azurite/package.json localbatch/azurite/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r tests/contract/track1.txt
 	@mkdir -p $(AZURITE)
 	@cp localbatch/azurite/package.json localbatch/azurite/package-lock.json $(AZURITE)/
 	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error

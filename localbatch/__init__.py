@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from localbatch.server import LocalAzure, LocalBatch
+    from localbatch.local_azure import LocalAzure
+    from localbatch.server import LocalBatch
 
 __all__ = ["DEVELOPMENT_ACCOUNT", "DEVELOPMENT_KEY", "LocalAzure", "LocalBatch"]
 
@@ -16,8 +17,12 @@ DEVELOPMENT_KEY = "bG9jYWxiYXRjaCBpcyBubyBzZWNyZXQsIGl0cyBrZXkgaXMgd2VsbCBrbm93b
 
 def __getattr__(name: str) -> Any:
     # The server is imported when it is asked for: the constants are cheap.
-    if name in ("LocalAzure", "LocalBatch"):
-        from localbatch import server  # noqa: PLC0415
+    if name == "LocalAzure":
+        from localbatch.local_azure import LocalAzure  # noqa: PLC0415
 
-        return getattr(server, name)
+        return LocalAzure
+    if name == "LocalBatch":
+        from localbatch.server import LocalBatch  # noqa: PLC0415
+
+        return LocalBatch
     raise AttributeError(name)

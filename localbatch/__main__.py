@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from localbatch.azurite import AzuriteError
+from localbatch.faults import FaultError, read_script
+from localbatch.local_azure import LocalAzure
 from localbatch.scheduler import PACES
-from localbatch.server import LocalAzure, RequestRecord
+from localbatch.server import RUNNERS, RequestRecord
+from localbatch.simulated import SECONDS
 
 BATCH_PORT = 10100
 STORAGE_PORT = 10000
@@ -40,8 +44,44 @@ def _parser() -> argparse.ArgumentParser:
     around = commands.add_parser("exec", help="run a command beside a local Azure of its own")
     around.add_argument("argv", nargs="+", metavar="COMMAND")
     for each in (run, around):
-        each.add_argument("--pace", choices=PACES, default="fast", help="how long transitional states last (fast)")
+        _add_common_options(each)
     return parser
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pace", choices=PACES, default="fast", help="how long transitional states last (fast)")
+    parser.add_argument(
+        "--node-start-seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long a node takes to be ready for its start task, whatever the pace",
+    )
+    parser.add_argument(
+        "--runner", choices=RUNNERS, default=RUNNERS[0], help="whether tasks are processes or only take time"
+    )
+    parser.add_argument(
+        "--task-seconds",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help=f"how long a simulated task takes whose {SECONDS} does not say so (0)",
+    )
+    parser.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, as JSON")
+    parser.add_argument(
+        "--storage-faults",
+        action="store_true",
+        help="let requests to the storage account be made to go wrong, too; on if FILE has storage_faults",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def _port(text: str) -> int:
@@ -55,6 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _serve(options) if options.command == "serve" else _exec(options)
+    except FaultError as error:
+        print(f"localbatch: {error}", file=sys.stderr)
+        return 2
     except (AzuriteError, OSError) as error:
         print(f"localbatch: {error}", file=sys.stderr)
         return 1
@@ -89,17 +132,17 @@ class _Wakeup:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    wakeup = _Wakeup()
-    if options.stop_on_eof:
-        threading.Thread(target=_wait_for_eof, args=(wakeup,), daemon=True).start()
     state = options.state or Path(os.environ.get("TOPN_STATE") or ".topn")
-    azure = LocalAzure(
+    azure = _local_azure(
+        options,
         state_dir=state / "azure",
-        pace=options.pace,
         port=options.port,
         storage_port=options.storage_port,
         on_request=_print_request if options.log else None,
     )
+    wakeup = _Wakeup()
+    if options.stop_on_eof:
+        threading.Thread(target=_wait_for_eof, args=(wakeup,), daemon=True).start()
     with azure:
         print(azure.endpoint, azure.storage_endpoint, sep="\n")
         for name, value in azure.environment.items():
@@ -107,6 +150,35 @@ def _serve(options: argparse.Namespace) -> int:
         print("ready", flush=True)
         wakeup.wait()
     return 0
+
+
+def _local_azure(
+    options: argparse.Namespace,
+    *,
+    state_dir: Path | None = None,
+    port: int = 0,
+    storage_port: int = 0,
+    on_request: Callable[[RequestRecord], None] | None = None,
+) -> LocalAzure:
+    script = read_script(options.faults) if options.faults else {}
+    azure = LocalAzure(
+        state_dir=state_dir,
+        pace=options.pace,
+        port=port,
+        storage_port=storage_port,
+        storage_faults=options.storage_faults or "storage_faults" in script,
+        runner=options.runner,
+        task_seconds=options.task_seconds,
+        node_start_seconds=options.node_start_seconds,
+        on_request=on_request,
+    )
+    added = azure.faults.add_all(script["faults"]) if "faults" in script else []
+    if "storage_faults" in script:
+        added += azure.storage_faults.add_all(script["storage_faults"])
+    for fault in added:
+        if "seed" in fault:
+            print(f"localbatch: the seed of {fault['fault']} {fault['operation']} is {fault['seed']}", file=sys.stderr)
+    return azure
 
 
 def _print_request(record: RequestRecord) -> None:
@@ -125,8 +197,9 @@ def _wake_at_end(child: subprocess.Popen[bytes], wakeup: _Wakeup) -> None:
 
 
 def _exec(options: argparse.Namespace) -> int:
+    local_azure = _local_azure(options)
     wakeup = _Wakeup()
-    with LocalAzure(pace=options.pace) as azure:
+    with local_azure as azure:
         if wakeup.has_come():
             return 128 + wakeup.wait()
         try:

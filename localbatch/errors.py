@@ -31,7 +31,13 @@ class ServiceError(Exception):
         return error
 
 
+CODES: list[tuple[int, str, str]] = []
+"""Status, code and sentence of every error that the service can send."""
+
+
 def _code(status: int, code: str, sentence: str) -> Callable[..., ServiceError]:
+    CODES.append((status, code, sentence))
+
     def construct(**values: object) -> ServiceError:
         return ServiceError(status, code, sentence, {key: str(value) for key, value in values.items()})
 
@@ -46,6 +52,12 @@ unsupported_property = _code(
 )
 invalid_property_value = _code(
     400, "InvalidPropertyValue", "The value provided for one of the properties in the request body is invalid."
+)
+task_dependency_list_too_long = _code(
+    400, "TaskDependencyListTooLong", "The list of task IDs that a task depends on is too long."
+)
+task_dependency_ranges_too_long = _code(
+    400, "TaskDependencyRangesTooLong", "The list of task ID ranges that a task depends on is too long."
 )
 missing_required_query_parameter = _code(
     400, "MissingRequiredQueryParameter", "A query parameter that's mandatory for this request is not specified."
@@ -93,6 +105,13 @@ pool_quota_reached = _code(409, "PoolQuotaReached", "The pool quota for the acco
 node_being_created = _code(409, "NodeBeingCreated", "The specified node is being created.")
 node_being_started = _code(409, "NodeBeingStarted", "The specified node is being started.")
 node_being_rebooted = _code(409, "NodeBeingRebooted", "The specified node is being rebooted.")
+node_being_reimaged = _code(409, "NodeBeingReimaged", "The specified node is being reimaged.")
+node_already_in_target_scheduling_state = _code(
+    409, "NodeAlreadyInTargetSchedulingState", "The specified node is already in the target scheduling state."
+)
+invalid_application_package_references = _code(
+    409, "InvalidApplicationPackageReferences", "One or more of the specified application packages do not exist."
+)
 node_state_unusable = _code(409, "NodeStateUnusable", "The specified node is in an unusable state.")
 job_exists = _code(409, "JobExists", "The specified job already exists.")
 job_being_terminated = _code(409, "JobBeingTerminated", "The specified job is being terminated.")
@@ -109,6 +128,9 @@ job_preparation_task_not_specified = _code(
 task_id_same_as_job_preparation_task = _code(
     409, "TaskIdSameAsJobPreparationTask", "The specified task ID is the same as the ID of the job preparation task."
 )
+task_id_same_as_job_release_task = _code(
+    409, "TaskIdSameAsJobReleaseTask", "The specified task ID is the same as the ID of the job release task."
+)
 task_exists = _code(409, "TaskExists", "The specified task already exists.")
 task_completed = _code(409, "TaskCompleted", "The specified task is already in a completed state.")
 task_not_completed = _code(409, "TaskNotCompleted", "The specified task is not in a completed state.")
@@ -117,6 +139,9 @@ task_files_unavailable = _code(
     409,
     "TaskFilesUnavailable",
     "The specified task's files are not available, since it has not run or its node is gone.",
+)
+task_files_cleaned_up = _code(
+    409, "TaskFilesCleanedup", "The specified task's files have been removed, since their retention time is over."
 )
 not_modified = _code(304, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
 condition_not_met = _code(
@@ -127,6 +152,11 @@ request_body_too_large = _code(
 )
 invalid_range = _code(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
 internal_error = _code(500, "InternalError", "Server encountered an internal error. Please try again after some time.")
+too_many_enable_auto_scale_requests = _code(
+    503,
+    "TooManyEnableAutoScaleRequests",
+    "Autoscale was enabled on the specified pool less than 30 seconds ago. Please try again after some time.",
+)
 not_implemented = _code(501, "NotImplemented", "The local Batch service does not serve this operation.")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from localbatch.autoscale import Sample
+from localbatch.indexes import Dependencies, FreeNodes, Listing, TaskQueue
 from localbatch.states import Table, advance
 
 Json: TypeAlias = dict[str, Any]
+
+SCHEDULABLE = frozenset({"idle", "running"})
+"""States of a node in which Batch tasks may start there."""
 
 RECENT_TASKS = 10
 """How many of its last Batch tasks a node names in recentTasks."""
@@ -56,7 +60,7 @@ class Execution:
 
 @dataclass(kw_only=True)
 class Chore(Stated):
-    """A start task or a job preparation task on one node."""
+    """A start task, a job preparation task or a job release task on one node."""
 
     spec: Json
     execution: Execution = field(default_factory=Execution)
@@ -72,11 +76,17 @@ class Node(Stated):
     slots: int
     allocated_at: datetime
     booted_at: datetime | None = None
+    scheduling: str = "enabled"
+    errors: list[Json] = field(default_factory=list)
+    """Why it is unusable."""
     start_task: Chore | None = None
     preparations: dict[str, Chore] = field(default_factory=dict)
     """By the key of the job."""
+    releases: dict[str, Chore] = field(default_factory=dict)
+    """By the key of the job."""
     tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
     """The Batch tasks that hold slots here, by `Task.key`."""
+    runs: dict[int, Run] = field(default_factory=dict)
     slots_used: int = 0
     tasks_run: int = 0
     tasks_succeeded: int = 0
@@ -84,7 +94,9 @@ class Node(Stated):
 
     @property
     def slots_free(self) -> int:
-        """Slots that no Batch task holds."""
+        """Slots that a Batch task could take now."""
+        if self.scheduling == "disabled" or self.state not in SCHEDULABLE:
+            return 0
         return self.slots - self.slots_used
 
 
@@ -102,8 +114,10 @@ class Pool(Stated):
     target_low_priority: int = 0
     deallocation_option: str = "requeue"
     resize_errors: list[Json] = field(default_factory=list)
-    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes: Listing[Node] = field(default_factory=Listing)
+    free: FreeNodes = field(default_factory=FreeNodes)
     autoscale_run: Json | None = None
+    autoscale_enabled_at: datetime | None = None
     autoscale_due_at: datetime | None = None
     sample_due_at: datetime | None = None
     samples: dict[str, deque[Sample]] = field(default_factory=dict)
@@ -126,6 +140,18 @@ class Task(Stated):
     created_at: datetime
     slots: int
     max_retries: int
+    modified_at: datetime | None = None
+    """None until its properties change: its state does not count."""
+    is_exclusive: bool = False
+    """Whether it runs on a node of its own."""
+    slots_held: int = 0
+    """On its node, while it is there."""
+    position: int = 0
+    """In its job's queue."""
+    unmet: int = 0
+    """How many of its dependencies are not satisfied yet."""
+    files_removed: bool = False
+    run: Run | None = None
     execution: Execution = field(default_factory=Execution)
     node: Node | None = None
     """Where it runs or ran last; where it will run again if it is retried."""
@@ -164,18 +190,30 @@ class Job(Stated):
     created_at: datetime
     modified_at: datetime
     expires_at: datetime | None
+    auto_pool_id: str | None = None
+    """The pool that was made for this job alone."""
     ended_at: datetime | None = None
     terminate_reason: str | None = None
-    tasks: dict[str, Task] = field(default_factory=dict)
-    waiting: OrderedDict[str, Task] = field(default_factory=OrderedDict)
-    """Active Batch tasks in the order in which they will start."""
+    scheduling_error: Json | None = None
+    requested: tuple[str, str] | None = None
+    """What a Batch task's end asks for: an event, and the reason."""
+    is_forced: bool = False
+    """Whether its end waits for no node."""
+    tasks: Listing[Task] = field(default_factory=Listing)
+    waiting: TaskQueue = field(default_factory=TaskQueue)
+    """Active Batch tasks that may start, in the order in which they will."""
+    dependencies: Dependencies = field(default_factory=Dependencies)
+    placed: dict[str, Task] = field(default_factory=dict)
+    """The Batch tasks that hold slots of nodes."""
+    prepared: dict[str, Node] = field(default_factory=dict)
+    """The nodes where its preparation task has run."""
     task_counts: Counts = field(default_factory=Counts)
     slot_counts: Counts = field(default_factory=Counts)
 
     @property
     def pool_id(self) -> str:
-        """The pool that the job runs on, which need not exist."""
-        return str(self.spec["poolInfo"]["poolId"])
+        """The pool that the job runs on, which need not exist; empty if it was to be made and was not."""
+        return self.auto_pool_id or str(self.spec["poolInfo"].get("poolId", ""))
 
     def count(self, task: Task, sign: int) -> None:
         """Add a Batch task to the totals, or with -1 take it out."""
@@ -194,6 +232,8 @@ class Run:
     job: Job | None
     """None for a start task."""
     expires_at: datetime | None
+    upload_failure: str | None = None
+    """The code with which its upload shall fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +274,16 @@ class RemoveFiles:
 
     node: Node
     directory: str
+
+
+@dataclass(frozen=True)
+class AllocationFailure:
+    """Why a pool gets no nodes."""
+
+    code: str
+    message: str
+    stalls: bool = False
+    """Whether the resize goes on, to no effect, until its time runs out."""
 
 
 Action: TypeAlias = "StartRun | KillRun | RemoveFiles"

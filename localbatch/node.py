@@ -8,6 +8,7 @@ Source: "Files and directories in Azure Batch" and "Azure Batch compute environm
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shlex
 import shutil
@@ -23,6 +24,8 @@ from pathlib import Path
 from localbatch.models import Action, Json, KillRun, Node, RemoveFiles, Report, StartRun
 from localbatch.reaper import Reaper, kill_group
 from localbatch.transfer import TransferError, fetch_resource_files, send_output_files
+
+logger = logging.getLogger(__name__)
 
 FOLDERS = ("applications", "fsmounts", "shared", "startup", "volatile", "workitems")
 """Of a node's root."""
@@ -102,7 +105,12 @@ class NodeAgent:
         thread.start()
 
     def _finish(self, run: _Run) -> None:
-        report = run.perform()
+        try:
+            report = run.perform()
+        except Exception as error:  # A run that nobody reports would go on for ever.
+            logger.exception("run failed: %s", run.action.directory)
+            failure = _failure("servererror", "Unknown", "The task could not be run", error)
+            report = Report(run_id=run.action.run_id, exit_code=None, failure=failure)
         with self._lock:
             del self._runs[run.action.run_id]
         self._report(report)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeAlias
@@ -31,6 +31,8 @@ Predicate: TypeAlias = Callable[[Any], bool]
 
 def _field(kind: type, path: str) -> Field:
     names = path.split(".")
+    if len(names) == 1:
+        return Field(kind, operator.attrgetter(path))
 
     def read(record: Any) -> Any:
         for name in names:
@@ -88,7 +90,8 @@ TASKS: Fields = {
     "state": _field(str, "state"),
     "stateTransitionTime": _field(datetime, "state_at"),
     "creationTime": _field(datetime, "created_at"),
-    "lastModifiedTime": _field(datetime, "created_at"),
+    "lastModifiedTime": Field(datetime, lambda task: task.modified_at or task.created_at),
+    "lastModified": Field(datetime, lambda task: task.modified_at or task.created_at),
     "executionInfo/startTime": _field(datetime, "execution.started_at"),
     "executionInfo/endTime": _field(datetime, "execution.ended_at"),
     "executionInfo/exitCode": _field(int, "execution.exit_code"),
@@ -101,7 +104,8 @@ PREPARATIONS: Fields = {
     "poolId": _json_field(str, "poolId"),
     "nodeId": _json_field(str, "nodeId"),
     **{
-        f"jobPreparationTaskExecutionInfo/{name}": _json_field(kind, f"jobPreparationTaskExecutionInfo/{name}")
+        f"job{task}TaskExecutionInfo/{name}": _json_field(kind, f"job{task}TaskExecutionInfo/{name}")
+        for task in ("Preparation", "Release")
         for name, kind in {
             "state": str,
             "startTime": datetime,
@@ -146,9 +150,15 @@ class _Build(lark.Transformer[Any, Any]):
         return self._fields[path]
 
     def either(self, predicates: list[Predicate]) -> Predicate:
+        if len(predicates) == 2:  # noqa: PLR2004 - the usual number, and lists are long.
+            left, right = predicates
+            return lambda record: left(record) or right(record)
         return lambda record: any(predicate(record) for predicate in predicates)
 
     def both(self, predicates: list[Predicate]) -> Predicate:
+        if len(predicates) == 2:  # noqa: PLR2004 - as above.
+            left, right = predicates
+            return lambda record: left(record) and right(record)
         return lambda record: all(predicate(record) for predicate in predicates)
 
     def negation(self, predicates: list[Predicate]) -> Predicate:
@@ -222,9 +232,27 @@ def read_filter(text: str | None, fields: Fields) -> Predicate:
     raise errors.invalid_query_parameter_value(QueryParameterName="$filter", QueryParameterValue=text, Reason=reason)
 
 
-def select(body: Json, text: str | None) -> Json:
-    """Return only the properties that a $select names; without one, all."""
+def read_select(text: str | None, known: Collection[str]) -> Callable[[Json], Json]:
+    """Return what leaves only the properties that a $select names; a path within one means all of it.
+
+    Raises:
+        ServiceError: InvalidQueryParameterValue, when it names what there is not.
+    """
     if not text:
-        return body
-    names = {name.strip() for name in text.split(",")}
-    return {name: value for name, value in body.items() if name in names}
+        return lambda body: body
+    names = {name.strip().partition("/")[0] for name in text.split(",")}
+    unknown = names - set(known)
+    if unknown:
+        reason = f"{', '.join(sorted(unknown))} is no property that can be selected"
+        raise errors.invalid_query_parameter_value(
+            QueryParameterName="$select", QueryParameterValue=text, Reason=reason
+        )
+    return lambda body: {name: value for name, value in body.items() if name in names}
+
+
+def check_expand(text: str | None) -> None:
+    """Raise InvalidQueryParameterValue unless an $expand asks for statistics, which are then left out."""
+    if text and text.strip() != "stats":
+        raise errors.invalid_query_parameter_value(
+            QueryParameterName="$expand", QueryParameterValue=text, Reason="Only stats can be expanded"
+        )

@@ -1,23 +1,22 @@
-"""Wires it all: the HTTP server, the loop that ticks, and Azurite beside them. Nothing else knows of threads."""
+"""The Batch account as a server: wires HTTP, the loop that ticks, the runner and the faults."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
 import contextlib
-import fcntl
+import dataclasses
 import logging
 import shutil
-import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -25,12 +24,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth, errors
-from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite, listen
-from localbatch.models import Report
+from localbatch.azurite import listen
+from localbatch.clock import Clock
+from localbatch.fault_http import DroppingProtocol, drop, serve_faults
+from localbatch.faults import Fault, Faults, code_of, meet, message_of
+from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
 from localbatch.reaper import Reaper
-from localbatch.routes import JSON_TYPE, MAX_BODY_BYTES, Call, Service, match_route, serve
-from localbatch.scheduler import PACES, Scheduler
+from localbatch.routes import JSON_TYPE, MAX_BODY_BYTES, ROUTES, Call, Service, match_route, serve
+from localbatch.scheduler import PACES, Pace, Scheduler
+from localbatch.simulated import SimulatedRunner
 from localbatch.store import Store
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ REQUESTS_KEPT = 10_000
 OLDEST_API_YEAR = "2022"
 KEEP_ALIVE_SECONDS = 120
 """Longer than clients pause between two requests: a connection that closes under a POST is an error they see."""
+
+RUNNERS = ("processes", "simulated")
+"""Who runs tasks: real processes, or nobody, so that they only take time."""
 
 MARKER = "AZ_BATCH_NODE_ROOT_DIR"
 """The variable by which the reaper knows a process of ours."""
@@ -55,6 +61,7 @@ class RequestRecord:
     method: str
     path: str
     status: int
+    """0 if the connection was closed without an answer."""
     started_at: datetime
     ended_at: datetime
     bytes: int
@@ -65,15 +72,17 @@ class RequestRecord:
         return f"{self.status} {self.operation} {self.method} {self.path} {self.bytes} bytes {milliseconds:.1f} ms"
 
 
-class _Clock:
-    """UTC that never goes back, but goes on with the machine's clock after a suspension."""
+class Runner(Protocol):
+    """Who performs what a tick decided."""
 
-    def __init__(self) -> None:
-        self._latest = datetime.now(timezone.utc)
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Begin it, without waiting."""
 
-    def now(self) -> datetime:
-        self._latest = max(self._latest, datetime.now(timezone.utc))
-        return self._latest
+    def root_of(self, node: Node) -> Path:
+        """Return the root directory of a node."""
+
+    def stop(self) -> None:
+        """End every run, and return when nothing is left."""
 
 
 class LocalBatch:
@@ -84,6 +93,7 @@ class LocalBatch:
         account: Its name.
         key: Its key.
         requests: The latest requests, oldest first.
+        faults: What is made to go wrong on demand.
     """
 
     def __init__(
@@ -94,8 +104,14 @@ class LocalBatch:
         port: int = 0,
         pool_quota: int = 100,
         job_quota: int = 300,
+        runner: str = RUNNERS[0],
+        task_seconds: float = 0.0,
+        node_start_seconds: float | None = None,
+        clock: Clock | None = None,
         on_request: Callable[[RequestRecord], None] | None = None,
         reaper: Reaper | None = None,
+        faults: Faults | None = None,
+        storage_faults: Faults | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -105,8 +121,14 @@ class LocalBatch:
             port: The port to listen on, if it is free; 0 for any.
             pool_quota: How many pools may exist.
             job_quota: How many jobs that are not completed may exist.
+            runner: `processes`, or `simulated` for tasks that only take time.
+            task_seconds: How long a simulated task takes that does not say so.
+            node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
+            clock: The service's clock, to be moved by `advance` alone; one of its own unless given.
             on_request: Is called after each request.
             reaper: Who ends the processes if this one dies; one of its own unless given.
+            faults: The script of faults; one of its own unless given.
+            storage_faults: The script of faults of the storage account beside this one, if it has one.
         """
         self.account = DEVELOPMENT_ACCOUNT
         self.key = DEVELOPMENT_KEY
@@ -116,10 +138,17 @@ class LocalBatch:
         self._port = port
         self._on_request = on_request
         self._reaper = reaper
-        self._clock = _Clock()
+        self._runner = runner
+        self._task_seconds = task_seconds
+        self._clock = clock or Clock()
         self._store = Store(pool_quota=pool_quota, job_quota=job_quota)
-        self._scheduler = Scheduler(self._store, PACES[pace])
+        self._scheduler = Scheduler(self._store, _pace(pace, node_start_seconds))
         self._wake = threading.Event()
+        self._sleepers: list[Callable[[], None]] = [self._wake.set]
+        """How to wake those who wait for an instant of the service's clock."""
+        self.faults = faults or new_faults()
+        self.faults.on_change = self._wake.set
+        self._scripts = {"/_internal/faults": self.faults, "/_internal/storage-faults": storage_faults}
         self._is_stopping = False
         self._closing = contextlib.ExitStack()
 
@@ -147,12 +176,12 @@ class LocalBatch:
                 stack.callback(reaper.close)
             listener = stack.enter_context(listen(self._port))
             self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            self._agent = NodeAgent(nodes, account=(self.account, self.endpoint), reaper=reaper, report=self._receive)
+            self._agent = self._start_runner(nodes, reaper)
             stack.callback(self._agent.stop)
             config = uvicorn.Config(
                 self._app,
                 interface="asgi3",
-                http="h11",
+                http=DroppingProtocol,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -170,13 +199,39 @@ class LocalBatch:
             )
             ticking.start()
             stack.callback(self._stop_ticking, ticking)
+            self.faults.is_stopping = False
             serving.start()
-            stack.callback(_stop_serving, server, serving)
+            stack.callback(self._stop_serving, server, serving)
             self._closing = stack.pop_all()
 
     def stop(self) -> None:
         """Kill what runs, close the port, remove the nodes' files; return when nothing is left."""
         self._closing.close()
+
+    def advance(self, by: timedelta) -> None:
+        """Move the service's clock forward, for good: what is due by then happens at once.
+
+        Dates that others look at stay: those of signatures, which clients make, and the expiry of shared access
+        signatures, which the storage account checks by the machine's clock.
+
+        Raises:
+            ValueError: That would be back.
+        """
+        self._clock.advance(by)
+        for wake in self._sleepers:
+            wake()
+
+    def _start_runner(self, nodes: Path, reaper: Reaper) -> Runner:
+        if self._runner == "simulated":
+            runner = SimulatedRunner(nodes, now=self._clock.now, task_seconds=self._task_seconds, report=self._receive)
+            self._sleepers.append(runner.wake)
+            return runner
+        return NodeAgent(nodes, account=(self.account, self.endpoint), reaper=reaper, report=self._receive)
+
+    def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
+        self.faults.is_stopping = True
+        server.should_exit = True
+        thread.join()
 
     def _stop_ticking(self, thread: threading.Thread) -> None:
         self._is_stopping = True
@@ -193,7 +248,10 @@ class LocalBatch:
             wake_at = None
             try:
                 with self._store.lock:
-                    actions, wake_at = self._scheduler.tick(self._clock.now())
+                    now = self._clock.now()
+                    # First, so that a Batch task that has begun to run is seen before it is seen to have ended.
+                    self.faults.apply(self._store, self._scheduler, now)
+                    actions, wake_at = self._scheduler.tick(now)
                 self._agent.perform(actions)
             except Exception:  # The account goes on: a client that sees nothing happen finds the reason in the log.
                 logger.exception("tick failed")
@@ -204,20 +262,31 @@ class LocalBatch:
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = self._clock.now()
         body = await _read_body(receive)
-        operation, response = self._answer(scope, body, started_at)
-        sent = 0
+        method, path = scope["method"], scope["raw_path"].decode()
+        if path in self._scripts:
+            await serve_faults(self._scripts[path], scope, body)(scope, receive, send)
+            return
+        operation = _operation_of(method, path)
+        fault = await meet(self.faults, operation, path)
+        status = sent = 0
 
         async def count(message: Message) -> None:
             nonlocal sent
             sent += len(message.get("body", b""))
             await send(message)
 
-        await response(scope, receive, count)
+        if not fault or fault.fault != "drop_before":
+            response = self._answer(scope, body, fault)
+            if not fault or fault.fault != "drop_after":
+                status = response.status_code
+                await response(scope, receive, count)
+        if not status:
+            await drop(scope, receive)
         record = RequestRecord(
             operation=operation,
-            method=scope["method"],
-            path=scope["raw_path"].decode(),
-            status=response.status_code,
+            method=method,
+            path=path,
+            status=status,
             started_at=started_at,
             ended_at=self._clock.now(),
             bytes=sent,
@@ -226,16 +295,18 @@ class LocalBatch:
         if self._on_request:
             self._on_request(record)
 
-    def _answer(self, scope: Scope, body: bytes | None, now: datetime) -> tuple[str, Response]:
-        """Return the operation that a request asked for, and the answer to it."""
+    def _answer(self, scope: Scope, body: bytes | None, fault: Fault | None) -> Response:
+        """Do what a request asks for, and return the answer to it."""
+        now = self._clock.now()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method, path, query = scope["method"], scope["raw_path"].decode(), scope["query_string"].decode()
         base = f"{scope['scheme']}://{headers.get('host', self.endpoint.partition('//')[2])}"
-        operation = ""
         try:
-            auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=now)
+            _refuse(fault)
+            # Clients date their requests by the machine's clock, wherever the service's own was moved.
+            signed_at = datetime.now(timezone.utc)
+            auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=signed_at)
             route, parameters = match_route(method, path)
-            operation = route.operation
             options = {name.lower(): value for name, value in parse_qsl(query)}
             _check(options.get("api-version"), body)
             call = Call(
@@ -263,12 +334,36 @@ class LocalBatch:
         )
         if headers.get("return-client-request-id", "").lower() == "true" and "client-request-id" in headers:
             response.headers["client-request-id"] = headers["client-request-id"]
-        return operation, response
+        if fault and fault.retry_after is not None:
+            response.headers["Retry-After"] = str(fault.retry_after)
+        return response
 
 
-def _stop_serving(server: uvicorn.Server, thread: threading.Thread) -> None:
-    server.should_exit = True
-    thread.join()
+def new_faults() -> Faults:
+    """Return an empty script for a Batch account."""
+    return Faults([route.operation for route in ROUTES])
+
+
+def _refuse(fault: Fault | None) -> None:
+    if fault and fault.fault == "answer":
+        raise errors.ServiceError(fault.status, code_of(fault), message_of(fault), {})
+
+
+def _pace(name: str, node_start_seconds: float | None) -> Pace:
+    if node_start_seconds is None:
+        return PACES[name]
+    # The shares of the start-up that creating and starting have in reality.
+    real = PACES["real"]
+    share = node_start_seconds / (real.creating + real.starting)
+    return dataclasses.replace(PACES[name], creating=real.creating * share, starting=real.starting * share)
+
+
+def _operation_of(method: str, path: str) -> str:
+    """Return the name of the operation that a request asks for, or an empty one."""
+    try:
+        return match_route(method, path)[0].operation
+    except errors.ServiceError:
+        return ""
 
 
 def _error_response(error: errors.ServiceError, base: str, now: datetime, *, with_body: bool) -> Response:
@@ -299,112 +394,3 @@ def _check(version: str | None, body: bytes | None) -> None:
         raise errors.unsupported_request_version(QueryParameterName="api-version", QueryParameterValue=version)
     if body is None:
         raise errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
-
-
-# With storage.
-
-
-class LocalAzure:
-    """A Batch account and a storage account on 127.0.0.1; a context manager.
-
-    Attributes:
-        batch: The Batch account.
-        endpoint, account, key: Of the Batch account.
-        storage_endpoint, storage_account, storage_key: Of the storage account.
-    """
-
-    def __init__(
-        self,
-        *,
-        state_dir: Path | str | None = None,
-        pace: str = "fast",
-        port: int = 0,
-        storage_port: int = 0,
-        on_request: Callable[[RequestRecord], None] | None = None,
-    ) -> None:
-        """Start nothing yet.
-
-        Args:
-            state_dir: Where blobs are kept, and nodes until the end; if another local Azure is at work there, the
-                first free directory beside it is taken. A temporary directory unless given.
-            pace: How long transitional states last: instant, fast or real.
-            port: The port of the Batch account, if it is free; 0 for any.
-            storage_port: The port of the storage account, if it is free; 0 for any.
-            on_request: Is called after each request to the Batch account.
-        """
-        self._state_dir = state_dir
-        self._storage_port = storage_port
-        self._pace = pace
-        self._port = port
-        self._on_request = on_request
-        self._closing = contextlib.ExitStack()
-        self.storage_account = STORAGE_ACCOUNT
-        self.storage_key = STORAGE_KEY
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start both, beside each other, and return when both answer.
-
-        Raises:
-            AzuriteError: Azurite did not start, or is not installed.
-        """
-        with contextlib.ExitStack() as stack:
-            if self._state_dir:
-                state_dir, lock = claim_directory(Path(self._state_dir).resolve())
-                stack.enter_context(lock)
-            else:
-                state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localbatch-"))).resolve()
-            reaper = Reaper(f"{MARKER}={state_dir}/")
-            stack.callback(reaper.close)
-            azurite = Azurite(
-                state_dir / "blob", port=self._storage_port, reaper=reaper, marker=f"{MARKER}={state_dir}/blob"
-            )
-            stack.callback(azurite.stop)
-            azurite.launch()
-            self.batch = LocalBatch(
-                state_dir=state_dir, pace=self._pace, port=self._port, on_request=self._on_request, reaper=reaper
-            )
-            stack.enter_context(self.batch)
-            azurite.wait_until_ready()
-            self.endpoint, self.account, self.key = self.batch.endpoint, self.batch.account, self.batch.key
-            self.storage_endpoint = azurite.endpoint
-            self._closing = stack.pop_all()
-
-    def stop(self) -> None:
-        """Stop both; return when nothing is left."""
-        self._closing.close()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that lead a client here."""
-        return {
-            "TOPN_BATCH_ENDPOINT": self.endpoint,
-            "TOPN_BATCH_ACCOUNT": self.account,
-            "TOPN_BATCH_KEY": self.key,
-            "TOPN_STORAGE_ENDPOINT": self.storage_endpoint,
-            "TOPN_STORAGE_ACCOUNT": self.storage_account,
-            "TOPN_STORAGE_KEY": self.storage_key,
-        }
-
-
-def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
-    """Return the wanted directory, or the first free one beside it, and the lock that holds it until it is closed."""
-    for number in range(1, sys.maxsize):
-        directory = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        return directory, lock
-    raise AssertionError  # Some number is free.

@@ -19,27 +19,38 @@ POOL: Table = {
 """BatchPoolState. A pool that has been deleted has no state: it is gone."""
 
 ALLOCATION: Table = {
+    "resizing": {"allocated": "steady", "failed": "steady", "stop": "stopping", "empty": "resizing"},
     "steady": {"resize": "resizing", "empty": "resizing"},
-    "resizing": {"allocated": "steady", "stop": "stopping", "empty": "resizing"},
     "stopping": {"stopped": "steady", "empty": "resizing"},
 }
 """AllocationState. `empty` is the resize to nothing that deleting a pool means; no other resize is in its way."""
 
+_LOST = {"preempt": "preempted", "break": "unusable", "lose": "unknown", "leave": "leavingpool"}
+"""What can befall a node at any time."""
+_MAINTAINED = {"reboot": "rebooting", "reimage": "reimaging", "deallocate": "deallocating"}
+"""What a user can have done to a node, while it is idle or running."""
+
 NODE: Table = {
-    "creating": {"booted": "starting", "leave": "leavingpool"},
-    "starting": {"start_task_started": "waitingforstarttask", "ready": "idle", "leave": "leavingpool"},
-    "waitingforstarttask": {"ready": "idle", "start_task_failed": "starttaskfailed", "leave": "leavingpool"},
-    "starttaskfailed": {"leave": "leavingpool"},
-    "idle": {"occupied": "running", "reboot": "rebooting", "leave": "leavingpool"},
-    "running": {"drained": "idle", "reboot": "rebooting", "leave": "leavingpool"},
-    "rebooting": {"booted": "starting", "leave": "leavingpool"},
+    "creating": {"booted": "starting", **_LOST},
+    "starting": {"start_task_started": "waitingforstarttask", "ready": "idle", **_LOST},
+    "waitingforstarttask": {"ready": "idle", "start_task_failed": "starttaskfailed", **_LOST},
+    "starttaskfailed": {**_LOST},
+    "idle": {"occupied": "running", "disable": "offline", **_MAINTAINED, **_LOST},
+    "running": {"drained": "idle", **_MAINTAINED, **_LOST},
+    "offline": {"enable": "idle", **_LOST},
+    "rebooting": {"booted": "starting", **_LOST},
+    "reimaging": {"booted": "starting", **_LOST},
+    "deallocating": {"deallocated": "deallocated", **_LOST},
+    "deallocated": {"start": "starting", "leave": "leavingpool"},
+    "preempted": {"recover": "creating", "leave": "leavingpool"},
+    "unusable": {"recover": "creating", "leave": "leavingpool"},
+    "unknown": {"recover": "creating", "leave": "leavingpool"},
     "leavingpool": {},
 }
-"""BatchNodeState. Never entered: reimaging, offline, unusable, unknown, preempted, upgradingos, deallocated,
-deallocating."""
+"""BatchNodeState. Never entered: upgradingos. A node that has left its pool is gone."""
 
 JOB: Table = {
-    "active": {"disable": "disabling", "terminate": "terminating", "delete": "deleting"},
+    "active": {"disable": "disabling", "terminate": "terminating", "fail": "completed", "delete": "deleting"},
     "disabling": {"disable": "disabling", "disabled": "disabled", "terminate": "terminating", "delete": "deleting"},
     "disabled": {"disable": "disabling", "enable": "enabling", "terminate": "terminating", "delete": "deleting"},
     "enabling": {"enabled": "active", "terminate": "terminating", "delete": "deleting"},
@@ -47,7 +58,7 @@ JOB: Table = {
     "completed": {"delete": "deleting"},
     "deleting": {},
 }
-"""BatchJobState. A job that has been deleted is gone."""
+"""BatchJobState. `fail` ends a job whose automatic pool could not be made. A job that has been deleted is gone."""
 
 TASK: Table = {
     "active": {"prepare": "preparing", "start": "running", "end": "completed"},
@@ -62,7 +73,16 @@ CHORE: Table = {
     "running": {"end": "completed", "retry": "running"},
     "completed": {},
 }
-"""BatchStartTaskState and BatchJobPreparationTaskState: tasks that belong to a node."""
+"""BatchStartTaskState, BatchJobPreparationTaskState and BatchJobReleaseTaskState: tasks that belong to a node."""
+
+TABLES: Mapping[str, Table] = {
+    "Pool": POOL,
+    "Allocation of a pool": ALLOCATION,
+    "Node": NODE,
+    "Job": JOB,
+    "Batch task": TASK,
+    "Start, job preparation and job release task": CHORE,
+}
 
 
 class IllegalTransition(Exception):  # noqa: N818 - h11's word for it; nothing here is a failure of the machine.

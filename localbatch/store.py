@@ -9,7 +9,8 @@ from collections import deque
 from typing import TypeVar
 
 from localbatch import errors
-from localbatch.models import Action, Job, Node, Pool, Report, Run, Task
+from localbatch.indexes import Listing
+from localbatch.models import Action, Job, Node, Pool, Report, Run, Stated, Task
 
 _T = TypeVar("_T", Pool, Job, Node, Task)
 
@@ -35,16 +36,24 @@ class Store:
         Source: 100 and 300 are the quotas of an account as the service reported them in 2024.
         """
         self.lock = threading.RLock()
-        self.pools: dict[str, Pool] = {}
-        self.jobs: dict[str, Job] = {}
+        self.pools: Listing[Pool] = Listing()
+        self.jobs: Listing[Job] = Listing()
         self.runs: dict[int, Run] = {}
         self.reports: deque[Report] = deque()
         self.outbox: list[Action] = []
         """Actions that were decided since the last tick."""
+        self.changed: dict[int, Stated] = {}
+        """Records that the next tick has to look at, by identity."""
+        self.unassigned: set[str] = set()
+        """Keys of pools where a Batch task may have become able to start."""
         self.pool_quota = pool_quota
         self.job_quota = job_quota
         self._run_ids = itertools.count(1)
         self._etag = 0
+
+    def mark(self, record: Stated) -> None:
+        """Have the next tick look at a record."""
+        self.changed[id(record)] = record
 
     def new_etag(self) -> str:
         """Return an etag that no record has had; like the service's, it is made from the time."""
@@ -79,30 +88,44 @@ class Store:
         if len(self.pools) >= self.pool_quota:
             raise errors.pool_quota_reached()
         self.pools[key_of(pool.id)] = pool
+        self.mark(pool)
 
-    def add_job(self, job: Job) -> None:
-        """Add a job, or raise JobExists or ActiveJobAndScheduleQuotaReached."""
-        existing = self.jobs.get(job.key)
+    def check_job_id(self, key: str) -> None:
+        """Raise JobExists, JobBeingDeleted or ActiveJobAndScheduleQuotaReached if no such job can be added."""
+        existing = self.jobs.get(key)
         if existing:
             raise errors.job_being_deleted() if existing.state == "deleting" else errors.job_exists()
         if sum(job.state != "completed" for job in self.jobs.values()) >= self.job_quota:
             raise errors.job_quota_reached()
-        self.jobs[job.key] = job
 
-    def add_task(self, job: Job, task: Task) -> None:
-        """Add an active Batch task at the end of its job's queue, or raise TaskExists."""
+    def add_job(self, job: Job) -> None:
+        """Add a job, or raise what check_job_id raises."""
+        self.check_job_id(job.key)
+        self.jobs[job.key] = job
+        self.mark(job)
+
+    def add_task(self, job: Job, task: Task, *, first: bool = False) -> None:
+        """Add an active Batch task at an end of its job's queue, or raise TaskExists."""
         key = key_of(task.id)
         if key in job.tasks:
             raise errors.task_exists()
-        job.tasks[key] = job.waiting[key] = task
+        job.tasks[key] = task
         job.count(task, 1)
+        job.dependencies.add(task)
+        if not task.unmet:
+            self.enqueue(job, task, first=first)
+
+    def enqueue(self, job: Job, task: Task, *, first: bool = False) -> None:
+        """Let an active Batch task start as soon as there is a slot."""
+        job.waiting.push(task, first=first)
+        self.unassigned.add(key_of(job.pool_id))
 
     def remove_task(self, job: Job, task: Task) -> None:
         """Forget a Batch task."""
-        key = key_of(task.id)
-        del job.tasks[key]
-        job.waiting.pop(key, None)
+        del job.tasks[key_of(task.id)]
+        job.waiting.discard(task)
         job.count(task, -1)
+        self.mark(job)
 
 
 def _found(record: _T | None, error: errors.ServiceError) -> _T:

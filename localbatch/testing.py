@@ -1,4 +1,4 @@
-"""Fixtures for pytest: `from localbatch.testing import local_azure, local_batch`."""
+"""Fixtures for pytest: `from localbatch.testing import azure_faults, local_azure, local_batch`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TypeVar
 
 import pytest
 
-from localbatch.server import LocalAzure, LocalBatch
+from localbatch.faults import Faults
+from localbatch.local_azure import LocalAzure
+from localbatch.server import LocalBatch
 
 _T = TypeVar("_T")
 
@@ -28,6 +30,13 @@ def local_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAzure
     """One local Azure for all tests: a Batch account, and a storage account by Azurite."""
     with LocalAzure(state_dir=tmp_path_factory.mktemp("azure"), pace="instant") as azure:
         yield azure
+
+
+@pytest.fixture
+def azure_faults(local_azure: LocalAzure) -> Iterator[Faults]:
+    """The script of faults of the Batch account that all tests share, empty again after each."""
+    yield local_azure.faults
+    local_azure.faults.clear()
 
 
 def wait_until(look: Callable[[], _T], *, timeout_seconds: float = 20.0) -> _T:

@@ -1,6 +1,10 @@
 """The official SDK against a running server: a test gives its pools and jobs names of its own."""
 
+import http.client
+import json
 import uuid
+from datetime import datetime, timezone
+from urllib.parse import urlsplit
 
 import pytest
 from azure.batch import BatchClient, models
@@ -8,7 +12,46 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 
+from localbatch import auth
 from localbatch.testing import local_azure, wait_until  # noqa: F401 - a fixture
+from localbatch.wire import http_date
+
+
+def make_asker(azure):
+    """Return what sends a request by hand, to the account of a server; a body that is None is left out."""
+
+    def send(method, target, body=None, *, key=None, account=None, sent_at=None, path_signed=None, **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {"ocp-date": http_date(sent_at or datetime.now(timezone.utc))} | headers
+        if body is not None:
+            headers |= {"content-length": str(len(body)), "content-type": "application/json"}
+        path, _, query = target.partition("?")
+        account = account or azure.account
+        text = auth.string_to_sign(account, method, path_signed or path, query, headers)
+        headers = {"authorization": f"SharedKey {account}:{auth.sign(key or azure.key, text)}"} | headers
+        connection = http.client.HTTPConnection(urlsplit(azure.endpoint).netloc)
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, json.loads(content) if content else None, answer.headers
+
+    return send
+
+
+@pytest.fixture(name="make_asker")
+def asker_factory():
+    """Return what makes an asker of any server."""
+    return make_asker
+
+
+@pytest.fixture
+def ask(local_azure):  # noqa: F811
+    """Send a request by hand."""
+    return make_asker(local_azure)
 
 
 @pytest.fixture(scope="session")

@@ -39,11 +39,8 @@ def test_a_job_that_exists_is_not_created_again(client, job_factory, refuses):
         ({"id": "a b"}, "InvalidPropertyValue"),
         ({"pool_info": None}, "MissingRequiredProperty"),
         ({"priority": 1001}, "InvalidPropertyValue"),
-        ({"uses_task_dependencies": True}, "UnsupportedProperty"),
-        (
-            {"job_release_task": models.BatchJobReleaseTask(command_line="true")},
-            "UnsupportedProperty",
-        ),
+        ({"job_release_task": models.BatchJobReleaseTask(command_line="true")}, "InvalidPropertyValue"),
+        ({"job_manager_task": models.BatchJobManagerTask(id="a b", command_line="true")}, "InvalidPropertyValue"),
     ],
 )
 def test_what_a_job_cannot_be_is_refused(client, name, refuses, options, code):

@@ -58,7 +58,13 @@ def test_a_pool_that_does_not_exist_is_not_found(client, name, refuses):
         ({"auto_scale_formula": "$TargetDedicatedNodes=1"}, "InvalidPropertyValue"),
         ({"vm_size": None}, "MissingRequiredProperty"),
         (
-            {"application_package_references": [models.BatchApplicationPackageReference(application_id="a")]},
+            {
+                "mount_configuration": [
+                    models.MountConfiguration(
+                        nfs_mount_configuration=models.NfsMountConfiguration(source="s", relative_mount_path="p")
+                    )
+                ]
+            },
             "UnsupportedProperty",
         ),
     ],

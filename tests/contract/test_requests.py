@@ -1,46 +1,16 @@
 """What holds for every request: who may ask, in which words, and what is not served."""
 
 import base64
-import http.client
 import json
 from datetime import datetime, timedelta, timezone
-from urllib.parse import urlsplit
 
 import pytest
 from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 
-from localbatch import auth
 from localbatch.routes import ROUTES
-from localbatch.wire import http_date
-
-
-@pytest.fixture
-def ask(local_azure):
-    """Send a request by hand; what is None is left out."""
-
-    def send(method, target, body=None, *, key=None, account=None, sent_at=None, path_signed=None, **headers):
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        headers = {"ocp-date": http_date(sent_at or datetime.now(timezone.utc))} | headers
-        if body is not None:
-            headers |= {"content-length": str(len(body)), "content-type": "application/json"}
-        path, _, query = target.partition("?")
-        account = account or local_azure.account
-        text = auth.string_to_sign(account, method, path_signed or path, query, headers)
-        headers = {"authorization": f"SharedKey {account}:{auth.sign(key or local_azure.key, text)}"} | headers
-        connection = http.client.HTTPConnection(urlsplit(local_azure.endpoint).netloc)
-        connection.putrequest(method, target, skip_accept_encoding=True)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return answer.status, json.loads(content) if content else None, answer.headers
-
-    return send
-
+from localbatch.testing import wait_until
 
 VERSION = "api-version=2025-06-01"
 
@@ -150,7 +120,7 @@ def test_what_is_not_served_says_so_by_name(ask, route):
 def test_every_request_is_recorded(client, name, local_azure):
     with pytest.raises(HttpResponseError):
         client.get_job(name)
-    record = next(record for record in local_azure.batch.requests if name in record.path)
+    record = wait_until(lambda: next((record for record in local_azure.batch.requests if name in record.path), None))
     assert (record.operation, record.method, record.status) == ("get_job", "GET", 404)
     assert record.started_at <= record.ended_at
     assert record.bytes > 0

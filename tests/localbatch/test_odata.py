@@ -70,5 +70,14 @@ def test_what_cannot_be_filtered_by_is_refused(text):
 
 
 def test_select_leaves_the_rest_out():
-    assert odata.select({"id": 1, "state": 2, "url": 3}, "id, state") == {"id": 1, "state": 2}
-    assert odata.select({"id": 1}, None) == {"id": 1}
+    known = ("id", "state", "url")
+    assert odata.read_select("id, state", known)({"id": 1, "state": 2, "url": 3}) == {"id": 1, "state": 2}
+    assert odata.read_select(None, known)({"id": 1}) == {"id": 1}
+
+
+def test_what_cannot_be_selected_is_refused():
+    for refused in (lambda: odata.read_select("id,size", ("id",)), lambda: odata.check_expand("nodes")):
+        with pytest.raises(ServiceError) as caught:
+            refused()
+        assert caught.value.code == "InvalidQueryParameterValue"
+    odata.check_expand("stats")

@@ -1,11 +1,14 @@
 """Servers as processes and threads: how they start, and that nothing is left of them."""
 
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from azure.core.credentials import AzureNamedKeyCredential
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main
-from localbatch.server import claim_directory
+from localbatch.local_azure import claim_directory
 from localbatch.testing import local_batch, wait_until  # noqa: F401 - a fixture
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]
@@ -106,6 +109,17 @@ def test_a_server_prints_its_addresses_and_how_to_reach_them(serve):
     assert set(variables) == {f"TOPN_{a}_{b}" for a in ("BATCH", "STORAGE") for b in ("ENDPOINT", "ACCOUNT", "KEY")}
 
 
+def test_a_server_simulates_and_has_a_passage_to_storage_if_it_is_told_to(serve):
+    _, lines = serve("--runner=simulated", "--task-seconds=60", "--node-start-seconds=0", "--storage-faults")
+    variables = exports(lines)
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), "no-such-program")
+    script = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/storage-faults"
+    with urllib.request.urlopen(script, b'{"fault": "drop_before", "operation": "list_containers"}') as answer:
+        assert answer.status == 201
+    with pytest.raises(http.client.RemoteDisconnected):
+        urllib.request.urlopen(f"{variables['TOPN_STORAGE_ENDPOINT']}/?comp=list")
+
+
 def test_a_server_stops_with_the_program_that_started_it(serve):
     process, _ = serve("--stop-on-eof")
     process.stdin.close()
@@ -163,7 +177,18 @@ def test_storage_that_is_not_installed_is_said_in_one_sentence(monkeypatch, caps
     assert "make setup" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve", "--port", "x"], ["serve", "--pace=slow"], ["exec"], ["nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["serve", "--port", "x"],
+        ["serve", "--pace=slow"],
+        ["serve", "--runner=magic"],
+        ["serve", "--task-seconds=-1"],
+        ["exec"],
+        ["nonsense"],
+    ],
+)
 def test_bad_usage_is_one_sentence(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -199,3 +224,47 @@ def test_a_directory_that_is_in_use_is_not_shared(tmp_path):
 def test_a_fresh_account_is_empty(local_batch):  # noqa: F811
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
         assert list(client.list_pools()) == list(client.list_jobs()) == []
+
+
+def test_the_clock_can_be_moved_past_the_wall_clock_of_a_job(local_batch):  # noqa: F811
+    with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
+        limit = models.BatchJobConstraints(max_wall_clock_time=timedelta(hours=48))
+        info = models.BatchPoolInfo(pool_id="p")
+        client.create_job(models.BatchJobCreateOptions(id="j", pool_info=info, constraints=limit))
+        local_batch.advance(timedelta(hours=47))
+        assert client.get_job("j").state == "active"
+        local_batch.advance(timedelta(hours=1))
+        wait_until(lambda: client.get_job("j").state == "completed", timeout_seconds=1)
+        job = client.get_job("j")
+        assert job.execution_info.termination_reason == "MaxWallClockTimeExpiry"
+        assert job.execution_info.end_time - job.creation_time >= timedelta(hours=48)
+
+
+def test_the_clock_can_be_moved_past_the_deadline_of_a_formula(local_batch):  # noqa: F811
+    deadline = datetime.now(timezone.utc) + timedelta(hours=3)
+    formula = f'$TargetDedicatedNodes = time() < time("{deadline:%a, %d %b %Y %H:%M:%S} GMT") ? 2 : 0;'
+    with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
+        pool = models.BatchPoolCreateOptions(id="p", vm_size="x", enable_auto_scale=True, auto_scale_formula=formula)
+        client.create_pool(pool)
+        wait_until(lambda: len(list(client.list_nodes("p"))) == 2)
+        local_batch.advance(timedelta(hours=2))
+        wait_until(lambda: client.get_pool("p").auto_scale_run.timestamp > deadline - timedelta(hours=2))
+        assert len(list(client.list_nodes("p"))) == 2
+        local_batch.advance(timedelta(hours=1, minutes=15))
+        wait_until(lambda: list(client.list_nodes("p")) == [])
+
+
+def test_the_clock_does_not_go_back(local_batch):  # noqa: F811
+    with pytest.raises(ValueError, match="does not go back"):
+        local_batch.advance(timedelta(seconds=-1))
+
+
+def test_nodes_may_take_longer_to_start_than_the_rest(tmp_path):
+    with (
+        LocalBatch(state_dir=tmp_path, pace="instant", node_start_seconds=45) as batch,
+        open_client(batch.endpoint, batch.account, batch.key) as client,
+    ):
+        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        for seconds, state in ((0, "creating"), (10, "starting"), (34, "starting"), (1, "idle")):
+            batch.advance(timedelta(seconds=seconds))
+            wait_until(lambda state=state: [node.state for node in client.list_nodes("p")] == [state])

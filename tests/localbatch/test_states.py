@@ -6,7 +6,7 @@ from localbatch import states
 from localbatch.models import Stated
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-TABLES = {name: getattr(states, name) for name in ("POOL", "ALLOCATION", "NODE", "JOB", "TASK", "CHORE")}
+TABLES = states.TABLES
 CASES = [(name, state, event) for name, table in TABLES.items() for state in table for event in table[state]]
 
 
@@ -49,3 +49,10 @@ def test_a_move_remembers_the_state_before():
     record = Stated(state="active", state_at=NOW)
     record.move(states.JOB, "disable", NOW)
     assert (record.state, record.previous_state) == ("disabling", "active")
+
+
+@pytest.mark.parametrize("event", ["preempt", "lose", "break"])
+@pytest.mark.parametrize("state", ["creating", "starting", "idle", "running", "offline", "rebooting"])
+def test_a_node_can_be_lost_at_any_time_and_recovered(state, event):
+    lost = states.advance(states.NODE, state, event)
+    assert states.advance(states.NODE, lost, "recover") == "creating"

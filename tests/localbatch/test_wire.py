@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localbatch import wire
+from localbatch import properties, wire
 from localbatch.errors import ServiceError
 
 
@@ -73,7 +73,7 @@ def test_a_made_up_token_is_refused():
 
 
 def test_integers_may_stand_in_quotes():
-    assert wire.integer({"n": "7"}, "n", 0, 0, 10) == 7
+    assert properties.integer({"n": "7"}, "n", 0, 0, 10) == 7
     for value in ("x", True, 11, -1, 1.5, []):
         with pytest.raises(ServiceError):
-            wire.integer({"n": value}, "n", 0, 0, 10)
+            properties.integer({"n": value}, "n", 0, 0, 10)

@@ -1,0 +1,215 @@
+"""One request: what it asks about, whether its conditions hold, and the forms of answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar
+
+from starlette.responses import Response
+
+from localbatch import errors, odata, wire
+from localbatch.models import Job, Json, Node, Pool, Task
+from localbatch.scheduler import Scheduler
+from localbatch.store import Store
+from localbatch.writing import SELECTABLE
+
+_T = TypeVar("_T")
+
+JSON_TYPE = "application/json;odata=minimalmetadata"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What handlers work on."""
+
+    store: Store
+    scheduler: Scheduler
+    root_of: Callable[[Node], Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, authenticated and matched."""
+
+    service: Service
+    method: str
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    """By names in lower case."""
+    headers: Mapping[str, str]
+    body: bytes
+    base: str
+    """The URL that the client knows the account by."""
+    raw_path: str
+    raw_query: str
+    now: datetime
+
+    @property
+    def store(self) -> Store:
+        """The records."""
+        return self.service.store
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The decisions."""
+        return self.service.scheduler
+
+    def json(self) -> Json:
+        """Return the body; one that is empty means an empty object, and a property that is null is absent."""
+        try:
+            body = json.loads(self.body or b"{}", object_pairs_hook=_present)
+        except ValueError as error:
+            raise errors.invalid_request_body(Reason=error) from error
+        if not isinstance(body, dict):
+            raise errors.invalid_request_body(Reason="The body must be an object")
+        return body
+
+    def option(self, name: str) -> bool:
+        """Whether a query parameter is true."""
+        return self.query.get(name, "").lower() == "true"
+
+    def url(self, record: Pool | Job | Task | Node, action: str = "") -> str:
+        """Return the URL of a record, or of an action on it."""
+        if isinstance(record, Pool):
+            return f"{self.base}/pools/{record.id}{action}"
+        if isinstance(record, Job):
+            return f"{self.base}/jobs/{record.id}{action}"
+        if isinstance(record, Task):
+            return f"{self.base}/jobs/{record.job_id}/tasks/{record.id}{action}"
+        return f"{self.base}/pools/{record.pool_id}/nodes/{record.id}{action}"
+
+    def pool(self) -> Pool:
+        """Return the pool that the path names, if the conditions of the headers hold."""
+        pool = self.store.pool(self.parameters["pool_id"])
+        _check_conditions(self, pool.etag, pool.modified_at)
+        return pool
+
+    def live_pool(self) -> Pool:
+        """Return the pool that the path names, if it may be changed."""
+        pool = self.pool()
+        if pool.state == "deleting":
+            raise errors.pool_being_deleted()
+        return pool
+
+    def node(self) -> Node:
+        """Return the node that the path names."""
+        return self.store.node(self.parameters["pool_id"], self.parameters["node_id"])
+
+    def job(self) -> Job:
+        """Return the job that the path names, if the conditions of the headers hold."""
+        job = self.store.job(self.parameters["job_id"])
+        _check_conditions(self, job.etag, job.modified_at)
+        return job
+
+    def live_job(self) -> Job:
+        """Return the job that the path names, if it may be changed."""
+        job = self.job()
+        check_live(job)
+        return job
+
+    def check_file(self, path: Path) -> None:
+        """Raise ConditionNotMet unless the conditions of the headers hold for a file, which has no etag."""
+        _check_conditions(self, "", datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
+
+    def task(self) -> Task:
+        """Return the Batch task that the path names, if the conditions of the headers hold."""
+        task = self.store.task(self.parameters["job_id"], self.parameters["task_id"])
+        _check_conditions(self, task.etag, task.modified_at or task.created_at)
+        return task
+
+
+def _present(pairs: list[tuple[str, object]]) -> Json:
+    return {name: value for name, value in pairs if value is not None}
+
+
+def check_live(job: Job) -> None:
+    """Raise JobCompleted, JobBeingTerminated or JobBeingDeleted unless a job may be changed."""
+    refusals = {
+        "completed": errors.job_completed,
+        "terminating": errors.job_being_terminated,
+        "deleting": errors.job_being_deleted,
+    }
+    if job.state in refusals:
+        refuse = refusals[job.state]
+        raise refuse()
+
+
+def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
+    """Raise ConditionNotMet unless the request's conditional headers hold; clients add quotes to an etag or do not."""
+    match, none_match = call.headers.get("if-match"), call.headers.get("if-none-match")
+    modified_at = modified_at.replace(microsecond=0)
+    since, unmodified = call.headers.get("if-modified-since"), call.headers.get("if-unmodified-since")
+    try:
+        holds = (
+            (match is None or match == "*" or match.strip('"') == etag)
+            and (none_match is None or (none_match != "*" and none_match.strip('"') != etag))
+            and (since is None or modified_at > wire.read_http_date(since))
+            and (unmodified is None or modified_at <= wire.read_http_date(unmodified))
+        )
+    except ValueError as error:
+        raise errors.invalid_header_value(Reason=error) from error
+    if not holds:
+        raise errors.not_modified() if call.method in {"GET", "HEAD"} else errors.condition_not_met()
+
+
+# Answers.
+
+
+def json_answer(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
+    """Answer with an object, and the etag of the record that it describes."""
+    content = {"odata.metadata": f"{call.base}/$metadata#{kind}"} | body
+    return Response(json.dumps(content), headers=_tags(record), media_type=JSON_TYPE)
+
+
+def one(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
+    """Answer with those properties of a record that the request asks for."""
+    return json_answer(call, f"{kind}/@Element", _selection(call, kind)(body), record)
+
+
+def _selection(call: Call, kind: str) -> Callable[[Json], Json]:
+    odata.check_expand(call.query.get("$expand"))
+    return odata.read_select(call.query.get("$select") if kind in SELECTABLE else None, SELECTABLE.get(kind, ()))
+
+
+def done(status: int, record: Pool | Job | Task | None = None, url: str | None = None) -> Response:
+    """Answer without a body."""
+    headers = _tags(record)
+    if url:
+        headers |= {"DataServiceId": url}
+    if url and status == HTTPStatus.CREATED:
+        headers |= {"Location": url}
+    return Response(status_code=status, headers=headers)
+
+
+def _tags(record: Pool | Job | Task | None) -> dict[str, str]:
+    if not record:
+        return {}
+    modified_at = record.modified_at
+    if not modified_at:
+        modified_at = record.created_at
+    return {"ETag": record.etag, "Last-Modified": wire.http_date(modified_at)}
+
+
+def listing(
+    call: Call, kind: str, records: Mapping[str, _T], fields: odata.Fields, write: Callable[[_T], Json]
+) -> Response:
+    """Answer with the page of a list that the request asks for."""
+    size = call.query.get("maxresults", str(wire.PAGE_SIZE))
+    if not size.isascii() or not size.isdigit() or not 1 <= int(size) <= wire.PAGE_SIZE:
+        raise errors.out_of_range_query_parameter_value(
+            QueryParameterName="maxresults", QueryParameterValue=size, MinimumAllowed=1, MaximumAllowed=wire.PAGE_SIZE
+        )
+    matches = odata.read_filter(call.query.get("$filter"), fields)
+    selected = _selection(call, kind)
+    found, token = wire.page(records, matches, int(size), call.query.get("$skiptoken"))
+    body: Json = {"value": [selected(write(record)) for record in found]}
+    if token:
+        # Names and values stand as they came: the client encodes the link's query anew.
+        kept = [part for part in call.raw_query.split("&") if "skiptoken=" not in part.lower()]
+        body["odata.nextLink"] = f"{call.base}{call.raw_path}?{'&'.join(kept)}&$skiptoken={token}"
+    return json_answer(call, kind, body)

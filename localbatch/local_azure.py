@@ -1,0 +1,173 @@
+"""The local Azure: a Batch account and a storage account beside each other, in a directory of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
+from localbatch.clock import Clock
+from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
+from localbatch.reaper import Reaper
+from localbatch.server import MARKER, RUNNERS, LocalBatch, RequestRecord, new_faults
+from localbatch.storage_faults import OPERATIONS, Passage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LocalAzure:
+    """A Batch account and a storage account on 127.0.0.1; a context manager.
+
+    Attributes:
+        batch: The Batch account.
+        endpoint, account, key: Of the Batch account.
+        storage_endpoint, storage_account, storage_key: Of the storage account.
+        faults: What is made to go wrong on demand with the Batch account.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path | str | None = None,
+        pace: str = "fast",
+        port: int = 0,
+        storage_port: int = 0,
+        storage_faults: bool = False,
+        runner: str = RUNNERS[0],
+        task_seconds: float = 0.0,
+        node_start_seconds: float | None = None,
+        clock: Clock | None = None,
+        on_request: Callable[[RequestRecord], None] | None = None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            state_dir: Where blobs are kept, and nodes until the end; if another local Azure is at work there, the
+                first free directory beside it is taken. A temporary directory unless given.
+            pace: How long transitional states last: instant, fast or real.
+            port: The port of the Batch account, if it is free; 0 for any.
+            storage_port: The port of the storage account, if it is free; 0 for any.
+            storage_faults: Whether requests to the storage account can be made to go wrong. They then take a way
+                through this process.
+            runner: `processes`, or `simulated` for tasks that only take time.
+            task_seconds: How long a simulated task takes that does not say so.
+            node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
+            clock: The clock of the Batch account; one of its own unless given.
+            on_request: Is called after each request to the Batch account.
+        """
+        self._state_dir = state_dir
+        self._storage_port = storage_port
+        self._pace = pace
+        self._port = port
+        self._runner = runner
+        self._task_seconds = task_seconds
+        self._node_start_seconds = node_start_seconds
+        self._clock = clock
+        self._on_request = on_request
+        self._closing = contextlib.ExitStack()
+        self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if storage_faults else None
+        self.faults = new_faults()
+        self.storage_account = STORAGE_ACCOUNT
+        self.storage_key = STORAGE_KEY
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def storage_faults(self) -> Faults:
+        """What is made to go wrong on demand with the storage account.
+
+        Raises:
+            FaultError: It was started without `storage_faults`.
+        """
+        if self._storage_faults is None:
+            raise FaultError("No storage faults can happen: start with storage_faults=True")
+        return self._storage_faults
+
+    def start(self) -> None:
+        """Start both, beside each other, and return when both answer.
+
+        Raises:
+            AzuriteError: Azurite did not start, or is not installed.
+        """
+        with contextlib.ExitStack() as stack:
+            if self._state_dir:
+                state_dir, lock = claim_directory(Path(self._state_dir).resolve())
+                stack.enter_context(lock)
+            else:
+                state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localbatch-"))).resolve()
+            reaper = Reaper(f"{MARKER}={state_dir}/")
+            stack.callback(reaper.close)
+            azurite = Azurite(
+                state_dir / "blob",
+                port=0 if self._storage_faults else self._storage_port,
+                reaper=reaper,
+                marker=f"{MARKER}={state_dir}/blob",
+            )
+            stack.callback(azurite.stop)
+            azurite.launch()
+            self.batch = LocalBatch(
+                state_dir=state_dir,
+                pace=self._pace,
+                port=self._port,
+                runner=self._runner,
+                task_seconds=self._task_seconds,
+                node_start_seconds=self._node_start_seconds,
+                clock=self._clock,
+                on_request=self._on_request,
+                reaper=reaper,
+                faults=self.faults,
+                storage_faults=self._storage_faults,
+            )
+            stack.enter_context(self.batch)
+            azurite.wait_until_ready()
+            self.endpoint, self.account, self.key = self.batch.endpoint, self.batch.account, self.batch.key
+            self.storage_endpoint = azurite.endpoint
+            if self._storage_faults:
+                passage = stack.enter_context(Passage(azurite.endpoint, self._storage_faults, port=self._storage_port))
+                self.storage_endpoint = passage.endpoint
+            self._closing = stack.pop_all()
+
+    def stop(self) -> None:
+        """Stop both; return when nothing is left."""
+        self._closing.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead a client here."""
+        return {
+            "TOPN_BATCH_ENDPOINT": self.endpoint,
+            "TOPN_BATCH_ACCOUNT": self.account,
+            "TOPN_BATCH_KEY": self.key,
+            "TOPN_STORAGE_ENDPOINT": self.storage_endpoint,
+            "TOPN_STORAGE_ACCOUNT": self.storage_account,
+            "TOPN_STORAGE_KEY": self.storage_key,
+        }
+
+
+def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
+    """Return the wanted directory, or the first free one beside it, and the lock that holds it until it is closed."""
+    for number in range(1, sys.maxsize):
+        directory = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return directory, lock
+    raise AssertionError  # Some number is free.

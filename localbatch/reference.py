@@ -1,0 +1,93 @@
+"""Writes the parts of docs/local-batch.md that follow from the code: `python -m localbatch.reference` in the checkout."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from localbatch.agenda import PACES
+from localbatch.errors import CODES
+from localbatch.routes import ROUTES, Route
+from localbatch.states import TABLES, Table
+
+PAGE = Path(__file__).parents[1] / "docs" / "local-batch.md"
+
+
+def operations() -> str:
+    """Write every operation of the REST API, and whether it is served."""
+    lines = ["| operation | request | served |", "|---|---|---|"]
+    lines += [f"| {route.operation} | `{_request(route)}` | {'yes' if route.handler else '501'} |" for route in ROUTES]
+    return "\n".join(lines)
+
+
+def _request(route: Route) -> str:
+    return f"{route.method} {re.sub('_([a-z])', lambda match: match[1].upper(), route.path)}"
+
+
+def diagrams() -> str:
+    """Write a state diagram for each table of states."""
+    return "\n\n".join(f"### {name}\n\n```mermaid\n{_diagram(table)}\n```" for name, table in TABLES.items())
+
+
+def _diagram(table: Table) -> str:
+    lines = ["stateDiagram-v2", f"    [*] --> {next(iter(table))}"]
+    for state, events in table.items():
+        targets: dict[str, list[str]] = {}
+        for event, target in events.items():
+            targets.setdefault(target, []).append(event)
+        lines += [f"    {state} --> {target}: {', '.join(names)}" for target, names in targets.items()]
+    return "\n".join(lines)
+
+
+def paces() -> str:
+    """Write how long transitional states last at each pace."""
+    names = list(vars(PACES["instant"]))
+    lines = [f"| seconds | {' | '.join(PACES)} |", f"|---|{'---|' * len(PACES)}"]
+    lines += [f"| {name} | {' | '.join(f'{getattr(pace, name):g}' for pace in PACES.values())} |" for name in names]
+    return "\n".join(lines)
+
+
+def errors() -> str:
+    """Write every error code that the service can send."""
+    return "\n".join(
+        ["| status | code | sentence |", "|---|---|---|"]
+        + [f"| {status} | {code} | {sentence} |" for status, code, sentence in sorted(CODES)]
+    )
+
+
+def faults() -> str:
+    """Write what can be made to happen, if this installation has faults."""
+    try:
+        known: Mapping[str, str] = importlib.import_module("localbatch.faults").FAULTS
+    except ImportError:
+        return "None."
+    return "\n".join(
+        ["| fault | what happens |", "|---|---|", *(f"| {name} | {text} |" for name, text in known.items())]
+    )
+
+
+PARTS = {"operations": operations, "diagrams": diagrams, "paces": paces, "errors": errors, "faults": faults}
+
+
+def generate(page: str) -> str:
+    """Return a page with what stands between its markers written anew.
+
+    Raises:
+        ValueError: A marker is missing.
+    """
+    for name, write in PARTS.items():
+        begin, end = f"<!-- {name}: generated -->", f"<!-- end of {name} -->"
+        start = page.index(begin) + len(begin)
+        page = f"{page[:start]}\n{write()}\n{page[page.index(end, start) :]}"
+    return page
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(generate(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()

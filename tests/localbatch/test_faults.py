@@ -1,0 +1,537 @@
+"""What goes wrong on demand, as the official SDK sees it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from azure.batch import BatchClient, models
+from azure.core.credentials import AzureNamedKeyCredential
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, ServiceResponseError
+
+from localbatch import LocalBatch
+from localbatch.__main__ import main
+from localbatch.faults import FAULTS, FaultError, Faults
+from localbatch.scheduler import PACES
+from localbatch.testing import local_batch, wait_until  # noqa: F401 - a fixture
+
+LOCALBATCH = [sys.executable, "-m", "localbatch"]
+
+
+@pytest.fixture
+def faults(local_batch):  # noqa: F811
+    return local_batch.faults
+
+
+@pytest.fixture
+def client_factory(local_batch):  # noqa: F811
+    opened = []
+
+    def open_client(**options):
+        credential = AzureNamedKeyCredential(local_batch.account, local_batch.key)
+        opened.append(BatchClient(local_batch.endpoint, credential, **options))
+        return opened[-1]
+
+    yield open_client
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def client(client_factory):
+    return client_factory(retry_total=0)
+
+
+def create_job(client, job_id="j"):
+    client.create_job(models.BatchJobCreateOptions(id=job_id, pool_info=models.BatchPoolInfo(pool_id="p")))
+
+
+def job_ids(client):
+    return [job.id for job in client.list_jobs()]
+
+
+def records(batch, count, operation=None):
+    """Return the records of requests, of which the last is made just after its answer is sent."""
+
+    def look():
+        found = [record for record in batch.requests if operation in (None, record.operation)]
+        return found if len(found) >= count else None
+
+    return wait_until(look)
+
+
+def statuses(batch, count, operation):
+    return [record.status for record in records(batch, count, operation)]
+
+
+# Requests.
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "tries"),
+    [
+        # As the SDK is: a POST is repeated after 500, 503 and 504, and after whatever has Retry-After.
+        ({"status": 429}, "TooManyRequests", 1),
+        ({"status": 429, "retry_after": 0}, "TooManyRequests", 4),
+        ({"status": 408}, "RequestTimeout", 1),
+        ({"status": 502}, "BadGateway", 1),
+        ({"status": 500}, "InternalError", 4),
+        ({"status": 500, "code": "OperationTimedOut"}, "OperationTimedOut", 4),
+        ({"status": 503}, "ServerBusy", 4),
+    ],
+)
+def test_an_answer_is_repeated_by_the_sdk_or_not(local_batch, client_factory, faults, options, code, tries):  # noqa: F811
+    faults.add("answer", operation="create_job", times=9, **options)
+    with pytest.raises(HttpResponseError) as caught:
+        create_job(client_factory(retry_backoff_factor=0))
+    assert (caught.value.status_code, caught.value.error.code) == (options["status"], code)
+    assert statuses(local_batch, tries, "create_job") == [options["status"]] * tries
+    assert faults.listing()[0]["left"] == 9 - tries
+
+
+def test_an_answer_does_nothing_and_says_why_in_the_services_words(client, faults):
+    faults.add("answer", operation="create_job", status=500, code="OperationTimedOut")
+    with pytest.raises(HttpResponseError, match=r"^\(OperationTimedOut\) Operation could not be completed"):
+        create_job(client)
+    assert job_ids(client) == []
+
+
+def test_retry_after_is_honoured(local_batch, client_factory, faults):  # noqa: F811
+    faults.add("answer", operation="create_job", status=429, retry_after=1)
+    create_job(client_factory())
+    refused, made = records(local_batch, 2)
+    assert (refused.status, made.status) == (429, 201)
+    assert made.started_at - refused.ended_at >= timedelta(seconds=1)
+
+
+def test_reads_are_repeated_after_any_passing_error(local_batch, client_factory, faults):  # noqa: F811
+    client = client_factory(retry_backoff_factor=0)
+    for status in (408, 502):
+        faults.add("answer", operation="list_jobs", status=status)
+    faults.add("drop_before", operation="list_jobs")
+    assert job_ids(client) == []
+    assert statuses(local_batch, 4, "list_jobs") == [408, 502, 0, 200]
+
+
+def test_an_answer_to_head_has_no_body(client, faults):
+    faults.add("answer", operation="pool_exists")
+    with pytest.raises(HttpResponseError) as caught:
+        client.pool_exists("p")
+    assert caught.value.status_code == 503
+
+
+def test_a_request_that_is_dropped_before_takes_no_effect(local_batch, client, faults):  # noqa: F811
+    faults.add("drop_before", operation="create_job")
+    with pytest.raises(ServiceResponseError):
+        create_job(client)
+    assert job_ids(client) == []
+    assert statuses(local_batch, 1, "create_job") == [0]
+
+
+def test_a_request_that_is_dropped_after_takes_effect(client, faults):
+    create_job(client)
+    faults.add("drop_after", operation="create_task")
+    with pytest.raises(ServiceResponseError):
+        client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line="true"))
+    assert client.get_task("j", "t").state == "active"
+
+
+def test_a_repeated_creation_meets_what_was_made(client_factory, faults):
+    faults.add("drop_after", operation="create_job")
+    client = client_factory()
+    with pytest.raises(ServiceResponseError):
+        create_job(client)
+    with pytest.raises(HttpResponseError) as caught:
+        create_job(client)
+    assert caught.value.error.code == "JobExists"
+
+
+def test_a_delay_holds_up_one_request_only(local_batch, client, client_factory, faults):  # noqa: F811
+    faults.add("delay", operation="get_job", seconds=0.3)
+    slow = threading.Thread(target=look_for_job, args=(client_factory(retry_total=0),))
+    slow.start()
+    wait_until(lambda: faults.listing()[0]["fired"])
+    assert job_ids(client) == []
+    slow.join()
+    first, second = records(local_batch, 2)
+    assert (first.operation, second.operation) == ("list_jobs", "get_job")
+    assert second.ended_at - second.started_at >= timedelta(seconds=0.3)
+
+
+def look_for_job(client):
+    with pytest.raises(ResourceNotFoundError):
+        client.get_job("j")
+
+
+def test_operations_and_paths_are_patterns(client, faults):
+    faults.add("answer", operation="create_*", path="/pools*")
+    faults.add("answer", path="/jobs/k*")
+    create_job(client)
+    client.get_job("j")
+    for call in (
+        lambda: client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x")),
+        lambda: client.get_job("k1"),
+    ):
+        with pytest.raises(HttpResponseError, match="ServerBusy"):
+            call()
+    assert [fault["fired"] for fault in faults.listing()] == [1, 1]
+
+
+# The script.
+
+
+def hits(faults, calls=50):
+    return [bool(faults.take("get_job", "/jobs/j")) for _ in range(calls)]
+
+
+def script():
+    return Faults(["get_job", "create_job"])
+
+
+def test_a_seed_repeats_what_chance_did():
+    one, two, other = script(), script(), script()
+    seed = one.add("answer", probability=0.5)["seed"]
+    two.add("answer", probability=0.5, seed=seed)
+    other.add("answer", probability=0.5, seed=seed + 1)
+    first = hits(one)
+    assert 0 < sum(first) < 50
+    assert hits(two) == first != hits(other)
+
+
+def test_a_share_may_have_an_end():
+    faults = script()
+    faults.add("answer", probability=1, times=3)
+    assert sum(hits(faults)) == 3
+    faults.add("answer", probability=1.0)
+    assert sum(hits(faults)) == 50
+    faults.clear()
+    assert sum(hits(faults)) == 0
+
+
+def test_faults_happen_in_their_order_and_delays_before_another():
+    faults = script()
+    faults.add("delay", seconds=1, times=2)
+    faults.add("drop_after")
+    faults.add("answer")
+    taken = [[fault.fault for fault in faults.take("get_job", "/")] for _ in range(3)]
+    assert taken == [["delay", "drop_after"], ["delay", "answer"], []]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ([1], "A fault is an object"),
+        ({"fault": "earthquake"}, "'earthquake' is no fault; the faults are answer, "),
+        ({"fault": "delay", "seconds": 1, "pool": "p"}, "delay has no option 'pool'"),
+        ({"fault": "delay"}, "delay needs seconds"),
+        ({"fault": "answer", "status": "503"}, "status must be a number, not '503'"),
+        ({"fault": "answer", "status": True}, "status must be a number"),
+        ({"fault": "answer", "status": 200}, "200 is not the status of an error"),
+        ({"fault": "answer", "times": 0}, "times must be at least 1"),
+        ({"fault": "answer", "probability": 2}, "probability must be between 0 and 1"),
+        ({"fault": "answer", "operation": "make_job"}, "no operation is called 'make_job'"),
+        ({"fault": "answer", "retry_after": -1}, "must not be negative"),
+        ({"fault": "preempt_node", "when": "later"}, "when must be now or task_running"),
+        ({"fault": "endless_task", "task": 1}, "task must be a text, not 1"),
+    ],
+)
+def test_what_is_no_fault_is_refused_with_a_reason(fault, said):
+    faults = script()
+    with pytest.raises(FaultError, match=said.replace("'", ".")):
+        faults.add_all([{"fault": "answer"}, *(fault if isinstance(fault, list) else [fault])])
+    assert faults.listing() == []
+
+
+def ask(batch, method, body=None, path="/_internal/faults"):
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{batch.endpoint}{path}", data, method=method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            content = answer.read()
+            return answer.status, json.loads(content) if content else None
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_the_script_is_reached_from_outside(local_batch, client):  # noqa: F811
+    status, added = ask(local_batch, "POST", {"fault": "answer", "operation": "list_jobs", "times": 2})
+    assert status == 201
+    assert added["faults"][0] | {"left": 2, "fired": 0} == added["faults"][0]
+    with pytest.raises(HttpResponseError):
+        job_ids(client)
+    assert ask(local_batch, "GET") == (200, {"faults": [added["faults"][0] | {"left": 1, "fired": 1}]})
+    assert ask(local_batch, "DELETE") == (204, None)
+    assert job_ids(client) == []
+    assert ask(local_batch, "GET") == (200, {"faults": []})
+
+
+def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):  # noqa: F811
+    faults.add("answer", probability=1.0)
+    assert ask(local_batch, "GET")[0] == 200
+    assert not local_batch.requests
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "path", "status", "said"),
+    [
+        ("POST", {"fault": "x"}, "/_internal/faults", 400, "'x' is no fault"),
+        ("POST", b"{", "/_internal/faults", 400, "Expecting"),
+        ("PUT", {}, "/_internal/faults", 405, "GET, POST or DELETE"),
+        ("GET", None, "/_internal/storage-faults", 404, "start with --storage-faults"),
+    ],
+)
+def test_what_cannot_be_asked_of_the_script(local_batch, method, body, path, status, said):  # noqa: F811
+    answer = ask(local_batch, method, body, path)
+    assert answer[0] == status
+    assert said in answer[1]["error"]
+
+
+def test_a_file_scripts_both_accounts(tmp_path):
+    file = tmp_path / "faults.json"
+    file.write_text(
+        json.dumps(
+            {
+                "faults": [{"fault": "answer", "operation": "create_pool", "probability": 0.25}],
+                "storage_faults": [{"fault": "drop_after", "operation": "put_blob", "times": 3}],
+            }
+        )
+    )
+    look = (
+        "import os, urllib.request as u\n"
+        "for name in ('faults', 'storage-faults'):\n"
+        "    print(u.urlopen(os.environ['TOPN_BATCH_ENDPOINT'] + '/_internal/' + name).read().decode())"
+    )
+    command = [*LOCALBATCH, "exec", f"--faults={file}", "--", sys.executable, "-c", look]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    batch, storage = (json.loads(line)["faults"] for line in result.stdout.splitlines())
+    assert [(fault["operation"], fault["probability"]) for fault in batch] == [("create_pool", 0.25)]
+    assert [(fault["operation"], fault["left"]) for fault in storage] == [("put_blob", 3)]
+    assert f"the seed of answer create_pool is {batch[0]['seed']}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "Expecting"),
+        ('{"fault": "answer"}', "neither a list"),
+        ('[{"fault": "x"}]', "'x' is no fault"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_is_no_script_is_said_in_one_sentence(tmp_path, capsys, text, said):
+    file = tmp_path / "faults.json"
+    if text:
+        file.write_text(text)
+    assert main(["exec", f"--faults={file}", "--", "true"]) == 2
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert said in written
+
+
+def test_stopping_waits_for_no_delay(tmp_path):
+    before = set(threading.enumerate())
+    with LocalBatch(state_dir=tmp_path, pace="instant") as batch:
+        batch.faults.add("delay", operation="list_jobs", seconds=300)
+        credential = AzureNamedKeyCredential(batch.account, batch.key)
+        with BatchClient(batch.endpoint, credential, retry_total=0) as client:
+            slow = threading.Thread(target=fail, args=(client,))
+            slow.start()
+            wait_until(lambda: batch.faults.listing()[0]["fired"])
+            started_at = datetime.now(timezone.utc)
+            batch.stop()
+            slow.join()
+    assert datetime.now(timezone.utc) - started_at < timedelta(seconds=10)
+    assert set(threading.enumerate()) <= before
+
+
+def fail(client):
+    with pytest.raises(ServiceResponseError):
+        job_ids(client)
+
+
+# Nodes and tasks.
+
+
+@pytest.fixture
+def simulated(tmp_path, monkeypatch):
+    """An account whose tasks take an hour and whose preempted nodes do not come back by themselves; a client of it."""
+    monkeypatch.setitem(PACES, "instant", dataclasses.replace(PACES["instant"], preempted=3600))
+    with LocalBatch(state_dir=tmp_path, pace="instant", runner="simulated", task_seconds=3600) as batch:
+        credential = AzureNamedKeyCredential(batch.account, batch.key)
+        with BatchClient(batch.endpoint, credential, retry_total=0) as client:
+            create_job(client)
+            yield batch, client
+
+
+def create_pool(client, pool_id="p", nodes=1, **options):
+    targets = {"target_low_priority_nodes": nodes}
+    client.create_pool(models.BatchPoolCreateOptions(id=pool_id, vm_size="x", **targets, **options))
+
+
+def add_tasks(client, *task_ids):
+    for task_id in task_ids:
+        client.create_task("j", models.BatchTaskCreateOptions(id=task_id, command_line="true"))
+
+
+def node_states(client, pool_id="p"):
+    return sorted(node.state for node in client.list_nodes(pool_id))
+
+
+def requeues(client, task_id):
+    return client.get_task("j", task_id).execution_info.requeue_count
+
+
+@pytest.mark.parametrize(
+    ("fault", "states"),
+    [
+        ("preempt_node", ["preempted", "running"]),
+        ("make_node_unusable", ["running", "unusable"]),
+        ("lose_node", ["running", "unknown"]),
+    ],
+)
+def test_a_node_goes_as_soon_as_a_task_runs_on_it(simulated, fault, states):
+    batch, client = simulated
+    batch.faults.add(fault, pool="p", when="task_running")
+    create_pool(client, nodes=2)
+    wait_until(lambda: node_states(client) == ["idle", "idle"])
+    add_tasks(client, "t")
+    wait_until(lambda: node_states(client) == states)
+    wait_until(lambda: client.get_task("j", "t").state == "running")
+    assert requeues(client, "t") == 1
+    assert [fault["fired"] for fault in batch.faults.listing()] == [1]
+
+
+def test_a_node_vanishes_from_its_pool(simulated):
+    batch, client = simulated
+    create_pool(client)
+    add_tasks(client, "t")
+    wait_until(lambda: client.get_task("j", "t").state == "running")
+    node = client.get_task("j", "t").node_info.node_id
+    batch.faults.add("vanish_node", pool="p", node=node)
+    with pytest.raises(ResourceNotFoundError):
+        wait_until(lambda: not client.get_node("p", node))
+    assert client.get_task("j", "t").execution_info.requeue_count == 1
+
+
+def test_a_preempted_node_comes_back_under_its_id(simulated):
+    batch, client = simulated
+    create_pool(client)
+    wait_until(lambda: node_states(client) == ["idle"])
+    (node,) = client.list_nodes("p")
+    batch.faults.add("preempt_node", pool="P", node=node.id)
+    wait_until(lambda: client.get_node("p", node.id).state == "preempted")
+    batch.faults.add("recover_node", pool="p")
+    wait_until(lambda: client.get_node("p", node.id).state == "idle")
+
+
+def test_an_unusable_node_says_why(simulated):
+    batch, client = simulated
+    batch.faults.add("make_node_unusable", code="DiskFull", message="There is no space left")
+    create_pool(client)
+    wait_until(lambda: node_states(client) == ["unusable"])
+    (node,) = client.list_nodes("p")
+    assert [(error.code, error.message) for error in node.errors] == [("DiskFull", "There is no space left")]
+
+
+def test_a_fault_of_one_pool_spares_the_others(simulated):
+    batch, client = simulated
+    batch.faults.add("preempt_node", pool="q", times=2)
+    create_pool(client, "p", nodes=2)
+    create_pool(client, "q", nodes=3)
+    wait_until(lambda: node_states(client, "q") == ["idle", "preempted", "preempted"])
+    wait_until(lambda: node_states(client, "p") == ["idle", "idle"])
+
+
+def test_a_fault_waits_for_its_node_until_the_script_is_cleared(simulated):
+    batch, client = simulated
+    batch.faults.add("preempt_node", pool="p", when="task_running")
+    create_pool(client)
+    wait_until(lambda: node_states(client) == ["idle"])
+    batch.faults.clear()
+    add_tasks(client, "t")
+    wait_until(lambda: client.get_task("j", "t").state == "running")
+    assert requeues(client, "t") in (None, 0)
+
+
+def test_a_start_task_fails(simulated):
+    batch, client = simulated
+    batch.faults.add("start_task_fails", pool="p", exit_code=3)
+    create_pool(client, start_task=models.BatchStartTask(command_line="true", wait_for_success=True))
+    wait_until(lambda: node_states(client) == ["starttaskfailed"])
+    (node,) = client.list_nodes("p")
+    assert node.start_task_info.exit_code == 3
+
+
+@pytest.mark.parametrize("code", ["AccountCoreQuotaReached", "AllocationFailed", "AllocationTimedout"])
+def test_an_allocation_fails_with_a_code(simulated, code):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", pool="p", code=code)
+    create_pool(client)
+    pool = wait_until(lambda: steady(client))
+    assert code in [error.code for error in pool.resize_errors]
+    assert node_states(client) == []
+
+
+def steady(client):
+    pool = client.get_pool("p")
+    return pool if pool.allocation_state == "steady" else None
+
+
+def test_an_allocation_that_stalls_ends_at_its_timeout(simulated):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", stalls=True)
+    create_pool(client)
+    batch.advance(timedelta(minutes=14))
+    assert steady(client) is None
+    batch.advance(timedelta(minutes=1))
+    assert "AllocationTimedout" in [error.code for error in wait_until(lambda: steady(client)).resize_errors]
+
+
+def test_an_allocation_that_stalls_goes_on_once_the_script_is_cleared(simulated):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", stalls=True)
+    create_pool(client)
+    assert steady(client) is None
+    batch.faults.clear()
+    wait_until(lambda: node_states(client) == ["idle"])
+
+
+def test_a_task_never_ends(simulated):
+    batch, client = simulated
+    batch.faults.add("endless_task", task="t")
+    create_pool(client, task_slots_per_node=2)
+    add_tasks(client, "t", "other")
+    wait_until(lambda: client.get_job_task_counts("j").task_counts.running == 2)
+    batch.advance(timedelta(hours=2))
+    wait_until(lambda: client.get_task("j", "other").state == "completed")
+    assert client.get_task("j", "t").state == "running"
+    client.terminate_task("j", "t")
+    assert client.get_task("j", "t").state == "completed"
+
+
+def test_an_upload_fails(local_batch, client, faults):  # noqa: F811
+    faults.add("upload_fails", task="t", code="FileUploadTimedOut")
+    create_job(client)
+    create_pool(client)
+    nowhere = models.OutputFileBlobContainerDestination(container_url="http://127.0.0.1:9/account/container?sig=x")
+    output = models.OutputFile(
+        file_pattern="*.txt",
+        destination=models.OutputFileDestination(container=nowhere),
+        upload_options=models.OutputFileUploadConfiguration(upload_condition="taskcompletion"),
+    )
+    client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line="true", output_files=[output]))
+    wait_until(lambda: client.get_task("j", "t").state == "completed")
+    info = client.get_task("j", "t").execution_info
+    assert (info.exit_code, info.result, info.failure_info.code) == (0, "failure", "FileUploadTimedOut")
+
+
+def test_every_fault_is_shown_here():
+    source = Path(__file__).read_text()
+    assert [name for name in FAULTS if f'add("{name}"' not in source and f'("{name}",' not in source] == []

@@ -1,0 +1,53 @@
+"""The agents of nodes, by themselves."""
+
+from datetime import datetime, timezone
+
+import pytest
+
+from localbatch.models import Node, StartRun
+from localbatch.node import NodeAgent
+from localbatch.reaper import Reaper
+from localbatch.testing import wait_until
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NODE = Node(id="n", pool_id="p", dedicated=True, slots=1, allocated_at=NOW, state="idle", state_at=NOW)
+
+
+@pytest.fixture
+def reports():
+    return []
+
+
+@pytest.fixture
+def agent(tmp_path, reports):
+    reaper = Reaper(f"AZ_BATCH_NODE_ROOT_DIR={tmp_path}/")
+    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), reaper=reaper, report=reports.append)
+    yield agent
+    agent.stop()
+    reaper.close()
+
+
+def make_run(**changes):
+    fields = {
+        "run_id": 1,
+        "node": NODE,
+        "directory": "workitems/j/job-1/t",
+        "preparation_directory": None,
+        "command_line": "true",
+        "environment": {},
+        "resource_files": (),
+        "output_files": (),
+    }
+    return StartRun(**fields | changes)
+
+
+def test_a_run_is_reported_once_it_has_ended(agent, reports):
+    agent.perform([make_run()])
+    (report,) = wait_until(lambda: reports)
+    assert (report.run_id, report.exit_code, report.failure) == (1, 0, None)
+
+
+def test_a_run_that_cannot_even_be_tried_is_reported_too(agent, reports):
+    agent.perform([make_run(resource_files=[{"httpUrl": 5, "filePath": "x"}])])
+    (report,) = wait_until(lambda: reports)
+    assert (report.exit_code, report.failure["code"], report.failure["category"]) == (None, "Unknown", "servererror")

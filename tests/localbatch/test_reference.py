@@ -1,0 +1,24 @@
+"""The page on localbatch says what the code does."""
+
+from localbatch import reference, states
+from localbatch.routes import ROUTES
+
+
+def test_the_page_is_what_the_code_writes():
+    page = reference.PAGE.read_text()
+    assert page == reference.generate(page), "run: python -m localbatch.reference"
+
+
+def test_every_operation_and_every_state_is_on_the_page():
+    page = reference.PAGE.read_text()
+    assert all(f"| {route.operation} |" in page for route in ROUTES)
+    for table in states.TABLES.values():
+        for state, events in table.items():
+            assert all(f"{state} --> {target}" in page for target in events.values())
+
+
+def test_every_part_has_its_markers():
+    page = reference.PAGE.read_text()
+    for name in reference.PARTS:
+        assert page.count(f"<!-- {name}: generated -->\n") == page.count(f"\n<!-- end of {name} -->\n") == 1
+    assert page.endswith(reference.generate(page)[-100:])

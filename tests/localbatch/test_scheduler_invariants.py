@@ -1,0 +1,279 @@
+"""Whatever clients, faults and the clock do, in whatever order: what must always hold of an account."""
+
+import contextlib
+from datetime import timedelta
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from scheduler_bench import COMMAND, Bench
+
+from localbatch import states
+from localbatch.errors import ServiceError
+from localbatch.models import SCHEDULABLE, Chore, KillRun, Report, StartRun, count_name
+from localbatch.scheduler import AllocationFailure
+
+NODE_EVENTS = [
+    *("preempt", "lose", "break", "remove", "recover", "start"),
+    *("reboot", "reimage", "deallocate", "disable", "enable", "removenodes"),
+]
+POOLS = st.sampled_from(["pool", "other"])
+JOBS = st.sampled_from(["a", "b"])
+TASKS = st.sampled_from([str(number) for number in range(1, 9)])
+OPTIONS = st.sampled_from(["requeue", "terminate", "taskcompletion"])
+CONDITIONS = st.sampled_from(
+    [
+        None,
+        {"default": {"dependencyAction": "satisfy", "jobAction": "none"}},
+        {"default": {"jobAction": "disable"}, "exitCodes": [{"code": 1, "exitOptions": {"jobAction": "none"}}]},
+    ]
+)
+DEPENDENCIES = st.sampled_from([None, {"taskIds": ["1", "2"]}, {"taskIdRanges": [{"start": 1, "end": 3}]}])
+
+
+class Account(RuleBasedStateMachine):
+    """Calls as clients make them, faults, reports of runs, and time; a refusal is an answer like another."""
+
+    def __init__(self):
+        super().__init__()
+        self.bench = Bench()
+        self.store, self.scheduler = self.bench.store, self.bench.scheduler
+        self.running = {}
+        self.ended = {}
+
+    def choose(self, records, data):
+        return data.draw(st.sampled_from(sorted(records))) if records else None
+
+    def attempt(self, call, *args, **options):
+        with contextlib.suppress(ServiceError, states.IllegalTransition):  # Refused, and nothing changed.
+            call(*args, **options)
+
+    @rule(pool_id=POOLS, nodes=st.integers(0, 3), slots=st.integers(1, 4), start=st.booleans(), wait=st.booleans())
+    def create_pool(self, pool_id, nodes, slots, start, wait):
+        task = {"startTask": COMMAND | {"maxTaskRetryCount": 1, "waitForSuccess": wait}} if start else {}
+        self.attempt(self.bench.pool, nodes, id=pool_id, taskSlotsPerNode=slots, **task)
+
+    @rule(pool_id=POOLS, dedicated=st.integers(0, 3), low=st.integers(0, 2), option=OPTIONS)
+    def resize(self, pool_id, dedicated, low, option):
+        pool = self.store.pools.get(pool_id)
+        if pool and pool.state == "active" and pool.allocation.state == "steady":
+            self.scheduler.resize(pool, dedicated, low, option, self.bench.now)
+
+    @rule(pool_id=POOLS)
+    def stop_resize(self, pool_id):
+        if pool_id in self.store.pools:
+            self.attempt(self.scheduler.stop_resize, self.store.pools[pool_id], self.bench.now)
+
+    @rule(pool_id=POOLS)
+    def delete_pool(self, pool_id):
+        if pool_id in self.store.pools:
+            self.attempt(self.scheduler.delete_pool, self.store.pools[pool_id], self.bench.now)
+
+    @rule(
+        job_id=JOBS,
+        pool_id=POOLS,
+        prepared=st.booleans(),
+        action=st.booleans(),
+        ends=st.booleans(),
+        limit=st.sampled_from([-1, 1]),
+        retries=st.integers(0, 1),
+        hours=st.sampled_from([1, 1000]),
+    )
+    def create_job(self, job_id, pool_id, prepared, action, ends, limit, retries, hours):
+        options = {"jobPreparationTask": COMMAND, "jobReleaseTask": COMMAND} if prepared else {}
+        self.attempt(
+            self.bench.job,
+            id=job_id,
+            poolInfo={"poolId": pool_id},
+            usesTaskDependencies=True,
+            onTaskFailure="performexitoptionsjobaction" if action else "noaction",
+            onAllTasksComplete="terminatejob" if ends else "noaction",
+            maxParallelTasks=limit,
+            constraints={"maxTaskRetryCount": retries, "maxWallClockTime": f"PT{hours}H"},
+            **options,
+        )
+
+    @rule(job_id=JOBS, how=st.sampled_from(["terminate", "delete", "force", "disable", "enable"]), option=OPTIONS)
+    def change_job(self, job_id, how, option):
+        job, now = self.store.jobs.get(job_id), self.bench.now
+        if not job:
+            return
+        if how == "terminate":
+            self.attempt(self.scheduler.terminate_job, job, "x", now)
+        elif how in {"delete", "force"}:
+            self.attempt(self.scheduler.delete_job, job, now, force=how == "force")
+        elif how == "disable":
+            self.attempt(self.scheduler.disable_job, job, {"taskcompletion": "wait"}.get(option, option), now)
+        else:
+            self.attempt(self.scheduler.enable_job, job, now)
+
+    @rule(
+        job_id=JOBS,
+        task_id=TASKS,
+        slots=st.integers(1, 3),
+        depends=DEPENDENCIES,
+        conditions=CONDITIONS,
+        limited=st.booleans(),
+    )
+    def create_task(self, job_id, task_id, slots, depends, conditions, limited):
+        job = self.store.jobs.get(job_id)
+        if not job or job.state in {"terminating", "completed", "deleting"}:
+            return
+        body = {"requiredSlots": slots} | ({"dependsOn": depends} if depends else {})
+        if conditions and job.spec["onTaskFailure"] != "noaction":
+            body["exitConditions"] = conditions
+        if limited:
+            body["constraints"] = {"maxWallClockTime": "PT10M", "retentionTime": "PT20M"}
+        self.attempt(self.bench.task, job, task_id, **body)
+
+    @rule(job_id=JOBS, task_id=TASKS, how=st.sampled_from(["terminate", "reactivate", "delete"]))
+    def change_task(self, job_id, task_id, how):
+        job = self.store.jobs.get(job_id)
+        task = job.tasks.get(task_id) if job else None
+        if not task:
+            return
+        if how == "delete":
+            self.scheduler.delete_task(job, task, self.bench.now)
+        elif how == "terminate":
+            self.attempt(self.scheduler.terminate_task, job, task, self.bench.now)
+        elif task.state == "completed" and task.execution.failure and job.state in {"active", "disabled"}:
+            self.ended.pop(id(task), None)
+            self.scheduler.reactivate_task(job, task, self.bench.now)
+
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(NODE_EVENTS),
+        option=OPTIONS,
+    )
+    def befall_node(self, data, how, option):
+        nodes = {node.id: node for pool in self.store.pools.values() for node in pool.nodes.values()}
+        node_id = self.choose(nodes, data)
+        if not node_id:
+            return
+        node, now, scheduler = nodes[node_id], self.bench.now, self.scheduler
+        where = (node.pool_id, node.id)
+        calls = {
+            "preempt": lambda: scheduler.preempt_node(*where, now),
+            "lose": lambda: scheduler.lose_node(*where, now),
+            "break": lambda: scheduler.make_node_unusable(*where, "X", "y", now),
+            "remove": lambda: scheduler.remove_node_abruptly(*where, now),
+            "recover": lambda: scheduler.recover_node(*where, now),
+            "start": lambda: scheduler.start_node(node, now),
+            "disable": lambda: node.state in SCHEDULABLE and scheduler.disable_scheduling(node, option, now),
+            "enable": lambda: scheduler.enable_scheduling(node, now),
+            "removenodes": lambda: self.remove_nodes(node, option),
+        }
+        self.attempt(calls.get(how) or (lambda: scheduler.maintain(node, how, option, now)))
+
+    def remove_nodes(self, node, option):
+        pool = self.store.pools[node.pool_id]
+        if pool.state == "active" and pool.allocation.state == "steady":
+            self.scheduler.remove_nodes(pool, [node], option, self.bench.now)
+
+    @rule(fault=st.sampled_from(["allocation", "stall", "start_task", "endless", "upload", "none"]))
+    def set_faults(self, fault):
+        scheduler = self.scheduler
+        for faults in (
+            scheduler.allocation_failures,
+            scheduler.start_task_exit_code,
+            scheduler.endless_tasks,
+            scheduler.failing_uploads,
+        ):
+            faults.clear()
+        if fault in {"allocation", "stall"}:
+            scheduler.allocation_failures["*"] = AllocationFailure("AllocationFailed", "x", stalls=fault == "stall")
+        elif fault == "start_task":
+            scheduler.start_task_exit_code["pool"] = 1
+        elif fault == "endless":
+            scheduler.endless_tasks.add("1")
+        elif fault == "upload":
+            scheduler.failing_uploads["*"] = "FileUploadMiscError"
+
+    @rule(minutes=st.sampled_from([0, 0, 1, 30, 120]))
+    def tick(self, minutes):
+        self.bench.now += timedelta(minutes=minutes)
+        for _ in range(30):
+            actions, wake_at = self.scheduler.tick(self.bench.now)
+            for action in actions:
+                if isinstance(action, StartRun):
+                    self.running[action.run_id] = action
+                elif isinstance(action, KillRun):
+                    self.running.pop(action.run_id, None)
+            if wake_at is None or wake_at > self.bench.now:
+                return
+        raise AssertionError("An account that nobody touches must come to rest")
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), code=st.sampled_from([0, 0, 1, 3, None]))
+    def end_run(self, data, code):
+        run_id = self.choose(self.running, data)
+        del self.running[run_id]
+        failure = {"code": "BlobNotFound"} if code is None else None
+        self.store.reports.append(Report(run_id=run_id, exit_code=code, failure=failure))
+
+    # What must hold.
+
+    @invariant()
+    def no_node_has_more_tasks_than_slots(self):
+        for pool in self.store.pools.values():
+            for node in pool.nodes.values():
+                held = sum(task.slots_held for task in node.tasks.values())
+                assert 0 <= held == node.slots_used <= node.slots
+                assert (node.state == "running") <= bool(node.tasks)
+                assert node.state != "idle" or not node.tasks
+
+    @invariant()
+    def counts_are_those_of_the_tasks(self):
+        for job in self.store.jobs.values():
+            for name in ("active", "running", "succeeded", "failed"):
+                counted = [task for task in job.tasks.values() if count_name(task) == name]
+                assert getattr(job.task_counts, name) == len(counted)
+                assert getattr(job.slot_counts, name) == sum(task.slots for task in counted)
+
+    @invariant()
+    def a_task_is_in_one_place(self):
+        for job in self.store.jobs.values():
+            for key, task in job.tasks.items():
+                is_placed = task.state in {"preparing", "running"}
+                assert is_placed == (key in job.placed)
+                assert (task in job.waiting) == (task.state == "active" and not task.unmet)
+                if is_placed:
+                    assert task.node.tasks[task.key] is task
+                assert (task.state == "running") == (task.run is not None)
+            assert all(job.tasks.get(key) is task for key, task in job.placed.items())
+
+    @invariant()
+    def what_is_completed_stays_completed(self):
+        for job in self.store.jobs.values():
+            for task in job.tasks.values():
+                if task.state == "completed":
+                    seen = (task.execution.ended_at, task.execution.exit_code, task.execution.failure)
+                    assert self.ended.setdefault(id(task), (task, seen)) == (task, seen)
+                else:
+                    assert self.ended.get(id(task), (None,))[0] is not task
+
+    @invariant()
+    def nothing_runs_on_a_node_that_is_gone_or_down(self):
+        for run in self.store.runs.values():
+            node = run.node
+            pool = self.store.pools.get(node.pool_id)
+            assert pool
+            assert pool.nodes.get(node.id) is node
+            assert node.runs[run.id] is run
+            assert node.state not in {"preempted", "unknown", "unusable", "deallocated", "creating"}
+            if run.job:
+                assert self.store.jobs.get(run.job.key) is run.job
+            if isinstance(run.owner, Chore):
+                assert run.owner.state == "running"
+
+    @invariant()
+    def free_slots_are_known(self):
+        for pool in self.store.pools.values():
+            known = {node.id: free for free, nodes in pool.free._by_slots.items() for node in nodes.values()}
+            assert known == {node.id: node.slots_free for node in pool.nodes.values() if node.slots_free}
+
+
+Account.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_an_account_keeps_its_word = Account.TestCase

@@ -1,0 +1,322 @@
+"""Dependencies, exit conditions, job managers, release tasks, automatic pools, and what users do to nodes."""
+
+from datetime import timedelta
+
+import pytest
+from scheduler_bench import COMMAND, Bench
+
+from localbatch.errors import ServiceError
+from localbatch.models import Report
+from localbatch.states import IllegalTransition
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def names(bench):
+    return [run.directory.rsplit("/", 1)[-1] for run in bench.started]
+
+
+def dependent_job(bench, **body):
+    bench.pool(taskSlotsPerNode=4)
+    return bench.job(usesTaskDependencies=True, **body)
+
+
+def test_a_task_waits_for_those_it_depends_on(bench):
+    job = dependent_job(bench)
+    last = bench.task(job, "last", dependsOn={"taskIds": ["A", "b"]})
+    bench.task(job, "a")
+    bench.task(job, "b")
+    bench.tick()
+    assert names(bench) == ["a", "b"]
+    first, second = bench.started
+    bench.finish([first])
+    assert (last.state, last.unmet) == ("active", 1)
+    bench.finish([second])
+    assert last.state == "running"
+
+
+def test_a_range_means_the_numbers_in_it(bench):
+    job = dependent_job(bench)
+    last = bench.task(job, "last", dependsOn={"taskIdRanges": [{"start": "1", "end": 3}]})
+    for task_id in ("1", "02", "x3"):
+        bench.task(job, task_id)
+    bench.tick()
+    bench.finish()
+    assert (last.state, last.unmet) == ("active", 1)
+    bench.task(job, "003")
+    bench.tick()
+    bench.finish()
+    assert last.state == "running"
+
+
+def test_what_is_satisfied_already_is_not_waited_for(bench):
+    job = dependent_job(bench)
+    for task_id in ("1", "2"):
+        bench.task(job, task_id)
+    bench.tick()
+    bench.finish()
+    bench.task(job, "last", dependsOn={"taskIds": ["1"], "taskIdRanges": [{"start": 1, "end": 2}]})
+    bench.tick()
+    assert names(bench) == ["last"]
+
+
+@pytest.mark.parametrize(("action", "state"), [("block", "active"), ("satisfy", "running")])
+def test_a_failure_blocks_or_satisfies_as_its_exit_condition_says(bench, action, state):
+    job = dependent_job(bench)
+    conditions = {"exitCodes": [{"code": 3, "exitOptions": {"dependencyAction": action}}]}
+    bench.task(job, "a", exitConditions=conditions)
+    last = bench.task(job, "last", dependsOn={"taskIds": ["a"]})
+    bench.tick()
+    bench.finish(exit_code=3)
+    assert last.state == state
+
+
+BOTH = {
+    "exitCodes": [{"code": 2, "exitOptions": {"dependencyAction": "satisfy"}}],
+    "exitCodeRanges": [{"start": 2, "end": 9, "exitOptions": {"dependencyAction": "block"}}],
+    "preProcessingError": {"dependencyAction": "satisfy"},
+    "fileUploadError": {"dependencyAction": "satisfy"},
+    "default": {"dependencyAction": "block"},
+}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "failure", "state"),
+    [
+        (0, None, "running"),
+        (2, None, "running"),
+        (5, None, "active"),
+        (77, None, "active"),
+        (None, "BlobNotFound", "running"),
+        (0, "FileUploadMiscError", "running"),
+        (5, "FileUploadMiscError", "active"),
+    ],
+)
+def test_the_exit_code_comes_before_the_kind_of_failure(bench, exit_code, failure, state):
+    job = dependent_job(bench)
+    bench.task(job, "a", exitConditions=BOTH)
+    last = bench.task(job, "last", dependsOn={"taskIds": ["a"]})
+    bench.tick()
+    bench.finish(exit_code=exit_code, failure={"code": failure} if failure else None)
+    assert last.state == state
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "reason"),
+    [
+        (None, "completed", "TaskFailed"),
+        ({"jobAction": "none"}, "active", None),
+        ({"jobAction": "disable"}, "disabled", None),
+        ({"jobAction": "terminate"}, "completed", "TaskFailed"),
+    ],
+)
+def test_a_failure_does_to_its_job_what_its_exit_condition_says(bench, options, state, reason):
+    job = dependent_job(bench, onTaskFailure="performexitoptionsjobaction")
+    bench.task(job, "bad", **({"exitConditions": {"default": options}} if options else {}))
+    bench.tick()
+    bench.finish(exit_code=1)
+    assert (job.state, job.terminate_reason) == (state, reason)
+
+
+@pytest.mark.parametrize(("kills", "state"), [(True, "completed"), (False, "active")])
+def test_a_job_manager_may_take_its_job_with_it(bench, kills, state):
+    bench.pool(2)
+    job = bench.job(jobManagerTask=COMMAND | {"id": "jm", "killJobOnCompletion": kills})
+    manager = bench.task(job, "jm")
+    bench.tick()
+    bench.finish()
+    assert (manager.state, job.state, job.terminate_reason) == ("completed", state, "JMComplete" if kills else None)
+
+
+def test_an_exclusive_task_has_a_node_of_its_own(bench):
+    pool = bench.pool(1, taskSlotsPerNode=4)
+    job = bench.job()
+    bench.task(job, "small")
+    bench.tick()
+    small = bench.started
+    alone = bench.task(job, "alone")
+    job.waiting.discard(alone)
+    alone.is_exclusive = True
+    bench.store.enqueue(job, alone)
+    bench.tick()
+    assert alone.state == "active"
+    bench.finish(small)
+    node = next(iter(pool.nodes.values()))
+    assert (alone.state, node.slots_free) == ("running", 0)
+    bench.task(job, "late")
+    bench.tick()
+    assert names(bench) == []
+    bench.store.reports.append(Report(run_id=alone.run.id, exit_code=0))
+    bench.tick()
+    assert names(bench) == ["late"]
+
+
+def test_a_release_task_runs_where_the_preparation_task_ran_before_the_job_ends(bench):
+    pool = bench.pool(2)
+    job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
+    bench.task(job)
+    bench.tick()
+    bench.finish()
+    bench.scheduler.terminate_job(job, "enough", bench.now)
+    bench.tick()
+    assert (names(bench), job.state) == (["jobrelease"], "terminating")
+    bench.finish(exit_code=9)  # How it ends does not matter.
+    assert job.state == "completed"
+    (node,) = job.prepared.values()
+    assert (node.releases["job"].execution.exit_code, node in pool.nodes.values()) == (9, True)
+
+
+def test_a_release_task_ends_at_its_wall_clock(bench):
+    bench.pool()
+    job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
+    bench.task(job)
+    bench.tick()
+    bench.scheduler.terminate_job(job, "enough", bench.now)
+    bench.tick(minutes=14)
+    assert job.state == "terminating"
+    bench.tick(minutes=1)
+    assert job.state == "completed"
+
+
+def test_a_release_task_does_not_hold_a_job_whose_node_is_gone(bench):
+    pool = bench.pool()
+    job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
+    bench.task(job)
+    bench.tick()
+    bench.scheduler.delete_job(job, bench.now)
+    bench.tick()
+    assert (names(bench), job.state) == (["jobrelease"], "deleting")
+    bench.scheduler.remove_node_abruptly("pool", next(iter(pool.nodes)), bench.now)
+    bench.tick()
+    assert bench.store.jobs == {}
+
+
+def test_a_forced_deletion_waits_for_nothing(bench):
+    bench.pool()
+    job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
+    bench.task(job)
+    bench.tick()
+    bench.scheduler.delete_job(job, bench.now, force=True)
+    bench.tick()
+    assert (bench.store.jobs, names(bench), bench.store.runs) == ({}, [], {})
+
+
+def test_files_are_kept_for_their_retention_time(bench):
+    bench.pool()
+    task = bench.task(bench.job(), constraints={"retentionTime": "PT1H"})
+    bench.tick()
+    bench.finish()
+    assert bench.tick() == bench.now + timedelta(hours=1)
+    bench.tick(minutes=59)
+    assert not task.files_removed
+    bench.tick(minutes=1)
+    assert (task.files_removed, bench.removed) == (True, ["workitems/job/job-1/task"])
+
+
+def test_a_wish_for_a_node_is_granted_if_it_has_room(bench):
+    pool = bench.pool(3)
+    job = bench.job()
+    last = list(pool.nodes.values())[-1] if pool.nodes else None
+    bench.tick()
+    last = list(pool.nodes.values())[-1]
+    for task_id in "ab":
+        bench.task(job, task_id, affinityInfo={"affinityId": f"TVM:{last.id}"})
+    bench.tick()
+    assert job.tasks["a"].node is last
+    assert job.tasks["b"].state == "running"
+
+
+def test_the_priority_of_jobs_orders_their_tasks(bench):
+    bench.pool(2)
+    for priority in (-5, 100, 7):
+        bench.task(bench.job(id=f"j{priority}".replace("-", "m"), priority=priority))
+    bench.tick()
+    assert [run.environment["AZ_BATCH_JOB_ID"] for run in bench.started] == ["j100", "j7"]
+
+
+@pytest.mark.parametrize(
+    ("option", "state"), [("requeue", "active"), ("terminate", "completed"), ("taskcompletion", "running")]
+)
+def test_a_node_is_offline_when_nothing_runs_there(bench, option, state):
+    pool = bench.pool()
+    task = bench.task(bench.job())
+    bench.tick()
+    node, runs = task.node, bench.started
+    bench.scheduler.disable_scheduling(node, option, bench.now)
+    bench.tick()
+    assert (task.state, node.state) == (state, "running" if state == "running" else "offline")
+    bench.finish(runs)
+    assert (node.state, node.slots_free) == ("offline", 0)
+    bench.scheduler.enable_scheduling(node, bench.now)
+    bench.tick()
+    assert (node.state, next(iter(pool.nodes.values()))) == ("running" if state == "active" else "idle", node)
+
+
+def test_a_reimaged_node_has_forgotten_what_jobs_did(bench):
+    bench.pool()
+    job = bench.job(jobPreparationTask=COMMAND)
+    task = bench.task(job)
+    bench.tick()
+    node = next(iter(job.prepared.values()))
+    bench.finish(exit_code=1)
+    assert (task.state, bench.started) == ("active", [])
+    bench.scheduler.maintain(node, "reimage", "requeue", bench.now)
+    bench.tick()
+    assert ("" in bench.removed, names(bench)) == (True, ["jobpreparation"])
+
+
+def test_a_reboot_during_preparation_does_not_make_a_node_ineligible(bench):
+    bench.pool()
+    job = bench.job(jobPreparationTask=COMMAND)
+    task = bench.task(job)
+    bench.tick()
+    bench.scheduler.maintain(task.node, "reboot", "requeue", bench.now)
+    bench.tick()
+    assert (names(bench), task.state) == (["jobpreparation"], "preparing")
+
+
+def test_a_deallocated_node_is_started_again(bench):
+    pool = bench.pool()
+    bench.tick()
+    (node,) = pool.nodes.values()
+    bench.scheduler.maintain(node, "deallocate", "requeue", bench.now)
+    bench.tick(hours=1)
+    assert node.state == "deallocated"
+    bench.scheduler.start_node(node, bench.now)
+    assert node.state == "starting"
+    bench.tick()
+    assert node.state == "idle"
+
+
+def test_nodes_are_removed_by_name_and_the_target_goes_with_them(bench):
+    pool = bench.pool(3)
+    bench.tick()
+    leaving = list(pool.nodes.values())[:2]
+    bench.scheduler.remove_nodes(pool, leaving, "requeue", bench.now)
+    assert pool.allocation.state == "resizing"
+    bench.tick()
+    assert (pool.target_dedicated, len(pool.nodes), pool.allocation.state) == (1, 1, "steady")
+
+
+def test_the_quota_of_jobs_counts_those_that_are_not_completed(bench):
+    bench.store.job_quota = 1
+    job = bench.job(id="a")
+    with pytest.raises(ServiceError) as caught:
+        bench.job(id="b")
+    assert caught.value.code == "ActiveJobAndScheduleQuotaReached"
+    bench.scheduler.terminate_job(job, "x", bench.now)
+    bench.tick()
+    bench.job(id="b")
+
+
+def test_a_node_that_is_off_or_failed_is_not_rebooted(bench):
+    bench.scheduler.start_task_exit_code["pool"] = 1
+    pool = bench.pool(1, startTask=COMMAND)
+    bench.tick()
+    (node,) = pool.nodes.values()
+    assert node.state == "starttaskfailed"
+    with pytest.raises(IllegalTransition):
+        bench.scheduler.maintain(node, "reboot", "requeue", bench.now)
