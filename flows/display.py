@@ -54,9 +54,9 @@ class _BarLines:
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:
-            if progress.step and progress.step not in self._ids:
+            if progress.total is not None and progress.step not in self._ids:
                 self._ids[progress.step] = self._bars.add_task(progress.step, total=None)
-            if progress.step:
+            if progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
                 self._console.print(escape(progress.note))

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
 
 from tasks.models import Run
+from tasks.progress import begun
 from tasks.step import STEP
 
 CLEANUP_ARTIFACT = "topn-cleanup"
@@ -19,6 +20,7 @@ CLEANUP_ARTIFACT = "topn-cleanup"
 @task(**STEP, task_run_name="begin")
 def begin_run(timeout_minutes: float) -> Run:
     """Name the run from its flow run and the number of cleanups that this has had, and set its deadline."""
+    begun(str(flow_run.id))
     with get_client(sync_client=True) as client:
         api = str(client.api_url)
     return Run(

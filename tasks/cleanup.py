@@ -23,6 +23,7 @@ from tasks.begin import CLEANUP_ARTIFACT
 from tasks.blob_account import BlobAccount
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.models import OWNER, run_prefix
+from tasks.progress import cleaning_up
 
 # Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
 WAIT_SECONDS = 10.0
@@ -58,6 +59,7 @@ class Leftovers:
 def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Delete what the flow run made, but for what its parameters say to keep: the hook of every ending."""
     del state
+    cleaning_up()
     logger = flow_run_logger(flow_run, flow)
     parameters = flow.validate_parameters(flow_run.parameters)
     keep = Keep(

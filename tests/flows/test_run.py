@@ -47,7 +47,7 @@ def test_the_sample_texts_are_counted_and_nothing_is_left(topn, data, nothing_le
         assert written == {key: value for key, value in file.items() if key != "status"}
         text = Path("results", f"{Path(name).stem}_OUTPUT.txt").read_text()
         assert re.search(rf"^ *{top[0][1]}  {re.escape(top[0][0])}$", text, re.MULTILINE)
-        assert f"Job: {found['run']}" in text
+        assert re.search(rf"^Job: +{found['run']}$", text, re.MULTILINE)
     nothing_left()
 
 
