@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +21,7 @@ from flows.display import ask, print_failed_json, print_json, print_table, progr
 from flows.services import LocalAzure, PrefectServer, alone_in
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
+from tasks.models import Keep
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, read_settings, state_folder
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interruption = _Interruption()
     try:
         with interruption.handled():
-            return run(options, interruption)
+            return sweep(options) if options.command == "sweep" else run(options, interruption)
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         return EXIT_USAGE
@@ -110,6 +113,42 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
                 _wait_for_history(server)
 
 
+def sweep(options: argparse.Namespace) -> int:
+    """Delete what dead runs left behind in the configured Azure, and print each name.
+
+    Raises:
+        ConfigurationError: No Azure is configured, or it does not answer.
+    """
+    load_settings()
+    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
+    from tasks.sweep import ended_at_on_own_server  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.sweep import sweep as sweep_accounts  # noqa: PLC0415 - as above
+
+    if _prefect_api_url():
+        _require_reachable_prefect()
+        ended_at = ended_at_on_own_server
+    else:
+        ended_at = _nothing_is_known
+    try:
+        by = datetime.now(timezone.utc) - options.older_than
+        swept = sweep_accounts(batch_account(), blob_account(), ended_at, by, dry_run=options.dry_run)
+    except ServiceError as error:
+        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+    for name in swept.leftovers.names:
+        if name not in swept.failures:
+            print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
+    for name, reason in swept.failures.items():
+        say(f"Could not delete {name}: {reason}")
+    say(f"{len(swept.leftovers.names)} left behind by dead runs.")
+    return EXIT_FILES_FAILED if swept.failures else 0
+
+
+def _nothing_is_known(flow_run_id: UUID, prefect_api: str) -> datetime | None:
+    """Answer for a Prefect server that there is not: then only deadlines tell what is dead."""
+    del flow_run_id, prefect_api
+    return None
+
+
 def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _Interruption) -> int:
     from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
 
@@ -157,7 +196,7 @@ def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _
 
 def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
     """Put the tutorial's questions at the end, and do what the answers say."""
-    from tasks.cleanup import Keep, clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+    from tasks.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
 
     keep = Keep(
         containers=options.keep_containers,
@@ -294,7 +333,7 @@ class _Interruption:
         """Clean up after an interrupt that kept the run's own hook from doing it."""
         if not self.is_asked or self._is_cleaned_up or not self._flow_run_id:
             return
-        from tasks.cleanup import Keep, clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+        from tasks.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
 
         self._is_cleaned_up = True
         for name, reason in clean_up_run(UUID(self._flow_run_id), Keep()).items():
@@ -329,7 +368,28 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
     run_parser.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
     run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    sweep_parser = commands.add_parser(
+        "sweep",
+        help="delete what dead runs left behind",
+        description="Delete pools, jobs and containers of runs that are past their deadline, or have ended.",
+    )
+    sweep_parser.add_argument(
+        "--older-than",
+        type=_duration,
+        default=timedelta(0),
+        metavar="TIME",
+        help="leave alone what died since, for example 2h",
+    )
+    sweep_parser.add_argument("--dry-run", action="store_true", help="only print what is left behind")
     return parser
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 2h or 1d")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match.group(2)]
+    return timedelta(**{unit: int(match.group(1))})
 
 
 def _positive(text: str) -> int:

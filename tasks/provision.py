@@ -56,7 +56,7 @@ def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Conta
     containers = Containers(application=f"{run.name}-app", inputs=f"{run.name}-in", outputs=f"{run.name}-out")
     for name in (containers.application, containers.inputs, containers.outputs):
         try:
-            account.create_container(name, run.metadata)
+            account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
             _require_own(run, f"container {name}", account.container_metadata(name))
     account.upload_bytes(containers.application, workload.package_name, workload.package)
@@ -110,7 +110,7 @@ def make_pool(
         # Moved into place when it is whole and this node's Python can run it.
         start_command_line=_shell(f'python3 {package} --check && mv -f {package} "$AZ_BATCH_NODE_SHARED_DIR/"'),
         start_files=(_package_blob(blobs, run, workload, containers),),
-        metadata=run.metadata,
+        metadata=run.metadata(kept=run.keep.pool),
     )
     try:
         account.create_pool(spec)
@@ -136,7 +136,7 @@ def make_job(
         job_id=run.name,
         pool_id=pool_id,
         wall_clock_seconds=max(1.0, seconds_left),
-        metadata=run.metadata,
+        metadata=run.metadata(kept=run.keep.job),
         preparation_command_line=None if own_pool else _shell(f"python3 {shlex.quote(workload.package_name)} --check"),
         preparation_files=() if own_pool else (_package_blob(blobs, run, workload, containers),),
     )
@@ -181,5 +181,5 @@ def _shell(script: str) -> str:
 
 
 def _require_own(run: Run, what: str, metadata: Mapping[str, str]) -> None:
-    if metadata.get("owner") != run.metadata["owner"] or metadata.get("flow_run_id") != run.flow_run_id:
+    if not run.owns(metadata):
         raise ForeignResourceError(f"A {what} exists that is not of this run: delete or rename it, then run again.")
