@@ -162,9 +162,16 @@ def _row(file: FileReport) -> tuple[str, str, str, str, str]:
 
 
 def _explained(error: FileError) -> str:
-    where = f" [{error.category.value}]"
-    stderr = f"\n{error.stderr}" if error.stderr and error.category.value == "program" else ""
-    return f"{error.message}{where}{stderr}"
+    """Tell all that is known of a failure: the reason, then where, what it said, and how to repeat it."""
+    lines = [f"{error.message} [{error.category.value}]"]
+    if error.node_id:
+        times = "once" if error.attempts == 1 else f"{error.attempts} times"
+        lines.append(f"  started {times}, last on node {error.node_id}; exit code {error.exit_code}")
+    for name, said in (("stdout", error.stdout), ("stderr", error.stderr)):
+        lines += [f"  {name}: {shown(line)}" for line in said.splitlines()]
+    if error.repeat_command:
+        lines.append(f"  repeat it here: {shown(error.repeat_command)}")
+    return "\n".join(lines)
 
 
 def _summary(report: RunReport) -> str:

@@ -162,11 +162,13 @@ class BatchJob:
 
     Attributes:
         script_directory: The ``AZ_BATCH_…`` variable that names the folder with the package on a node.
+        arguments: Options of the task script.
     """
 
     job_id: str
     pool_id: str
     script_directory: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,12 +210,24 @@ class Category(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class FileError:
-    """Why a file has no result, for people and programs."""
+    """Why a file has no result, for people and programs.
+
+    Attributes:
+        attempts: How often its program was started; 0 if never.
+        node_id: Where it was started last.
+        stdout: The last lines of what it said, as the node agent brought them.
+        stderr: The same of its complaints.
+        repeat_command: What repeats it on this machine, for a shell.
+    """
 
     category: Category
     message: str
     exit_code: int | None = None
+    attempts: int = 0
+    node_id: str | None = None
+    stdout: str = ""
     stderr: str = ""
+    repeat_command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,6 +166,7 @@ def make_job(
         job_id=run.name,
         pool_id=pool_id,
         script_directory="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
+        arguments=workload.arguments,
     )
 
 

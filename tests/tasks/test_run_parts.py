@@ -50,9 +50,10 @@ def count(batch, blobs, run, workload, parts, tmp_path):
 
     def do(chunk, workload=workload):
         staged = stage_chunk(blobs, chunk, containers)
-        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
-        [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
-        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers)
+        own_job = replace(job, arguments=workload.arguments)
+        submitted = submit_chunk(batch, blobs, run, staged, own_job, workload, containers)
+        [finished] = watch(batch, own_job, Submitted(submitted), run.deadline_at)
+        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, own_job, containers)
         return [verdicts[file.content_key] for file in chunk.files]
 
     return do
@@ -81,6 +82,9 @@ def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chun
     assert verdict.category is Category.PROGRAM
     assert verdict.exit_code == 2
     assert "no-such-option" in verdict.stderr
+    assert verdict.attempts == 2
+    assert verdict.node_id.startswith("tvm")
+    assert verdict.repeat_command.startswith("python -m task_script --num-words 3 -- ")
 
 
 def test_a_missing_resource_file_is_told_as_such(count, chunk_factory, blobs, parts, batch, run, workload, tmp_path):
