@@ -84,7 +84,7 @@ def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chun
     assert "no-such-option" in verdict.stderr
     assert verdict.attempts == 2
     assert verdict.node_id.startswith("tvm")
-    assert verdict.repeat_command.startswith("python -m task_script --num-words 3 -- ")
+    assert verdict.repeat_command.startswith("python -m task_script --no-such-option -- ")
 
 
 def test_a_missing_resource_file_is_told_as_such(count, chunk_factory, blobs, parts, batch, run, workload, tmp_path):
