@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
 
 from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
 from flows.services import LocalAzure, PrefectServer, alone_in
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
+from tasks.models import Keep
 from tasks.names import names_below_common_folder, shown
-from tasks.progress import tell
+from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, read_settings, state_folder
 
 if TYPE_CHECKING:
@@ -28,6 +33,11 @@ EXIT_FILES_FAILED = 1
 EXIT_USAGE = 2
 # Source: POSIX shells give 128 + SIGINT.
 EXIT_INTERRUPTED = 130
+
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# What a run that was asked to end needs until its cleanup begins: its threads finish the requests they are in.
+ENDING_SECONDS = 15.0
 
 # Recording a task run took a Prefect server 60 ms on a busy machine; this leaves a wide margin.
 HISTORY_SECONDS = 30.0
@@ -45,18 +55,22 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status that the README lists."""
     options = _parser().parse_args(argv)
+    interruption = _Interruption()
     try:
-        with _interrupted_once():
-            return run(options)
+        with interruption.handled():
+            return sweep(options) if options.command == "sweep" else run(options, interruption)
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:
         say("Interrupted; everything that the run made was cleaned up.")
+        # An interrupt that met code made from text, as a dataclass makes some, leaves a mark in CPython by which the
+        # interpreter would end by that signal, and not with our status; running another text takes it away.
+        exec("")  # noqa: S102
         return EXIT_INTERRUPTED
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, interruption: _Interruption) -> int:
     """Run the flow here and now, with servers of its own where none are configured.
 
     Raises:
@@ -96,28 +110,75 @@ def run(options: argparse.Namespace) -> int:
         else:
             _require_reachable_prefect()
         try:
-            return _run_flow(options, names)
+            return _run_flow(options, names, interruption)
         finally:
             if server is not None:
                 _wait_for_history(server)
 
 
-def _run_flow(options: argparse.Namespace, names: Sequence[str]) -> int:
+def sweep(options: argparse.Namespace) -> int:
+    """Delete what dead runs left behind in the configured Azure, and print each name.
+
+    Raises:
+        ConfigurationError: No Azure is configured, or it does not answer.
+    """
+    load_settings()
+    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
+    from tasks.sweep import ended_at_on_own_server  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.sweep import sweep as sweep_accounts  # noqa: PLC0415 - as above
+
+    if _prefect_api_url():
+        _require_reachable_prefect()
+        ended_at = ended_at_on_own_server
+    else:
+        ended_at = _nothing_is_known
+    try:
+        by = datetime.now(timezone.utc) - options.older_than
+        swept = sweep_accounts(batch_account(), blob_account(), ended_at, by, dry_run=options.dry_run)
+    except ServiceError as error:
+        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+    for name in swept.leftovers.names:
+        if name not in swept.failures:
+            print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
+    for name, reason in swept.failures.items():
+        say(f"Could not delete {name}: {reason}")
+    say(f"{len(swept.leftovers.names)} left behind by dead runs.")
+    return EXIT_FILES_FAILED if swept.failures else 0
+
+
+def _nothing_is_known(flow_run_id: UUID, prefect_api: str) -> datetime | None:
+    """Answer for a Prefect server that there is not: then only deadlines tell what is dead."""
+    del flow_run_id, prefect_api
+    return None
+
+
+def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _Interruption) -> int:
+    from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
+
     from flows.topn import topn  # noqa: PLC0415 - imported by now
 
-    with progress_shown():
-        final_state: Any = topn(
-            inputs=options.inputs,
-            num_words=options.num_words,
-            ignore_case=options.ignore_case,
-            output_folder=options.output,
-            keep_containers=options.keep_containers,
-            keep_job=options.keep_job or options.ask,
-            keep_pool=options.keep_pool or options.ask,
-            refresh=options.refresh,
-            return_state=True,
-        )
+    with progress_shown(), listening(interruption.watch):
+        try:
+            final_state: Any = topn(
+                inputs=options.inputs,
+                num_words=options.num_words,
+                ignore_case=options.ignore_case,
+                output_folder=options.output,
+                keep_containers=options.keep_containers,
+                keep_job=options.keep_job or options.ask,
+                keep_pool=options.keep_pool or options.ask,
+                refresh=options.refresh,
+                return_state=True,
+            )
+        except TerminationSignal as signal_of_prefect:
+            # While a flow runs, Prefect receives SIGTERM in our place.
+            raise KeyboardInterrupt from signal_of_prefect
+        finally:
+            interruption.clean_up_if_the_run_did_not()
     outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
+    if interruption.is_asked and isinstance(outcome, BaseException):
+        # Where the request met Prefect's own code, that reports it as an error of another kind.
+        raise KeyboardInterrupt
     report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
     if isinstance(report, (UsageError, ConfigurationError)):
         raise report
@@ -138,7 +199,7 @@ def _run_flow(options: argparse.Namespace, names: Sequence[str]) -> int:
 
 def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
     """Put the tutorial's questions at the end, and do what the answers say."""
-    from tasks.cleanup import Keep, clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+    from tasks.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
 
     keep = Keep(
         containers=options.keep_containers,
@@ -227,28 +288,69 @@ def _require_reachable_prefect() -> None:
             )
 
 
-@contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Turn the first request to end into KeyboardInterrupt, and the next ones into patience."""
-    asked = False
+class _Interruption:
+    """Requests to end: each raises KeyboardInterrupt, unless the run is ending already.
 
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
+    An interrupt may be raised anywhere, also where Prefect takes it for an error of its own, or loses it; so a later
+    request raises it again, and what the run's hook did not clean up is cleaned up here.
+    """
+
+    def __init__(self) -> None:
+        self._asked_at = float("-inf")
+        # Every signal leaves its number here, also one that Prefect receives and loses.
+        self._seen, self._see = os.pipe()
+        os.set_blocking(self._seen, False)
+        os.set_blocking(self._see, False)
+        self._is_asked = False
+        self._flow_run_id = ""
+        self._is_cleaned_up = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Receive the requests meanwhile."""
+        before = {name: signal.signal(name, self._end) for name in END_SIGNALS}
+        signal.set_wakeup_fd(self._see, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anybody has asked the run to end."""
+        try:
+            numbers = os.read(self._seen, 4096)
+        except BlockingIOError:
+            numbers = b""
+        self._is_asked = self._is_asked or any(number in END_SIGNALS for number in numbers)
+        return self._is_asked
+
+    def watch(self, progress: Progress) -> None:
+        """Learn from the progress how far the run is."""
+        self._flow_run_id = progress.flow_run_id or self._flow_run_id
+        self._is_cleaned_up = self._is_cleaned_up or progress.step == CLEANUP
+
+    def clean_up_if_the_run_did_not(self) -> None:
+        """Clean up after an interrupt that kept the run's own hook from doing it."""
+        if not self.is_asked or self._is_cleaned_up or not self._flow_run_id:
+            return
+        from tasks.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+
+        self._is_cleaned_up = True
+        for name, reason in clean_up_run(UUID(self._flow_run_id), Keep()).items():
+            say(f"Could not delete {name}: {reason}")
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        note = "Still cleaning up; this ends by itself." if asked else "Stopping and cleaning up."
+        is_ending = self._is_cleaned_up or time.monotonic() - self._asked_at < ENDING_SECONDS
+        note = "Still cleaning up; this ends by itself." if is_ending else "Stopping and cleaning up."
         if not tell(note):
             say(note)
-        if not asked:
-            asked = True
+        if not is_ending:
+            self._asked_at = time.monotonic()
             raise KeyboardInterrupt
-
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, end) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,7 +371,28 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
     run_parser.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
     run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    sweep_parser = commands.add_parser(
+        "sweep",
+        help="delete what dead runs left behind",
+        description="Delete pools, jobs and containers of runs that are past their deadline, or have ended.",
+    )
+    sweep_parser.add_argument(
+        "--older-than",
+        type=_duration,
+        default=timedelta(0),
+        metavar="TIME",
+        help="leave alone what died since, for example 2h",
+    )
+    sweep_parser.add_argument("--dry-run", action="store_true", help="only print what is left behind")
     return parser
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 2h or 1d")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match.group(2)]
+    return timedelta(**{unit: int(match.group(1))})
 
 
 def _positive(text: str) -> int:

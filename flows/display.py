@@ -54,9 +54,9 @@ class _BarLines:
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:
-            if progress.step and progress.step not in self._ids:
+            if progress.total is not None and progress.step not in self._ids:
                 self._ids[progress.step] = self._bars.add_task(progress.step, total=None)
-            if progress.step:
+            if progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
                 self._console.print(escape(progress.note))
@@ -162,9 +162,16 @@ def _row(file: FileReport) -> tuple[str, str, str, str, str]:
 
 
 def _explained(error: FileError) -> str:
-    where = f" [{error.category.value}]"
-    stderr = f"\n{error.stderr}" if error.stderr and error.category.value == "program" else ""
-    return f"{error.message}{where}{stderr}"
+    """Tell all that is known of a failure: the reason, then where, what it said, and how to repeat it."""
+    lines = [f"{error.message} [{error.category.value}]"]
+    if error.node_id:
+        times = "once" if error.attempts == 1 else f"{error.attempts} times"
+        lines.append(f"  started {times}, last on node {error.node_id}; exit code {error.exit_code}")
+    for name, said in (("stdout", error.stdout), ("stderr", error.stderr)):
+        lines += [f"  {name}: {shown(line)}" for line in said.splitlines()]
+    if error.repeat_command:
+        lines.append(f"  repeat it here: {shown(error.repeat_command)}")
+    return "\n".join(lines)
 
 
 def _summary(report: RunReport) -> str:

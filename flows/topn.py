@@ -11,13 +11,14 @@ from pydantic import Field
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import PoolOptions, RunReport
+from tasks.models import Keep, PoolOptions, RunReport
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
 from tasks.report import gather, report_run, require_every_file_counted
 from tasks.stage import stage_files
 from tasks.submit import submit_batch_tasks
+from tasks.sweep import sweep_before_run
 from tasks.word_counts import word_count_workload
 
 Positive = Field(ge=1)
@@ -44,9 +45,9 @@ def topn(
     vm_size: str = "standard_d2s_v3",
     pool_id: str | None = None,
     timeout_minutes: Annotated[float, Field(ge=1, le=7 * 24 * 60)] = 60,
-    keep_containers: bool = False,  # noqa: ARG001 - the cleanup hook reads the keep_ parameters
-    keep_job: bool = False,  # noqa: ARG001
-    keep_pool: bool = False,  # noqa: ARG001
+    keep_containers: bool = False,
+    keep_job: bool = False,
+    keep_pool: bool = False,
     refresh: bool = False,
 ) -> RunReport:
     """Count the top N words of each file on Azure Batch.
@@ -72,7 +73,8 @@ def topn(
     workload = word_count_workload(num_words, ignore_case)
     pool_options = PoolOptions(pool_id=pool_id, vm_size=vm_size, nodes=nodes, slots_per_node=slots_per_node)
 
-    run = begin_run(timeout_minutes)
+    sweep_before_run()
+    run = begin_run(timeout_minutes, Keep(containers=keep_containers, job=keep_job, pool=keep_pool))
     plan = plan_files(inputs, workload, refresh)
     if not plan.chunks:
         return report_run(run, plan, {}, output_folder)

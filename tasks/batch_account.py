@@ -22,6 +22,9 @@ from tasks.settings import AzureSettings, account_of
 # Source: Batch REST API 2025-06-01, Task - Create Task Collection.
 MOST_TASKS_PER_REQUEST = 100
 
+# A job ends as soon as its Batch tasks are killed.
+END_SECONDS = 10.0
+
 # Source: Batch REST API 2025-06-01, limits of `maxresults`.
 PAGE_SIZE = 1000
 
@@ -110,6 +113,7 @@ class Pool:
     pool_id: str
     state: str
     allocation_state: str
+    allocated_at: datetime | None
     node_count: int
     slots_per_node: int
     resize_problems: tuple[Problem, ...]
@@ -133,6 +137,7 @@ class Job:
     job_id: str
     pool_id: str
     state: str
+    created_at: datetime | None
     terminate_reason: str | None
     metadata: Mapping[str, str]
 
@@ -199,7 +204,7 @@ class BatchAccount:
             self._client.create_pool(pool)
 
     def pool(self, pool_id: str) -> Pool:
-        """Look at a pool.
+        """Look at a pool; `allocated_at` is when its allocation state last changed.
 
         Raises:
             NotFoundError: There is none.
@@ -210,6 +215,7 @@ class BatchAccount:
             pool_id=pool.id,
             state=_text(pool.state),
             allocation_state=_text(pool.allocation_state),
+            allocated_at=pool.allocation_state_transition_time,
             node_count=(pool.current_dedicated_nodes or 0) + (pool.current_low_priority_nodes or 0),
             slots_per_node=pool.task_slots_per_node or 1,
             resize_problems=tuple(_problem(error) for error in pool.resize_errors or ()),
@@ -354,6 +360,7 @@ class BatchAccount:
                     pool_id=pool.id,
                     state=_text(pool.state),
                     allocation_state="",
+                    allocated_at=None,
                     node_count=0,
                     slots_per_node=1,
                     resize_problems=(),
@@ -362,6 +369,15 @@ class BatchAccount:
                 for pool in self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
             ]
         return jobs, pools
+
+    def end_job(self, job_id: str, reason: str) -> None:
+        """Terminate a job: its running Batch tasks are killed, and it takes no more.
+
+        Without a reason, the SDK refuses to send the request.
+        """
+        options: Any = {"terminateReason": reason}
+        with translated_errors("Batch", f"end job {job_id}"):
+            self._client.begin_terminate_job(job_id, options=options, polling_interval=1).wait(END_SECONDS)
 
     def delete_jobs_and_pools(
         self, job_ids: Iterable[str], pool_ids: Iterable[str], wait_seconds: float
@@ -457,6 +473,7 @@ def _job(job: models.BatchJob) -> Job:
         job_id=job.id,
         pool_id=(job.pool_info.pool_id if job.pool_info else None) or "",
         state=_text(job.state),
+        created_at=job.creation_time,
         terminate_reason=job.execution_info.termination_reason if job.execution_info else None,
         metadata=_read_metadata(job.metadata),
     )

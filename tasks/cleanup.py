@@ -22,19 +22,11 @@ from tasks.batch_account import BatchAccount
 from tasks.begin import CLEANUP_ARTIFACT
 from tasks.blob_account import BlobAccount
 from tasks.errors import ConfigurationError, ServiceError
-from tasks.models import OWNER, run_prefix
+from tasks.models import OWNER, Keep, run_prefix
+from tasks.progress import cleaning_up
 
 # Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
 WAIT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keep:
-    """What a cleanup leaves in place."""
-
-    containers: bool = False
-    job: bool = False
-    pool: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +50,11 @@ class Leftovers:
 def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Delete what the flow run made, but for what its parameters say to keep: the hook of every ending."""
     del state
+    cleaning_up()
     logger = flow_run_logger(flow_run, flow)
-    parameters = flow.validate_parameters(flow_run.parameters)
-    keep = Keep(
-        containers=parameters.get("keep_containers", False),
-        job=parameters.get("keep_job", False),
-        pool=parameters.get("keep_pool", False),
-    )
+    kept = {name: bool(flow_run.parameters.get(f"keep_{name}", False)) for name in ("containers", "job", "pool")}
     try:
-        failures = clean_up_run(flow_run.id, keep)
+        failures = clean_up_run(flow_run.id, Keep(**kept))
     except ConfigurationError as error:
         # Without a configuration nothing was created.
         logger.warning("Nothing to clean up: %s", error)

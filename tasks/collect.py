@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 
 from prefect import task
 
@@ -23,11 +24,11 @@ from tasks.models import (
 from tasks.names import shown
 from tasks.results_store import ResultsStore, results_store
 from tasks.step import STEP
-from tasks.submit import NODE_INPUT, OUTPUTS, output_blob
+from tasks.submit import LOGS, NODE_INPUT, OUTPUTS, output_blob
 from tasks.word_counts import INPUT_ERROR, parse_counts
 
-STDERR_BYTES = 4096
-STDERR_LINES = 20
+LOG_BYTES = 4096
+LOG_LINES = 20
 
 # What the service's failure codes mean for a file. Source: Batch documentation, "Job and task error checking".
 CATEGORY_OF_CODE = {
@@ -76,8 +77,8 @@ def _verdict(
     if outcome is None:
         return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
     if outcome.result != "success" or outcome.exit_code != 0:
-        stderr = _last_lines(account, containers, file)
-        return failure_of(file, outcome, stderr, reason)
+        stdout, stderr = (_last_lines(account, containers, file, log) for log in LOGS)
+        return failure_of(file, outcome, stdout, stderr, reason, job.arguments)
     try:
         counts = parse_counts(account.download(containers.outputs, output_blob(file.task_id, OUTPUTS[0])))
     except NotFoundError:
@@ -96,31 +97,49 @@ def _verdict(
     return StoredResult(counts=counts, provenance=provenance)
 
 
-def failure_of(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> FileError:
-    """Say why a completed Batch task has no result."""
+def failure_of(
+    file: InputFile,
+    outcome: BatchTaskOutcome,
+    stdout: str,
+    stderr: str,
+    reason: FileError | None,
+    arguments: Sequence[str],
+) -> FileError:
+    """Say why a completed Batch task has no result, with all that a person needs to find out more."""
+    category, message = _why(file, outcome, stderr, reason)
+    return FileError(
+        category=category,
+        message=message,
+        exit_code=outcome.exit_code,
+        attempts=outcome.retry_count + outcome.requeue_count + 1 if outcome.node_id else 0,
+        node_id=outcome.node_id,
+        stdout=stdout,
+        stderr=stderr,
+        repeat_command=shlex.join(["python", "-m", "task_script", *arguments, "--", file.path]),
+    )
+
+
+def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> tuple[Category, str]:
     code = outcome.failure_code or "FailureExitCode"
     category = CATEGORY_OF_CODE.get(code) or next(
         (category for prefix, category in CATEGORY_OF_PREFIX.items() if code.startswith(prefix)), Category.NODE
     )
-    message = f"{(outcome.failure_message or 'Its Batch task failed').splitlines()[0].rstrip('.')} [{code}]"
     if category is Category.CANCELLED and reason is not None:
-        category, message = reason.category, reason.message
-    elif category is Category.PROGRAM:
-        message = f"The task script ended with exit code {outcome.exit_code}"
-        refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
-        if refusal is not None:
-            category = Category.INPUT
-            # On the node, every file has the same name.
-            message = refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
-    return FileError(category=category, message=message, exit_code=outcome.exit_code, stderr=stderr)
+        return reason.category, reason.message
+    if category is not Category.PROGRAM:
+        sentence = (outcome.failure_message or "Its Batch task failed").splitlines()[0].rstrip(".")
+        return category, f"{sentence} [{code}]"
+    refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
+    if refusal is None:
+        return category, f"The task script ended with exit code {outcome.exit_code}"
+    # On the node, every file has the same name.
+    return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
 
 
-def _last_lines(account: BlobAccount, containers: Containers, file: InputFile) -> str:
-    """Read the end of a failed Batch task's stderr; one that cannot be had changes no verdict."""
+def _last_lines(account: BlobAccount, containers: Containers, file: InputFile, log: str) -> str:
+    """Read the end of what a failed Batch task said; a log that cannot be had changes no verdict."""
     try:
-        content = account.download(
-            containers.outputs, output_blob(file.task_id, "../stderr.txt"), last_bytes=STDERR_BYTES
-        )
+        content = account.download(containers.outputs, output_blob(file.task_id, log), last_bytes=LOG_BYTES)
     except ServiceError:
         return ""
-    return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-STDERR_LINES:])
+    return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-LOG_LINES:])

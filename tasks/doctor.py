@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from tasks.batch_account import BatchAccount, Job, Node, Pool
 from tasks.errors import NotFoundError, ServiceError
@@ -45,7 +46,7 @@ def examine(account: BatchAccount, job: BatchJob) -> Diagnosis | None:
     except NotFoundError:
         return _fatal(Category.NODE, f"Pool {job.pool_id} was deleted by somebody else")
     nodes = account.nodes(job.pool_id)
-    diagnosis = diagnose_pool(pool, nodes)
+    diagnosis = diagnose_pool(pool, nodes, found_job.created_at)
     if diagnosis is None or diagnosis.fatal is None:
         return diagnosis
     failed = next((node for node in nodes if node.state == "starttaskfailed"), None)
@@ -66,14 +67,21 @@ def diagnose_job(job: Job) -> Diagnosis | None:
     return None
 
 
-def diagnose_pool(pool: Pool, nodes: Sequence[Node]) -> Diagnosis | None:
-    """Say why no node of a pool runs Batch tasks."""
+def diagnose_pool(pool: Pool, nodes: Sequence[Node], since: datetime | None = None) -> Diagnosis | None:
+    """Say why no node of a pool runs Batch tasks.
+
+    Args:
+        pool: The pool.
+        nodes: Its nodes.
+        since: When the job was created: a pool that served before keeps the errors of its last resize.
+    """
+    is_old_news = since is not None and pool.allocated_at is not None and pool.allocated_at < since
     if pool.state == "deleting":
         return _fatal(Category.NODE, f"Pool {pool.pool_id} is being deleted by somebody else")
     lost = [node for node in nodes if node.state in LOST_NODE_STATES]
     if nodes and len(lost) == len(nodes):
         return _fatal(Category.NODE, _lost_nodes(pool, lost))
-    if not nodes and pool.allocation_state == "steady" and pool.resize_problems:
+    if not nodes and pool.allocation_state == "steady" and pool.resize_problems and not is_old_news:
         problem = pool.resize_problems[0]
         sentence = f"Pool {pool.pool_id} has no node: {problem.message.rstrip('.')} [{problem.code}]"
         if problem.code in PASSING_RESIZE_CODES:

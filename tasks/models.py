@@ -61,35 +61,56 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One attempt of a flow run, between two cleanups: the source of every name that it creates."""
+    """One attempt of a flow run, between two cleanups: the source of every name that it creates.
+
+    Attributes:
+        deadline_at: When it gives up, and everything it made expires.
+        prefect_api: The Prefect server that knows how the flow run ended.
+        keep: What stays when it ends; no sweep takes it for a leftover.
+    """
 
     flow_run_id: str
     generation: int
     deadline_at: datetime
     prefect_api: str
+    keep: Keep
 
     @property
     def name(self) -> str:
         """Prefix of every name of this run; also the id of its pool and of its job."""
         return f"{run_prefix(self.flow_run_id)}{self.generation}"
 
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What every resource of this run carries, so that anybody can tell whose it is and until when."""
+    def metadata(self, *, kept: bool) -> dict[str, str]:
+        """What a resource of this run carries, so that anybody can tell whose it is and until when."""
         return {
             "owner": OWNER,
             "flow_run_id": self.flow_run_id,
             "expires_at": self.deadline_at.isoformat(timespec="seconds"),
             "prefect_api": self.prefect_api,
+            **({"kept": "true"} if kept else {}),
         }
+
+    def owns(self, metadata: Mapping[str, str]) -> bool:
+        """Whether a resource with this metadata is of this flow run."""
+        return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == self.flow_run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """What a cleanup leaves in place."""
+
+    containers: bool = False
+    job: bool = False
+    pool: bool = False
 
 
 OWNER = "topn"
+NAME_PREFIX = "topn-"
 
 
 def run_prefix(flow_run_id: str) -> str:
     """What the names of all generations of a flow run begin with."""
-    return f"topn-{flow_run_id.replace('-', '')}-"
+    return f"{NAME_PREFIX}{flow_run_id.replace('-', '')}-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +162,13 @@ class BatchJob:
 
     Attributes:
         script_directory: The ``AZ_BATCH_…`` variable that names the folder with the package on a node.
+        arguments: Options of the task script.
     """
 
     job_id: str
     pool_id: str
     script_directory: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +210,24 @@ class Category(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class FileError:
-    """Why a file has no result, for people and programs."""
+    """Why a file has no result, for people and programs.
+
+    Attributes:
+        attempts: How often its program was started; 0 if never.
+        node_id: Where it was started last.
+        stdout: The last lines of what it said, as the node agent brought them.
+        stderr: The same of its complaints.
+        repeat_command: What repeats it on this machine, for a shell.
+    """
 
     category: Category
     message: str
     exit_code: int | None = None
+    attempts: int = 0
+    node_id: str | None = None
+    stdout: str = ""
     stderr: str = ""
+    repeat_command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

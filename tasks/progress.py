@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+CLEANUP = "cleanup"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -16,12 +18,14 @@ class Progress:
         done: How many files.
         total: Of how many; None where only the note is new.
         note: What a person should know now.
+        flow_run_id: The run that has begun, told once.
     """
 
     step: str
     done: int = 0
     total: int | None = None
     note: str = ""
+    flow_run_id: str = ""
 
 
 _listeners: list[Callable[[Progress], None]] = []
@@ -39,11 +43,25 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 def tell(note: str) -> bool:
     """Tell the listeners something that belongs to no step; returns whether there are any."""
-    advance("", note=note)
+    _tell(Progress(step="", note=note))
     return bool(_listeners)
+
+
+def begun(flow_run_id: str) -> None:
+    """Tell the listeners which run has begun."""
+    _tell(Progress(step="", flow_run_id=flow_run_id))
+
+
+def cleaning_up() -> None:
+    """Tell the listeners that the run deletes what it made."""
+    _tell(Progress(step=CLEANUP))
 
 
 def advance(step: str, *, done: int = 0, total: int | None = None, note: str = "") -> None:
     """Tell the listeners that so many more files have passed a step."""
+    _tell(Progress(step=step, done=done, total=total, note=note))
+
+
+def _tell(progress: Progress) -> None:
     for listener in _listeners:
-        listener(Progress(step=step, done=done, total=total, note=note))
+        listener(progress)

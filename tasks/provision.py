@@ -12,12 +12,24 @@ from tasks.accounts import batch_account, blob_account
 from tasks.autoscale import pool_formula
 from tasks.batch_account import BatchAccount, Blob, Image, JobSpec, PoolSpec
 from tasks.blob_account import BlobAccount
-from tasks.errors import AlreadyExistsError, ConfigurationError, ForeignResourceError, NotFoundError
+from tasks.clock import SYSTEM_CLOCK, Clock
+from tasks.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    ForeignResourceError,
+    NotFoundError,
+    ServiceError,
+)
 from tasks.models import BatchJob, Containers, PoolOptions, Run, Workload
+from tasks.progress import advance
 from tasks.step import STEP
 
 # Uploads of Batch tasks that end with the job's wall clock still need their signature.
 SIGNATURE_MARGIN = timedelta(minutes=15)
+
+# Jobs of others end within minutes, or not at all.
+LONGEST_QUOTA_WAIT = timedelta(minutes=10)
+QUOTA_POLL_SECONDS = 15.0
 
 IMAGE_FAMILY = "batch.node.ubuntu"
 
@@ -56,7 +68,7 @@ def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Conta
     containers = Containers(application=f"{run.name}-app", inputs=f"{run.name}-in", outputs=f"{run.name}-out")
     for name in (containers.application, containers.inputs, containers.outputs):
         try:
-            account.create_container(name, run.metadata)
+            account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
             _require_own(run, f"container {name}", account.container_metadata(name))
     account.upload_bytes(containers.application, workload.package_name, workload.package)
@@ -110,7 +122,7 @@ def make_pool(
         # Moved into place when it is whole and this node's Python can run it.
         start_command_line=_shell(f'python3 {package} --check && mv -f {package} "$AZ_BATCH_NODE_SHARED_DIR/"'),
         start_files=(_package_blob(blobs, run, workload, containers),),
-        metadata=run.metadata,
+        metadata=run.metadata(kept=run.keep.pool),
     )
     try:
         account.create_pool(spec)
@@ -120,7 +132,13 @@ def make_pool(
 
 
 def make_job(
-    account: BatchAccount, blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, pool_id: str
+    account: BatchAccount,
+    blobs: BlobAccount,
+    run: Run,
+    workload: Workload,
+    containers: Containers,
+    pool_id: str,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> BatchJob:
     """Create or adopt the run's job.
 
@@ -136,19 +154,37 @@ def make_job(
         job_id=run.name,
         pool_id=pool_id,
         wall_clock_seconds=max(1.0, seconds_left),
-        metadata=run.metadata,
+        metadata=run.metadata(kept=run.keep.job),
         preparation_command_line=None if own_pool else _shell(f"python3 {shlex.quote(workload.package_name)} --check"),
         preparation_files=() if own_pool else (_package_blob(blobs, run, workload, containers),),
     )
     try:
-        account.create_job(spec)
+        _create_job_when_quota_allows(account, spec, run.deadline_at, clock)
     except AlreadyExistsError:
         _require_own(run, f"job {run.name}", account.job(run.name).metadata)
     return BatchJob(
         job_id=run.name,
         pool_id=pool_id,
         script_directory="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
+        arguments=workload.arguments,
     )
+
+
+def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline_at: datetime, clock: Clock) -> None:
+    """Create a job; where the account's quota of active jobs is used up, wait a bounded time for another's end.
+
+    Raises:
+        ServiceError: The quota stayed used up, or the service refused for another reason.
+    """
+    give_up_at = min(clock.now() + LONGEST_QUOTA_WAIT, deadline_at)
+    while True:
+        try:
+            return account.create_job(spec)
+        except ServiceError as error:
+            if error.code != "ActiveJobAndScheduleQuotaReached" or clock.now() >= give_up_at:
+                raise
+        advance("submitted", note="The account's quota of active jobs is used up: waiting for another job's end.")
+        clock.sleep(QUOTA_POLL_SECONDS)
 
 
 def newest_image(images: list[Image], until: datetime) -> Image:
@@ -181,5 +217,5 @@ def _shell(script: str) -> str:
 
 
 def _require_own(run: Run, what: str, metadata: Mapping[str, str]) -> None:
-    if metadata.get("owner") != run.metadata["owner"] or metadata.get("flow_run_id") != run.flow_run_id:
+    if not run.owns(metadata):
         raise ForeignResourceError(f"A {what} exists that is not of this run: delete or rename it, then run again.")

@@ -82,7 +82,7 @@ def _spec(
     outputs_url: str,
     expires_at: datetime,
 ) -> BatchTaskSpec:
-    options = shlex.join(workload.arguments)
+    options = shlex.join(job.arguments)
     package = f'"${job.script_directory}"/{shlex.quote(workload.package_name)}'
     script = f"exec python3 {package} {NODE_INPUT} {options}"
     return BatchTaskSpec(

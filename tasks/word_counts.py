@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.models import FileReport, InputFile, StoredResult, WordCounts, Workload
+from tasks.names import shown
 
 # The start of the sentences in which the task script refuses an input file.
 INPUT_ERROR = "input error: "
@@ -72,18 +73,17 @@ def as_json(file: InputFile, result: StoredResult) -> dict[str, Any]:
 
 
 def as_text(result: StoredResult) -> str:
-    """Give a result in the form that people read: words and counts, then where they were counted."""
-    width = max((len(str(count)) for _, count in result.counts.top), default=1)
-    lines = [f"{count:>{width}}  {word}" for word, count in result.counts.top]
-    provenance = result.provenance
-    lines += [
-        "-" * 30,
-        f"Node: {provenance.node_id}",
-        f"Batch task: {provenance.task_id}",
-        f"Job: {provenance.job_id}",
-        f"Pool: {provenance.pool_id}",
-    ]
-    return "\n".join(lines) + "\n"
+    """Give a result in the form that people read, as the task script writes it on the node."""
+    top, provenance = result.counts.top, result.provenance
+    width = len(str(top[0][1])) if top else 0
+    words = [f"{count:{width}}  {shown(word)}" for word, count in top] or ["(no words)"]
+    places = {
+        "Node:": provenance.node_id,
+        "Batch task:": provenance.task_id,
+        "Job:": provenance.job_id,
+        "Pool:": provenance.pool_id,
+    }
+    return "\n".join([*words, "", *(f"{title:11} {place}" for title, place in places.items()), ""])
 
 
 def write_outputs(output_folder: Path, report: FileReport) -> None:

@@ -47,7 +47,7 @@ def test_the_sample_texts_are_counted_and_nothing_is_left(topn, data, nothing_le
         assert written == {key: value for key, value in file.items() if key != "status"}
         text = Path("results", f"{Path(name).stem}_OUTPUT.txt").read_text()
         assert re.search(rf"^ *{top[0][1]}  {re.escape(top[0][0])}$", text, re.MULTILINE)
-        assert f"Job: {found['run']}" in text
+        assert re.search(rf"^Job: +{found['run']}$", text, re.MULTILINE)
     nothing_left()
 
 
@@ -263,7 +263,9 @@ def test_an_interrupted_run_cleans_up_and_ends_with_130(topn, data, local_azure,
     process = topn.start("run", *data)
 
     def job_exists():
-        return any(record.path == "/jobs" for record in list(local_azure.batch.requests)[seen:])
+        return any(
+            (record.method, record.path) == ("POST", "/jobs") for record in list(local_azure.batch.requests)[seen:]
+        )
 
     wait_until(job_exists, "the job was created", while_running=process)
     process.send_signal(number)
@@ -303,7 +305,7 @@ def test_with_nothing_configured_a_run_brings_its_own_servers_and_leaves_its_his
         server.wait()
         names = server_task_runs(server.api_url)
     assert sorted(names) == sorted(
-        ["begin", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
+        ["sweep", "begin", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
         + [f"{step} {n} of {len(data)}" for step in ("stage", "submit", "collect") for n in range(1, len(data) + 1)]
     )
 

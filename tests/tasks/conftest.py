@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tasks.accounts import batch_account, blob_account
-from tasks.models import Chunk, InputFile, PoolOptions, Run
+from tasks.models import Chunk, InputFile, Keep, PoolOptions, Run
 from tasks.word_counts import word_count_workload
 
 
@@ -30,6 +30,7 @@ def run():
         generation=0,
         deadline_at=datetime.now(timezone.utc) + timedelta(minutes=10),
         prefect_api="http://127.0.0.1:4200/api",
+        keep=Keep(),
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from tasks.batch_account import Job, Node, Pool, Problem
 from tasks.doctor import diagnose_job, diagnose_pool
 from tasks.models import Category
 
+NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
+
 
 def a_job(state, reason=None):
-    return Job(job_id="j", pool_id="p", state=state, terminate_reason=reason, metadata={})
+    return Job(job_id="j", pool_id="p", state=state, created_at=None, terminate_reason=reason, metadata={})
 
 
 def a_pool(state="active", allocation="steady", problems=()):
@@ -18,6 +22,7 @@ def a_pool(state="active", allocation="steady", problems=()):
         pool_id="p",
         state=state,
         allocation_state=allocation,
+        allocated_at=NOW,
         node_count=0,
         slots_per_node=1,
         resize_problems=tuple(problems),
@@ -90,3 +95,10 @@ def test_missing_capacity_is_told_and_waited_for(code):
 def test_a_pool_that_is_still_resizing_is_well():
     old = Problem(code="AccountCoreQuotaReached", message="Old news.")
     assert diagnose_pool(a_pool(allocation="resizing", problems=[old]), []) is None
+
+
+@pytest.mark.parametrize(("minutes", "is_fatal"), [(-1, True), (1, False)])
+def test_the_last_resize_of_a_pool_that_served_before_is_old_news(minutes, is_fatal):
+    problem = Problem(code="AccountCoreQuotaReached", message="No cores.")
+    diagnosis = diagnose_pool(a_pool(problems=[problem]), [], since=NOW + timedelta(minutes=minutes))
+    assert (diagnosis is not None) == is_fatal

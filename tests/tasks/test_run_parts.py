@@ -10,10 +10,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tasks.batch_account import BatchTaskSpec, Image, JobSpec
-from tasks.cleanup import Keep, delete, find_leftovers
+from tasks.cleanup import delete, find_leftovers
 from tasks.collect import collect_chunk
 from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
-from tasks.models import Category, FileError, StoredResult
+from tasks.models import Category, FileError, Keep, StoredResult
 from tasks.monitor import watch
 from tasks.provision import check_existing_pool, make_containers, make_job, make_pool, newest_image
 from tasks.results_store import ContainerStore, FolderStore, results_store
@@ -50,9 +50,10 @@ def count(batch, blobs, run, workload, parts, tmp_path):
 
     def do(chunk, workload=workload):
         staged = stage_chunk(blobs, chunk, containers)
-        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
-        [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
-        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers)
+        own_job = replace(job, arguments=workload.arguments)
+        submitted = submit_chunk(batch, blobs, run, staged, own_job, workload, containers)
+        [finished] = watch(batch, own_job, Submitted(submitted), run.deadline_at)
+        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, own_job, containers)
         return [verdicts[file.content_key] for file in chunk.files]
 
     return do
@@ -81,6 +82,9 @@ def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chun
     assert verdict.category is Category.PROGRAM
     assert verdict.exit_code == 2
     assert "no-such-option" in verdict.stderr
+    assert verdict.attempts == 2
+    assert verdict.node_id.startswith("tvm")
+    assert verdict.repeat_command.startswith("python -m task_script --no-such-option -- ")
 
 
 def test_a_missing_resource_file_is_told_as_such(count, chunk_factory, blobs, parts, batch, run, workload, tmp_path):
@@ -101,7 +105,7 @@ def test_success_without_its_output_is_no_result(blobs, batch, run, workload, pa
     submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
     [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
     blobs.delete_container(containers.outputs)
-    blobs.create_container(containers.outputs, run.metadata)
+    blobs.create_container(containers.outputs, {})
     [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
     assert error.category is Category.UPLOAD
 
@@ -196,7 +200,7 @@ def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload,
     batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
     chunk = stage_chunk(blobs, chunk_factory(b"text"), containers)
     batch.create_job(
-        JobSpec(job_id=waiting_job.job_id, pool_id="missing", wall_clock_seconds=1, metadata=short.metadata)
+        JobSpec(job_id=waiting_job.job_id, pool_id="missing", wall_clock_seconds=1, metadata=short.metadata(kept=False))
     )
     submitted = submit_chunk(batch, blobs, short, chunk, waiting_job, workload, containers)
 

@@ -1,0 +1,74 @@
+"""Flow runs that are killed and repeated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Runs a flow run that exists on the server, as a worker's process does.
+RUN_FLOW_RUN = """
+import json, sys
+from uuid import UUID
+from prefect import get_client
+from prefect.flow_engine import run_flow
+from flows.topn import topn
+with get_client(sync_client=True) as client:
+    flow_run = client.read_flow_run(UUID(sys.argv[1]))
+run_flow(topn, flow_run=flow_run, parameters=flow_run.parameters)
+"""
+
+
+class FlowRuns:
+    """Makes flow runs of `topn`, runs them in processes, and lets them be repeated."""
+
+    def __init__(self, api_url, environment):
+        self._api_url = api_url
+        self._environment = environment
+
+    def _client(self):
+        from prefect import get_client  # noqa: PLC0415
+        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+        with temporary_settings({PREFECT_API_URL: self._api_url}):
+            return get_client(sync_client=True)
+
+    def create(self, **parameters):
+        from flows.topn import topn  # noqa: PLC0415
+
+        with self._client() as client:
+            return client.create_flow_run(topn, parameters=parameters).id
+
+    def start(self, flow_run_id):
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN_FLOW_RUN, str(flow_run_id)],
+            env={**os.environ, **self._environment, "PREFECT_API_URL": self._api_url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def repeat(self, flow_run_id):
+        """What `prefect flow-run retry` does with a run whose process is gone."""
+        from prefect.states import AwaitingRetry  # noqa: PLC0415
+
+        with self._client() as client:
+            client.set_flow_run_state(flow_run_id, AwaitingRetry(), force=True)
+        return self.start(flow_run_id)
+
+    def state(self, flow_run_id):
+        with self._client() as client:
+            return client.read_flow_run(flow_run_id).state.type.value
+
+
+@pytest.fixture
+def flow_runs(local_azure, prefect_api, tmp_path):
+    environment = {
+        **local_azure.environment,
+        "TOPN_STATE": str(tmp_path / "state"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "storage"),
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    }
+    return FlowRuns(prefect_api, environment)

@@ -1,0 +1,69 @@
+"""A full quota of active jobs is waited for, a bounded time, with a message."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from localbatch import LocalBatch
+from tasks.batch_account import BatchAccount, JobSpec
+from tasks.errors import ServiceError
+from tasks.progress import listening
+from tasks.provision import make_containers, make_job
+from tasks.settings import AzureSettings
+
+
+class MovableClock:
+    """A clock whose sleep moves it on, and may do something meanwhile."""
+
+    def __init__(self, meanwhile=lambda: None):
+        self._now = datetime.now(timezone.utc)
+        self._meanwhile = meanwhile
+        self.slept_seconds = 0.0
+
+    def now(self):
+        return self._now
+
+    def sleep(self, seconds):
+        self.slept_seconds += seconds
+        self._now += timedelta(seconds=seconds)
+        self._meanwhile()
+
+
+@pytest.fixture
+def full_account(tmp_path):
+    """An account whose only job is somebody else's."""
+    with LocalBatch(state_dir=tmp_path / "batch", pace="instant", job_quota=1) as server:
+        settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
+        account = BatchAccount(settings)
+        account.create_job(JobSpec(job_id="other", pool_id="other", wall_clock_seconds=600, metadata={}))
+        yield account
+
+
+@pytest.fixture
+def containers(blobs, run, workload):
+    made = make_containers(blobs, run, workload)
+    yield made
+    for name in (made.application, made.inputs, made.outputs):
+        blobs.delete_container(name)
+
+
+def test_a_job_is_created_when_another_has_ended(full_account, blobs, run, workload, containers):
+    notes = []
+    clock = MovableClock(meanwhile=lambda: full_account.end_job("other", "test"))
+    with listening(lambda progress: notes.append(progress.note)):
+        job = make_job(full_account, blobs, run, workload, containers, run.name, clock)
+    assert full_account.job(job.job_id).state == "active"
+    assert any("quota of active jobs" in note for note in notes)
+
+
+def test_the_wait_for_quota_ends_with_the_reason(full_account, blobs, run, workload, containers):
+    clock = MovableClock()
+    with pytest.raises(ServiceError, match="ActiveJobAndScheduleQuotaReached"):
+        make_job(
+            full_account, blobs, replace(run, flow_run_id=str(uuid.uuid4())), workload, containers, run.name, clock
+        )
+    assert 500 < clock.slept_seconds <= 700

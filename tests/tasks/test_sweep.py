@@ -1,0 +1,143 @@
+"""The sweep: what is dead is deleted, and nothing else is touched."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tasks.batch_account import JobSpec
+from tasks.begin import adopt_or_move_on
+from tasks.cleanup import delete, find_leftovers
+from tasks.errors import ForeignResourceError
+from tasks.models import Keep
+from tasks.provision import make_containers, make_job, make_pool
+from tasks.sweep import sweep
+
+NOW = datetime.now(timezone.utc)
+
+
+def nothing_is_known(flow_run_id, prefect_api):
+    """A Prefect server that knows no run."""
+
+
+@pytest.fixture
+def make(batch, blobs, workload, pool_options):
+    """Make everything of a run; all of it is deleted afterwards."""
+    made = []
+
+    def make_all(run):
+        made.append(run)
+        containers = make_containers(blobs, run, workload)
+        make_pool(batch, blobs, run, workload, containers, pool_options, 1)
+        make_job(batch, blobs, run, workload, containers, run.name)
+        return {f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{c}" for c in ("app", "in", "out"))}
+
+    yield make_all
+    for run in made:
+        delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
+
+
+def left(batch, blobs, run):
+    return set(find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names)
+
+
+def test_what_is_past_its_deadline_is_deleted(batch, blobs, run, make):
+    names = make(run)
+    swept = sweep(batch, blobs, nothing_is_known, run.deadline_at + timedelta(minutes=1))
+    assert names <= set(swept.leftovers.names)
+    assert swept.failures == {}
+    assert left(batch, blobs, run) == set()
+
+
+def test_what_is_before_its_deadline_is_alive_while_its_run_is_not_known_to_have_ended(batch, blobs, run, make):
+    names = make(run)
+    assert names.isdisjoint(sweep(batch, blobs, nothing_is_known, NOW).leftovers.names)
+    assert left(batch, blobs, run) == names
+
+
+def test_what_a_run_left_that_has_ended_is_deleted_unless_it_ended_only_just_now(batch, blobs, run, make):
+    names = make(run)
+
+    def ended_an_hour_ago(flow_run_id, prefect_api):
+        assert prefect_api == run.prefect_api
+        return NOW - timedelta(hours=1) if str(flow_run_id) == run.flow_run_id else None
+
+    assert names.isdisjoint(sweep(batch, blobs, ended_an_hour_ago, NOW - timedelta(hours=2)).leftovers.names)
+    assert names <= set(sweep(batch, blobs, ended_an_hour_ago, NOW).leftovers.names)
+    assert left(batch, blobs, run) == set()
+
+
+def test_a_dry_run_says_what_is_dead_and_deletes_nothing(batch, blobs, run, make):
+    names = make(run)
+    swept = sweep(batch, blobs, nothing_is_known, run.deadline_at, dry_run=True)
+    assert names <= set(swept.leftovers.names)
+    assert left(batch, blobs, run) == names
+
+
+def test_what_is_kept_is_no_leftover(batch, blobs, run, make):
+    kept = replace(run, keep=Keep(containers=True, job=True, pool=True))
+    names = make(kept)
+    assert names.isdisjoint(sweep(batch, blobs, nothing_is_known, run.deadline_at).leftovers.names)
+
+
+FOREIGN = [
+    ("topn-mine", {"owner": "topn"}),
+    ("topn-{hex}-0", {}),
+    ("topn-{hex}-0", {"owner": "somebody"}),
+    ("topn-{hex}-0", {"owner": "topn", "flow_run_id": str(uuid.uuid4())}),
+    ("topn-{hex}-0-extra", {"owner": "topn", "flow_run_id": "{id}"}),
+    ("topn-{hex}-x", {"owner": "topn", "flow_run_id": "{id}"}),
+    ("topn-{hex}-0", {"owner": "topn", "flow_run_id": "{id}", "expires_at": "soon"}),
+    ("my-topn-{hex}-0", {"owner": "topn", "flow_run_id": "{id}"}),
+]
+
+
+@pytest.mark.parametrize(("name", "metadata"), FOREIGN)
+def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, metadata):
+    flow_run_id = uuid.uuid4()
+    name = name.format(hex=flow_run_id.hex)
+    metadata = {"expires_at": "2020-01-01T00:00:00+00:00"} | {
+        key: value.format(id=flow_run_id) for key, value in metadata.items()
+    }
+    batch.create_job(JobSpec(job_id=name, pool_id="nowhere", wall_clock_seconds=600, metadata=metadata))
+    blobs.create_container(name, metadata)
+
+    swept = sweep(batch, blobs, nothing_is_known, NOW + timedelta(days=1), dry_run=True)
+    cleanup = find_leftovers(batch, blobs, flow_run_id, Keep())
+
+    assert not [found for found in swept.leftovers.names if name in found]
+    if metadata.get("flow_run_id") != str(flow_run_id):
+        assert cleanup.names == ()
+    batch.delete_jobs_and_pools([name], [], 10)
+    blobs.delete_container(name)
+
+
+def test_a_repeat_adopts_what_is_there_with_its_deadline(batch, blobs, run, make):
+    make(run)
+    later = replace(run, deadline_at=run.deadline_at + timedelta(hours=5))
+    assert adopt_or_move_on(batch, blobs, later) == replace(run, deadline_at=run.deadline_at.replace(microsecond=0))
+
+
+def test_a_repeat_after_the_deadline_goes_on_under_the_next_name(batch, blobs, run, make):
+    make(replace(run, deadline_at=NOW))
+    assert adopt_or_move_on(batch, blobs, run) == replace(run, generation=1)
+
+
+def test_a_repeat_after_the_job_ended_goes_on_under_the_next_name(batch, blobs, run, workload, make):
+    make(run)
+    batch.end_job(run.name, "test")
+    assert adopt_or_move_on(batch, blobs, run).generation == 1
+
+
+def test_a_run_does_not_begin_in_what_is_not_its_own(batch, blobs, run):
+    blobs.create_container(f"{run.name}-in", {"owner": "somebody"})
+    with pytest.raises(ForeignResourceError):
+        adopt_or_move_on(batch, blobs, run)
+    blobs.delete_container(f"{run.name}-in")
+
+
+def test_a_run_that_made_nothing_yet_begins_as_it_is(batch, blobs, run):
+    assert adopt_or_move_on(batch, blobs, run) == run
