@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 AZURITE := $(VENV)/azurite
 
-.PHONY: setup run test lint bench clean
+.PHONY: setup run test test-faults lint bench clean
 
 setup: $(READY)
 
@@ -24,6 +24,9 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-faults: setup
+	$(BIN)/python -m pytest -m faults
 
 lint: setup
 	$(BIN)/ruff check .

@@ -105,7 +105,7 @@ def test_success_without_its_output_is_no_result(blobs, batch, run, workload, pa
     submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
     [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
     blobs.delete_container(containers.outputs)
-    blobs.create_container(containers.outputs, {})
+    blobs.create_container(containers.outputs, run.metadata(kept=False))
     [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
     assert error.category is Category.UPLOAD
 
