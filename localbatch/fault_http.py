@@ -43,8 +43,10 @@ async def drop(scope: Scope, receive: Receive) -> None:
 def serve_faults(faults: Faults | None, scope: Scope, body: bytes | None) -> Response:
     """Answer a request for a script of faults: GET lists it, POST adds to it, DELETE empties it."""
     client = scope.get("client")
-    if not client or not ipaddress.ip_address(client[0]).is_loopback:
-        return JSONResponse({"error": "Only this machine may ask"}, 403)
+    # A browser on this machine sends an Origin with what a page of somebody else's asks for.
+    is_browser = any(name == b"origin" for name, _ in scope["headers"])
+    if not client or not ipaddress.ip_address(client[0]).is_loopback or is_browser:
+        return JSONResponse({"error": "Only programs on this machine may ask"}, 403)
     if faults is None:
         return JSONResponse({"error": "No storage faults can happen: start with --storage-faults"}, 404)
     if scope["method"] == "GET":

@@ -26,7 +26,7 @@ class FlowRuns:
 
     def __init__(self, api_url, environment):
         self._api_url = api_url
-        self._environment = environment
+        self.environment = environment
 
     def _client(self):
         from prefect import get_client  # noqa: PLC0415
@@ -44,7 +44,7 @@ class FlowRuns:
     def start(self, flow_run_id):
         return subprocess.Popen(
             [sys.executable, "-c", RUN_FLOW_RUN, str(flow_run_id)],
-            env={**os.environ, **self._environment, "PREFECT_API_URL": self._api_url},
+            env={**os.environ, **self.environment, "PREFECT_API_URL": self._api_url},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -272,6 +272,16 @@ def test_the_script_is_reached_from_outside(local_batch, client):  # noqa: F811
     assert ask(local_batch, "GET") == (200, {"faults": []})
 
 
+def test_a_page_in_a_browser_cannot_reach_the_script(local_batch):  # noqa: F811
+    url = f"{local_batch.endpoint}/_internal/faults"
+    request = urllib.request.Request(url, b'{"fault": "delay", "seconds": 9}', {"Origin": "http://elsewhere"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    with refused.value:
+        assert refused.value.code == 403
+    assert local_batch.faults.listing() == []
+
+
 def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):  # noqa: F811
     faults.add("answer", probability=1.0)
     assert ask(local_batch, "GET")[0] == 200

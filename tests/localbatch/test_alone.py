@@ -1,0 +1,25 @@
+"""localbatch works where nothing else of this project, and none of its other dependencies, is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+ALONE = """
+import sys, urllib.error, urllib.request
+for name in ("prefect", "azure", "flows", "tasks", "task_script", "pydantic", "fastapi", "httpx", "rich"):
+    sys.modules[name] = None
+import localbatch.__main__, localbatch.testing
+from localbatch import LocalBatch
+with LocalBatch(pace="instant") as batch:
+    try:
+        urllib.request.urlopen(batch.endpoint + "/pools?api-version=2025-06-01")
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+
+
+def test_it_serves_without_prefect_and_without_the_flow():
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in {"400\n", "403\n"}
