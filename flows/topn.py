@@ -85,7 +85,7 @@ def topn(
     job = create_job(run, workload, containers, pool.result())
     submitted = submit_batch_tasks.map(unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers))
     collected = {
-        finished.label: collect_results.submit(finished, job, containers)
+        finished.key: collect_results.submit(finished, job, containers)
         for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted))
     }
     verdicts = gather(plan, staged, submitted, collected)

@@ -265,6 +265,11 @@ class FinishedChunk:
     reason: FileError | None = None
 
     @property
+    def key(self) -> str:
+        """Hash of the contents in the chunk: the same in every attempt, as its place among the others is not."""
+        return self.submitted.chunk.key
+
+    @property
     def label(self) -> str:
         """What the chunk holds, for the names of task runs."""
         return self.submitted.label

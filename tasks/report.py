@@ -41,11 +41,11 @@ def gather(
         plan: What the run was to do.
         staged: The staging of each of the plan's chunks, in their order.
         submitted: The submission of each, in their order.
-        collected: The collecting of each that came so far, by the chunk's label.
+        collected: The collecting of each that came so far, by the chunk's key.
     """
     verdicts: dict[str, StoredResult | FileError] = {}
     for chunk, stage, submit in zip(plan.chunks, staged, submitted, strict=True):
-        collect = collected.get(chunk.label)
+        collect = collected.get(chunk.key)
         error = (
             _error_of(stage, "staged", Category.RESOURCE_FILE)
             or _error_of(submit, "submitted", Category.NODE)

@@ -13,7 +13,7 @@ from tasks.models import Keep
 FILES = 8
 
 # After how many requests to Batch the process is killed; a run that is never killed makes some 25.
-KILL_POINTS = [8, 14]
+KILL_POINTS = [8, 20]
 MORE_KILL_POINTS = [point for point in range(1, 24) if point not in KILL_POINTS]
 
 
