@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -62,8 +63,11 @@ class Call:
     def json(self) -> Json:
         """Return the body; one that is empty means an empty object, and a property that is null is absent."""
         try:
-            body = json.loads(self.body or b"{}", object_pairs_hook=_present)
-        except ValueError as error:
+            body = json.loads(self.body or b"{}", object_pairs_hook=_present, parse_constant=_refuse_constant)
+            if b"\\u" in self.body:
+                # Half of a surrogate pair is no letter, and could not be written into an answer.
+                json.dumps(body, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise errors.invalid_request_body(Reason=error) from error
         if not isinstance(body, dict):
             raise errors.invalid_request_body(Reason="The body must be an object")
@@ -195,12 +199,17 @@ def _tags(record: Pool | Job | Task | None) -> dict[str, str]:
     return {"ETag": record.etag, "Last-Modified": wire.http_date(modified_at)}
 
 
+def _refuse_constant(name: str) -> float:
+    """Refuse NaN and the infinities, which JSON does not know, and other clients could not read."""
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def listing(
     call: Call, kind: str, records: Mapping[str, _T], fields: odata.Fields, write: Callable[[_T], Json]
 ) -> Response:
     """Answer with the page of a list that the request asks for."""
     size = call.query.get("maxresults", str(wire.PAGE_SIZE))
-    if not size.isascii() or not size.isdigit() or not 1 <= int(size) <= wire.PAGE_SIZE:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) > wire.PAGE_SIZE:
         raise errors.out_of_range_query_parameter_value(
             QueryParameterName="maxresults", QueryParameterValue=size, MinimumAllowed=1, MaximumAllowed=wire.PAGE_SIZE
         )

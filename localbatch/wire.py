@@ -45,7 +45,10 @@ def read_http_date(text: str) -> datetime:
     Raises:
         ValueError: It is none.
     """
-    at = parsedate_to_datetime(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except OverflowError as error:
+        raise ValueError(text) from error
     if at.tzinfo is None:
         raise ValueError(text)
     return at

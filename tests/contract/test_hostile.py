@@ -1,0 +1,59 @@
+"""What no client of good will sends is refused with the service's codes, and changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+API = "api-version=2025-06-01"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "h1", "poolInfo": {"poolId": "x"}, "onTaskFailure": "\\ud800"}',
+        b'{"id": "h2", "poolInfo": {"poolId": "x"}, "\\uDFFF": 1}',
+        b'{"id": "h3", "poolInfo": {"poolId": "x"}, "foo": NaN}',
+        b'{"id": "h4", "poolInfo": {"poolId": "x"}, "foo": -Infinity}',
+        b'{"id": "h5", "poolInfo": {"poolId": "x"}, "foo": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"id": "h6", "poolInfo": {"poolId": "x"}, "foo": ' + b"9" * 5000 + b"}",
+        b'{"id": "h7", "poolInfo": {"poolId": "x"}, "foo": "' + b"\xff" + b'"}',
+    ],
+    ids=lambda body: body[8:10].decode(),
+)
+def test_a_body_that_is_no_json_of_letters_and_numbers_is_refused(ask, body):
+    status, answer, _ = ask("POST", f"/jobs?{API}", body)
+    assert (status, answer["code"]) == (400, "InvalidRequestBody")
+    assert ask("GET", f"/jobs/{body[8:10].decode()}?{API}")[0] == 404
+
+
+def test_a_surrogate_pair_is_a_letter(ask):
+    body = b'{"id": "h9", "poolInfo": {"poolId": "x"}, "displayName": "\\ud83d\\ude00"}'
+    assert ask("POST", f"/jobs?{API}", body)[0] == 201
+    assert ask("GET", f"/jobs/h9?{API}")[1]["displayName"] == "\U0001f600"
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "00000000001", "-1", "1e3"])
+def test_a_page_size_that_is_none_is_refused(ask, size):
+    status, answer, _ = ask("GET", f"/jobs?{API}&maxresults={size}")
+    assert (status, answer["code"]) == (400, "OutOfRangeQueryParameterValue")
+
+
+FAR_FUTURE = "Sun, 22 Nov 99999999999 10:24:09 GMT"
+
+
+@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since"])
+def test_a_date_that_no_calendar_has_is_refused(ask, header):
+    ask("POST", f"/jobs?{API}", b'{"id": "h10", "poolInfo": {"poolId": "x"}}')
+    status, answer, _ = ask("GET", f"/jobs/h10?{API}", **{header.lower(): FAR_FUTURE})
+    assert (status, answer["code"]) == (400, "InvalidHeaderValue")
+
+
+def test_a_request_of_a_date_that_no_calendar_has_is_not_authentic(ask):
+    status, answer, _ = ask("GET", f"/jobs?{API}", **{"ocp-date": FAR_FUTURE})
+    assert (status, answer["code"]) == (403, "AuthenticationFailed")
+
+
+def test_a_filter_by_a_date_or_number_that_is_none_is_refused(ask):
+    for condition in (f"creationTime%20ge%20DateTime'{FAR_FUTURE.replace(' ', '%20')}'", f"id%20eq%20{'9' * 5000}"):
+        status, _, _ = ask("GET", f"/jobs?{API}&$filter={condition}")
+        assert status == 400
