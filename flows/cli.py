@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -140,8 +140,7 @@ def sweep(options: argparse.Namespace) -> int:
     for name in swept.leftovers.names:
         if name not in swept.failures:
             print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
-    for name, reason in swept.failures.items():
-        say(f"Could not delete {name}: {reason}")
+    _say_what_stays(swept.failures)
     say(f"{len(swept.leftovers.names)} left behind by dead runs.")
     return EXIT_FILES_FAILED if swept.failures else 0
 
@@ -206,7 +205,11 @@ def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
         job=options.keep_job or not ask("Delete the job?"),
         pool=options.keep_pool or not ask("Delete the pool?"),
     )
-    for name, reason in clean_up_run(flow_run_id, keep).items():
+    _say_what_stays(clean_up_run(flow_run_id, keep))
+
+
+def _say_what_stays(failures: Mapping[str, str]) -> None:
+    for name, reason in failures.items():
         say(f"Could not delete {name}: {reason}")
 
 
@@ -339,8 +342,7 @@ class _Interruption:
         from tasks.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
 
         self._is_cleaned_up = True
-        for name, reason in clean_up_run(UUID(self._flow_run_id), Keep()).items():
-            say(f"Could not delete {name}: {reason}")
+        _say_what_stays(clean_up_run(UUID(self._flow_run_id), Keep()))
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -8,21 +8,18 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
 from localbatch.clock import Clock
 from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
 from localbatch.reaper import Reaper
+from localbatch.running import Running
 from localbatch.server import MARKER, RUNNERS, LocalBatch, RequestRecord, new_faults
 from localbatch.storage_faults import OPERATIONS, Passage
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
-
-class LocalAzure:
+class LocalAzure(Running):
     """A Batch account and a storage account on 127.0.0.1; a context manager.
 
     Attributes:
@@ -62,6 +59,7 @@ class LocalAzure:
             clock: The clock of the Batch account; one of its own unless given.
             on_request: Is called after each request to the Batch account.
         """
+        super().__init__()
         self._state_dir = state_dir
         self._storage_port = storage_port
         self._pace = pace
@@ -71,20 +69,10 @@ class LocalAzure:
         self._node_start_seconds = node_start_seconds
         self._clock = clock
         self._on_request = on_request
-        self._closing = contextlib.ExitStack()
         self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if storage_faults else None
         self.faults = new_faults()
         self.storage_account = STORAGE_ACCOUNT
         self.storage_key = STORAGE_KEY
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def storage_faults(self) -> Faults:
@@ -140,10 +128,6 @@ class LocalAzure:
                 passage = stack.enter_context(Passage(azurite.endpoint, self._storage_faults, port=self._storage_port))
                 self.storage_endpoint = passage.endpoint
             self._closing = stack.pop_all()
-
-    def stop(self) -> None:
-        """Stop both; return when nothing is left."""
-        self._closing.close()
 
     @property
     def environment(self) -> dict[str, str]:

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -32,12 +31,10 @@ from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
 from localbatch.reaper import Reaper
 from localbatch.routes import JSON_TYPE, MAX_BODY_BYTES, ROUTES, Call, Service, match_route, serve
+from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
 from localbatch.simulated import SimulatedRunner
 from localbatch.store import Store
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +82,7 @@ class Runner(Protocol):
         """End every run, and return when nothing is left."""
 
 
-class LocalBatch:
+class LocalBatch(Running):
     """A Batch account on 127.0.0.1; a context manager.
 
     Attributes:
@@ -130,6 +127,7 @@ class LocalBatch:
             faults: The script of faults; one of its own unless given.
             storage_faults: The script of faults of the storage account beside this one, if it has one.
         """
+        super().__init__()
         self.account = DEVELOPMENT_ACCOUNT
         self.key = DEVELOPMENT_KEY
         self.endpoint = ""
@@ -150,16 +148,6 @@ class LocalBatch:
         self.faults.on_change = self._wake.set
         self._scripts = {"/_internal/faults": self.faults, "/_internal/storage-faults": storage_faults}
         self._is_stopping = False
-        self._closing = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Listen, and begin to tick."""
@@ -203,10 +191,6 @@ class LocalBatch:
             serving.start()
             stack.callback(self._stop_serving, server, serving)
             self._closing = stack.pop_all()
-
-    def stop(self) -> None:
-        """Kill what runs, close the port, remove the nodes' files; return when nothing is left."""
-        self._closing.close()
 
     def advance(self, by: timedelta) -> None:
         """Move the service's clock forward, for good: what is due by then happens at once.

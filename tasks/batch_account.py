@@ -114,8 +114,6 @@ class Pool:
     state: str
     allocation_state: str
     allocated_at: datetime | None
-    node_count: int
-    slots_per_node: int
     resize_problems: tuple[Problem, ...]
     metadata: Mapping[str, str]
 
@@ -211,16 +209,7 @@ class BatchAccount:
         """
         with translated_errors("Batch", f"look at pool {pool_id}"):
             pool = self._client.get_pool(pool_id)
-        return Pool(
-            pool_id=pool.id,
-            state=_text(pool.state),
-            allocation_state=_text(pool.allocation_state),
-            allocated_at=pool.allocation_state_transition_time,
-            node_count=(pool.current_dedicated_nodes or 0) + (pool.current_low_priority_nodes or 0),
-            slots_per_node=pool.task_slots_per_node or 1,
-            resize_problems=tuple(_problem(error) for error in pool.resize_errors or ()),
-            metadata=_read_metadata(pool.metadata),
-        )
+        return _pool(pool)
 
     def nodes(self, pool_id: str) -> list[Node]:
         """List the nodes of a pool."""
@@ -350,25 +339,17 @@ class BatchAccount:
             ):
                 yield task.state_transition_time, _outcome(task)
 
-    def own_names(self, prefix: str) -> tuple[list[Job], list[Pool]]:
-        """List the jobs and the pools whose ids begin with a prefix."""
-        condition = f"startswith(id,'{prefix}')"
-        with translated_errors("Batch", f"list jobs and pools {prefix}…"):
-            jobs = [_job(job) for job in self._client.list_jobs(filter=condition)]
-            pools = [
-                Pool(
-                    pool_id=pool.id,
-                    state=_text(pool.state),
-                    allocation_state="",
-                    allocated_at=None,
-                    node_count=0,
-                    slots_per_node=1,
-                    resize_problems=(),
-                    metadata=_read_metadata(pool.metadata),
-                )
-                for pool in self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
-            ]
-        return jobs, pools
+    def jobs(self, prefix: str) -> list[Job]:
+        """List the jobs whose ids begin with a prefix."""
+        with translated_errors("Batch", f"list jobs {prefix}…"):
+            return [_job(job) for job in self._client.list_jobs(filter=f"startswith(id,'{prefix}')")]
+
+    def pools(self, prefix: str) -> list[Pool]:
+        """List the pools whose ids begin with a prefix: their ids, states and metadata alone."""
+        with translated_errors("Batch", f"list pools {prefix}…"):
+            condition = f"startswith(id,'{prefix}')"
+            found = self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
+            return [_pool(pool) for pool in found]
 
     def end_job(self, job_id: str, reason: str) -> None:
         """Terminate a job: its running Batch tasks are killed, and it takes no more.
@@ -465,6 +446,17 @@ def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
             # A day: long enough to look at, short enough not to fill a node's disk.
             retention_time=timedelta(days=1),
         ),
+    )
+
+
+def _pool(pool: models.BatchPool) -> Pool:
+    return Pool(
+        pool_id=pool.id,
+        state=_text(pool.state),
+        allocation_state=_text(pool.allocation_state),
+        allocated_at=pool.allocation_state_transition_time,
+        resize_problems=tuple(_problem(error) for error in pool.resize_errors or ()),
+        metadata=_read_metadata(pool.metadata),
     )
 
 

@@ -53,7 +53,7 @@ def adopt_or_move_on(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
         ForeignResourceError: A container or a job of that name exists and is not of this flow run.
     """
     containers = blobs.containers(run_prefix(run.flow_run_id))
-    jobs = {job.job_id: job for job in batch.own_names(run_prefix(run.flow_run_id))[0]}
+    jobs = {job.job_id: job for job in batch.jobs(run_prefix(run.flow_run_id))}
     while True:
         found = [data for name, data in containers.items() if name.startswith(f"{run.name}-")]
         job = jobs.get(run.name)

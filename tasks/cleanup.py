@@ -7,7 +7,7 @@ or with some calls failing: it goes on with the rest and records what it could n
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from tasks.batch_account import BatchAccount
 from tasks.begin import CLEANUP_ARTIFACT
 from tasks.blob_account import BlobAccount
 from tasks.errors import ConfigurationError, ServiceError
-from tasks.models import OWNER, Keep, run_prefix
+from tasks.models import Keep, is_owned_by, run_prefix
 from tasks.progress import cleaning_up
 
 # Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
@@ -81,17 +81,31 @@ def clean_up_run(flow_run_id: UUID, keep: Keep) -> dict[str, str]:
 
 def find_leftovers(batch: BatchAccount, blobs: BlobAccount, flow_run_id: UUID, keep: Keep) -> Leftovers:
     """Find what carries both the name and the metadata of a flow run, of all its generations."""
-    prefix = run_prefix(str(flow_run_id))
-
-    def own(metadata: Mapping[str, str]) -> bool:
-        return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == str(flow_run_id)
-
-    jobs, pools = batch.own_names(prefix)
-    containers = blobs.containers(prefix)
+    own = str(flow_run_id)
+    found = leftovers_below(batch, blobs, run_prefix(own), lambda _, metadata: is_owned_by(own, metadata))
     return Leftovers(
-        jobs=() if keep.job else tuple(j.job_id for j in jobs if own(j.metadata) and j.state != "deleting"),
-        pools=() if keep.pool else tuple(p.pool_id for p in pools if own(p.metadata) and p.state != "deleting"),
-        containers=() if keep.containers else tuple(name for name, data in containers.items() if own(data)),
+        jobs=() if keep.job else found.jobs,
+        pools=() if keep.pool else found.pools,
+        containers=() if keep.containers else found.containers,
+    )
+
+
+def leftovers_below(
+    batch: BatchAccount, blobs: BlobAccount, prefix: str, is_leftover: Callable[[str, Mapping[str, str]], bool]
+) -> Leftovers:
+    """Find what has a name that begins so, is not being deleted, and is a leftover by its name and its metadata."""
+    return Leftovers(
+        jobs=tuple(
+            job.job_id
+            for job in batch.jobs(prefix)
+            if job.state != "deleting" and is_leftover(job.job_id, job.metadata)
+        ),
+        pools=tuple(
+            pool.pool_id
+            for pool in batch.pools(prefix)
+            if pool.state != "deleting" and is_leftover(pool.pool_id, pool.metadata)
+        ),
+        containers=tuple(name for name, metadata in blobs.containers(prefix).items() if is_leftover(name, metadata)),
     )
 
 

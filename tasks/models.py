@@ -92,7 +92,7 @@ class Run:
 
     def owns(self, metadata: Mapping[str, str]) -> bool:
         """Whether a resource with this metadata is of this flow run."""
-        return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == self.flow_run_id
+        return is_owned_by(self.flow_run_id, metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,11 @@ class Keep:
 
 OWNER = "topn"
 NAME_PREFIX = "topn-"
+
+
+def is_owned_by(flow_run_id: str, metadata: Mapping[str, str]) -> bool:
+    """Whether a resource with this metadata is of a flow run: a name alone proves nothing."""
+    return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == flow_run_id
 
 
 def run_prefix(flow_run_id: str) -> str:

@@ -16,7 +16,7 @@ from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.doctor import Diagnosis, examine
 from tasks.errors import ServiceError
 from tasks.models import BatchJob, BatchTaskOutcome, Category, FileError, FinishedChunk, Run, StagedChunk
-from tasks.progress import advance
+from tasks.progress import advance, tell
 from tasks.step import STEP
 
 # Polls slow down while nothing moves, and speed up when something does.
@@ -104,7 +104,7 @@ def watch(
         except ServiceError as error:
             if not error.transient:
                 raise
-            advance("counted", note=f"{error} Asking again.")
+            tell(f"{error} Asking again.")
         yield from watched.finished()
         if not watched.chunks and not submissions.open_count:
             return
@@ -181,5 +181,5 @@ def _reason_to_end(
         diagnosis = examine(account, job)
     if diagnosis is None:
         return None
-    advance("counted", note=diagnosis.message)
+    tell(diagnosis.message)
     return diagnosis.fatal

@@ -57,9 +57,9 @@ def cleaning_up() -> None:
     _tell(Progress(step=CLEANUP))
 
 
-def advance(step: str, *, done: int = 0, total: int | None = None, note: str = "") -> None:
+def advance(step: str, *, done: int = 0, total: int | None = None) -> None:
     """Tell the listeners that so many more files have passed a step."""
-    _tell(Progress(step=step, done=done, total=total, note=note))
+    _tell(Progress(step=step, done=done, total=total))
 
 
 def _tell(progress: Progress) -> None:

@@ -21,7 +21,7 @@ from tasks.errors import (
     ServiceError,
 )
 from tasks.models import BatchJob, Containers, PoolOptions, Run, Workload
-from tasks.progress import advance
+from tasks.progress import tell
 from tasks.step import STEP
 
 # Uploads of Batch tasks that end with the job's wall clock still need their signature.
@@ -183,7 +183,7 @@ def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline
         except ServiceError as error:
             if error.code != "ActiveJobAndScheduleQuotaReached" or clock.now() >= give_up_at:
                 raise
-        advance("submitted", note="The account's quota of active jobs is used up: waiting for another job's end.")
+        tell("The account's quota of active jobs is used up: waiting for another job's end.")
         clock.sleep(QUOTA_POLL_SECONDS)
 
 

@@ -44,17 +44,14 @@ def key_of_run_and_chunk(context: TaskRunContext, parameters: dict[str, Any]) ->
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-STEP: dict[str, Any] = {
+_RETRIED: dict[str, Any] = {
     "retries": STEP_RETRIES,
     "retry_delay_seconds": exponential_backoff(2),
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": failed_for_a_passing_reason,
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
     "on_completion": [note_end],
     "on_failure": [note_end],
 }
 
-CACHED_STEP: dict[str, Any] = {
-    name: value for name, value in STEP.items() if name not in {"cache_policy", "persist_result"}
-} | {"cache_key_fn": key_of_run_and_chunk}
+STEP = _RETRIED | {"cache_policy": NO_CACHE, "persist_result": False}
+CACHED_STEP = _RETRIED | {"cache_key_fn": key_of_run_and_chunk}

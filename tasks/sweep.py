@@ -19,12 +19,12 @@ from prefect.logging import get_run_logger
 from tasks.accounts import batch_account, blob_account
 from tasks.batch_account import BatchAccount
 from tasks.blob_account import BlobAccount
-from tasks.cleanup import Leftovers, delete
+from tasks.cleanup import Leftovers, delete, leftovers_below
 from tasks.errors import ServiceError
-from tasks.models import NAME_PREFIX, OWNER
+from tasks.models import NAME_PREFIX, is_owned_by
 from tasks.step import STEP
 
-RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+")
+RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+(-app|-in|-out)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +93,7 @@ def sweep(
         end = known_ends[run]
         return end is not None and end <= by
 
-    jobs, pools = batch.own_names(NAME_PREFIX)
-    leftovers = Leftovers(
-        jobs=tuple(job.job_id for job in jobs if job.state != "deleting" and is_dead(job.job_id, job.metadata)),
-        pools=tuple(
-            pool.pool_id for pool in pools if pool.state != "deleting" and is_dead(pool.pool_id, pool.metadata)
-        ),
-        containers=tuple(name for name, metadata in blobs.containers(NAME_PREFIX).items() if is_dead(name, metadata)),
-    )
+    leftovers = leftovers_below(batch, blobs, NAME_PREFIX, is_dead)
     return Swept(leftovers=leftovers, failures={} if dry_run else delete(batch, blobs, leftovers))
 
 
@@ -122,14 +115,11 @@ def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | No
 
 def _owner(name: str, metadata: Mapping[str, str]) -> UUID | None:
     """Take the flow run out of a name and its metadata, if both say the same."""
-    match = RUN_NAME.fullmatch(re.sub(r"-(app|in|out)$", "", name))
-    try:
-        flow_run_id = UUID(metadata.get("flow_run_id", ""))
-    except ValueError:
+    match = RUN_NAME.fullmatch(name)
+    if match is None:
         return None
-    if metadata.get("owner") != OWNER or match is None or match.group(1) != flow_run_id.hex:
-        return None
-    return flow_run_id
+    flow_run_id = UUID(match.group(1))
+    return flow_run_id if is_owned_by(str(flow_run_id), metadata) else None
 
 
 def _instant(text: str) -> datetime | None:

@@ -45,7 +45,7 @@ def test_a_killed_run_is_repeated_without_doing_anything_twice(flow_runs, azure_
         assert (found["words"], found["distinct"], found["top"]) == expected
     batch, blobs = batch_account(), blob_account()
     assert left_but_the_job(find_leftovers(batch, blobs, flow_run_id, Keep(job=True))) == ()
-    jobs, _ = batch.own_names(f"topn-{flow_run_id.hex}-")
+    jobs = batch.jobs(f"topn-{flow_run_id.hex}-")
     outcomes = [outcome for job in jobs for _, outcome in batch.completed_tasks(job.job_id, None)]
     # Every file was counted by one Batch task, once; whatever was finished before the kill was not counted again.
     assert len(outcomes) == len({outcome.task_id for outcome in outcomes}) <= FILES

@@ -73,7 +73,7 @@ def nothing_left(local_azure, monkeypatch):
     def check():
         from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
-        jobs, pools = batch_account().own_names("topn-")
+        jobs, pools = batch_account().jobs("topn-"), batch_account().pools("topn-")
         assert (jobs, pools, blob_account().containers("topn-")) == ([], [], {})
 
     return check

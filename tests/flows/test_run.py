@@ -163,7 +163,7 @@ def test_what_is_to_be_kept_stays_and_is_told_by_name(topn, azure_settings):
     found = topn.json(write("a.txt", b"kept"), "--keep-containers", "--keep-job", "--keep-pool")
 
     name = found["run"]
-    jobs, pools = batch_account().own_names(name)
+    jobs, pools = batch_account().jobs(name), batch_account().pools(name)
     containers = blob_account().containers(name)
     assert [job.job_id for job in jobs] == [pool.pool_id for pool in pools] == [name]
     assert sorted(containers) == [f"{name}-app", f"{name}-in", f"{name}-out"]
@@ -193,7 +193,7 @@ def test_ask_puts_the_questions_of_the_tutorial(topn, azure_settings, answers, k
     assert "Delete the job?" in done.stderr
     assert "Delete the pool?" in done.stderr
     name = re.search(r"topn-[0-9a-f]{32}-0", done.stdout).group()
-    jobs, pools = batch_account().own_names(name)
+    jobs, pools = batch_account().jobs(name), batch_account().pools(name)
     assert (len(jobs), len(pools)) == kept
     batch_account().delete_jobs_and_pools([name], [name], 10)
 

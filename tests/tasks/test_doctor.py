@@ -23,8 +23,6 @@ def a_pool(state="active", allocation="steady", problems=()):
         state=state,
         allocation_state=allocation,
         allocated_at=NOW,
-        node_count=0,
-        slots_per_node=1,
         resize_problems=tuple(problems),
         metadata={},
     )
