@@ -22,6 +22,10 @@ from tasks.sweep import sweep_before_run
 from tasks.word_counts import word_count_workload
 
 Positive = Field(ge=1)
+NotNegative = Field(ge=0)
+
+# A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
+LONGEST_MINUTES = 6 * 24 * 60
 
 # Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
 TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
@@ -41,10 +45,11 @@ def topn(
     ignore_case: bool = False,
     output_folder: str = "results",
     nodes: Annotated[int, Positive] = 2,
+    spot_nodes: Annotated[int, NotNegative] = 0,
     slots_per_node: Annotated[int, Positive] = 2,
     vm_size: str = "standard_d2s_v3",
     pool_id: str | None = None,
-    timeout_minutes: Annotated[float, Field(ge=1, le=7 * 24 * 60)] = 60,
+    timeout_minutes: Annotated[float, Field(ge=1, le=LONGEST_MINUTES)] = 60,
     keep_containers: bool = False,
     keep_job: bool = False,
     keep_pool: bool = False,
@@ -57,7 +62,9 @@ def topn(
         num_words: How many words to give of each file.
         ignore_case: Take "The" and "the" for one word.
         output_folder: Where the outputs go.
-        nodes: The most nodes the pool may have.
+        nodes: The most dedicated nodes the pool may have.
+        spot_nodes: The most spot nodes: cheaper, and taken away at any time. With them, dedicated nodes only stand in
+            for what the spot nodes cannot do, and do the rest after half of the time.
         slots_per_node: Batch tasks that run side by side on a node.
         vm_size: VM size of the nodes.
         pool_id: An existing pool to use; it is neither changed nor deleted. Without one, the run makes its own.
@@ -71,7 +78,9 @@ def topn(
         FilesFailedError: Some files have no result; the others have theirs.
     """
     workload = word_count_workload(num_words, ignore_case)
-    pool_options = PoolOptions(pool_id=pool_id, vm_size=vm_size, nodes=nodes, slots_per_node=slots_per_node)
+    pool_options = PoolOptions(
+        pool_id=pool_id, vm_size=vm_size, nodes=nodes, spot_nodes=spot_nodes, slots_per_node=slots_per_node
+    )
 
     sweep_before_run()
     run = begin_run(timeout_minutes, Keep(containers=keep_containers, job=keep_job, pool=keep_pool))
@@ -86,7 +95,7 @@ def topn(
     submitted = submit_batch_tasks.map(unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers))
     collected = {
         finished.key: collect_results.submit(finished, job, containers)
-        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted))
+        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers)
     }
     verdicts = gather(plan, staged, submitted, collected)
     return require_every_file_counted(report_run(run, plan, verdicts, output_folder))

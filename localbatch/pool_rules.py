@@ -180,7 +180,8 @@ class PoolRules(NodeRules):
             pool.target_dedicated if dedicated is None else dedicated,
             pool.target_low_priority if low_priority is None else low_priority,
         )
-        if targets != (pool.target_dedicated, pool.target_low_priority):
+        # What could not be allocated the last time is tried again.
+        if targets != (pool.target_dedicated, pool.target_low_priority) or pool.resize_errors:
             self.resize(pool, *targets, evaluation.node_deallocation_option or "requeue", now)
 
     def _sample(self, pool: Pool, now: datetime) -> None:

@@ -28,13 +28,16 @@ ALLOCATION: Table = {
 _LOST = {"preempt": "preempted", "break": "unusable", "lose": "unknown", "leave": "leavingpool"}
 """What can befall a node at any time."""
 _MAINTAINED = {"reboot": "rebooting", "reimage": "reimaging", "deallocate": "deallocating"}
-"""What a user can have done to a node, while it is idle or running."""
+"""What a user can have done to a node, while it is idle or running.
+
+A node whose start task failed can be rebooted and reimaged too, whatever the reference says: Batch Shipyard did so for
+years ("reboot_on_start_task_failed")."""
 
 NODE: Table = {
     "creating": {"booted": "starting", **_LOST},
     "starting": {"start_task_started": "waitingforstarttask", "ready": "idle", **_LOST},
     "waitingforstarttask": {"ready": "idle", "start_task_failed": "starttaskfailed", **_LOST},
-    "starttaskfailed": {**_LOST},
+    "starttaskfailed": {"reboot": "rebooting", "reimage": "reimaging", **_LOST},
     "idle": {"occupied": "running", "disable": "offline", **_MAINTAINED, **_LOST},
     "running": {"drained": "idle", **_MAINTAINED, **_LOST},
     "offline": {"enable": "idle", **_LOST},

@@ -8,15 +8,21 @@ from datetime import datetime, timedelta, timezone
 # passed, its samples of waiting Batch tasks say nothing.
 FIRST_MINUTES = 10
 
+# Spot nodes have this share of the run's time; what is left then is done by dedicated nodes, which nobody takes away.
+SPOT_SHARE_OF_TIME = 0.5
+
 # The service cuts fractions of a node off, so that adding slots - 1 rounds up; whether it knows `ceil` is not certain.
+# A preempted node stays in its pool and counts as one of the target: a dedicated node stands in for it.
 FORMULA = """\
 slots = {slots_per_node};
-mostNodes = {most_nodes};
 sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute);
 waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute));
-wanted = min(mostNodes, (waiting + slots - 1) / slots);
-nodes = time() < time("{first_minutes_end_at}") ? {first_nodes} : wanted;
-$TargetDedicatedNodes = time() < time("{deadline_at}") ? nodes : 0;
+needed = time() < time("{first_minutes_end_at}") ? {first_nodes} : (waiting + slots - 1) / slots;
+spot = time() < time("{spot_ends_at}") ? min({most_spot_nodes}, needed) : 0;
+working = max(0, spot - max($PreemptedNodeCount.GetSample(1)));
+alive = time() < time("{deadline_at}") ? 1 : 0;
+$TargetLowPriorityNodes = alive * spot;
+$TargetDedicatedNodes = alive * min({most_nodes}, needed - working);
 $NodeDeallocationOption = taskcompletion;
 """
 
@@ -24,17 +30,29 @@ $NodeDeallocationOption = taskcompletion;
 def pool_formula(
     *,
     most_nodes: int,
+    most_spot_nodes: int,
     slots_per_node: int,
     expected_batch_tasks: int,
     created_at: datetime,
     deadline_at: datetime,
 ) -> str:
-    """Write the formula: nodes for the expected work at first, then for the work that waits, then none."""
+    """Write the formula: nodes for the expected work at first, then for the work that waits, then none.
+
+    Args:
+        most_nodes: The most dedicated nodes.
+        most_spot_nodes: The most spot nodes; they come first.
+        slots_per_node: Batch tasks that run side by side on a node.
+        expected_batch_tasks: How many Batch tasks the run will add.
+        created_at: When the pool is created.
+        deadline_at: From when on there are no nodes.
+    """
     return FORMULA.format(
         slots_per_node=slots_per_node,
         most_nodes=most_nodes,
-        first_nodes=min(most_nodes, -(-expected_batch_tasks // slots_per_node)),
+        most_spot_nodes=most_spot_nodes,
+        first_nodes=-(-expected_batch_tasks // slots_per_node),
         first_minutes_end_at=_instant(created_at + timedelta(minutes=FIRST_MINUTES)),
+        spot_ends_at=_instant(created_at + SPOT_SHARE_OF_TIME * (deadline_at - created_at)),
         deadline_at=_instant(deadline_at),
     )
 

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from azure.batch import BatchClient, models
+from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 
 from tasks.azure_core import TransientRetryPolicy, client_options, default_identity, translate, translated_errors
 from tasks.errors import ServiceError
@@ -59,6 +60,14 @@ class BatchTaskSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartTask:
+    """What each node of a pool runs when it joins, before it takes Batch tasks."""
+
+    command_line: str
+    files: tuple[Blob, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoolSpec:
     """A pool to create."""
 
@@ -67,8 +76,7 @@ class PoolSpec:
     image: Image
     slots_per_node: int
     autoscale_formula: str
-    start_command_line: str
-    start_files: tuple[Blob, ...]
+    start_task: StartTask
     metadata: Mapping[str, str]
 
 
@@ -190,16 +198,16 @@ class BatchAccount:
             # The shortest interval that the service takes.
             auto_scale_evaluation_interval=timedelta(minutes=5),
             task_slots_per_node=spec.slots_per_node,
-            start_task=models.BatchStartTask(
-                command_line=spec.start_command_line,
-                resource_files=_resource_files(spec.start_files),
-                max_task_retry_count=1,
-                wait_for_success=True,
-            ),
+            start_task=_start_task(spec.start_task),
             metadata=_metadata(spec.metadata),
         )
         with translated_errors("Batch", f"create pool {spec.pool_id}"):
             self._client.create_pool(pool)
+
+    def update_start_task(self, pool_id: str, start_task: StartTask) -> None:
+        """Replace the start task of a pool, for the nodes that join or restart from now on."""
+        with translated_errors("Batch", f"update pool {pool_id}"):
+            self._client.update_pool(pool_id, models.BatchPoolUpdateOptions(start_task=_start_task(start_task)))
 
     def pool(self, pool_id: str) -> Pool:
         """Look at a pool; `allocated_at` is when its allocation state last changed.
@@ -223,6 +231,15 @@ class BatchAccount:
                 )
                 for node in self._client.list_nodes(pool_id, select=["id", "state", "errors", "startTaskInfo"])
             ]
+
+    def reboot_node(self, pool_id: str, node_id: str) -> None:
+        """Restart a node, which runs its start task again; its Batch tasks are started elsewhere.
+
+        Without an option, the SDK refuses to send the request.
+        """
+        options: Any = {"nodeRebootOption": "requeue"}
+        with translated_errors("Batch", f"reboot node {node_id}"):
+            self._client.begin_reboot_node(pool_id, node_id, options=options)
 
     def node_file_tail(self, pool_id: str, node_id: str, path: str, length: int = 2000) -> str:
         """Read the end of a text file on a node.
@@ -339,6 +356,24 @@ class BatchAccount:
             ):
                 yield task.state_transition_time, _outcome(task)
 
+    def waiting_tasks(self, job_id: str) -> dict[str, str]:
+        """List the Batch tasks that wait for a node: their versions, by task id."""
+        with translated_errors("Batch", f"list the waiting Batch tasks of job {job_id}"):
+            found = self._client.list_tasks(
+                job_id, filter="state eq 'active'", select=["id", "eTag"], max_results=PAGE_SIZE
+            )
+            return {task.id: task.etag for task in found}
+
+    def delete_task(self, job_id: str, task_id: str, version: str) -> bool:
+        """Delete a Batch task, unless it is of another version by now or gone; returns whether it was deleted."""
+        try:
+            self._client.delete_task(job_id, task_id, etag=version, match_condition=MatchConditions.IfNotModified)
+        except (ResourceModifiedError, ResourceNotFoundError):
+            return False
+        except AzureError as error:
+            raise translate(error, "Batch", f"delete Batch task {task_id}") from error
+        return True
+
     def jobs(self, prefix: str) -> list[Job]:
         """List the jobs whose ids begin with a prefix."""
         with translated_errors("Batch", f"list jobs {prefix}…"):
@@ -418,6 +453,15 @@ def _problem(error: Any) -> Problem:
 
 def _resource_files(blobs: Iterable[Blob]) -> list[models.ResourceFile]:
     return [models.ResourceFile(http_url=blob.url, file_path=blob.file_path) for blob in blobs]
+
+
+def _start_task(start_task: StartTask) -> models.BatchStartTask:
+    return models.BatchStartTask(
+        command_line=start_task.command_line,
+        resource_files=_resource_files(start_task.files),
+        max_task_retry_count=1,
+        wait_for_success=True,
+    )
 
 
 def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:

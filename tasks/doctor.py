@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,12 @@ PASSING_RESIZE_CODES = frozenset({"AllocationFailed", "AllocationTimedout", "Res
 
 # States of a node that will not run Batch tasks again by itself.
 LOST_NODE_STATES = frozenset({"starttaskfailed", "unusable"})
+
+# States of a node that may come back by itself, or when somebody lets it.
+ABSENT_NODE_STATES = frozenset({"preempted", "unknown", "offline"})
+
+# A start task that failed for a passing reason, such as a package server that did not answer, succeeds the next time.
+MOST_REBOOTS_PER_NODE = 1
 
 LAST_LINES_OF_START_TASK = 5
 
@@ -33,25 +40,72 @@ class Diagnosis:
     fatal: FileError | None = None
 
 
-def examine(account: BatchAccount, job: BatchJob) -> Diagnosis | None:
-    """Look at job, pool and nodes; None if nothing is wrong with them."""
-    try:
-        found_job = account.job(job.job_id)
-    except NotFoundError:
-        return _fatal(Category.CANCELLED, f"Job {job.job_id} was deleted by somebody else")
-    if diagnosis := diagnose_job(found_job):
-        return diagnosis
-    try:
-        pool = account.pool(job.pool_id)
-    except NotFoundError:
-        return _fatal(Category.NODE, f"Pool {job.pool_id} was deleted by somebody else")
-    nodes = account.nodes(job.pool_id)
-    diagnosis = diagnose_pool(pool, nodes, found_job.created_at)
-    if diagnosis is None or diagnosis.fatal is None:
-        return diagnosis
-    failed = next((node for node in nodes if node.state == "starttaskfailed"), None)
-    log = _start_task_log(account, pool.pool_id, failed) if failed else ""
-    return _fatal(diagnosis.fatal.category, diagnosis.message.rstrip(".") + (f": {log}" if log else ""), stderr=log)
+class Doctor:
+    """Looks at a job, its pool and its nodes, and restarts nodes that this may mend."""
+
+    def __init__(self, account: BatchAccount, job: BatchJob, *, own_pool: bool) -> None:
+        """Make the doctor of one run.
+
+        Args:
+            account: Where job and pool are.
+            job: The run's job.
+            own_pool: Whether the run made the pool: an existing one has a past, and its nodes are left as they are.
+        """
+        self._account = account
+        self._job = job
+        self._own_pool = own_pool
+        self._reboots: Counter[str] = Counter()
+
+    def examine(self) -> Diagnosis | None:
+        """Say what is wrong; None if nothing is.
+
+        Raises:
+            ServiceError: Batch did not answer.
+        """
+        try:
+            job = self._account.job(self._job.job_id)
+        except NotFoundError:
+            return _fatal(Category.CANCELLED, f"Job {self._job.job_id} was deleted by somebody else")
+        if diagnosis := diagnose_job(job):
+            return diagnosis
+        try:
+            pool = self._account.pool(self._job.pool_id)
+            nodes = self._account.nodes(self._job.pool_id)
+        except NotFoundError:
+            return _fatal(Category.NODE, f"Pool {self._job.pool_id} was deleted by somebody else")
+        diagnosis = diagnose_pool(pool, nodes, None if self._own_pool else job.created_at)
+        failed = [node for node in nodes if node.state == "starttaskfailed"]
+        if diagnosis is None or not failed:
+            return diagnosis
+        log = self._start_task_log(failed[0])
+        message = diagnosis.message.rstrip(".") + (f": {log}" if log else "")
+        if rebooted := self._reboot(failed):
+            return Diagnosis(message=f"{message}; restarted {', '.join(rebooted)}.")
+        if diagnosis.fatal is None:
+            return diagnosis
+        return _fatal(diagnosis.fatal.category, message, stderr=log)
+
+    def _reboot(self, nodes: Sequence[Node]) -> list[str]:
+        """Restart nodes, each a bounded number of times; one that the service does not restart stays as it is."""
+        rebooted: list[str] = []
+        for node in nodes:
+            if not self._own_pool or self._reboots[node.node_id] >= MOST_REBOOTS_PER_NODE:
+                continue
+            self._reboots[node.node_id] += 1
+            try:
+                self._account.reboot_node(self._job.pool_id, node.node_id)
+            except ServiceError:
+                continue
+            rebooted.append(node.node_id)
+        return rebooted
+
+    def _start_task_log(self, node: Node) -> str:
+        """Read what the start task said last; a log that cannot be had changes no verdict."""
+        try:
+            text = self._account.node_file_tail(self._job.pool_id, node.node_id, "startup/stderr.txt")
+        except ServiceError:
+            return ""
+        return " / ".join(text.strip().splitlines()[-LAST_LINES_OF_START_TASK:])
 
 
 def diagnose_job(job: Job) -> Diagnosis | None:
@@ -89,6 +143,10 @@ def diagnose_pool(pool: Pool, nodes: Sequence[Node], since: datetime | None = No
         return _fatal(Category.NODE, sentence)
     if lost:
         return Diagnosis(message=f"{len(lost)} of {len(nodes)} nodes are lost: {_lost_nodes(pool, lost)}.")
+    absent = Counter(node.state for node in nodes if node.state in ABSENT_NODE_STATES)
+    if nodes and absent.total() == len(nodes):
+        states = ", ".join(f"{count} {state}" for state, count in sorted(absent.items()))
+        return Diagnosis(message=f"Pool {pool.pool_id} has no node that works ({states}); waiting for one.")
     return None
 
 
@@ -102,15 +160,6 @@ def _lost_nodes(pool: Pool, lost: Sequence[Node]) -> str:
     problem = first.problems[0] if first.problems else None
     why = f"{problem.message.rstrip('.')} [{problem.code}]" if problem else "[unusable]"
     return f"node {first.node_id} of pool {pool.pool_id} is unusable: {why}"
-
-
-def _start_task_log(account: BatchAccount, pool_id: str, node: Node) -> str:
-    """Read what the start task said last; a log that cannot be had changes no verdict."""
-    try:
-        text = account.node_file_tail(pool_id, node.node_id, "startup/stderr.txt")
-    except ServiceError:
-        return ""
-    return " / ".join(text.strip().splitlines()[-LAST_LINES_OF_START_TASK:])
 
 
 def _fatal(category: Category, sentence: str, stderr: str = "") -> Diagnosis:

@@ -151,13 +151,15 @@ class PoolOptions:
     Attributes:
         pool_id: An existing pool to use, which is never changed and never deleted; None creates one for the run.
         vm_size: VM size of a created pool.
-        nodes: The most nodes a created pool may have.
+        nodes: The most dedicated nodes a created pool may have.
+        spot_nodes: The most spot nodes; the dedicated ones then do what these cannot.
         slots_per_node: Batch tasks that run side by side on a node of a created pool.
     """
 
     pool_id: str | None
     vm_size: str
     nodes: int
+    spot_nodes: int
     slots_per_node: int
 
 
@@ -178,16 +180,18 @@ class BatchJob:
 
 @dataclass(frozen=True, kw_only=True)
 class StagedChunk:
-    """A chunk whose good files are in the input container.
+    """A chunk whose good files are in the input container, and then in the job.
 
     Attributes:
-        staged: The files that can be submitted.
+        staged: The files that can be submitted, or are.
         failures: Why the others cannot, by content key.
+        signed_until_at: When the signed URLs of its Batch tasks end, once they are submitted.
     """
 
     chunk: Chunk
     staged: tuple[InputFile, ...]
     failures: Mapping[str, FileError]
+    signed_until_at: datetime | None = None
 
     @property
     def label(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -10,22 +11,30 @@ from typing import Protocol
 from prefect import task
 from prefect.futures import PrefectFuture
 
-from tasks.accounts import batch_account
+from tasks.accounts import batch_account, blob_account
 from tasks.batch_account import BatchAccount, TaskCounts
 from tasks.clock import SYSTEM_CLOCK, Clock
-from tasks.doctor import Diagnosis, examine
-from tasks.errors import ServiceError
-from tasks.models import BatchJob, BatchTaskOutcome, Category, FileError, FinishedChunk, Run, StagedChunk
+from tasks.doctor import Doctor
+from tasks.errors import NotFoundError, ServiceError
+from tasks.models import (
+    BatchJob,
+    BatchTaskOutcome,
+    Category,
+    Containers,
+    FileError,
+    FinishedChunk,
+    Run,
+    StagedChunk,
+    Workload,
+)
 from tasks.progress import advance, tell
+from tasks.renew import Renewal
 from tasks.step import STEP
 
 # Polls slow down while nothing moves, and speed up when something does.
 FIRST_POLL_SECONDS = 0.25
 LONGEST_POLL_SECONDS = 15.0
 SLOWING = 1.5
-
-# The doctor is asked after this many polls in which nothing moved.
-STILL_POLLS = 2
 
 # Task counts may lag behind the tasks themselves, so completed ones are listed now and then whatever the counts say.
 # Source: Batch documentation, "Count tasks and compute nodes by state".
@@ -73,9 +82,14 @@ class FutureSubmissions:
 
 
 @task(**{**STEP, "retries": 0}, task_run_name="wait for Batch tasks")
-def wait_for_batch_tasks(run: Run, job: BatchJob, submissions: Submissions) -> Iterator[FinishedChunk]:
+def wait_for_batch_tasks(
+    run: Run, job: BatchJob, submissions: Submissions, workload: Workload, containers: Containers
+) -> Iterator[FinishedChunk]:
     """Yield each chunk as soon as its Batch tasks are completed, or waiting for them has become pointless."""
-    yield from watch(batch_account(), job, submissions, run.deadline_at)
+    account = batch_account()
+    renewal = Renewal(account=account, blobs=blob_account(), run=run, job=job, workload=workload, containers=containers)
+    doctor = Doctor(account, job, own_pool=job.pool_id == run.name)
+    yield from watch(account, job, submissions, run.deadline_at, renewal, doctor)
 
 
 def watch(
@@ -83,6 +97,8 @@ def watch(
     job: BatchJob,
     submissions: Submissions,
     deadline_at: datetime,
+    renewal: Renewal,
+    doctor: Doctor,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Iterator[FinishedChunk]:
     """Poll the job: its counts each time, and only what completed since the last time.
@@ -92,7 +108,7 @@ def watch(
     Yields:
         Every submitted chunk, once. Where waiting ended early, the reason is with it.
     """
-    watched = _Watched(account, job, submissions)
+    watched = _Watched(account, job, submissions, renewal)
     poll_seconds = FIRST_POLL_SECONDS
     still_polls = 0
     ending: FileError | None = None
@@ -100,7 +116,12 @@ def watch(
         moved = False
         try:
             moved = watched.look()
-            ending = _reason_to_end(account, job, watched, moved, still_polls)
+            stuck = not moved and watched.seems_stuck(still_polls)
+            ending = _reason_to_end(doctor) if stuck else None
+            if stuck and ending is None:
+                watched.add_missing()
+        except NotFoundError:
+            ending = _reason_to_end(doctor)
         except ServiceError as error:
             if not error.transient:
                 raise
@@ -121,20 +142,23 @@ def watch(
 class _Watched:
     """What is known so far of the job's Batch tasks."""
 
-    def __init__(self, account: BatchAccount, job: BatchJob, submissions: Submissions) -> None:
+    def __init__(self, account: BatchAccount, job: BatchJob, submissions: Submissions, renewal: Renewal) -> None:
         self._account = account
+        self._renewal = renewal
         self._job = job
         self._submissions = submissions
         self._outcomes: dict[str, BatchTaskOutcome] = {}
         self._since: datetime | None = None
         self._polls = 0
+        self._submitted = 0
         self.chunks: list[StagedChunk] = []
         self.counts = TaskCounts(active=0, running=0, completed=0)
 
     def look(self) -> bool:
         """Ask the service once; returns whether anything has moved since the last time."""
         arrived = self._submissions.arrived()
-        self.chunks += arrived
+        self.chunks = self._renewal.renew(self.chunks + arrived)
+        self._submitted += sum(len(chunk.staged) for chunk in arrived)
         before, self.counts = self.counts, self._account.task_counts(self._job.job_id)
         known = len(self._outcomes)
         self._polls += 1
@@ -143,6 +167,15 @@ class _Watched:
         if new := len(self._outcomes) - known:
             advance("counted", done=new)
         return bool(arrived or new or before != self.counts)
+
+    def seems_stuck(self, still_polls: int) -> bool:
+        """Whether somebody should find out why nothing moves; what runs may take its time, but not for ever."""
+        return self.counts.running == 0 or still_polls % LIST_EVERY_POLLS == LIST_EVERY_POLLS - 1
+
+    def add_missing(self) -> None:
+        """Add Batch tasks again that are not in the job any more: without them, waiting would never end."""
+        if self.counts.active + self.counts.running + self.counts.completed < self._submitted:
+            self._renewal.add_missing(self.chunks)
 
     def _list_completed(self) -> None:
         latest = self._since
@@ -160,8 +193,9 @@ class _Watched:
             yield self._finished(chunk, None)
 
     def given_up(self, reason: FileError) -> Iterator[FinishedChunk]:
-        """Take out the others, after a last look at what is completed."""
-        self._list_completed()
+        """Take out the others, after a last look at what is completed; there may be nothing to look at any more."""
+        with suppress(ServiceError):
+            self._list_completed()
         while self.chunks:
             yield self._finished(self.chunks.pop(0), reason)
 
@@ -170,15 +204,9 @@ class _Watched:
         return FinishedChunk(submitted=chunk, outcomes=outcomes, reason=reason)
 
 
-def _reason_to_end(
-    account: BatchAccount, job: BatchJob, watched: _Watched, moved: bool, still_polls: int
-) -> FileError | None:
-    """Ask the doctor when nothing moves, and tell people what it says."""
-    if moved or still_polls < STILL_POLLS:
-        return None
-    diagnosis: Diagnosis | None = None
-    if watched.counts.running == 0 or still_polls % LIST_EVERY_POLLS == 0:
-        diagnosis = examine(account, job)
+def _reason_to_end(doctor: Doctor) -> FileError | None:
+    """Ask the doctor, and tell people what it says."""
+    diagnosis = doctor.examine()
     if diagnosis is None:
         return None
     tell(diagnosis.message)

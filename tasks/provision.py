@@ -8,9 +8,10 @@ from datetime import datetime, timedelta, timezone
 
 from prefect import task
 
+from tasks import signatures
 from tasks.accounts import batch_account, blob_account
 from tasks.autoscale import pool_formula
-from tasks.batch_account import BatchAccount, Blob, Image, JobSpec, PoolSpec
+from tasks.batch_account import BatchAccount, Blob, Image, JobSpec, PoolSpec, StartTask
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import (
@@ -23,9 +24,6 @@ from tasks.errors import (
 from tasks.models import BatchJob, Containers, PoolOptions, Run, Workload
 from tasks.progress import tell
 from tasks.step import STEP
-
-# Uploads of Batch tasks that end with the job's wall clock still need their signature.
-SIGNATURE_MARGIN = timedelta(minutes=15)
 
 # Jobs of others end within minutes, or not at all.
 LONGEST_QUOTA_WAIT = timedelta(minutes=10)
@@ -52,11 +50,6 @@ def create_pool(run: Run, workload: Workload, containers: Containers, options: P
 def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str) -> BatchJob:
     """Create the run's job, which ends at the run's deadline."""
     return make_job(batch_account(), blob_account(), run, workload, containers, pool_id)
-
-
-def signatures_expire_at(run: Run) -> datetime:
-    """Until when the URLs that nodes get are good: the run's deadline, and a little."""
-    return run.deadline_at + SIGNATURE_MARGIN
 
 
 def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
@@ -106,7 +99,7 @@ def make_pool(
         ConfigurationError: No image can be used.
     """
     now = datetime.now(timezone.utc)
-    package = shlex.quote(workload.package_name)
+    script_start_task = start_task(blobs, run, workload, containers, now)
     spec = PoolSpec(
         pool_id=run.name,
         vm_size=options.vm_size,
@@ -114,21 +107,31 @@ def make_pool(
         slots_per_node=options.slots_per_node,
         autoscale_formula=pool_formula(
             most_nodes=options.nodes,
+            most_spot_nodes=options.spot_nodes,
             slots_per_node=options.slots_per_node,
             expected_batch_tasks=batch_tasks,
             created_at=now,
             deadline_at=run.deadline_at,
         ),
-        # Moved into place when it is whole and this node's Python can run it.
-        start_command_line=_shell(f'python3 {package} --check && mv -f {package} "$AZ_BATCH_NODE_SHARED_DIR/"'),
-        start_files=(_package_blob(blobs, run, workload, containers),),
+        start_task=script_start_task,
         metadata=run.metadata(kept=run.keep.pool),
     )
     try:
         account.create_pool(spec)
     except AlreadyExistsError:
         _require_own(run, f"pool {run.name}", account.pool(run.name).metadata)
+        account.update_start_task(run.name, script_start_task)
     return run.name
+
+
+def start_task(blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, now: datetime) -> StartTask:
+    """Describe what puts the task script on each node of the run's own pool, with a signature that is made now."""
+    package = shlex.quote(workload.package_name)
+    return StartTask(
+        # Moved into place when it is whole and this node's Python can run it.
+        command_line=_shell(f'python3 {package} --check && mv -f {package} "$AZ_BATCH_NODE_SHARED_DIR/"'),
+        files=(_package_blob(blobs, workload, containers, signatures.expiry(run, now)),),
+    )
 
 
 def make_job(
@@ -156,7 +159,10 @@ def make_job(
         wall_clock_seconds=max(1.0, seconds_left),
         metadata=run.metadata(kept=run.keep.job),
         preparation_command_line=None if own_pool else _shell(f"python3 {shlex.quote(workload.package_name)} --check"),
-        preparation_files=() if own_pool else (_package_blob(blobs, run, workload, containers),),
+        preparation_files=(
+            # It cannot be renewed: a job's preparation task is the same for ever.
+            () if own_pool else (_package_blob(blobs, workload, containers, signatures.last_needed_at(run)),)
+        ),
     )
     try:
         _create_job_when_quota_allows(account, spec, run.deadline_at, clock)
@@ -206,8 +212,8 @@ def newest_image(images: list[Image], until: datetime) -> Image:
     return max(usable, key=lambda image: (image.node_agent_sku, image.sku))
 
 
-def _package_blob(blobs: BlobAccount, run: Run, workload: Workload, containers: Containers) -> Blob:
-    url = blobs.read_url(containers.application, workload.package_name, signatures_expire_at(run))
+def _package_blob(blobs: BlobAccount, workload: Workload, containers: Containers, expires_at: datetime) -> Blob:
+    url = blobs.read_url(containers.application, workload.package_name, expires_at)
     return Blob(url=url, file_path=workload.package_name)
 
 

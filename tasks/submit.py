@@ -8,12 +8,13 @@ from datetime import datetime
 
 from prefect import task
 
+from tasks import signatures
 from tasks.accounts import batch_account, blob_account
 from tasks.batch_account import BatchAccount, BatchTaskSpec, Blob, Upload
 from tasks.blob_account import BlobAccount
+from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.models import BatchJob, Category, Containers, FileError, InputFile, Run, StagedChunk, Workload
 from tasks.progress import advance
-from tasks.provision import signatures_expire_at
 from tasks.step import CACHED_STEP
 
 # What the file is called on a node, whatever it is called here: no name of a user's is ever in a command line.
@@ -32,7 +33,9 @@ def submit_batch_tasks(
     run: Run, chunk: StagedChunk, job: BatchJob, workload: Workload, containers: Containers
 ) -> StagedChunk:
     """Add the Batch tasks of a chunk; one that the service refuses fails alone."""
-    return submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers)
+    submitted = submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers)
+    advance("submitted", done=len(chunk.chunk.files))
+    return submitted
 
 
 def submit_chunk(
@@ -43,17 +46,17 @@ def submit_chunk(
     job: BatchJob,
     workload: Workload,
     containers: Containers,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> StagedChunk:
-    """Add the Batch tasks of a chunk, and say which files are on their way.
+    """Add the Batch tasks of a chunk, and say which files are on their way; one that is in the job already stays.
 
     Raises:
         ServiceError: Batch refused a whole request.
     """
-    expires_at = signatures_expire_at(run)
+    expires_at = signatures.expiry(run, clock.now())
     outputs_url = blobs.write_url(containers.outputs, expires_at)
     specs = [_spec(blobs, file, job, workload, containers, outputs_url, expires_at) for file in chunk.staged]
     refused = account.add_tasks(job.job_id, specs)
-    advance("submitted", done=len(chunk.chunk.files))
     failures = {
         file.content_key: FileError(
             category=Category.NODE, message=f"Batch did not take its Batch task: {refused[file.task_id]}"
@@ -65,6 +68,7 @@ def submit_chunk(
         chunk,
         staged=tuple(file for file in chunk.staged if file.task_id not in refused),
         failures={**chunk.failures, **failures},
+        signed_until_at=expires_at,
     )
 
 

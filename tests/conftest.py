@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from localbatch.testing import local_azure, local_batch  # noqa: F401 - fixtures for all tests
+from localbatch.testing import azure_faults, local_azure, local_batch  # noqa: F401 - fixtures for all tests
 
 for name in list(os.environ):
     if name.startswith(("TOPN_", "PREFECT_", "AZURE_")):

@@ -5,11 +5,17 @@ from __future__ import annotations
 import string
 import time
 from collections import Counter
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 
 WAIT_SECONDS = 60
+
+POLL_SECONDS = 0.02
+
+# The poll that sees the Batch tasks for the first time, and two more.
+TWO_POLLS_OF_STILLNESS = 3
 
 
 def independent_count(text, n=3):
@@ -26,7 +32,7 @@ def wait_until(condition, what, *, while_running=None):
     while not condition():
         assert time.monotonic() < give_up_at, f"not in time: {what}"
         assert while_running is None or while_running.poll() is None, f"ended before: {what}"
-        time.sleep(0.01)
+        time.sleep(POLL_SECONDS)
 
 
 def processes_of(marker):
@@ -39,3 +45,47 @@ def processes_of(marker):
         except OSError:
             continue
     return found
+
+
+class MovableClock:
+    """A clock whose sleep moves it on, and may do something meanwhile."""
+
+    def __init__(self, meanwhile=lambda: None):
+        self._now = datetime.now(timezone.utc)
+        self._meanwhile = meanwhile
+        self.sleeps = 0
+        self.slept_seconds = 0.0
+
+    def now(self):
+        return self._now
+
+    def advance(self, by):
+        self._now += by
+
+    def sleep(self, seconds):
+        self.sleeps += 1
+        self.slept_seconds += seconds
+        self._now += timedelta(seconds=seconds)
+        self._meanwhile()
+
+
+def letting_time_pass():
+    """A clock whose sleep is short: whoever waits by it looks again soon, and thinks that more time has passed."""
+    return MovableClock(meanwhile=lambda: time.sleep(POLL_SECONDS))
+
+
+def pool_has(batch, run, state):
+    """Whether the pool of a run has one node, in a state."""
+    return lambda: [node.state for node in batch.nodes(run.name)] == [state]
+
+
+class Submitted:
+    """Chunks that are all in the job."""
+
+    def __init__(self, *chunks):
+        self._chunks = list(chunks)
+        self.open_count = 0
+
+    def arrived(self):
+        chunks, self._chunks = self._chunks, []
+        return chunks

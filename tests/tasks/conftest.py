@@ -7,9 +7,16 @@ import uuid
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from tests_support import Submitted
 
 from tasks.accounts import batch_account, blob_account
+from tasks.cleanup import delete, find_leftovers
+from tasks.clock import SYSTEM_CLOCK
+from tasks.doctor import Doctor
 from tasks.models import Chunk, InputFile, Keep, PoolOptions, Run
+from tasks.monitor import watch
+from tasks.provision import make_containers, make_job, make_pool
+from tasks.renew import Renewal
 from tasks.word_counts import word_count_workload
 
 
@@ -41,7 +48,7 @@ def workload():
 
 @pytest.fixture
 def pool_options():
-    return PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, slots_per_node=2)
+    return PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=2)
 
 
 @pytest.fixture
@@ -67,3 +74,28 @@ def chunk_factory(tmp_path):
         return Chunk(first=1, total=len(files), files=tuple(files))
 
     return make
+
+
+@pytest.fixture
+def parts(batch, blobs, run, workload, pool_options):
+    """The containers, the pool and the job of a run; deleted afterwards."""
+    containers = make_containers(blobs, run, workload)
+    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
+    job = make_job(batch, blobs, run, workload, containers, pool_id)
+    yield containers, job
+    delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
+
+
+@pytest.fixture
+def watch_chunk(batch, blobs, run, workload):
+    """Wait for the Batch tasks of a chunk, with a doctor and a renewal, as a run does."""
+
+    def do(submitted, job, containers, clock=SYSTEM_CLOCK):
+        renewal = Renewal(
+            account=batch, blobs=blobs, run=run, job=job, workload=workload, containers=containers, clock=clock
+        )
+        doctor = Doctor(batch, job, own_pool=job.pool_id == run.name)
+        [finished] = watch(batch, job, Submitted(submitted), run.deadline_at, renewal, doctor, clock)
+        return finished
+
+    return do

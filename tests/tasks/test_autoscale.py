@@ -13,32 +13,64 @@ CREATED_AT = datetime(2026, 11, 22, 14, 0, tzinfo=timezone.utc)
 DEADLINE_AT = CREATED_AT + timedelta(hours=1)
 
 
-def nodes_at(minutes: float, waiting: list[float], *, expected: int = 100) -> int:
+def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spot: int = 0, preempted: int = 0):
+    """The targets of dedicated and of spot nodes, so many minutes after the start."""
     formula = pool_formula(
-        most_nodes=10, slots_per_node=4, expected_batch_tasks=expected, created_at=CREATED_AT, deadline_at=DEADLINE_AT
+        most_nodes=10,
+        most_spot_nodes=spot,
+        slots_per_node=4,
+        expected_batch_tasks=expected,
+        created_at=CREATED_AT,
+        deadline_at=DEADLINE_AT,
     )
     check(formula)
     now = CREATED_AT + timedelta(minutes=minutes)
     samples = [Sample(now - timedelta(seconds=30 * (len(waiting) - 1 - i)), value) for i, value in enumerate(waiting)]
-    found = evaluate(formula, now, {"PendingTasks": samples})
+    found = evaluate(formula, now, {"PendingTasks": samples, "PreemptedNodeCount": [Sample(now, preempted)]})
     assert found.node_deallocation_option == "taskcompletion"
-    return found.target_dedicated_nodes
+    return found.target_dedicated_nodes, found.target_low_priority_nodes
 
 
 @pytest.mark.parametrize(("expected", "nodes"), [(1, 1), (4, 1), (5, 2), (37, 10), (100, 10)])
 def test_the_first_minutes_get_nodes_for_the_expected_work(expected, nodes):
-    assert nodes_at(0, [0], expected=expected) == nodes
+    """Field report 26: no wait for the first evaluation that sees the work."""
+    assert targets_at(0, [0], expected=expected) == (nodes, 0)
 
 
 @pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (4, 1), (9, 3), (1000, 10)])
-def test_later_the_nodes_follow_the_work_that_waits(waiting, nodes):
-    assert nodes_at(30, [waiting] * 20) == nodes
+def test_later_the_nodes_follow_the_work_that_waits_and_the_slots_of_a_node(waiting, nodes):
+    """Field report 5: ten Batch tasks that fit one node do not start ten."""
+    assert targets_at(30, [waiting] * 20) == (nodes, 0)
 
 
 def test_work_of_the_last_five_minutes_counts():
-    assert nodes_at(30, [40] * 10 + [0]) == 10
+    assert targets_at(30, [40] * 10 + [0]) == (10, 0)
 
 
 @pytest.mark.parametrize("minutes", [60, 61, 10_000])
-def test_after_the_deadline_there_are_no_nodes_whatever_waits(minutes):
-    assert nodes_at(minutes, [1000] * 20) == 0
+@pytest.mark.parametrize("spot", [0, 5])
+def test_after_the_deadline_there_are_no_nodes_whatever_waits(minutes, spot):
+    """Field report 1: an idle pool that nobody looks at costs nothing."""
+    assert targets_at(minutes, [1000] * 20, spot=spot) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "preempted", "targets"),
+    [
+        (8, 0, (0, 2)),
+        (20, 0, (0, 5)),
+        (40, 0, (5, 5)),
+        (1000, 0, (10, 5)),
+        (20, 2, (2, 5)),
+        (8, 2, (2, 2)),
+        (20, 9, (5, 5)),
+    ],
+)
+def test_spot_nodes_come_first_and_dedicated_ones_do_what_they_cannot(waiting, preempted, targets):
+    """Field report 7: preempted nodes stay in the pool, and must not keep others from starting."""
+    assert targets_at(20, [waiting] * 20, spot=5, preempted=preempted) == targets
+
+
+def test_after_half_of_the_time_the_rest_is_done_by_dedicated_nodes():
+    assert targets_at(29, [20] * 20, spot=5) == (0, 5)
+    assert targets_at(31, [20] * 20, spot=5) == (5, 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 
 import pytest
+from tests_support import MovableClock
 
 from localbatch import LocalBatch
 from tasks.batch_account import BatchAccount, JobSpec
@@ -14,23 +14,6 @@ from tasks.errors import ServiceError
 from tasks.progress import listening
 from tasks.provision import make_containers, make_job
 from tasks.settings import AzureSettings
-
-
-class MovableClock:
-    """A clock whose sleep moves it on, and may do something meanwhile."""
-
-    def __init__(self, meanwhile=lambda: None):
-        self._now = datetime.now(timezone.utc)
-        self._meanwhile = meanwhile
-        self.slept_seconds = 0.0
-
-    def now(self):
-        return self._now
-
-    def sleep(self, seconds):
-        self.slept_seconds += seconds
-        self._now += timedelta(seconds=seconds)
-        self._meanwhile()
 
 
 @pytest.fixture

@@ -14,37 +14,14 @@ from tasks.cleanup import delete, find_leftovers
 from tasks.collect import collect_chunk
 from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
 from tasks.models import Category, FileError, Keep, StoredResult
-from tasks.monitor import watch
 from tasks.provision import check_existing_pool, make_containers, make_job, make_pool, newest_image
 from tasks.results_store import ContainerStore, FolderStore, results_store
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
 
 
-class Submitted:
-    """Chunks that are all in the job."""
-
-    def __init__(self, *chunks):
-        self._chunks = list(chunks)
-        self.open_count = 0
-
-    def arrived(self):
-        chunks, self._chunks = self._chunks, []
-        return chunks
-
-
 @pytest.fixture
-def parts(batch, blobs, run, workload, pool_options):
-    """The containers, the pool and the job of a run; deleted afterwards."""
-    containers = make_containers(blobs, run, workload)
-    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
-    job = make_job(batch, blobs, run, workload, containers, pool_id)
-    yield containers, job
-    delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
-
-
-@pytest.fixture
-def count(batch, blobs, run, workload, parts, tmp_path):
+def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
     """Stage, submit, watch and collect a chunk; returns the verdicts in the order of its files."""
     containers, job = parts
 
@@ -52,7 +29,7 @@ def count(batch, blobs, run, workload, parts, tmp_path):
         staged = stage_chunk(blobs, chunk, containers)
         own_job = replace(job, arguments=workload.arguments)
         submitted = submit_chunk(batch, blobs, run, staged, own_job, workload, containers)
-        [finished] = watch(batch, own_job, Submitted(submitted), run.deadline_at)
+        finished = watch_chunk(submitted, own_job, containers)
         verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, own_job, containers)
         return [verdicts[file.content_key] for file in chunk.files]
 
@@ -87,23 +64,27 @@ def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chun
     assert verdict.repeat_command.startswith("python -m task_script --no-such-option -- ")
 
 
-def test_a_missing_resource_file_is_told_as_such(count, chunk_factory, blobs, parts, batch, run, workload, tmp_path):
+def test_a_missing_resource_file_is_told_as_such(
+    count, chunk_factory, blobs, parts, batch, run, workload, tmp_path, watch_chunk
+):
     containers, job = parts
     chunk = chunk_factory(b"text")
     staged = replace(stage_chunk(blobs, chunk, containers), staged=(replace(chunk.files[0], sha256="0" * 64),))
     submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
-    [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+    finished = watch_chunk(submitted, job, containers)
     verdicts = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers)
     error = verdicts[chunk.files[0].content_key]
     assert error.category is Category.RESOURCE_FILE
     assert "BlobNotFound" in error.message
 
 
-def test_success_without_its_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path):
+def test_success_without_its_output_is_no_result(
+    blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk
+):
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
-    [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+    finished = watch_chunk(submitted, job, containers)
     blobs.delete_container(containers.outputs)
     blobs.create_container(containers.outputs, run.metadata(kept=False))
     [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
@@ -114,12 +95,12 @@ def test_success_without_its_output_is_no_result(blobs, batch, run, workload, pa
     "forged", [b"{}", b"not json", b'{"sha256": "00", "bytes": 1, "words": 1, "distinct": 1, "top": []}']
 )
 def test_an_output_that_is_not_of_this_content_is_no_result(
-    blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged
+    blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged, watch_chunk
 ):
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
-    [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+    finished = watch_chunk(submitted, job, containers)
     blobs.upload_bytes(containers.outputs, f"{chunk.files[0].task_id}/input_OUTPUT.json", forged)
     [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
     assert isinstance(error, FileError)
@@ -192,7 +173,7 @@ def test_an_existing_pool_must_exist(batch):
         check_existing_pool(batch, "nowhere")
 
 
-def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload, parts, chunk_factory):
+def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload, parts, chunk_factory, watch_chunk):
     containers, _ = parts
     short = replace(run, flow_run_id=str(uuid.uuid4()))
     # On a pool that does not exist yet, Batch tasks wait for ever.
@@ -204,7 +185,7 @@ def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload,
     )
     submitted = submit_chunk(batch, blobs, short, chunk, waiting_job, workload, containers)
 
-    [finished] = watch(batch, waiting_job, Submitted(submitted), short.deadline_at)
+    finished = watch_chunk(submitted, waiting_job, containers)
 
     assert finished.reason.category in {Category.WALL_CLOCK, Category.NODE}
     batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)

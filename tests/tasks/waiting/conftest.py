@@ -1,0 +1,59 @@
+"""A submitted file whose Batch task waits, and what is told meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tasks.collect import collect_chunk
+from tasks.progress import listening
+from tasks.provision import make_containers, make_job, make_pool
+from tasks.results_store import FolderStore
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+
+@pytest.fixture
+def run(run):
+    """A run that has days, so that what ends the wait is not its deadline."""
+    return replace(run, deadline_at=run.deadline_at + timedelta(hours=60))
+
+
+@pytest.fixture
+def notes():
+    told = []
+    with listening(lambda progress: told.append(progress.note) if progress.note else None):
+        yield told
+
+
+@pytest.fixture
+def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_faults, local_azure):
+    """Submit one file to a pool of the run's own, after faults were put in force."""
+
+    def do(faults=(), pool_id=None):
+        for fault in faults:
+            azure_faults.add(**fault)
+        containers = make_containers(blobs, run, workload)
+        pool_id = pool_id or make_pool(batch, blobs, run, workload, containers, pool_options, 1)
+        job = make_job(batch, blobs, run, workload, containers, pool_id)
+        chunk = stage_chunk(blobs, chunk_factory(b"one two two"), containers)
+        return submit_chunk(batch, blobs, run, chunk, job, workload, containers), job, containers
+
+    yield do
+    azure_faults.clear()
+    batch.delete_jobs_and_pools([run.name], [run.name], 5)
+    for name in blobs.containers(run.name):
+        blobs.delete_container(name)
+
+
+@pytest.fixture
+def counted(blobs, tmp_path):
+    """The only verdict of a finished chunk."""
+
+    def do(finished, job, containers):
+        [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers).values()
+        return verdict
+
+    return do

@@ -1,0 +1,65 @@
+"""Waits of hours and days, by the service's clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, wait_until
+
+from localbatch import LocalAzure
+from tasks.models import StoredResult
+
+
+@pytest.fixture
+def local_azure(tmp_path):
+    """A local Azure of each test's own: it moves the clock."""
+    with LocalAzure(state_dir=tmp_path / "azure", pace="instant") as azure:
+        yield azure
+
+
+def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
+    batch, run, submitted, watch_chunk, counted, notes, local_azure
+):
+    """Field report 10: an allocation that failed for want of machines is tried again, and kills nothing."""
+    chunk, job, containers = submitted([{"fault": "allocation_fails", "code": "AllocationFailed"}])
+    wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
+    told_after = []
+
+    def meanwhile():
+        time.sleep(POLL_SECONDS)
+        if notes and not told_after:
+            told_after.append(clock.sleeps)
+            local_azure.faults.clear()
+            local_azure.batch.advance(timedelta(minutes=6))
+
+    clock = MovableClock(meanwhile)
+    finished = watch_chunk(chunk, job, containers, clock)
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    assert "[AllocationFailed]; the service tries again" in notes[0]
+    assert told_after[0] <= TWO_POLLS_OF_STILLNESS
+
+
+def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
+    batch, blobs, run, workload, submitted, watch_chunk, counted, local_azure, azure_faults
+):
+    """Field reports 19 and 20: nothing waits longer than its signatures, neither a Batch task nor a node's start task."""
+    chunk, job, containers = submitted([{"fault": "allocation_fails"}])
+    first_end = chunk.signed_until_at
+
+    def pass_hours():
+        time.sleep(POLL_SECONDS)
+        if clock.now() < first_end + timedelta(hours=1):
+            clock.advance(timedelta(hours=5))
+            local_azure.batch.advance(timedelta(hours=5))
+        elif local_azure.faults.listing():
+            local_azure.faults.clear()
+            local_azure.batch.advance(timedelta(minutes=6))
+
+    clock = MovableClock(pass_hours)
+    finished = watch_chunk(chunk, job, containers, clock)
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    assert finished.submitted.signed_until_at > first_end + timedelta(hours=12)

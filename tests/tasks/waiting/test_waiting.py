@@ -1,0 +1,196 @@
+"""While Batch tasks wait and nothing moves, a person is told why, and waiting ends when it cannot help."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, letting_time_pass, pool_has, wait_until
+
+from tasks.models import Category, StoredResult
+from tasks.provision import make_containers, make_pool
+
+
+@pytest.mark.parametrize(
+    "code", ["AccountCoreQuotaReached", "PoolQuotaReached", "AccountLowPriorityCoreQuotaReached", "ImageNotFound"]
+)
+def test_a_pool_that_can_never_get_a_node_ends_the_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
+    """Field reports 11 and 32: no quota, or an image that is retired."""
+    chunk, job, containers = submitted([{"fault": "allocation_fails", "code": code, "message": f"No: {code}."}])
+    wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
+    clock = MovableClock()
+
+    finished = watch_chunk(chunk, job, containers, clock)
+
+    assert finished.reason.category is Category.NODE
+    assert f"No: {code} [{code}]" in finished.reason.message
+    assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
+
+
+def test_a_failed_start_task_is_tried_once_more_and_then_ends_the_wait_with_its_last_words(
+    batch, run, submitted, watch_chunk, notes
+):
+    """Field reports 8 and 9: not twenty minutes of silence."""
+    chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
+    wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
+    clock = letting_time_pass()
+
+    finished = watch_chunk(chunk, job, containers, clock)
+
+    assert finished.reason.category is Category.NODE
+    assert "exit code 9 [StartTaskFailed]" in finished.reason.message
+    restarts = [note for note in notes if "restarted tvm" in note]
+    assert len(restarts) == 1
+
+
+def test_a_node_that_a_restart_mends_counts_the_file(batch, run, submitted, watch_chunk, counted, azure_faults, notes):
+    chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
+    wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
+    azure_faults.clear()
+
+    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    assert any("restarted tvm" in note for note in notes)
+
+
+def test_the_nodes_of_an_existing_pool_are_not_restarted(
+    batch, blobs, run, workload, submitted, watch_chunk, pool_options, azure_faults, notes
+):
+    azure_faults.add("start_task_fails", exit_code=9)
+    other = replace(run, flow_run_id=str(uuid.uuid4()))
+    containers = make_containers(blobs, run, workload)
+    make_pool(batch, blobs, other, workload, containers, pool_options, 1)
+    wait_until(pool_has(batch, other, "starttaskfailed"), "the start task to fail")
+    chunk, job, containers = submitted(pool_id=other.name)
+
+    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+
+    assert "[StartTaskFailed]" in finished.reason.message
+    assert pool_has(batch, other, "starttaskfailed")()
+    assert not any("restarted" in note for note in notes)
+    batch.delete_jobs_and_pools([], [other.name], 5)
+
+
+def test_unusable_nodes_end_the_wait_within_two_polls(batch, run, submitted, watch_chunk, azure_faults):
+    """Field report 9: Batch tasks do not stay active for ever without a word."""
+    chunk, job, containers = submitted(
+        [
+            {"fault": "endless_task", "task": "*"},
+            {"fault": "make_node_unusable", "when": "task_running", "code": "DiskFull", "message": "No space left."},
+        ]
+    )
+    wait_until(pool_has(batch, run, "unusable"), "the node to become unusable")
+    clock = MovableClock()
+
+    finished = watch_chunk(chunk, job, containers, clock)
+
+    assert finished.reason.category is Category.NODE
+    assert "No space left [DiskFull]" in finished.reason.message
+    assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
+
+
+def test_a_preempted_batch_task_goes_on_by_itself_and_is_counted(
+    batch, run, submitted, watch_chunk, counted, azure_faults
+):
+    chunk, job, containers = submitted(
+        [{"fault": "endless_task", "task": "*"}, {"fault": "preempt_node", "when": "task_running"}]
+    )
+    wait_until(pool_has(batch, run, "preempted"), "the node to be preempted")
+    azure_faults.clear()
+
+    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    [outcome] = finished.outcomes.values()
+    assert (outcome.requeue_count, outcome.retry_count) == (1, 0)
+
+
+def test_a_pool_without_a_working_node_is_told_within_two_polls(
+    batch, run, submitted, watch_chunk, counted, notes, azure_faults
+):
+    chunk, job, containers = submitted(
+        [{"fault": "endless_task", "task": "*"}, {"fault": "lose_node", "when": "task_running"}]
+    )
+    wait_until(pool_has(batch, run, "unknown"), "the node to be lost")
+    told_after = []
+
+    def meanwhile():
+        time.sleep(POLL_SECONDS)
+        if notes and not told_after:
+            told_after.append(clock.sleeps)
+            azure_faults.clear()
+            azure_faults.add("recover_node")
+
+    clock = MovableClock(meanwhile)
+    finished = watch_chunk(chunk, job, containers, clock)
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    assert "no node that works (1 unknown)" in notes[0]
+    assert told_after[0] <= TWO_POLLS_OF_STILLNESS
+
+
+def test_a_disabled_job_is_told_and_goes_on_when_it_is_enabled(
+    submitted, watch_chunk, counted, notes, batch, azure_faults
+):
+    chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
+    batch._client.begin_disable_job(job.job_id, {"disableTasks": "requeue"}, polling_interval=0.1).wait(10)
+
+    def enable():
+        time.sleep(POLL_SECONDS)
+        azure_faults.clear()
+        if notes and batch.job(job.job_id).state == "disabled":
+            batch._client.begin_enable_job(job.job_id)
+
+    finished = watch_chunk(chunk, job, containers, MovableClock(enable))
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    assert "is disabled: it goes on when somebody enables it" in notes[0]
+
+
+@pytest.mark.parametrize(("what", "category"), [("job", Category.CANCELLED), ("pool", Category.NODE)])
+def test_what_somebody_else_deleted_ends_the_wait(batch, submitted, watch_chunk, what, category):
+    chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
+    batch.delete_jobs_and_pools(
+        [job.job_id] if what == "job" else [], [job.pool_id] if what == "pool" else [], wait_seconds=10
+    )
+    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    assert finished.reason.category is category
+    assert "was deleted by somebody else" in finished.reason.message
+
+
+def test_a_batch_task_that_somebody_deleted_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
+    chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
+    batch._client.delete_task(job.job_id, chunk.staged[0].task_id)
+    azure_faults.clear()
+
+    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+
+
+def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
+    batch, blobs, run, workload, submitted, watch_chunk, counted, pool_options, azure_faults
+):
+    """Field report 10: an error of the past must not block all that comes."""
+    other = replace(run, flow_run_id=str(uuid.uuid4()))
+    azure_faults.add("allocation_fails", code="AccountCoreQuotaReached")
+    make_pool(batch, blobs, other, workload, make_containers(blobs, run, workload), pool_options, 1)
+    wait_until(lambda: batch.pool(other.name).resize_problems, "the resize to fail")
+    azure_faults.clear()
+    chunk, job, containers = submitted(pool_id=other.name)
+    polls = []
+
+    def resize_at_last():
+        time.sleep(POLL_SECONDS)
+        polls.append(batch.pool(other.name).allocation_state)
+        if len(polls) == 2 * TWO_POLLS_OF_STILLNESS:
+            batch._client.disable_pool_auto_scale(other.name)
+            batch._client.begin_resize_pool(other.name, {"targetDedicatedNodes": 1})
+
+    finished = watch_chunk(chunk, job, containers, MovableClock(resize_at_last))
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    batch.delete_jobs_and_pools([], [other.name], 5)
