@@ -17,7 +17,20 @@ PACKAGES = ("flows", "tasks", "task_script", "localbatch")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).glob("*.py"))
 
 # Steps, in the order of the process; they alone import Prefect beside the flows.
-STEPS = {"begin", "plan", "provision", "stage", "submit", "monitor", "collect", "report", "cleanup", "sweep", "step"}
+STEPS = {
+    "begin",
+    "plan",
+    "provision",
+    "stage",
+    "submit",
+    "monitor",
+    "renew",
+    "collect",
+    "report",
+    "cleanup",
+    "sweep",
+    "step",
+}
 
 
 def imports_of(path):

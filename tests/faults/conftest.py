@@ -5,20 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-# Runs a flow run that exists on the server, as a worker's process does.
-RUN_FLOW_RUN = """
-import json, sys
-from uuid import UUID
-from prefect import get_client
-from prefect.flow_engine import run_flow
-from flows.topn import topn
-with get_client(sync_client=True) as client:
-    flow_run = client.read_flow_run(UUID(sys.argv[1]))
-run_flow(topn, flow_run=flow_run, parameters=flow_run.parameters)
-"""
+RUN_FLOW_RUN = Path(__file__).with_name("killed_at.py")
 
 
 class FlowRuns:
@@ -41,22 +32,23 @@ class FlowRuns:
         with self._client() as client:
             return client.create_flow_run(topn, parameters=parameters).id
 
-    def start(self, flow_run_id):
+    def start(self, flow_run_id, *killed_at):
+        """Run it in a process, which may be told where to kill itself."""
         return subprocess.Popen(
-            [sys.executable, "-c", RUN_FLOW_RUN, str(flow_run_id)],
+            [sys.executable, str(RUN_FLOW_RUN), str(flow_run_id), *killed_at],
             env={**os.environ, **self.environment, "PREFECT_API_URL": self._api_url},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def repeat(self, flow_run_id):
+    def repeat(self, flow_run_id, *killed_at):
         """What `prefect flow-run retry` does with a run whose process is gone."""
         from prefect.states import AwaitingRetry  # noqa: PLC0415
 
         with self._client() as client:
             client.set_flow_run_state(flow_run_id, AwaitingRetry(), force=True)
-        return self.start(flow_run_id)
+        return self.start(flow_run_id, *killed_at)
 
     def state(self, flow_run_id):
         with self._client() as client:
