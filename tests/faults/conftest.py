@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-RUN_FLOW_RUN = Path(__file__).with_name("killed_at.py")
+RUN_FLOW_RUN = Path(__file__).with_name("run_flow_runs.py")
 
 
 class FlowRuns:
@@ -34,9 +35,28 @@ class FlowRuns:
 
     def start(self, flow_run_id, *killed_at):
         """Run it in a process, which may be told where to kill itself."""
+        return self._process(str(flow_run_id), *killed_at)
+
+    @contextmanager
+    def one_process(self):
+        """A process that runs one flow run after the other: yields a function that runs one and returns its state."""
+        with self._process() as process:
+
+            def run(flow_run_id):
+                process.stdin.write(f"{flow_run_id}\n")
+                process.stdin.flush()
+                said = list(iter(process.stdout.readline, f"{flow_run_id}\n"))
+                print("".join(said))
+                return self.state(flow_run_id)
+
+            yield run
+            process.stdin.close()
+
+    def _process(self, *arguments):
         return subprocess.Popen(
-            [sys.executable, str(RUN_FLOW_RUN), str(flow_run_id), *killed_at],
+            [sys.executable, str(RUN_FLOW_RUN), *arguments],
             env={**os.environ, **self.environment, "PREFECT_API_URL": self._api_url},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,8 +1,12 @@
-"""Runs a flow run that exists on the server, as a worker's process does, and may kill itself at a named point.
+"""Runs flow runs that exist on the server, as a worker's process does, and may kill itself at a named point.
 
-    python killed_at.py FLOW_RUN_ID [MODULE FUNCTION begin|CALLEE|end]
+    run_flow_runs.py
 
-The process gets SIGKILL when the function begins, when a function that it has called has returned for the first time
+takes their ids from its input, one after the other, and writes a line with the id after each.
+
+    run_flow_runs.py FLOW_RUN_ID [MODULE FUNCTION begin|CALLEE|end]
+
+runs one. The process gets SIGKILL when the function begins, when a function that it has called has returned for the first time
 (its middle), or when it ends, whichever thread that happens in.
 """
 
@@ -58,17 +62,22 @@ def _is_below(frame, code) -> bool:
     return False
 
 
-def main() -> None:
+def run(flow_run_id: str) -> None:
     from prefect import get_client  # noqa: PLC0415 - after the environment is read
     from prefect.flow_engine import run_flow  # noqa: PLC0415
 
     from flows.topn import topn  # noqa: PLC0415
 
     with get_client(sync_client=True) as client:
-        flow_run = client.read_flow_run(UUID(sys.argv[1]))
+        flow_run = client.read_flow_run(UUID(flow_run_id))
+    run_flow(topn, flow_run=flow_run, parameters=flow_run.parameters, return_type="state")
+
+
+if len(sys.argv) == 1:
+    for line in sys.stdin:
+        run(line.strip())
+        print(line.strip(), flush=True)
+else:
     if len(sys.argv) > 2:
         die_at(*sys.argv[2:5])
-    run_flow(topn, flow_run=flow_run, parameters=flow_run.parameters)
-
-
-main()
+    run(sys.argv[1])

@@ -1,0 +1,54 @@
+"""With nobody alive, nothing keeps running: the service itself ends what a killed run has made."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from tests_support import wait_until
+
+from localbatch import LocalAzure
+
+
+@pytest.fixture
+def local_azure(tmp_path):
+    """A local Azure of the test's own: it moves the clock."""
+    with LocalAzure(state_dir=tmp_path / "azure", pace="instant") as azure:
+        yield azure
+
+
+def test_after_the_deadline_of_a_killed_run_its_job_has_ended_and_its_pool_has_no_nodes(
+    flow_runs, azure_settings, azure_faults
+):
+    """Field reports 1, 2 and 27: no hook runs after a SIGKILL; the job's wall clock and the pool's formula do."""
+    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.sweep import sweep  # noqa: PLC0415
+
+    batch, blobs = batch_account(), blob_account()
+    Path("endless.txt").write_text("one two")
+    azure_faults.add("endless_task", task="*")
+    flow_run_id = flow_runs.create(inputs=["endless.txt"], timeout_minutes=60)
+    name = f"topn-{flow_run_id.hex}-0"
+    process = flow_runs.start(flow_run_id)
+    wait_until(lambda: any(job.job_id == name for job in batch.jobs(name)), "the job", while_running=process)
+    wait_until(lambda: batch.task_counts(name).running == 1, "the Batch task to run", while_running=process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert [node.state for node in batch.nodes(name)] == ["running"]
+
+    azure_settings.batch.advance(timedelta(minutes=59))
+    assert batch.job(name).state == "active"
+    azure_settings.batch.advance(timedelta(minutes=7))
+
+    wait_until(lambda: batch.job(name).state == "completed", "the job to end")
+    wait_until(lambda: batch.nodes(name) == [], "the nodes to leave")
+    assert batch.job(name).terminate_reason == "MaxWallClockTimeExpiry"
+    swept = sweep(batch, blobs, lambda *_: None, datetime.now(timezone.utc) + timedelta(hours=2))
+    assert set(swept.leftovers.names) == {
+        f"job {name}",
+        f"pool {name}",
+        *(f"container {name}-{kind}" for kind in ("app", "in", "out")),
+    }
+    assert swept.failures == {}
+    assert blobs.containers(name) == {}

@@ -1,0 +1,95 @@
+"""What the Batch SDK does that a reader would not expect, and what is made of it here.
+
+Each of these was found with azure-batch 15.1; a test that fails after an update says that a way around may go.
+"""
+
+from __future__ import annotations
+
+import pytest
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
+from tests_support import wait_until
+
+from tasks.batch_account import BatchTaskSpec
+from tasks.errors import NotFoundError, ServiceError
+
+
+def a_task(task_id):
+    return BatchTaskSpec(task_id=task_id, command_line="true", resource_files=(), uploads=(), retries=0)
+
+
+def test_a_job_cannot_be_ended_without_a_reason_so_there_is_always_one(batch, parts):
+    with pytest.raises(ValueError, match="No value for given attribute"):
+        batch._client.begin_terminate_job(parts[1].job_id)
+    batch.end_job(parts[1].job_id, "because")
+    assert batch.job(parts[1].job_id).terminate_reason == "because"
+
+
+def test_a_node_cannot_be_rebooted_without_an_option_so_there_is_always_one(batch, run, parts):
+    wait_until(lambda: [n.state for n in batch.nodes(run.name)] == ["idle"], "the node")
+    [node] = batch.nodes(run.name)
+    with pytest.raises(ValueError, match="No value for given attribute"):
+        batch._client.begin_reboot_node(run.name, node.node_id)
+    batch.reboot_node(run.name, node.node_id)
+    wait_until(lambda: [n.state for n in batch.nodes(run.name)] == ["idle"], "the node to come back")
+
+
+def test_asking_whether_a_pool_exists_raises_so_it_is_looked_at(batch):
+    with pytest.raises(ResourceNotFoundError):
+        batch._client.pool_exists("nowhere")
+    with pytest.raises(NotFoundError):
+        batch.pool("nowhere")
+
+
+def test_refused_batch_tasks_pass_for_added_ones_so_every_answer_is_read(batch, parts):
+    """The service writes `ClientError`, the SDK compares with `clienterror`."""
+    _, job = parts
+    from azure.batch import models  # noqa: PLC0415 - what the SDK itself makes of it
+
+    assert batch.add_tasks(job.job_id, [a_task("t")]) == {}
+    taken = batch._client.create_tasks(job.job_id, [models.BatchTaskCreateOptions(id="t", command_line="true")])
+    assert [str(result.status).lower() for result in taken.result_values] == ["clienterror"]
+    refused = batch.add_tasks(job.job_id, [a_task("t"), a_task("no such id, by the rules")])
+    assert list(refused) == ["no such id, by the rules"]
+
+
+def test_the_sdk_repeats_a_failing_collection_for_ever_and_ours_ends(batch, parts, azure_faults, monkeypatch):
+    monkeypatch.setattr("tasks.azure_core.TransientRetryPolicy.get_backoff_time", lambda *_: 0.0)
+    azure_faults.add("answer", operation="create_task_collection", status=500, times=1000)
+    with pytest.raises(ServiceError) as caught:
+        batch.add_tasks(parts[1].job_id, [a_task("t")])
+    assert caught.value.transient
+
+
+def test_a_poller_that_could_not_look_says_nothing_so_what_is_deleted_is_looked_for(batch, parts, azure_faults):
+    """The SDK's poller ends quietly when its looking fails: only a failed deletion is told, and the sweep finds the rest."""
+    azure_faults.add("answer", operation="get_job", status=403, times=100)
+    assert batch.delete_jobs_and_pools([parts[1].job_id], [], 5) == {}
+    azure_faults.clear()
+    wait_until(lambda: not batch.jobs(parts[1].job_id), "the job to be gone")
+
+
+def test_any_error_with_a_condition_is_a_modification_so_a_changed_batch_task_is_left(batch, parts):
+    _, job = parts
+    batch.add_tasks(job.job_id, [a_task("t")])
+    with pytest.raises(ResourceModifiedError):
+        batch._client.delete_task(job.job_id, "t", etag='"old"', match_condition=MatchConditions.IfNotModified)
+    assert batch.delete_task(job.job_id, "t", '"old"') is False
+    assert batch.delete_task(job.job_id, "nowhere", '"old"') is False
+
+
+def test_states_come_in_any_case_and_are_read_in_lower_case(batch, parts):
+    _, job = parts
+    batch.add_tasks(job.job_id, [a_task("t")])
+    wait_until(lambda: list(batch.completed_tasks(job.job_id, None)), "the Batch task")
+    [(_, outcome)] = batch.completed_tasks(job.job_id, None)
+    assert (outcome.state, outcome.result) == ("completed", "success")
+
+
+def test_an_error_has_the_sentence_of_the_service_and_not_the_sdk_text(batch):
+    with pytest.raises(
+        ServiceError, match=r"^Batch could not look at job nowhere: .*JobNotFound.* does not exist\.$"
+    ) as caught:
+        batch.job("nowhere")
+    assert "RequestId" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, HttpResponseError)

@@ -1,0 +1,109 @@
+"""What becomes of a file when the node, the upload or the service fails around it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from tests_support import letting_time_pass, wait_until
+
+from tasks.batch_account import BatchTaskSpec
+from tasks.collect import collect_chunk
+from tasks.models import Category, StoredResult
+from tasks.results_store import FolderStore
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+
+@pytest.fixture
+def submitted(batch, blobs, run, workload, parts, chunk_factory):
+    containers, job = parts
+
+    def do(*contents):
+        staged = stage_chunk(blobs, chunk_factory(*contents), containers)
+        return submit_chunk(batch, blobs, run, staged, job, workload, containers)
+
+    return do
+
+
+def requests_about(job, local_azure):
+    return [record for record in list(local_azure.batch.requests) if f"/{job.job_id}" in record.path]
+
+
+def test_results_and_logs_outlive_their_node(batch, blobs, parts, submitted, watch_chunk, tmp_path):
+    """Field report 13: what is read from a node after a Batch task is lost with the node."""
+    containers, job = parts
+    finished = watch_chunk(submitted(b"one two two", b"abc\xffdef"), job, containers)
+    batch.delete_jobs_and_pools([], [job.pool_id], 10)
+    wait_until(lambda: not batch.pools(job.pool_id), "the pool to be gone")
+
+    good, bad = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+
+    assert isinstance(good, StoredResult)
+    assert "offset 3" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    "code", ["FileUploadMiscError", "FileUploadTimedOut", "FileUploadAccessDenied", "FileUploadContainerNotFound"]
+)
+def test_an_upload_that_failed_is_told_as_such(
+    blobs, parts, submitted, watch_chunk, azure_faults, tmp_path, code, local_azure
+):
+    """Field report 16: the program ended well, and its output did not arrive."""
+    containers, job = parts
+    azure_faults.add("upload_fails", task="*", code=code)
+    finished = watch_chunk(submitted(b"one"), job, containers)
+    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    assert error.category is Category.UPLOAD
+    assert f"[{code}]" in error.message
+
+
+def test_finished_batch_tasks_do_not_fill_the_disks_of_nodes(batch, parts, submitted):
+    """Field report 18: what a Batch task leaves on its node goes after a day."""
+    chunk = submitted(b"one")
+    task = batch._client.get_task(parts[1].job_id, chunk.staged[0].task_id)
+    assert task.constraints.retention_time == timedelta(days=1)
+
+
+def test_waiting_ends_at_the_deadline_whatever_hangs(parts, run, submitted, watch_chunk, azure_faults):
+    """Field report 28: no timeout of a thread, which cannot be interrupted, but the watcher's own clock."""
+    azure_faults.add("endless_task", task="*")
+    clock = letting_time_pass()
+    finished = watch_chunk(submitted(b"one"), parts[1], parts[0], clock)
+    assert finished.reason.category is Category.WALL_CLOCK
+    assert clock.now() > run.deadline_at
+
+
+def test_watching_costs_the_same_requests_whatever_the_number_of_batch_tasks(
+    batch, run, parts, submitted, watch_chunk, local_azure
+):
+    """Field report 24: nobody lists all Batch tasks to see how many are left."""
+    containers, job = parts
+    requests = {}
+    for number in (1, 40):
+        before = len(requests_about(job, local_azure))
+        chunk = submitted(*(f"{number} {i}".encode() for i in range(number)))
+        clock = letting_time_pass()
+        watch_chunk(chunk, job, containers, clock)
+        seen = requests_about(job, local_azure)[before:]
+        listings = [record for record in seen if record.method == "GET" and record.path.endswith("/tasks")]
+        assert len(listings) <= clock.sleeps + 2
+        requests[number] = len(seen) / (clock.sleeps + 1)
+    assert requests[40] < 2 * requests[1] + 3
+
+
+def test_many_batch_tasks_are_added_by_the_hundred(batch, parts, local_azure):
+    """Field reports 22 and 23: one request a hundred, not one each, and none that is too large."""
+    _, job = parts
+    specs = [
+        BatchTaskSpec(task_id=f"many{i}", command_line="true", resource_files=(), uploads=(), retries=0)
+        for i in range(1001)
+    ]
+    assert batch.add_tasks(job.job_id, specs) == {}
+    # A request is noted down after its answer.
+    wait_until(lambda: len(additions(job, local_azure)) >= 11, "the requests")
+    assert len(additions(job, local_azure)) == 11
+
+
+def additions(job, local_azure):
+    return [record for record in requests_about(job, local_azure) if record.path.endswith("addtaskcollection")]
