@@ -42,3 +42,15 @@ def test_the_readme_shows_the_words_of_the_sample_texts():
         row = next(line for line in README.splitlines() if line.startswith(path.name))
         shown = ", ".join(f"{word} {count}" for word, count in top)
         assert [cell.strip() for cell in row.split("│")][1:4] == [f"{words:,}", f"{distinct:,}", shown]
+
+
+def test_every_field_report_is_answered_by_a_test_or_says_why_not():
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (REPOSITORY / "docs/field.md").read_text(), re.MULTILINE)
+    answered = set()
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        for numbers in re.findall(r"Field reports? ([\d, and]+):", path.read_text()):
+            answered |= set(re.findall(r"\d+", numbers))
+    assert [int(number) for number, _ in rows] == list(range(1, 34))
+    assert [number for number, answer in rows if number not in answered] == [
+        number for number, answer in rows if answer.startswith("No test:")
+    ]

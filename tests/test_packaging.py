@@ -93,3 +93,9 @@ def test_every_pin_has_a_version_and_hashes_and_names_no_index():
         assert "--hash=sha256:" in pin, pin
     assert "://" not in text
     assert "resolved" not in (REPOSITORY / "localbatch/azurite/package-lock.json").read_text()
+
+
+def test_the_batch_sdk_is_one_that_takes_entra_credentials():
+    """Field report 21: before 15, the SDK knew no `TokenCredential`."""
+    pin = re.search(r"^azure-batch==(\d+)\.(\d+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    assert (int(pin.group(1)), int(pin.group(2))) >= (15, 1)

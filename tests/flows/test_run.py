@@ -124,6 +124,7 @@ HOSTILE_NAMES = [
 
 
 def test_no_name_is_ever_run_or_misread(topn, nothing_left):
+    """Field report 12: Batch starts no shell, and ours is given no name of a user's."""
     folder = Path("in")
     folder.mkdir()
     for number, name in enumerate(HOSTILE_NAMES):
@@ -142,6 +143,7 @@ def test_no_name_is_ever_run_or_misread(topn, nothing_left):
 
 
 def test_files_of_one_name_in_two_folders_keep_apart_and_one_given_twice_is_counted_once(topn):
+    """Field report 33: no file overwrites another's."""
     names = [write("x/a.txt", b"one"), write("y/a.txt", b"two"), "x/../x/a.txt"]
     found = topn.json(*names)
     assert [(file["file"], file["top"]) for file in found["files"]] == [
@@ -215,6 +217,7 @@ def test_ask_puts_the_questions_of_the_tutorial(topn, azure_settings, answers, k
     ],
 )
 def test_bad_usage_is_one_sentence_and_creates_nothing(topn_alone, arguments, sentence):
+    """Field report 25: no input is an error, not a run of nothing."""
     write("a.txt", b"text")
     Path("folder").mkdir()
     done = topn_alone(*arguments)

@@ -165,6 +165,7 @@ def test_a_full_disk_keeps_the_last_result_and_leaves_nothing(folder):
 
 
 def test_a_repeat_in_a_dirty_folder_replaces_what_is_there(folder):
+    """Field report 17: a Batch retry runs in the folder of the first attempt."""
     (folder / "a.txt").write_text(TEXT)
     (folder / "a_OUTPUT.json").write_text('{"file": "a.t')
     (folder / "a_OUTPUT.txt").write_text("half " * 1000)

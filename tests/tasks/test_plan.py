@@ -116,6 +116,7 @@ def test_refresh_counts_known_content_too(tmp_path, store):
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"content_key": "other"}', b"\xff"])
 def test_a_damaged_stored_result_is_counted_again(tmp_path, store, damage):
+    """Field report 30: a lost or damaged result is a miss."""
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store, refresh=False).files
@@ -134,6 +135,7 @@ def test_another_option_is_another_content(tmp_path, store, other):
 
 @given(st.integers(1, 1_000_000))
 def test_a_run_stays_under_300_task_runs(file_count):
+    """Field report 29: a server on SQLite needs some 50 ms for each."""
     chunks = -(-file_count // chunk_size(file_count))
     assert chunks <= MOST_CHUNKS
     assert 3 * chunks + 8 < 300

@@ -81,6 +81,7 @@ def test_a_missing_resource_file_is_told_as_such(
 def test_success_without_its_output_is_no_result(
     blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk
 ):
+    """Field report 14: neither result nor exit code nor output alone is a verdict."""
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
@@ -241,6 +242,7 @@ def an_image(sku, *, verified=True, linux=True, end_of_life_at=None):
 
 
 def test_the_newest_verified_image_that_outlives_the_run_is_chosen():
+    """Field report 32: images retire."""
     until = datetime(2026, 11, 22, tzinfo=timezone.utc)
     images = [
         an_image("20.04", end_of_life_at=until - timedelta(days=1)),

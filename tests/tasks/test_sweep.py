@@ -8,12 +8,14 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.batch_account import JobSpec
+from localbatch import LocalBatch
+from tasks.batch_account import BatchAccount, JobSpec
 from tasks.begin import adopt_or_move_on
 from tasks.cleanup import delete, find_leftovers
 from tasks.errors import ForeignResourceError
 from tasks.models import Keep
 from tasks.provision import make_containers, make_job, make_pool
+from tasks.settings import AzureSettings
 from tasks.sweep import sweep
 
 NOW = datetime.now(timezone.utc)
@@ -141,3 +143,22 @@ def test_a_run_does_not_begin_in_what_is_not_its_own(batch, blobs, run):
 
 def test_a_run_that_made_nothing_yet_begins_as_it_is(batch, blobs, run):
     assert adopt_or_move_on(batch, blobs, run) == run
+
+
+def test_while_a_pool_is_still_being_deleted_the_next_generation_has_its_own(
+    tmp_path, blobs, run, workload, pool_options
+):
+    """Field report 4: deletion takes minutes, and the next attempt does not wait for it."""
+    containers = make_containers(blobs, run, workload)
+    with LocalBatch(state_dir=tmp_path / "batch", pace="real") as server:
+        account = BatchAccount(
+            AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
+        )
+        make_pool(account, blobs, run, workload, containers, pool_options, 1)
+        account.delete_jobs_and_pools([], [run.name], 0)
+        assert account.pool(run.name).state == "deleting"
+        later = replace(run, generation=1)
+        assert make_pool(account, blobs, later, workload, containers, pool_options, 1) == later.name
+        assert account.pool(later.name).state == "active"
+    for name in blobs.containers(run.name):
+        blobs.delete_container(name)
