@@ -1,0 +1,93 @@
+"""One policy of repeating requests, the same for both services: what passes is repeated, within bounds, the rest never."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from localbatch import LocalAzure
+from tasks.azure_core import REQUEST_RETRIES
+from tasks.errors import ServiceError
+from tasks.provision import make_containers, make_job
+
+PASSING = [
+    {"fault": "answer", "status": 408},
+    {"fault": "answer", "status": 429},
+    {"fault": "answer", "status": 429, "retry_after": 1},
+    {"fault": "answer", "status": 500},
+    {"fault": "answer", "status": 502},
+    {"fault": "answer", "status": 503},
+    {"fault": "answer", "status": 504},
+    {"fault": "drop_before"},
+    {"fault": "drop_after"},
+]
+
+
+@pytest.fixture(scope="module")
+def local_azure(tmp_path_factory):
+    """A local Azure whose storage can be made to fail, too."""
+    with LocalAzure(state_dir=tmp_path_factory.mktemp("azure"), pace="instant", storage_faults=True) as azure:
+        yield azure
+
+
+@pytest.fixture
+def requests_of(batch, blobs, run, workload, local_azure):
+    """For each service: its script of faults, a request that creates something, and that operation's name."""
+    containers = make_containers(blobs, run, workload)
+    yield {
+        "Batch": (
+            local_azure.faults,
+            "create_job",
+            lambda: make_job(batch, blobs, run, workload, containers, run.name),
+        ),
+        "Storage": (local_azure.storage_faults, "create_container", lambda: make_containers(blobs, run, workload)),
+    }
+    local_azure.faults.clear()
+    local_azure.storage_faults.clear()
+    batch.delete_jobs_and_pools([run.name], [], 5)
+    for name in blobs.containers(run.name):
+        blobs.delete_container(name)
+
+
+def fired(script):
+    return script.listing()[0]["fired"]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=str)
+@pytest.mark.parametrize("service", ["Batch", "Storage"])
+def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_adopted(requests_of, service, fault):
+    script, operation, do = requests_of[service]
+    script.add(**fault, operation=operation, times=2)
+    begun_at = time.monotonic()
+
+    do()
+
+    assert fired(script) == 2
+    assert time.monotonic() - begun_at >= 2 * fault.get("retry_after", 0)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("service", ["Batch", "Storage"])
+def test_what_does_not_pass_is_never_repeated(requests_of, service, status):
+    script, operation, do = requests_of[service]
+    script.add("answer", operation=operation, status=status, times=100)
+
+    with pytest.raises(ServiceError) as refused:
+        do()
+
+    assert not refused.value.transient
+    assert fired(script) == 1
+
+
+@pytest.mark.parametrize("service", ["Batch", "Storage"])
+def test_repeating_ends(requests_of, service, monkeypatch):
+    monkeypatch.setattr("tasks.azure_core.TransientRetryPolicy.get_backoff_time", lambda *_: 0.0)
+    script, operation, do = requests_of[service]
+    script.add("answer", operation=operation, status=503, times=1000)
+
+    with pytest.raises(ServiceError) as given_up:
+        do()
+
+    assert given_up.value.transient
+    assert fired(script) == 1 + REQUEST_RETRIES
