@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -63,3 +64,48 @@ def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert finished.submitted.signed_until_at > first_end + timedelta(hours=12)
+
+
+@pytest.fixture
+def slow_azure(tmp_path):
+    """A local Azure whose nodes take as long as real ones, by a clock that the test moves."""
+    with LocalAzure(state_dir=tmp_path / "slow", pace="real") as azure:
+        yield azure
+
+
+class TestSpot:
+    """A pool of spot nodes."""
+
+    @pytest.fixture
+    def local_azure(self, slow_azure):
+        return slow_azure
+
+    @pytest.fixture
+    def pool_options(self, pool_options):
+        return replace(pool_options, spot_nodes=1)
+
+    def test_where_a_spot_node_was_taken_away_a_dedicated_one_does_the_rest(
+        self, batch, run, submitted, watch_chunk, counted, local_azure
+    ):
+        """Field report 7: a preempted node stays in the pool, and the work goes on elsewhere."""
+        local_azure.faults.add("endless_task", task="*")
+        chunk, job, containers = submitted()
+        taken_away = set()
+
+        def minutes_pass():
+            time.sleep(POLL_SECONDS)
+            local_azure.batch.advance(timedelta(seconds=30))
+            for node in batch.nodes(run.name):
+                if node.node_id.endswith("_p") and node.state == "running":
+                    local_azure.faults.add("preempt_node", node=node.node_id)
+                    taken_away.add(node.node_id)
+                elif node.node_id.endswith("_d") and node.state == "running":
+                    local_azure.faults.clear()
+
+        finished = watch_chunk(chunk, job, containers, MovableClock(minutes_pass))
+
+        assert isinstance(counted(finished, job, containers), StoredResult)
+        [outcome] = finished.outcomes.values()
+        assert len(taken_away) == 1
+        assert outcome.node_id.endswith("_d")
+        assert outcome.requeue_count >= 1
