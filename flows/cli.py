@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
+from flows.plan_command import print_plan, sort_inputs
 from flows.services import LocalAzure, PrefectServer, alone_in
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
-from tasks.models import Keep
+from tasks.models import DEFAULT_POOL, Keep
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, read_settings, state_folder
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     interruption = _Interruption()
     try:
         with interruption.handled():
-            return sweep(options) if options.command == "sweep" else run(options, interruption)
+            if options.command == "run":
+                return run(options, interruption)
+            return plan(options) if options.command == "plan" else sweep(options)
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         return EXIT_USAGE
@@ -114,6 +117,23 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
         finally:
             if server is not None:
                 _wait_for_history(server)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print what a run would do; nothing is created.
+
+    Raises:
+        ConfigurationError: The results are in a blob container, and no Azure is configured.
+    """
+    from tasks.plan import make_plan  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.results_store import results_store  # noqa: PLC0415 - brings the SDKs: slow
+    from tasks.word_counts import word_count_workload  # noqa: PLC0415 - as above
+
+    usable, refused = sort_inputs(options.inputs)
+    workload = word_count_workload(options.num_words, options.ignore_case)
+    planned = make_plan(usable, workload, results_store(), refresh=options.refresh) if usable else None
+    print_plan(planned, refused, DEFAULT_POOL)
+    return EXIT_USAGE if refused else 0
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -363,15 +383,23 @@ def _parser() -> argparse.ArgumentParser:
         help="run the flow here and now",
         description="Count the top N words of each INPUT. Without TOPN_BATCH_ENDPOINT, on a local Azure.",
     )
-    run_parser.add_argument("inputs", nargs="+", metavar="INPUT", help="a text file, or a pattern such as 'data/*.txt'")
-    run_parser.add_argument("-n", "--num-words", type=_positive, default=3, metavar="N", help="words a file (3)")
-    run_parser.add_argument("--ignore-case", action="store_true", help='take "The" and "the" for one word')
+    plan_parser = commands.add_parser(
+        "plan",
+        help="say what a run would do",
+        description="Say which INPUTs are new, unchanged or refused, and what a run would add; create nothing.",
+    )
+    for command in (run_parser, plan_parser):
+        command.add_argument(
+            "inputs", nargs="+", metavar="INPUT", help="a text file, or a pattern such as 'data/*.txt'"
+        )
+        command.add_argument("-n", "--num-words", type=_positive, default=3, metavar="N", help="words a file (3)")
+        command.add_argument("--ignore-case", action="store_true", help='take "The" and "the" for one word')
+        command.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
     run_parser.add_argument("--output", default="results", metavar="DIR", help="where the outputs go (results)")
     run_parser.add_argument("--keep-containers", action="store_true", help="leave the blob containers in place")
     run_parser.add_argument("--keep-job", action="store_true", help="leave the job in place")
     run_parser.add_argument("--keep-pool", action="store_true", help="leave the run's pool in place")
     run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
-    run_parser.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
     run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     sweep_parser = commands.add_parser(
         "sweep",

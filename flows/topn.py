@@ -11,7 +11,7 @@ from pydantic import Field
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import Keep, PoolOptions, RunReport
+from tasks.models import DEFAULT_POOL, Keep, PoolOptions, RunReport
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
@@ -44,10 +44,10 @@ def topn(
     num_words: Annotated[int, Positive] = 3,
     ignore_case: bool = False,
     output_folder: str = "results",
-    nodes: Annotated[int, Positive] = 2,
-    spot_nodes: Annotated[int, NotNegative] = 0,
-    slots_per_node: Annotated[int, Positive] = 2,
-    vm_size: str = "standard_d2s_v3",
+    nodes: Annotated[int, Positive] = DEFAULT_POOL.nodes,
+    spot_nodes: Annotated[int, NotNegative] = DEFAULT_POOL.spot_nodes,
+    slots_per_node: Annotated[int, Positive] = DEFAULT_POOL.slots_per_node,
+    vm_size: str = DEFAULT_POOL.vm_size,
     pool_id: str | None = None,
     timeout_minutes: Annotated[float, Field(ge=1, le=LONGEST_MINUTES)] = 60,
     keep_containers: bool = False,

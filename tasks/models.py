@@ -156,11 +156,14 @@ class PoolOptions:
         slots_per_node: Batch tasks that run side by side on a node of a created pool.
     """
 
-    pool_id: str | None
-    vm_size: str
-    nodes: int
-    spot_nodes: int
-    slots_per_node: int
+    pool_id: str | None = None
+    vm_size: str = "standard_d2s_v3"
+    nodes: int = 2
+    spot_nodes: int = 0
+    slots_per_node: int = 2
+
+
+DEFAULT_POOL = PoolOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,46 @@
+"""`topn plan`, which says what a run would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def test_new_unchanged_and_refused_inputs_are_named_and_nothing_is_created(topn, nothing_left):
+    Path("old.txt").write_text("one two two")
+    assert topn("run", "old.txt").returncode == 0
+    Path("new.txt").write_text("three")
+    Path("same.txt").write_text("three")
+
+    done = topn("plan", "*.txt", "missing.txt")
+
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [
+        "2 new, 1 unchanged, 1 refused.",
+        "A run would add 1 Batch task, on up to 1 node (standard_d2s_v3) with 2 slots each.",
+        "new: new.txt (5 bytes)",
+        "new: same.txt (5 bytes)",
+        "unchanged: old.txt (11 bytes)",
+    ]
+    assert "missing.txt does not exist: name a file, or a pattern that matches one." in done.stderr
+    nothing_left()
+
+
+def test_a_plan_needs_no_azure_and_a_night_with_nothing_new_would_create_nothing(topn):
+    Path("old.txt").write_text("one two two")
+    assert topn("run", "old.txt").returncode == 0
+    topn.environment = {"TOPN_STATE": topn.environment["TOPN_STATE"]}
+
+    done = topn("plan", "old.txt")
+
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (
+        0,
+        ["0 new, 1 unchanged, 0 refused.", "A run would create nothing."],
+    )
+
+
+def test_a_long_list_is_cut(topn):
+    for number in range(30):
+        Path(f"{number:02}.txt").write_text(f"w{number}")
+    done = topn("plan", "*.txt")
+    assert len(done.stdout.splitlines()) == 23
+    assert done.stdout.splitlines()[-1] == "new: and 10 more"
