@@ -26,6 +26,9 @@ MOST_TASKS_PER_REQUEST = 100
 # A job ends as soon as its Batch tasks are killed.
 END_SECONDS = 10.0
 
+# Source: Batch REST API 2025-06-01, Task - Reactivate.
+NOT_REACTIVATED_CODES = frozenset({"TaskNotCompleted", "TaskSucceeded"})
+
 # Source: Batch REST API 2025-06-01, limits of `maxresults`.
 PAGE_SIZE = 1000
 
@@ -372,6 +375,18 @@ class BatchAccount:
             return False
         except AzureError as error:
             raise translate(error, "Batch", f"delete Batch task {task_id}") from error
+        return True
+
+    def reactivate_task(self, job_id: str, task_id: str) -> bool:
+        """Let a completed Batch task that failed run again; returns whether it will, as it does not if it succeeded."""
+        try:
+            with translated_errors("Batch", f"reactivate Batch task {task_id}"):
+                self._client.reactivate_task(job_id, task_id)
+        except ServiceError as error:
+            if error.code not in NOT_REACTIVATED_CODES:
+                raise
+            # The reply to a first request was lost, and the Batch task runs already.
+            return error.code == "TaskNotCompleted"
         return True
 
     def jobs(self, prefix: str) -> list[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -42,6 +43,13 @@ LIST_EVERY_POLLS = 8
 
 # Two Batch tasks may complete in one instant of the service's clock, and be seen one after the other.
 LISTING_OVERLAP = timedelta(seconds=5)
+
+# Failures of the storage service or of the way to it, after which the same Batch task may well succeed.
+# Source: Batch documentation, "Job and task error checking"; Azure/Batch issues 68, 128 and 171 for the uploads.
+PASSING_FAILURE_CODES = frozenset(
+    {"FileUploadMiscError", "FileUploadTimedOut", "BlobDownloadMiscError", "BlobDownloadTimedOut"}
+)
+MOST_REACTIVATIONS = 2
 
 # How long after the run's deadline the job may still be ending.
 DEADLINE_GRACE = timedelta(minutes=2)
@@ -149,6 +157,7 @@ class _Watched:
         self._submissions = submissions
         self._outcomes: dict[str, BatchTaskOutcome] = {}
         self._since: datetime | None = None
+        self._reactivations: Counter[str] = Counter()
         self._polls = 0
         self._submitted = 0
         self.chunks: list[StagedChunk] = []
@@ -182,9 +191,21 @@ class _Watched:
         for completed_at, outcome in self._account.completed_tasks(
             self._job.job_id, None if latest is None else latest - LISTING_OVERLAP
         ):
-            self._outcomes[outcome.task_id] = outcome
+            if not self._runs_again(outcome):
+                self._outcomes[outcome.task_id] = outcome
             latest = completed_at if latest is None else max(latest, completed_at)
         self._since = latest
+
+    def _runs_again(self, outcome: BatchTaskOutcome) -> bool:
+        """Let a Batch task that failed for a passing reason run again, a bounded number of times."""
+        task_id = outcome.task_id
+        if outcome.failure_code not in PASSING_FAILURE_CODES or self._reactivations[task_id] >= MOST_REACTIVATIONS:
+            return False
+        if not self._account.reactivate_task(self._job.job_id, task_id):
+            return False
+        self._reactivations[task_id] += 1
+        tell(f"A Batch task failed for a passing reason and runs again [{outcome.failure_code}].")
+        return True
 
     def finished(self) -> Iterator[FinishedChunk]:
         """Take out the chunks whose Batch tasks are all completed."""
