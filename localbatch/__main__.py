@@ -7,14 +7,16 @@ import math
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from localbatch.azurite import AzuriteError
 from localbatch.faults import FaultError, read_script
+from localbatch.launcher import Launcher
 from localbatch.local_azure import LocalAzure
 from localbatch.scheduler import PACES
 from localbatch.server import RUNNERS, RequestRecord
@@ -191,27 +193,25 @@ def _wait_for_eof(wakeup: _Wakeup) -> None:
     wakeup.wake()
 
 
-def _wake_at_end(child: subprocess.Popen[bytes], wakeup: _Wakeup) -> None:
-    child.wait()
-    wakeup.wake()
-
-
 def _exec(options: argparse.Namespace) -> int:
     local_azure = _local_azure(options)
     wakeup = _Wakeup()
-    with local_azure as azure:
+    with local_azure as azure, closing(Launcher(in_terminal=True)) as launcher, ThreadPoolExecutor(1) as waiting:
         if wakeup.has_come():
             return 128 + wakeup.wait()
-        try:
-            child = subprocess.Popen(options.argv, env=os.environ | azure.environment)
-        except FileNotFoundError:
-            print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
-            return 127
-        threading.Thread(target=_wake_at_end, args=(child, wakeup), daemon=True).start()
+        child = launcher.start(
+            options.argv, environment=os.environ | azure.environment, directory=Path.cwd(), files=(0, 1, 2)
+        )
+        ended = waiting.submit(child.wait)
+        ended.add_done_callback(lambda _: wakeup.wake())
         while number := wakeup.wait():
             if number != signal.SIGINT or not _is_in_foreground():
                 child.send_signal(number)
-        status = child.wait()
+        try:
+            status = ended.result()
+        except FileNotFoundError:
+            print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
+            return 127
     return 128 - status if status < 0 else status
 
 

@@ -13,9 +13,9 @@ from typing import IO
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
 from localbatch.clock import Clock
 from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
-from localbatch.reaper import Reaper
+from localbatch.launcher import Launcher
 from localbatch.running import Running
-from localbatch.server import MARKER, RUNNERS, LocalBatch, RequestRecord, new_faults
+from localbatch.server import NODES, RUNNERS, LocalBatch, RequestRecord, new_faults
 from localbatch.storage_faults import OPERATIONS, Passage
 
 
@@ -95,16 +95,14 @@ class LocalAzure(Running):
             if self._state_dir:
                 state_dir, lock = claim_directory(Path(self._state_dir).resolve())
                 stack.enter_context(lock)
+                # Nobody else may come in before everything of ours has ended.
+                launcher = Launcher(remove=[state_dir / NODES], keep_open=[lock.fileno()])
             else:
-                state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localbatch-"))).resolve()
-            reaper = Reaper(f"{MARKER}={state_dir}/")
-            stack.callback(reaper.close)
-            azurite = Azurite(
-                state_dir / "blob",
-                port=0 if self._storage_faults else self._storage_port,
-                reaper=reaper,
-                marker=f"{MARKER}={state_dir}/blob",
-            )
+                state_dir = Path(tempfile.mkdtemp(prefix="localbatch-")).resolve()
+                launcher = Launcher(remove=[state_dir])
+            stack.callback(launcher.close)
+            port = 0 if self._storage_faults else self._storage_port
+            azurite = Azurite(state_dir / "blob", port=port, launcher=launcher)
             stack.callback(azurite.stop)
             azurite.launch()
             self.batch = LocalBatch(
@@ -116,7 +114,7 @@ class LocalAzure(Running):
                 node_start_seconds=self._node_start_seconds,
                 clock=self._clock,
                 on_request=self._on_request,
-                reaper=reaper,
+                launcher=launcher,
                 faults=self.faults,
                 storage_faults=self._storage_faults,
             )

@@ -27,9 +27,9 @@ from localbatch.azurite import listen
 from localbatch.clock import Clock
 from localbatch.fault_http import DroppingProtocol, drop, serve_faults
 from localbatch.faults import Fault, Faults, code_of, meet, message_of
+from localbatch.launcher import Launcher
 from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
-from localbatch.reaper import Reaper
 from localbatch.routes import JSON_TYPE, MAX_BODY_BYTES, ROUTES, Call, Service, match_route, serve
 from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
@@ -46,8 +46,8 @@ KEEP_ALIVE_SECONDS = 120
 RUNNERS = ("processes", "simulated")
 """Who runs tasks: real processes, or nobody, so that they only take time."""
 
-MARKER = "AZ_BATCH_NODE_ROOT_DIR"
-"""The variable by which the reaper knows a process of ours."""
+NODES = "nodes"
+"""The directory of the nodes, below that of the account."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class LocalBatch(Running):
         node_start_seconds: float | None = None,
         clock: Clock | None = None,
         on_request: Callable[[RequestRecord], None] | None = None,
-        reaper: Reaper | None = None,
+        launcher: Launcher | None = None,
         faults: Faults | None = None,
         storage_faults: Faults | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class LocalBatch(Running):
             node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
             clock: The service's clock, to be moved by `advance` alone; one of its own unless given.
             on_request: Is called after each request.
-            reaper: Who ends the processes if this one dies; one of its own unless given.
+            launcher: Who starts processes, and deletes the nodes' directory at the end; one of its own unless given.
             faults: The script of faults; one of its own unless given.
             storage_faults: The script of faults of the storage account beside this one, if it has one.
         """
@@ -135,7 +135,7 @@ class LocalBatch(Running):
         self._state_dir = state_dir
         self._port = port
         self._on_request = on_request
-        self._reaper = reaper
+        self._launcher = launcher
         self._runner = runner
         self._task_seconds = task_seconds
         self._clock = clock or Clock()
@@ -152,19 +152,17 @@ class LocalBatch(Running):
     def start(self) -> None:
         """Listen, and begin to tick."""
         with contextlib.ExitStack() as stack:
-            state_dir = self._state_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="localbatch-"))
-            nodes = Path(state_dir).resolve() / "nodes"
-            shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed.
+            state_dir = Path(self._state_dir or tempfile.mkdtemp(prefix="localbatch-")).resolve()
+            nodes = state_dir / NODES
+            launcher = self._launcher
+            if not launcher:
+                launcher = Launcher(remove=[nodes if self._state_dir else state_dir])
+                stack.callback(launcher.close)
+            shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed with its launcher.
             nodes.mkdir(parents=True)
-            for folder in (nodes, nodes.with_name("nodes-trash")):
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            reaper = self._reaper
-            if not reaper:
-                reaper = Reaper(f"{MARKER}={nodes}/")
-                stack.callback(reaper.close)
             listener = stack.enter_context(listen(self._port))
             self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            self._agent = self._start_runner(nodes, reaper)
+            self._agent = self._start_runner(nodes, launcher)
             stack.callback(self._agent.stop)
             config = uvicorn.Config(
                 self._app,
@@ -205,12 +203,12 @@ class LocalBatch(Running):
         for wake in self._sleepers:
             wake()
 
-    def _start_runner(self, nodes: Path, reaper: Reaper) -> Runner:
+    def _start_runner(self, nodes: Path, launcher: Launcher) -> Runner:
         if self._runner == "simulated":
             runner = SimulatedRunner(nodes, now=self._clock.now, task_seconds=self._task_seconds, report=self._receive)
             self._sleepers.append(runner.wake)
             return runner
-        return NodeAgent(nodes, account=(self.account, self.endpoint), reaper=reaper, report=self._receive)
+        return NodeAgent(nodes, account=(self.account, self.endpoint), launcher=launcher, report=self._receive)
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
         self.faults.is_stopping = True

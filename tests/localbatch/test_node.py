@@ -4,9 +4,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from localbatch.launcher import Launcher
 from localbatch.models import Node, StartRun
 from localbatch.node import NodeAgent
-from localbatch.reaper import Reaper
 from localbatch.testing import wait_until
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -20,11 +20,11 @@ def reports():
 
 @pytest.fixture
 def agent(tmp_path, reports):
-    reaper = Reaper(f"AZ_BATCH_NODE_ROOT_DIR={tmp_path}/")
-    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), reaper=reaper, report=reports.append)
+    launcher = Launcher()
+    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), launcher=launcher, report=reports.append)
     yield agent
     agent.stop()
-    reaper.close()
+    launcher.close()
 
 
 def make_run(**changes):
