@@ -13,7 +13,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 
 from localbatch import auth
-from localbatch.testing import local_azure, wait_until  # noqa: F401 - a fixture
+from localbatch.testing import azure_faults, local_azure, wait_until  # noqa: F401 - fixtures
 from localbatch.wire import http_date
 
 
