@@ -1,15 +1,18 @@
-"""Faults and HTTP: the script of faults at `/_internal`, and connections that are closed without an answer."""
+"""HTTP beside the service: the script of faults at `/_internal`, connections without an answer, and what is no HTTP."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from localbatch import errors
+from localbatch.calls import JSON_TYPE
 from localbatch.faults import Faults
 
 if TYPE_CHECKING:
@@ -18,8 +21,8 @@ if TYPE_CHECKING:
 _CLOSE = "localbatch.close"
 
 
-class DroppingProtocol(H11Protocol):
-    """The HTTP of uvicorn, but an application may close the connection: ASGI has no word for it."""
+class BatchProtocol(H11Protocol):
+    """The HTTP of uvicorn, but an application may close the connection, and what is no HTTP is refused as Batch does."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Give every request on the connection the means to close it."""
@@ -32,6 +35,15 @@ class DroppingProtocol(H11Protocol):
 
         self.app = with_close
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and close the connection."""
+        host, port = self.server or ("", None)
+        error = errors.invalid_input(Reason=msg)
+        content = json.dumps(error.document(f"{self.scheme}://{host}:{port}", datetime.now(timezone.utc))).encode()
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: {len(content)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + content)
+        self.transport.close()
+
 
 async def drop(scope: Scope, receive: Receive) -> None:
     """Close the connection of a request without an answer; return when it is closed."""
@@ -40,7 +52,7 @@ async def drop(scope: Scope, receive: Receive) -> None:
         pass
 
 
-def serve_faults(faults: Faults | None, scope: Scope, body: bytes | None) -> Response:
+def serve_faults(faults: Faults | None, scope: Scope, body: object) -> Response:
     """Answer a request for a script of faults: GET lists it, POST adds to it, DELETE empties it."""
     client = scope.get("client")
     # A browser on this machine sends an Origin with what a page of somebody else's asks for.
@@ -53,7 +65,7 @@ def serve_faults(faults: Faults | None, scope: Scope, body: bytes | None) -> Res
         return JSONResponse({"faults": faults.listing()})
     if scope["method"] == "POST":
         try:
-            return JSONResponse({"faults": faults.add_all(json.loads(body or b""))}, 201)
+            return JSONResponse({"faults": faults.add_all(json.loads(body if isinstance(body, bytes) else b""))}, 201)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 400)
     if scope["method"] == "DELETE":

@@ -25,7 +25,7 @@ from starlette.types import Message, Receive, Scope, Send
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth, errors
 from localbatch.azurite import listen
 from localbatch.clock import Clock
-from localbatch.fault_http import DroppingProtocol, drop, serve_faults
+from localbatch.fault_http import BatchProtocol, drop, serve_faults
 from localbatch.faults import Fault, Faults, code_of, meet, message_of
 from localbatch.launcher import Launcher
 from localbatch.models import Action, Node, Report
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 REQUESTS_KEPT = 10_000
 OLDEST_API_YEAR = "2022"
+BODY_SECONDS = 30.0
+"""How long the next part of a body is waited for."""
 KEEP_ALIVE_SECONDS = 120
 """Longer than clients pause between two requests: a connection that closes under a POST is an error they see."""
 
@@ -167,7 +169,7 @@ class LocalBatch(Running):
             config = uvicorn.Config(
                 self._app,
                 interface="asgi3",
-                http=DroppingProtocol,
+                http=BatchProtocol,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -244,6 +246,8 @@ class LocalBatch(Running):
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = self._clock.now()
         body = await _read_body(receive)
+        if body is None:
+            return
         method, path = scope["method"], scope["raw_path"].decode()
         if path in self._scripts:
             await serve_faults(self._scripts[path], scope, body)(scope, receive, send)
@@ -259,6 +263,8 @@ class LocalBatch(Running):
 
         if not fault or fault.fault != "drop_before":
             response = self._answer(scope, body, fault)
+            if isinstance(body, errors.ServiceError):
+                response.headers["Connection"] = "close"  # Some of it may come yet.
             if not fault or fault.fault != "drop_after":
                 status = response.status_code
                 await response(scope, receive, count)
@@ -277,7 +283,7 @@ class LocalBatch(Running):
         if self._on_request:
             self._on_request(record)
 
-    def _answer(self, scope: Scope, body: bytes | None, fault: Fault | None) -> Response:
+    def _answer(self, scope: Scope, body: bytes | errors.ServiceError, fault: Fault | None) -> Response:
         """Do what a request asks for, and return the answer to it."""
         now = self._clock.now()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -290,14 +296,13 @@ class LocalBatch(Running):
             auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=signed_at)
             route, parameters = match_route(method, path)
             options = {name.lower(): value for name, value in parse_qsl(query)}
-            _check(options.get("api-version"), body)
             call = Call(
                 service=Service(store=self._store, scheduler=self._scheduler, root_of=self._agent.root_of),
                 method=method,
                 parameters=parameters,
                 query=options,
                 headers=headers,
-                body=body or b"",
+                body=_checked(options.get("api-version"), body),
                 base=base,
                 raw_path=path,
                 raw_query=query,
@@ -351,28 +356,36 @@ def _operation_of(method: str, path: str) -> str:
 def _error_response(error: errors.ServiceError, base: str, now: datetime, *, with_body: bool) -> Response:
     if not with_body or error.status == 304:  # noqa: PLR2004 - Not Modified has no body.
         return Response(status_code=error.status)
-    kind = f"{base}/$metadata#Microsoft.Azure.Batch.Protocol.Entities.Container.errors/@Element"
-    return JSONResponse({"odata.metadata": kind} | error.body(now), error.status, media_type=JSON_TYPE)
+    return JSONResponse(error.document(base, now), error.status, media_type=JSON_TYPE)
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """Return the body of a request, or None if it is too large; it is read all the same, so that the client listens."""
+async def _read_body(receive: Receive) -> bytes | errors.ServiceError | None:
+    """Return the body of a request, why it is refused, or None if the client has gone.
+
+    One that is too large is read all the same, so that the client listens.
+    """
     parts, size, is_more = [], 0, True
     while is_more:
-        message = await receive()
+        try:
+            message = await asyncio.wait_for(receive(), BODY_SECONDS)
+        except asyncio.TimeoutError:
+            return errors.operation_timed_out()
+        if message["type"] == "http.disconnect":
+            return None
         part = message.get("body", b"")
         size += len(part)
         if size <= MAX_BODY_BYTES:
             parts.append(part)
         is_more = message.get("more_body", False)
-    return b"".join(parts) if size <= MAX_BODY_BYTES else None
+    return b"".join(parts) if size <= MAX_BODY_BYTES else errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
 
 
-def _check(version: str | None, body: bytes | None) -> None:
-    """Accept every version since 2022: what is served has not changed since."""
+def _checked(version: str | None, body: bytes | errors.ServiceError) -> bytes:
+    """Return the body of a request of any version since 2022: what is served has not changed since."""
     if not version:
         raise errors.missing_required_query_parameter(QueryParameterName="api-version")
     if not version[:4].isdigit() or version < OLDEST_API_YEAR:
         raise errors.unsupported_request_version(QueryParameterName="api-version", QueryParameterValue=version)
-    if body is None:
-        raise errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
+    if isinstance(body, errors.ServiceError):
+        raise body
+    return body
