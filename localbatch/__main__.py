@@ -68,6 +68,9 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long a simulated task takes whose {SECONDS} does not say so (0)",
     )
+    for name, nodes in (("--core-quota", "dedicated"), ("--low-priority-core-quota", "spot")):
+        help_text = f"how many cores the {nodes} nodes of all pools may have (any number)"
+        parser.add_argument(name, type=_cores, metavar="CORES", help=help_text)
     parser.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, as JSON")
     parser.add_argument(
         "--storage-faults",
@@ -84,6 +87,12 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return seconds
+
+
+def _cores(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of cores")
+    return int(text)
 
 
 def _port(text: str) -> int:
@@ -172,6 +181,8 @@ def _local_azure(
         runner=options.runner,
         task_seconds=options.task_seconds,
         node_start_seconds=options.node_start_seconds,
+        core_quota=options.core_quota,
+        low_priority_core_quota=options.low_priority_core_quota,
         on_request=on_request,
     )
     added = azure.faults.add_all(script["faults"]) if "faults" in script else []

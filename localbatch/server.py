@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -84,6 +84,22 @@ class Runner(Protocol):
         """End every run, and return when nothing is left."""
 
 
+class BatchOptions(TypedDict, total=False):
+    """What a local Azure passes on to its Batch account; LocalBatch says what they mean."""
+
+    pace: str
+    port: int
+    pool_quota: int
+    job_quota: int
+    core_quota: int | None
+    low_priority_core_quota: int | None
+    runner: str
+    task_seconds: float
+    node_start_seconds: float | None
+    clock: Clock | None
+    on_request: Callable[[RequestRecord], None] | None
+
+
 class LocalBatch(Running):
     """A Batch account on 127.0.0.1; a context manager.
 
@@ -103,6 +119,8 @@ class LocalBatch(Running):
         port: int = 0,
         pool_quota: int = 100,
         job_quota: int = 300,
+        core_quota: int | None = None,
+        low_priority_core_quota: int | None = None,
         runner: str = RUNNERS[0],
         task_seconds: float = 0.0,
         node_start_seconds: float | None = None,
@@ -120,6 +138,8 @@ class LocalBatch(Running):
             port: The port to listen on, if it is free; 0 for any.
             pool_quota: How many pools may exist.
             job_quota: How many jobs that are not completed may exist.
+            core_quota: How many cores the dedicated nodes of all pools may have; None for any number.
+            low_priority_core_quota: The same of spot nodes.
             runner: `processes`, or `simulated` for tasks that only take time.
             task_seconds: How long a simulated task takes that does not say so.
             node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
@@ -141,7 +161,12 @@ class LocalBatch(Running):
         self._runner = runner
         self._task_seconds = task_seconds
         self._clock = clock or Clock()
-        self._store = Store(pool_quota=pool_quota, job_quota=job_quota)
+        self._store = Store(
+            pool_quota=pool_quota,
+            job_quota=job_quota,
+            core_quota=core_quota,
+            low_priority_core_quota=low_priority_core_quota,
+        )
         self._scheduler = Scheduler(self._store, _pace(pace, node_start_seconds))
         self._wake = threading.Event()
         self._sleepers: list[Callable[[], None]] = [self._wake.set]

@@ -210,6 +210,7 @@ def test_storage_that_is_not_installed_is_said_in_one_sentence(monkeypatch, caps
         ["serve", "--pace=slow"],
         ["serve", "--runner=magic"],
         ["serve", "--task-seconds=-1"],
+        ["serve", "--core-quota=many"],
         ["exec"],
         ["nonsense"],
     ],
