@@ -22,7 +22,7 @@ from pathlib import Path
 
 from localbatch.launcher import Child, Launcher
 from localbatch.models import Action, Json, KillRun, Node, RemoveFiles, Report, StartRun
-from localbatch.transfer import TransferError, fetch_resource_files, send_output_files
+from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class NodeAgent:
         *,
         account: tuple[str, str],
         launcher: Launcher,
+        storage: StorageClient,
         report: Callable[[Report], None],
     ) -> None:
         """Begin with no runs.
@@ -47,12 +48,14 @@ class NodeAgent:
             root: The directory that holds the roots of nodes.
             account: The name and the URL of the account, for the tasks' environment.
             launcher: Starts the processes.
+            storage: Fetches resource files and sends output files.
             report: Is called from the threads of runs, once for each run that was not killed.
         """
         self._root = root
         self._trash = root / ".trash"
         self._account = account
         self._launcher = launcher
+        self._storage = storage
         self._report = report
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
@@ -62,7 +65,7 @@ class NodeAgent:
         """Begin what a tick decided; nothing here waits for a process."""
         for action in actions:
             if isinstance(action, StartRun):
-                run = _Run(action, self._environment(action), self.root_of(action.node), self._launcher)
+                run = _Run(action, self._environment(action), self.root_of(action.node), self._launcher, self._storage)
                 with self._lock:
                     earlier = [each for each in self._runs.values() if each.directory == run.directory]
                     self._runs[action.run_id] = run
@@ -160,13 +163,16 @@ class NodeAgent:
 class _Run:
     """One attempt at one task, in a thread of its own; `kill` may come from another."""
 
-    def __init__(self, action: StartRun, environment: dict[str, str], root: Path, launcher: Launcher) -> None:
+    def __init__(
+        self, action: StartRun, environment: dict[str, str], root: Path, launcher: Launcher, storage: StorageClient
+    ) -> None:
         self.action = action
         self.directory = root / action.directory
         self.ended = threading.Event()
         self._environment = environment
         self._root = root
         self._launcher = launcher
+        self._storage = storage
         self._lock = threading.Lock()
         self._is_killed = False
         self._process: Child | None = None
@@ -185,10 +191,12 @@ class _Run:
         exit_code: int | None = None
         try:
             self._make_directories(directory)
-            fetch_resource_files(action.resource_files, directory, cancelled=lambda: self._is_killed)
+            fetch_resource_files(self._storage, action.resource_files, directory, cancelled=lambda: self._is_killed)
             exit_code = self._execute(directory)
             if not self._is_killed:
-                send_output_files(action.output_files, directory, self._environment, succeeded=exit_code == 0)
+                send_output_files(
+                    self._storage, action.output_files, directory, self._environment, succeeded=exit_code == 0
+                )
         except (TransferError, _LaunchError) as error:
             return Report(run_id=action.run_id, exit_code=exit_code, failure=error.failure)
         except OSError as error:

@@ -35,6 +35,7 @@ from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
 from localbatch.simulated import SimulatedRunner
 from localbatch.store import Store
+from localbatch.transfer import StorageClient
 
 logger = logging.getLogger(__name__)
 
@@ -220,8 +221,8 @@ class LocalBatch(Running):
     def advance(self, by: timedelta) -> None:
         """Move the service's clock forward, for good: what is due by then happens at once.
 
-        Dates that others look at stay: those of signatures, which clients make, and the expiry of shared access
-        signatures, which the storage account checks by the machine's clock.
+        Nodes are refused what a shared access signature does not allow by then. Dates that others look at stay: those
+        of signed requests, and of shared access signatures that anybody else shows to the storage account.
 
         Raises:
             ValueError: That would be back.
@@ -235,7 +236,8 @@ class LocalBatch(Running):
             runner = SimulatedRunner(nodes, now=self._clock.now, task_seconds=self._task_seconds, report=self._receive)
             self._sleepers.append(runner.wake)
             return runner
-        return NodeAgent(nodes, account=(self.account, self.endpoint), launcher=launcher, report=self._receive)
+        account, storage = (self.account, self.endpoint), StorageClient(self._clock.now)
+        return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
         self.faults.is_stopping = True

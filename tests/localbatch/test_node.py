@@ -8,6 +8,7 @@ from localbatch.launcher import Launcher
 from localbatch.models import Node, StartRun
 from localbatch.node import NodeAgent
 from localbatch.testing import wait_until
+from localbatch.transfer import StorageClient
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NODE = Node(id="n", pool_id="p", dedicated=True, slots=1, allocated_at=NOW, state="idle", state_at=NOW)
@@ -21,7 +22,8 @@ def reports():
 @pytest.fixture
 def agent(tmp_path, reports):
     launcher = Launcher()
-    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), launcher=launcher, report=reports.append)
+    options = {"launcher": launcher, "storage": StorageClient(lambda: NOW), "report": reports.append}
+    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), **options)
     yield agent
     agent.stop()
     launcher.close()
