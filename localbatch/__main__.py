@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from localbatch.azurite import AzuriteError
+from localbatch.certificate import Certificate
 from localbatch.faults import FaultError, read_script
 from localbatch.launcher import Launcher
 from localbatch.local_azure import LocalAzure
@@ -71,6 +72,10 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
     for name, nodes in (("--core-quota", "dedicated"), ("--low-priority-core-quota", "spot")):
         help_text = f"how many cores the {nodes} nodes of all pools may have (any number)"
         parser.add_argument(name, type=_cores, metavar="CORES", help=help_text)
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="the certificate of 127.0.0.1, to speak https")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument("--oauth", choices=["basic"], help="accept bearer tokens, too, whoever signed them")
+    parser.add_argument("--tenant", metavar="ID", help="the one tenant whose tokens the Batch account accepts (any)")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, as JSON")
     parser.add_argument(
         "--storage-faults",
@@ -103,7 +108,12 @@ def _port(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if bool(options.cert) != bool(options.key):
+        parser.error("--cert and --key belong together")
+    if options.oauth and not options.cert:
+        parser.error("no client sends a token without https: --oauth needs --cert and --key")
     try:
         return _serve(options) if options.command == "serve" else _exec(options)
     except FaultError as error:
@@ -184,6 +194,9 @@ def _local_azure(
         core_quota=options.core_quota,
         low_priority_core_quota=options.low_priority_core_quota,
         on_request=on_request,
+        certificate=Certificate(options.cert, options.key) if options.cert else None,
+        oauth=options.oauth is not None,
+        tenant=options.tenant,
     )
     added = azure.faults.add_all(script["faults"]) if "faults" in script else []
     if "storage_faults" in script:

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+from localbatch.certificate import Certificate
 from localbatch.launcher import Child, Launcher
 
 STORAGE_ACCOUNT = "devstoreaccount1"
@@ -31,17 +32,29 @@ class AzuriteError(Exception):
 class Azurite:
     """A Blob service on this machine. `launch`, then `wait_until_ready`, then `stop`."""
 
-    def __init__(self, directory: Path, *, port: int, launcher: Launcher) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int,
+        launcher: Launcher,
+        certificate: Certificate | None = None,
+        oauth: bool = False,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             directory: Where it keeps its data.
             port: The port to listen on, if it is free; 0 for any.
             launcher: Starts the process.
+            certificate: Of the server; without one, it speaks http rather than https.
+            oauth: Whether bearer tokens are accepted, too, whoever signed them.
         """
         self._directory = directory
         self._port = port
         self._launcher = launcher
+        self._certificate = certificate
+        self._oauth = oauth
         self._process: Child | None = None
         self._reader: threading.Thread | None = None
         self._output: collections.deque[str] = collections.deque(maxlen=20)
@@ -50,7 +63,7 @@ class Azurite:
     @property
     def endpoint(self) -> str:
         """The URL of the account."""
-        return f"http://127.0.0.1:{self._port}/{STORAGE_ACCOUNT}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._port}/{STORAGE_ACCOUNT}"
 
     def launch(self) -> None:
         """Start the process.
@@ -74,7 +87,10 @@ class Azurite:
             "--silent",
             "--disableTelemetry",
             "--skipApiVersionCheck",
+            *(["--oauth=basic"] if self._oauth else []),
         ]
+        if self._certificate:
+            arguments += [f"--cert={self._certificate.file.resolve()}", f"--key={self._certificate.key.resolve()}"]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._directory)}
         reading, writing = os.pipe()
         with Path(os.devnull).open("rb") as nothing, open(writing, "wb") as output:

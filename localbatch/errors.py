@@ -85,12 +85,12 @@ invalid_authentication_info = _code(
 unsupported_request_version = _code(
     400, "UnsupportedRequestVersion", "The request version specified in the request URL is unsupported."
 )
-authentication_failed = _code(
-    403,
-    "AuthenticationFailed",
+_NOT_AUTHENTICATED = (
     "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly "
-    "including the signature.",
+    "including the signature."
 )
+token_refused = _code(401, "AuthenticationFailed", _NOT_AUTHENTICATED)
+authentication_failed = _code(403, "AuthenticationFailed", _NOT_AUTHENTICATED)
 pool_not_found = _code(404, "PoolNotFound", "The specified pool does not exist.")
 node_not_found = _code(404, "NodeNotFound", "The specified node does not exist.")
 job_not_found = _code(404, "JobNotFound", "The specified job does not exist.")

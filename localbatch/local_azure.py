@@ -85,7 +85,14 @@ class LocalAzure(Running):
                 launcher = Launcher(remove=[state_dir])
             stack.callback(launcher.close)
             port = 0 if self._storage_faults else self._storage_port
-            azurite = Azurite(state_dir / "blob", port=port, launcher=launcher)
+            certificate = self._options.get("certificate")
+            azurite = Azurite(
+                state_dir / "blob",
+                port=port,
+                launcher=launcher,
+                certificate=certificate,
+                oauth=self._options.get("oauth", False),
+            )
             stack.callback(azurite.stop)
             azurite.launch()
             self.batch = LocalBatch(
@@ -100,7 +107,10 @@ class LocalAzure(Running):
             self.endpoint, self.account, self.key = self.batch.endpoint, self.batch.account, self.batch.key
             self.storage_endpoint = azurite.endpoint
             if self._storage_faults:
-                passage = stack.enter_context(Passage(azurite.endpoint, self._storage_faults, port=self._storage_port))
+                passage = Passage(
+                    azurite.endpoint, self._storage_faults, port=self._storage_port, certificate=certificate
+                )
+                stack.enter_context(passage)
                 self.storage_endpoint = passage.endpoint
             self._closing = stack.pop_all()
 

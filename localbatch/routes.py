@@ -17,10 +17,7 @@ from localbatch import pool_operations as pools
 from localbatch import task_operations as tasks
 from localbatch.calls import JSON_TYPE, Call, Service
 
-__all__ = ["JSON_TYPE", "MAX_BODY_BYTES", "ROUTES", "Call", "Route", "Service", "match_route", "serve"]
-
-MAX_BODY_BYTES = 1 << 20
-"""Source: Batch REST API, Add Task Collection."""
+__all__ = ["JSON_TYPE", "ROUTES", "Call", "Route", "Service", "match_route", "serve"]
 
 Handler = Callable[[Call], Response]
 

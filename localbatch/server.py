@@ -24,25 +24,25 @@ from starlette.types import Message, Receive, Scope, Send
 
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth, errors
 from localbatch.azurite import listen
+from localbatch.certificate import Certificate
 from localbatch.clock import Clock
-from localbatch.fault_http import BatchProtocol, drop, serve_faults
 from localbatch.faults import Fault, Faults, code_of, meet, message_of
+from localbatch.http_parts import BatchProtocol, drop, read_body, serve_faults
 from localbatch.launcher import Launcher
 from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
-from localbatch.routes import JSON_TYPE, MAX_BODY_BYTES, ROUTES, Call, Service, match_route, serve
+from localbatch.routes import JSON_TYPE, ROUTES, Call, Service, match_route, serve
 from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
 from localbatch.simulated import SimulatedRunner
 from localbatch.store import Store
+from localbatch.tokens import check_token
 from localbatch.transfer import StorageClient
 
 logger = logging.getLogger(__name__)
 
 REQUESTS_KEPT = 10_000
 OLDEST_API_YEAR = "2022"
-BODY_SECONDS = 30.0
-"""How long the next part of a body is waited for."""
 KEEP_ALIVE_SECONDS = 120
 """Longer than clients pause between two requests: a connection that closes under a POST is an error they see."""
 
@@ -98,6 +98,9 @@ class BatchOptions(TypedDict, total=False):
     task_seconds: float
     node_start_seconds: float | None
     clock: Clock | None
+    certificate: Certificate | None
+    oauth: bool
+    tenant: str | None
     on_request: Callable[[RequestRecord], None] | None
 
 
@@ -126,6 +129,9 @@ class LocalBatch(Running):
         task_seconds: float = 0.0,
         node_start_seconds: float | None = None,
         clock: Clock | None = None,
+        certificate: Certificate | None = None,
+        oauth: bool = False,
+        tenant: str | None = None,
         on_request: Callable[[RequestRecord], None] | None = None,
         launcher: Launcher | None = None,
         faults: Faults | None = None,
@@ -145,12 +151,23 @@ class LocalBatch(Running):
             task_seconds: How long a simulated task takes that does not say so.
             node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
             clock: The service's clock, to be moved by `advance` alone; one of its own unless given.
+            certificate: Of the server; without one, it speaks http rather than https.
+            oauth: Whether bearer tokens are accepted, too, whoever signed them.
+            tenant: The id of the one tenant whose tokens are accepted.
             on_request: Is called after each request.
             launcher: Who starts processes, and deletes the nodes' directory at the end; one of its own unless given.
             faults: The script of faults; one of its own unless given.
             storage_faults: The script of faults of the storage account beside this one, if it has one.
+
+        Raises:
+            ValueError: Tokens are to be accepted without https.
         """
         super().__init__()
+        if oauth and not certificate:
+            raise ValueError("No client sends a token without https: give a certificate, too")
+        self._certificate = certificate
+        self._oauth = oauth
+        self._tenant = tenant
         self.account = DEVELOPMENT_ACCOUNT
         self.key = DEVELOPMENT_KEY
         self.endpoint = ""
@@ -189,7 +206,10 @@ class LocalBatch(Running):
             shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed with its launcher.
             nodes.mkdir(parents=True)
             listener = stack.enter_context(listen(self._port))
-            self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            certificate = self._certificate
+            if certificate:
+                certificate.server_context()  # Uvicorn would end its thread over a certificate that is none.
+            self.endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
             self._agent = self._start_runner(nodes, launcher)
             stack.callback(self._agent.stop)
             config = uvicorn.Config(
@@ -205,6 +225,8 @@ class LocalBatch(Running):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=2,
+                ssl_certfile=certificate.file if certificate else None,
+                ssl_keyfile=certificate.key if certificate else None,
             )
             server = uvicorn.Server(config)
             ticking = threading.Thread(target=self._tick_until_stopped, name="localbatch-tick", daemon=True)
@@ -236,7 +258,7 @@ class LocalBatch(Running):
             runner = SimulatedRunner(nodes, now=self._clock.now, task_seconds=self._task_seconds, report=self._receive)
             self._sleepers.append(runner.wake)
             return runner
-        account, storage = (self.account, self.endpoint), StorageClient(self._clock.now)
+        account, storage = (self.account, self.endpoint), StorageClient(self._clock.now, self._certificate)
         return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
@@ -272,7 +294,7 @@ class LocalBatch(Running):
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = self._clock.now()
-        body = await _read_body(receive)
+        body = await read_body(receive)
         if body is None:
             return
         method, path = scope["method"], scope["raw_path"].decode()
@@ -318,9 +340,13 @@ class LocalBatch(Running):
         base = f"{scope['scheme']}://{headers.get('host', self.endpoint.partition('//')[2])}"
         try:
             _refuse(fault)
-            # Clients date their requests by the machine's clock, wherever the service's own was moved.
-            signed_at = datetime.now(timezone.utc)
-            auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=signed_at)
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            if scheme == "Bearer" and self._oauth:
+                check_token(token, self._tenant, now)
+            else:
+                # Clients date their requests by the machine's clock, wherever the service's own was moved.
+                at = datetime.now(timezone.utc)
+                auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=at)
             route, parameters = match_route(method, path)
             options = {name.lower(): value for name, value in parse_qsl(query)}
             call = Call(
@@ -384,27 +410,6 @@ def _error_response(error: errors.ServiceError, base: str, now: datetime, *, wit
     if not with_body or error.status == 304:  # noqa: PLR2004 - Not Modified has no body.
         return Response(status_code=error.status)
     return JSONResponse(error.document(base, now), error.status, media_type=JSON_TYPE)
-
-
-async def _read_body(receive: Receive) -> bytes | errors.ServiceError | None:
-    """Return the body of a request, why it is refused, or None if the client has gone.
-
-    One that is too large is read all the same, so that the client listens.
-    """
-    parts, size, is_more = [], 0, True
-    while is_more:
-        try:
-            message = await asyncio.wait_for(receive(), BODY_SECONDS)
-        except asyncio.TimeoutError:
-            return errors.operation_timed_out()
-        if message["type"] == "http.disconnect":
-            return None
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        is_more = message.get("more_body", False)
-    return b"".join(parts) if size <= MAX_BODY_BYTES else errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
 
 
 def _checked(version: str | None, body: bytes | errors.ServiceError) -> bytes:

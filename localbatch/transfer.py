@@ -22,6 +22,7 @@ from typing import IO, TextIO
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
+from localbatch.certificate import Certificate
 from localbatch.models import Json
 
 ATTEMPTS = 3
@@ -59,18 +60,25 @@ class TransferError(Exception):
 class StorageClient:
     """Asks a storage account for what a shared access signature allows, by the service's clock."""
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
+    def __init__(self, now: Callable[[], datetime], certificate: Certificate | None = None) -> None:
+        """Ask nothing yet.
+
+        Args:
+            now: The service's clock.
+            certificate: What is trusted, whoever signed it: that of the storage account.
+        """
         self._now = now
+        context = certificate.client_context() if certificate else None
         # Without proxies, since everything is on this machine, and without files, which a node could not read either.
         self._opener = urllib.request.OpenerDirector()
         for handler in (
-            urllib.request.HTTPHandler,
-            urllib.request.HTTPSHandler,
-            urllib.request.HTTPDefaultErrorHandler,
-            urllib.request.HTTPErrorProcessor,
-            urllib.request.UnknownHandler,
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(context=context),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.UnknownHandler(),
         ):
-            self._opener.add_handler(handler())
+            self._opener.add_handler(handler)
 
     def send(
         self,

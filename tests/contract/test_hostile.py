@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from localbatch import server
+from localbatch import http_parts
 
 API = "api-version=2025-06-01"
 
@@ -103,7 +103,7 @@ PARTIAL = (
 
 
 def test_a_body_that_never_ends_is_not_waited_for_without_end(say, ask, monkeypatch):
-    monkeypatch.setattr(server, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(http_parts, "BODY_SECONDS", 0.2)
     head, _, content = say(PARTIAL).partition(b"\r\n\r\n")
     # Whoever asks is checked first.
     assert (head.split()[1], json.loads(content)["code"]) == (b"403", "AuthenticationFailed")
@@ -112,7 +112,7 @@ def test_a_body_that_never_ends_is_not_waited_for_without_end(say, ask, monkeypa
 
 
 def test_a_signed_request_whose_body_never_ends_is_told_so(ask, monkeypatch):
-    monkeypatch.setattr(server, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(http_parts, "BODY_SECONDS", 0.2)
     status, answer, _ = ask("POST", f"/jobs?{API}", b"{", **{"content-length": "1000"})
     assert (status, answer["code"]) == (500, "OperationTimedOut")
 

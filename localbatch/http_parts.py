@@ -1,11 +1,11 @@
-"""HTTP beside the service: the script of faults at `/_internal`, connections without an answer, and what is no HTTP."""
+"""HTTP around the service: bodies, what is no HTTP, connections without an answer, and the script of faults."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -15,9 +15,10 @@ from localbatch import errors
 from localbatch.calls import JSON_TYPE
 from localbatch.faults import Faults
 
-if TYPE_CHECKING:
-    import asyncio
-
+MAX_BODY_BYTES = 1 << 20
+"""Source: Batch REST API, Add Task Collection."""
+BODY_SECONDS = 30.0
+"""How long the next part of a body is waited for."""
 _CLOSE = "localbatch.close"
 
 
@@ -35,6 +36,12 @@ class BatchProtocol(H11Protocol):
 
         self.app = with_close
 
+    def shutdown(self) -> None:
+        """Close a connection that has nothing to say any more."""
+        super().shutdown()
+        if self.scheme == "https" and self.transport.is_closing():
+            self.transport.abort()  # Close alone would wait for the other side to close, too.
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, and close the connection."""
         host, port = self.server or ("", None)
@@ -43,6 +50,27 @@ class BatchProtocol(H11Protocol):
         head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: {len(content)}\r\n"
         self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + content)
         self.transport.close()
+
+
+async def read_body(receive: Receive) -> bytes | errors.ServiceError | None:
+    """Return the body of a request, why it is refused, or None if the client has gone.
+
+    One that is too large is read all the same, so that the client listens.
+    """
+    parts, size, is_more = [], 0, True
+    while is_more:
+        try:
+            message = await asyncio.wait_for(receive(), BODY_SECONDS)
+        except asyncio.TimeoutError:
+            return errors.operation_timed_out()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY_BYTES:
+            parts.append(part)
+        is_more = message.get("more_body", False)
+    return b"".join(parts) if size <= MAX_BODY_BYTES else errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
 
 
 async def drop(scope: Scope, receive: Receive) -> None:
