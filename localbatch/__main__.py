@@ -7,14 +7,17 @@ import math
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from localbatch.azurite import AzuriteError
+from localbatch.certificate import Certificate
 from localbatch.faults import FaultError, read_script
+from localbatch.launcher import Launcher
 from localbatch.local_azure import LocalAzure
 from localbatch.scheduler import PACES
 from localbatch.server import RUNNERS, RequestRecord
@@ -66,6 +69,13 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long a simulated task takes whose {SECONDS} does not say so (0)",
     )
+    for name, nodes in (("--core-quota", "dedicated"), ("--low-priority-core-quota", "spot")):
+        help_text = f"how many cores the {nodes} nodes of all pools may have (any number)"
+        parser.add_argument(name, type=_cores, metavar="CORES", help=help_text)
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="the certificate of 127.0.0.1, to speak https")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument("--oauth", choices=["basic"], help="accept bearer tokens, too, whoever signed them")
+    parser.add_argument("--tenant", metavar="ID", help="the one tenant whose tokens the Batch account accepts (any)")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, as JSON")
     parser.add_argument(
         "--storage-faults",
@@ -84,6 +94,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _cores(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of cores")
+    return int(text)
+
+
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is no port")
@@ -92,7 +108,12 @@ def _port(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if bool(options.cert) != bool(options.key):
+        parser.error("--cert and --key belong together")
+    if options.oauth and not options.cert:
+        parser.error("no client sends a token without https: --oauth needs --cert and --key")
     try:
         return _serve(options) if options.command == "serve" else _exec(options)
     except FaultError as error:
@@ -170,7 +191,12 @@ def _local_azure(
         runner=options.runner,
         task_seconds=options.task_seconds,
         node_start_seconds=options.node_start_seconds,
+        core_quota=options.core_quota,
+        low_priority_core_quota=options.low_priority_core_quota,
         on_request=on_request,
+        certificate=Certificate(options.cert, options.key) if options.cert else None,
+        oauth=options.oauth is not None,
+        tenant=options.tenant,
     )
     added = azure.faults.add_all(script["faults"]) if "faults" in script else []
     if "storage_faults" in script:
@@ -191,27 +217,25 @@ def _wait_for_eof(wakeup: _Wakeup) -> None:
     wakeup.wake()
 
 
-def _wake_at_end(child: subprocess.Popen[bytes], wakeup: _Wakeup) -> None:
-    child.wait()
-    wakeup.wake()
-
-
 def _exec(options: argparse.Namespace) -> int:
     local_azure = _local_azure(options)
     wakeup = _Wakeup()
-    with local_azure as azure:
+    with local_azure as azure, closing(Launcher(in_terminal=True)) as launcher, ThreadPoolExecutor(1) as waiting:
         if wakeup.has_come():
             return 128 + wakeup.wait()
-        try:
-            child = subprocess.Popen(options.argv, env=os.environ | azure.environment)
-        except FileNotFoundError:
-            print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
-            return 127
-        threading.Thread(target=_wake_at_end, args=(child, wakeup), daemon=True).start()
+        child = launcher.start(
+            options.argv, environment=os.environ | azure.environment, directory=Path.cwd(), files=(0, 1, 2)
+        )
+        ended = waiting.submit(child.wait)
+        ended.add_done_callback(lambda _: wakeup.wake())
         while number := wakeup.wait():
             if number != signal.SIGINT or not _is_in_foreground():
                 child.send_signal(number)
-        status = child.wait()
+        try:
+            status = ended.result()
+        except FileNotFoundError:
+            print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
+            return 127
     return 128 - status if status < 0 else status
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import importlib.util
 import os
+import signal
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
-from localbatch.reaper import Reaper
+from localbatch.certificate import Certificate
+from localbatch.launcher import Child, Launcher
 
 STORAGE_ACCOUNT = "devstoreaccount1"
 STORAGE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -31,20 +32,30 @@ class AzuriteError(Exception):
 class Azurite:
     """A Blob service on this machine. `launch`, then `wait_until_ready`, then `stop`."""
 
-    def __init__(self, directory: Path, *, port: int, reaper: Reaper, marker: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int,
+        launcher: Launcher,
+        certificate: Certificate | None = None,
+        oauth: bool = False,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             directory: Where it keeps its data.
             port: The port to listen on, if it is free; 0 for any.
-            reaper: Is told of its process group.
-            marker: `NAME=value`, for its environment, by which the reaper knows it.
+            launcher: Starts the process.
+            certificate: Of the server; without one, it speaks http rather than https.
+            oauth: Whether bearer tokens are accepted, too, whoever signed them.
         """
         self._directory = directory
         self._port = port
-        self._reaper = reaper
-        self._marker = marker
-        self._process: subprocess.Popen[str] | None = None
+        self._launcher = launcher
+        self._certificate = certificate
+        self._oauth = oauth
+        self._process: Child | None = None
         self._reader: threading.Thread | None = None
         self._output: collections.deque[str] = collections.deque(maxlen=20)
         self._spoke = threading.Event()
@@ -52,7 +63,7 @@ class Azurite:
     @property
     def endpoint(self) -> str:
         """The URL of the account."""
-        return f"http://127.0.0.1:{self._port}/{STORAGE_ACCOUNT}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._port}/{STORAGE_ACCOUNT}"
 
     def launch(self) -> None:
         """Start the process.
@@ -67,30 +78,27 @@ class Azurite:
         self._port = choose_port(self._port)
         self._output.clear()
         self._spoke.clear()
-        name, _, value = self._marker.partition("=")
-        self._process = subprocess.Popen(
-            [
-                str(node),
-                str(script),
-                "--blobHost=127.0.0.1",
-                f"--blobPort={self._port}",
-                f"--location={self._directory}",
-                "--silent",
-                "--disableTelemetry",
-                "--skipApiVersionCheck",
-            ],
-            cwd=self._directory,
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._directory), name: value},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._reaper.started(self._process.pid)
-        self._reader = threading.Thread(
-            target=self._read, args=(self._process,), name="localbatch-azurite", daemon=True
-        )
+        arguments = [
+            str(node),
+            str(script),
+            "--blobHost=127.0.0.1",
+            f"--blobPort={self._port}",
+            f"--location={self._directory}",
+            "--silent",
+            "--disableTelemetry",
+            "--skipApiVersionCheck",
+            *(["--oauth=basic"] if self._oauth else []),
+        ]
+        if self._certificate:
+            arguments += [f"--cert={self._certificate.file.resolve()}", f"--key={self._certificate.key.resolve()}"]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._directory)}
+        reading, writing = os.pipe()
+        with Path(os.devnull).open("rb") as nothing, open(writing, "wb") as output:
+            files = (nothing.fileno(), output.fileno(), output.fileno())
+            self._process = self._launcher.start(
+                arguments, environment=environment, directory=self._directory, files=files
+            )
+        self._reader = threading.Thread(target=self._read, args=(reading,), name="localbatch-azurite", daemon=True)
         self._reader.start()
 
     def wait_until_ready(self) -> None:
@@ -114,22 +122,21 @@ class Azurite:
         """End the process, and return when it has ended."""
         if not self._process or not self._reader:
             return
-        self._process.terminate()  # It writes its tables to disk.
+        self._process.send_signal(signal.SIGTERM)  # It writes its tables to disk.
         try:
             self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self._process.kill()
             self._process.wait()
-        self._reaper.ended(self._process.pid)
+        self._process = None
         self._reader.join()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        for line in process.stdout or ():
-            self._output.append(line)
-            if _READY in line:
-                self._spoke.set()
-        if process.stdout:
-            process.stdout.close()
+    def _read(self, output: int) -> None:
+        with open(output, errors="replace") as lines:
+            for line in lines:
+                self._output.append(line)
+                if _READY in line:
+                    self._spoke.set()
         self._spoke.set()
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from starlette.responses import Response
 
 from localbatch import errors, odata, wire
+from localbatch.bodies import check_properties
 from localbatch.models import Job, Json, Node, Pool, Task
 from localbatch.scheduler import Scheduler
 from localbatch.store import Store
@@ -60,8 +61,8 @@ class Call:
         """The decisions."""
         return self.service.scheduler
 
-    def json(self) -> Json:
-        """Return the body; one that is empty means an empty object, and a property that is null is absent."""
+    def json(self, kind: str) -> Json:
+        """Return a body of a kind; one that is empty means an empty object, and a property that is null is absent."""
         try:
             body = json.loads(self.body or b"{}", object_pairs_hook=_present, parse_constant=_refuse_constant)
             if b"\\u" in self.body:
@@ -71,6 +72,7 @@ class Call:
             raise errors.invalid_request_body(Reason=error) from error
         if not isinstance(body, dict):
             raise errors.invalid_request_body(Reason="The body must be an object")
+        check_properties(body, kind)
         return body
 
     def option(self, name: str) -> bool:

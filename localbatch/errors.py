@@ -21,8 +21,13 @@ class ServiceError(Exception):
         self.sentence = sentence
         self.values = values
 
+    def document(self, base: str, now: datetime) -> dict[str, Any]:
+        """Return the JSON of an answer by an account whose URL is `base`."""
+        kind = f"{base}/$metadata#Microsoft.Azure.Batch.Protocol.Entities.Container.errors/@Element"
+        return {"odata.metadata": kind} | self.body(now)
+
     def body(self, now: datetime) -> dict[str, Any]:
-        """Return the JSON of the error, as it stands in an answer or in a result of addtaskcollection."""
+        """Return the JSON of the error, as it stands in a result of addtaskcollection, too."""
         time = now.isoformat(timespec="microseconds").replace("+00:00", "0Z")
         value = f"{self.sentence}\nRequestId:{uuid.uuid4()}\nTime:{time}"
         error: dict[str, Any] = {"code": self.code, "message": {"lang": "en-US", "value": value}}
@@ -71,6 +76,7 @@ out_of_range_query_parameter_value = _code(
 invalid_header_value = _code(
     400, "InvalidHeaderValue", "The value for one of the HTTP headers is not in the correct format."
 )
+invalid_input = _code(400, "InvalidInput", "One of the request inputs is not valid.")
 invalid_uri = _code(400, "InvalidUri", "The requested URI does not represent any resource on the server.")
 invalid_request_body = _code(400, "InvalidRequestBody", "The specified Request Body is not syntactically valid.")
 invalid_authentication_info = _code(
@@ -79,12 +85,12 @@ invalid_authentication_info = _code(
 unsupported_request_version = _code(
     400, "UnsupportedRequestVersion", "The request version specified in the request URL is unsupported."
 )
-authentication_failed = _code(
-    403,
-    "AuthenticationFailed",
+_NOT_AUTHENTICATED = (
     "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly "
-    "including the signature.",
+    "including the signature."
 )
+token_refused = _code(401, "AuthenticationFailed", _NOT_AUTHENTICATED)
+authentication_failed = _code(403, "AuthenticationFailed", _NOT_AUTHENTICATED)
 pool_not_found = _code(404, "PoolNotFound", "The specified pool does not exist.")
 node_not_found = _code(404, "NodeNotFound", "The specified node does not exist.")
 job_not_found = _code(404, "JobNotFound", "The specified job does not exist.")
@@ -151,6 +157,7 @@ request_body_too_large = _code(
     413, "RequestBodyTooLarge", "The size of the request body exceeds the maximum size permitted."
 )
 invalid_range = _code(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
+operation_timed_out = _code(500, "OperationTimedOut", "Operation could not be completed within the specified time.")
 internal_error = _code(500, "InternalError", "Server encountered an internal error. Please try again after some time.")
 too_many_enable_auto_scale_requests = _code(
     503,

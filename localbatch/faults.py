@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from localbatch.models import AllocationFailure, Json, Node
+from localbatch.pool_rules import CORE_QUOTA_REACHED
 from localbatch.scheduler import Scheduler
 from localbatch.states import IllegalTransition
 from localbatch.store import Store, key_of
@@ -86,7 +87,7 @@ _CODES = {
 }
 _REQUEST_CODES = {408: "RequestTimeout", 429: "TooManyRequests", 500: "InternalError", 503: "ServerBusy"}
 _MESSAGES = {
-    "AccountCoreQuotaReached": "The specified account has reached its core quota.",
+    **{reached["code"]: reached["message"] for reached in CORE_QUOTA_REACHED.values()},
     "AllocationFailed": "Desired number of nodes could not be allocated.",
     "AllocationTimedout": "Desired number of nodes could not be allocated as the resize timeout was reached.",
     "InternalError": "Server encountered an internal error. Please try again after some time.",
@@ -371,7 +372,7 @@ def _strike(fault: Fault, store: Store, scheduler: Scheduler, now: datetime) -> 
 
 
 def _candidates(fault: Fault, store: Store) -> list[Node]:
-    """Return the nodes that a fault may happen to, those with tasks first."""
+    """Return the nodes that a fault may happen to, the likeliest first."""
     nodes = [
         node
         for pool in list(store.pools.values())
@@ -384,7 +385,8 @@ def _candidates(fault: Fault, store: Store) -> list[Node]:
         nodes = [node for node in nodes if node.state in _MAY_LOSE]
     if fault.when == "task_running":
         nodes = [node for node in nodes if any(task.state == "running" for task in node.tasks.values())]
-    return sorted(nodes, key=lambda node: not node.tasks)
+    # Azure preempts spot nodes; where a pool has none, another may stand for one.
+    return sorted(nodes, key=lambda node: (fault.fault == "preempt_node" and node.dedicated, not node.tasks))
 
 
 def code_of(fault: Fault) -> str:

@@ -17,7 +17,7 @@ from localbatch.task_operations import new_task
 
 def create_job(call: Call) -> Response:
     """POST /jobs."""
-    body, now = call.json(), call.now
+    body, now = call.json("job"), call.now
     spec = reading.job_spec(body)
     job = Job(
         id=body["id"],
@@ -84,13 +84,13 @@ def get_job(call: Call) -> Response:
 def update_job(call: Call) -> Response:
     """PATCH /jobs/{job_id}."""
     job = call.live_job()
-    return _changed(call, job, reading.job_patch(call.json(), job))
+    return _changed(call, job, reading.job_patch(call.json("job_change"), job))
 
 
 def replace_job(call: Call) -> Response:
     """PUT /jobs/{job_id}."""
     job = call.live_job()
-    return _changed(call, job, reading.job_replacement(call.json(), job))
+    return _changed(call, job, reading.job_replacement(call.json("job_change"), job))
 
 
 def _changed(call: Call, job: Job, changes: Json) -> Response:
@@ -104,7 +104,7 @@ def _changed(call: Call, job: Job, changes: Json) -> Response:
 
 def disable_job(call: Call) -> Response:
     """POST /jobs/{job_id}/disable."""
-    job, body = call.live_job(), call.json()
+    job, body = call.live_job(), call.json("disable_job")
     if "disableTasks" not in body:
         raise errors.missing_required_property(PropertyName="disableTasks")
     option = choice(body, "disableTasks", ("requeue", "terminate", "wait"), "requeue")
@@ -123,7 +123,7 @@ def terminate_job(call: Call) -> Response:
     """POST /jobs/{job_id}/terminate."""
     job = call.live_job()
     job.is_forced = call.option("force")
-    call.scheduler.terminate_job(job, call.json().get("terminateReason") or "UserTerminate", call.now)
+    call.scheduler.terminate_job(job, call.json("terminate_job").get("terminateReason") or "UserTerminate", call.now)
     return done(202, job, call.url(job, "/terminate"))
 
 

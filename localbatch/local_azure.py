@@ -6,17 +6,18 @@ import contextlib
 import fcntl
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
-from localbatch.clock import Clock
 from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
-from localbatch.reaper import Reaper
+from localbatch.launcher import Launcher
 from localbatch.running import Running
-from localbatch.server import MARKER, RUNNERS, LocalBatch, RequestRecord, new_faults
+from localbatch.server import NODES, BatchOptions, LocalBatch, new_faults
 from localbatch.storage_faults import OPERATIONS, Passage
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LocalAzure(Running):
@@ -33,42 +34,24 @@ class LocalAzure(Running):
         self,
         *,
         state_dir: Path | str | None = None,
-        pace: str = "fast",
-        port: int = 0,
         storage_port: int = 0,
         storage_faults: bool = False,
-        runner: str = RUNNERS[0],
-        task_seconds: float = 0.0,
-        node_start_seconds: float | None = None,
-        clock: Clock | None = None,
-        on_request: Callable[[RequestRecord], None] | None = None,
+        **options: Unpack[BatchOptions],
     ) -> None:
         """Start nothing yet.
 
         Args:
             state_dir: Where blobs are kept, and nodes until the end; if another local Azure is at work there, the
                 first free directory beside it is taken. A temporary directory unless given.
-            pace: How long transitional states last: instant, fast or real.
-            port: The port of the Batch account, if it is free; 0 for any.
             storage_port: The port of the storage account, if it is free; 0 for any.
             storage_faults: Whether requests to the storage account can be made to go wrong. They then take a way
                 through this process.
-            runner: `processes`, or `simulated` for tasks that only take time.
-            task_seconds: How long a simulated task takes that does not say so.
-            node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
-            clock: The clock of the Batch account; one of its own unless given.
-            on_request: Is called after each request to the Batch account.
+            options: Of the Batch account; LocalBatch says what they mean.
         """
         super().__init__()
         self._state_dir = state_dir
         self._storage_port = storage_port
-        self._pace = pace
-        self._port = port
-        self._runner = runner
-        self._task_seconds = task_seconds
-        self._node_start_seconds = node_start_seconds
-        self._clock = clock
-        self._on_request = on_request
+        self._options = options
         self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if storage_faults else None
         self.faults = new_faults()
         self.storage_account = STORAGE_ACCOUNT
@@ -95,37 +78,39 @@ class LocalAzure(Running):
             if self._state_dir:
                 state_dir, lock = claim_directory(Path(self._state_dir).resolve())
                 stack.enter_context(lock)
+                # Nobody else may come in before everything of ours has ended.
+                launcher = Launcher(remove=[state_dir / NODES], keep_open=[lock.fileno()])
             else:
-                state_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localbatch-"))).resolve()
-            reaper = Reaper(f"{MARKER}={state_dir}/")
-            stack.callback(reaper.close)
+                state_dir = Path(tempfile.mkdtemp(prefix="localbatch-")).resolve()
+                launcher = Launcher(remove=[state_dir])
+            stack.callback(launcher.close)
+            port = 0 if self._storage_faults else self._storage_port
+            certificate = self._options.get("certificate")
             azurite = Azurite(
                 state_dir / "blob",
-                port=0 if self._storage_faults else self._storage_port,
-                reaper=reaper,
-                marker=f"{MARKER}={state_dir}/blob",
+                port=port,
+                launcher=launcher,
+                certificate=certificate,
+                oauth=self._options.get("oauth", False),
             )
             stack.callback(azurite.stop)
             azurite.launch()
             self.batch = LocalBatch(
                 state_dir=state_dir,
-                pace=self._pace,
-                port=self._port,
-                runner=self._runner,
-                task_seconds=self._task_seconds,
-                node_start_seconds=self._node_start_seconds,
-                clock=self._clock,
-                on_request=self._on_request,
-                reaper=reaper,
+                launcher=launcher,
                 faults=self.faults,
                 storage_faults=self._storage_faults,
+                **self._options,
             )
             stack.enter_context(self.batch)
             azurite.wait_until_ready()
             self.endpoint, self.account, self.key = self.batch.endpoint, self.batch.account, self.batch.key
             self.storage_endpoint = azurite.endpoint
             if self._storage_faults:
-                passage = stack.enter_context(Passage(azurite.endpoint, self._storage_faults, port=self._storage_port))
+                passage = Passage(
+                    azurite.endpoint, self._storage_faults, port=self._storage_port, certificate=certificate
+                )
+                stack.enter_context(passage)
                 self.storage_endpoint = passage.endpoint
             self._closing = stack.pop_all()
 

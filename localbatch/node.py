@@ -13,7 +13,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import uuid
@@ -21,9 +20,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from localbatch.launcher import Child, Launcher
 from localbatch.models import Action, Json, KillRun, Node, RemoveFiles, Report, StartRun
-from localbatch.reaper import Reaper, kill_group
-from localbatch.transfer import TransferError, fetch_resource_files, send_output_files
+from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,8 @@ class NodeAgent:
         root: Path,
         *,
         account: tuple[str, str],
-        reaper: Reaper,
+        launcher: Launcher,
+        storage: StorageClient,
         report: Callable[[Report], None],
     ) -> None:
         """Begin with no runs.
@@ -47,13 +47,15 @@ class NodeAgent:
         Args:
             root: The directory that holds the roots of nodes.
             account: The name and the URL of the account, for the tasks' environment.
-            reaper: Is told of every process group.
+            launcher: Starts the processes.
+            storage: Fetches resource files and sends output files.
             report: Is called from the threads of runs, once for each run that was not killed.
         """
         self._root = root
-        self._trash = root.with_name(f"{root.name}-trash")
+        self._trash = root / ".trash"
         self._account = account
-        self._reaper = reaper
+        self._launcher = launcher
+        self._storage = storage
         self._report = report
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
@@ -63,10 +65,11 @@ class NodeAgent:
         """Begin what a tick decided; nothing here waits for a process."""
         for action in actions:
             if isinstance(action, StartRun):
-                run = _Run(action, self._environment(action), self.root_of(action.node), self._reaper)
+                run = _Run(action, self._environment(action), self.root_of(action.node), self._launcher, self._storage)
                 with self._lock:
+                    earlier = [each for each in self._runs.values() if each.directory == run.directory]
                     self._runs[action.run_id] = run
-                self._spawn(functools.partial(self._finish, run))
+                self._spawn(functools.partial(self._finish, run, earlier))
             elif isinstance(action, KillRun):
                 with self._lock:
                     killed = self._runs.get(action.run_id)
@@ -104,7 +107,9 @@ class NodeAgent:
             self._threads.add(thread)
         thread.start()
 
-    def _finish(self, run: _Run) -> None:
+    def _finish(self, run: _Run, earlier: Iterable[_Run]) -> None:
+        for each in earlier:  # It was killed, and may still be about to end.
+            each.ended.wait()
         try:
             report = run.perform()
         except Exception as error:  # A run that nobody reports would go on for ever.
@@ -113,6 +118,7 @@ class NodeAgent:
             report = Report(run_id=run.action.run_id, exit_code=None, failure=failure)
         with self._lock:
             del self._runs[run.action.run_id]
+        run.ended.set()
         self._report(report)
 
     def _remove(self, action: RemoveFiles) -> None:
@@ -157,33 +163,40 @@ class NodeAgent:
 class _Run:
     """One attempt at one task, in a thread of its own; `kill` may come from another."""
 
-    def __init__(self, action: StartRun, environment: dict[str, str], root: Path, reaper: Reaper) -> None:
+    def __init__(
+        self, action: StartRun, environment: dict[str, str], root: Path, launcher: Launcher, storage: StorageClient
+    ) -> None:
         self.action = action
+        self.directory = root / action.directory
+        self.ended = threading.Event()
         self._environment = environment
         self._root = root
-        self._reaper = reaper
+        self._launcher = launcher
+        self._storage = storage
         self._lock = threading.Lock()
         self._is_killed = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def kill(self) -> None:
-        """Kill the process with its group, or see to it that none is started."""
+        """Kill the process with all that comes from it, or see to it that none is started."""
         with self._lock:
             self._is_killed = True
-            if self._process and self._process.returncode is None:
-                kill_group(self._process.pid)
+            if self._process:
+                self._process.kill()
 
     def perform(self) -> Report:
         """Fetch, run, send."""
         action = self.action
-        directory = self._root / action.directory / "wd"
+        directory = self.directory / "wd"
         exit_code: int | None = None
         try:
             self._make_directories(directory)
-            fetch_resource_files(action.resource_files, directory, cancelled=lambda: self._is_killed)
+            fetch_resource_files(self._storage, action.resource_files, directory, cancelled=lambda: self._is_killed)
             exit_code = self._execute(directory)
             if not self._is_killed:
-                send_output_files(action.output_files, directory, self._environment, succeeded=exit_code == 0)
+                send_output_files(
+                    self._storage, action.output_files, directory, self._environment, succeeded=exit_code == 0
+                )
         except (TransferError, _LaunchError) as error:
             return Report(run_id=action.run_id, exit_code=exit_code, failure=error.failure)
         except OSError as error:
@@ -207,28 +220,22 @@ class _Run:
         try:
             arguments = shlex.split(self.action.command_line)
             with (
-                (directory.parent / "stdout.txt").open("wb") as out,
-                (directory.parent / "stderr.txt").open("wb") as err,
+                Path(os.devnull).open("rb") as nothing,
+                (self.directory / "stdout.txt").open("wb") as out,
+                (self.directory / "stderr.txt").open("wb") as err,
+                self._lock,
             ):
-                with self._lock:
-                    if self._is_killed:
-                        return 128 + signal.SIGKILL
-                    self._process = subprocess.Popen(
-                        arguments,
-                        cwd=directory,
-                        env=self._environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=out,
-                        stderr=err,
-                        start_new_session=True,
-                    )
-                self._reaper.started(self._process.pid)
+                if self._is_killed:
+                    return 128 + signal.SIGKILL
+                files = (nothing.fileno(), out.fileno(), err.fileno())
+                self._process = self._launcher.start(
+                    arguments, environment=self._environment, directory=directory, files=files
+                )
+            code = self._process.wait()
         except FileNotFoundError as error:
             raise _LaunchError("CommandProgramNotFound", "The specified command program is not found", error) from error
         except (OSError, ValueError, IndexError) as error:
             raise _LaunchError("CommandLaunchFailed", "The specified command could not be launched", error) from error
-        code = self._process.wait()
-        self._reaper.ended(self._process.pid)
         # A node reports a signal as a shell does.
         return 128 - code if code < 0 else code
 

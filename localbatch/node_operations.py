@@ -47,7 +47,7 @@ def list_nodes(call: Call) -> Response:
 
 def _maintain(call: Call, event: str, property_name: str) -> Response:
     node = call.node()
-    option = choice(call.json(), property_name, DEALLOCATION_OPTIONS, "requeue")
+    option = choice(call.json(event), property_name, DEALLOCATION_OPTIONS, "requeue")
     try:
         call.scheduler.maintain(node, event, option, call.now)
     except states.IllegalTransition as error:
@@ -83,7 +83,7 @@ def start_node(call: Call) -> Response:
 def disable_node_scheduling(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/disablescheduling."""
     node = _node_to_schedule(call, "disabled")
-    option = choice(call.json(), "nodeDisableSchedulingOption", SCHEDULING_OPTIONS, "requeue")
+    option = choice(call.json("disable_scheduling"), "nodeDisableSchedulingOption", SCHEDULING_OPTIONS, "requeue")
     call.scheduler.disable_scheduling(node, option, call.now)
     return done(200, url=call.url(node, "/disablescheduling"))
 

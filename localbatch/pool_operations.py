@@ -20,7 +20,7 @@ MAX_NODES_REMOVED = 100
 
 def create_pool(call: Call) -> Response:
     """POST /pools."""
-    body, now = call.json(), call.now
+    body, now = call.json("pool"), call.now
     spec = reading.pool_spec(body)
     if spec["enableAutoScale"]:
         check_formula(spec["autoScaleFormula"])
@@ -72,13 +72,13 @@ def get_pool(call: Call) -> Response:
 def update_pool(call: Call) -> Response:
     """PATCH /pools/{pool_id}."""
     pool = call.live_pool()
-    return _changed(call, pool, reading.pool_patch(call.json(), pool), 200)
+    return _changed(call, pool, reading.pool_patch(call.json("pool_patch"), pool), 200)
 
 
 def replace_pool_properties(call: Call) -> Response:
     """POST /pools/{pool_id}/updateproperties."""
     pool = call.live_pool()
-    return _changed(call, pool, reading.pool_replacement(call.json()), 204, "/updateproperties")
+    return _changed(call, pool, reading.pool_replacement(call.json("pool_properties")), 204, "/updateproperties")
 
 
 def _changed(call: Call, pool: Pool, changes: Json, status: int, action: str = "") -> Response:
@@ -96,7 +96,7 @@ def disable_pool_auto_scale(call: Call) -> Response:
 
 def enable_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/enableautoscale."""
-    pool, body = call.live_pool(), call.json()
+    pool, body = call.live_pool(), call.json("enable_autoscale")
     if pool.allocation.state != "steady":
         raise errors.pool_being_resized()
     formula = body.get("autoScaleFormula") or pool.spec.get("autoScaleFormula")
@@ -114,7 +114,7 @@ def enable_pool_auto_scale(call: Call) -> Response:
 
 def evaluate_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/evaluateautoscale."""
-    pool, formula = call.live_pool(), call.json().get("autoScaleFormula")
+    pool, formula = call.live_pool(), call.json("evaluate_autoscale").get("autoScaleFormula")
     if not pool.spec["enableAutoScale"]:
         raise errors.operation_invalid_for_current_state(Reason="The pool does not scale automatically")
     if not isinstance(formula, str) or not formula:
@@ -142,7 +142,7 @@ def _steady_pool(call: Call) -> Pool:
 
 def resize_pool(call: Call) -> Response:
     """POST /pools/{pool_id}/resize."""
-    pool, body = _steady_pool(call), call.json()
+    pool, body = _steady_pool(call), call.json("resize")
     if pool.spec["enableAutoScale"]:
         raise errors.operation_invalid_for_current_state(Reason="The pool scales automatically")
     timeout = reading.resize_timeout(body)
@@ -162,7 +162,7 @@ def stop_pool_resize(call: Call) -> Response:
 
 def remove_nodes(call: Call) -> Response:
     """POST /pools/{pool_id}/removenodes."""
-    pool, body = _steady_pool(call), call.json()
+    pool, body = _steady_pool(call), call.json("remove_nodes")
     ids = dict.fromkeys(node_id.lower() for node_id in strings(body, "nodeList"))
     if not 1 <= len(ids) <= MAX_NODES_REMOVED:
         raise invalid("nodeList", len(ids), f"A request removes 1 to {MAX_NODES_REMOVED} nodes")

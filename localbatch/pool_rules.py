@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from localbatch import autoscale, states
@@ -11,6 +12,7 @@ from localbatch.agenda import Pace
 from localbatch.models import SCHEDULABLE, Json, Node, Pool
 from localbatch.node_rules import NodeRules
 from localbatch.store import Store, key_of
+from localbatch.vm_sizes import cores_of
 from localbatch.wire import read_duration, timestamp
 
 SAMPLE_INTERVAL = timedelta(seconds=30)
@@ -18,6 +20,15 @@ SAMPLE_INTERVAL = timedelta(seconds=30)
 
 SAMPLES_KEPT = 2880
 """Samples of a variable that are remembered: a day of them."""
+
+CORE_QUOTA_REACHED: Mapping[bool, Json] = {
+    True: {"code": "AccountCoreQuotaReached", "message": "The specified account has reached core quota"},
+    False: {
+        "code": "AccountLowPriorityCoreQuotaReached",
+        "message": "The specified account has reached low priority core quota",
+    },
+}
+"""Why a resize ends early, by whether it is dedicated nodes that are missing. Source: "Azure Batch pool resize failure"."""
 
 ENABLE_INTERVAL = timedelta(seconds=30)
 """Between two requests that enable autoscale on a pool. Source: Batch REST API, Enable Auto Scale."""
@@ -68,28 +79,46 @@ class PoolRules(NodeRules):
             if fault.stalls and not self._has_timed_out(pool, now):
                 self._stalled.add(key_of(pool.id))
             else:
-                self._fail_allocation(pool, fault.code, fault.message, now)
+                self._fail_allocation(pool, [{"code": fault.code, "message": fault.message}], now)
             return
-        for dedicated, target in kinds:
-            staying = _staying(pool, dedicated=dedicated)
-            for _ in range(target - len(staying)):
-                self._add_node(pool, dedicated=dedicated, now=now)
-            # Nodes that do nothing leave first; of those, the newest.
-            excess = max(0, len(staying) - target)
-            if excess:
-                staying.sort(key=lambda node: (len(node.tasks), -node.allocated_at.timestamp()))
-                self._take_leave(staying[:excess], pool.deallocation_option, now)
-        if not any(node.state == "leavingpool" for node in pool.nodes.values()):
+        shortages = [CORE_QUOTA_REACHED[kind] for kind, target in kinds if not self._approach(pool, kind, target, now)]
+        if any(node.state == "leavingpool" for node in pool.nodes.values()):
+            if pool.state != "deleting" and self._has_timed_out(pool, now):
+                message = "Nodes could not be removed before the resize timeout"
+                self._fail_allocation(pool, [{"code": "RemoveNodesFailed", "message": message}], now)
+        elif shortages:
+            self._fail_allocation(pool, shortages, now)
+        else:
             self._move_allocation(pool, "allocated", now)
-        elif pool.state != "deleting" and self._has_timed_out(pool, now):
-            message = "Nodes could not be removed before the resize timeout"
-            self._fail_allocation(pool, "RemoveNodesFailed", message, now)
+
+    def _approach(self, pool: Pool, dedicated: bool, target: int, now: datetime) -> bool:
+        """Add nodes of a kind to a pool, or have some leave; return whether those that stay are as many as they should be."""
+        staying = _staying(pool, dedicated=dedicated)
+        missing = max(0, target - len(staying))
+        allowed = min(missing, self._allowed_nodes(pool, dedicated=dedicated)) if missing else 0
+        for _ in range(allowed):
+            self._add_node(pool, dedicated=dedicated, now=now)
+        # Nodes that do nothing leave first; of those, the newest.
+        excess = max(0, len(staying) - target)
+        if excess:
+            staying.sort(key=lambda node: (len(node.tasks), -node.allocated_at.timestamp()))
+            self._take_leave(staying[:excess], pool.deallocation_option, now)
+        return allowed == missing
+
+    def _allowed_nodes(self, pool: Pool, *, dedicated: bool) -> int:
+        """Return how many more nodes the account's quota of cores allows to a pool."""
+        quota = self._store.core_quotas[dedicated]
+        if quota is None:
+            return sys.maxsize
+        pools = self._store.pools.values()
+        used = sum(each.count_nodes(dedicated=dedicated) * cores_of(each.spec["vmSize"]) for each in pools)
+        return max(0, quota - used) // cores_of(pool.spec["vmSize"])
 
     def _has_timed_out(self, pool: Pool, now: datetime) -> bool:
         return self._is_due(pool, pool.allocation.state_at + read_duration(pool.spec["resizeTimeout"]), now)
 
-    def _fail_allocation(self, pool: Pool, code: str, message: str, now: datetime) -> None:
-        pool.resize_errors = [{"code": code, "message": message}]
+    def _fail_allocation(self, pool: Pool, reasons: list[Json], now: datetime) -> None:
+        pool.resize_errors = reasons
         self._move_allocation(pool, "failed", now)
 
     def _take_leave(self, nodes: Iterable[Node], option: str, now: datetime) -> None:

@@ -17,10 +17,7 @@ from localbatch import pool_operations as pools
 from localbatch import task_operations as tasks
 from localbatch.calls import JSON_TYPE, Call, Service
 
-__all__ = ["JSON_TYPE", "MAX_BODY_BYTES", "ROUTES", "Call", "Route", "Service", "match_route", "serve"]
-
-MAX_BODY_BYTES = 1 << 20
-"""Source: Batch REST API, Add Task Collection."""
+__all__ = ["JSON_TYPE", "ROUTES", "Call", "Route", "Service", "match_route", "serve"]
 
 Handler = Callable[[Call], Response]
 
@@ -39,6 +36,7 @@ _NODE = f"{_POOL}/nodes/{{node_id}}"
 _JOB = "/jobs/{job_id}"
 _TASK = f"{_JOB}/tasks/{{task_id}}"
 _SCHEDULE = "/jobschedules/{job_schedule_id}"
+_CERTIFICATE = "/certificates(thumbprintAlgorithm={thumbprint_algorithm},thumbprint={thumbprint})"
 
 ROUTES = (
     Route("GET", "/applications", "list_applications"),
@@ -118,6 +116,15 @@ ROUTES = (
     Route("GET", f"{_NODE}/files/{{file_path}}", "download_node_file", nodes.get_node_file),
     Route("HEAD", f"{_NODE}/files/{{file_path}}", "get_node_file_properties", nodes.get_node_file),
     Route("GET", f"{_NODE}/files", "list_node_files", nodes.list_node_files),
+    # Of versions before 2025-06-01.
+    Route("GET", f"{_NODE}/rdp", "get_remote_desktop"),
+    Route("POST", "/certificates", "create_certificate"),
+    Route("GET", "/certificates", "list_certificates"),
+    Route("DELETE", _CERTIFICATE, "delete_certificate"),
+    Route("GET", _CERTIFICATE, "get_certificate"),
+    Route("POST", f"{_CERTIFICATE}/canceldelete", "cancel_certificate_deletion"),
+    Route("GET", "/lifetimepoolstats", "get_all_pool_lifetime_statistics"),
+    Route("GET", "/lifetimejobstats", "get_all_job_lifetime_statistics"),
 )
 """In the order of the REST reference. Operations have the names that the Python SDK gives them."""
 
@@ -127,7 +134,13 @@ def _patterns() -> Sequence[tuple[re.Pattern[str], dict[str, Route]]]:
     by_path: dict[str, dict[str, Route]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
-    return [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), routes) for path, routes in by_path.items()]
+    return [(_pattern(path), routes) for path, routes in by_path.items()]
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    texts_and_names = re.split(r"\{(\w+)\}", path)
+    pieces = [re.escape(text) if not index % 2 else f"(?P<{text}>[^/]+)" for index, text in enumerate(texts_and_names)]
+    return re.compile("".join(pieces))
 
 
 def match_route(method: str, raw_path: str) -> tuple[Route, dict[str, str]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -24,17 +24,20 @@ from starlette.types import Message, Receive, Scope, Send
 
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth, errors
 from localbatch.azurite import listen
+from localbatch.certificate import Certificate
 from localbatch.clock import Clock
-from localbatch.fault_http import DroppingProtocol, drop, serve_faults
 from localbatch.faults import Fault, Faults, code_of, meet, message_of
+from localbatch.http_parts import BatchProtocol, drop, read_body, serve_faults
+from localbatch.launcher import Launcher
 from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
-from localbatch.reaper import Reaper
-from localbatch.routes import JSON_TYPE, MAX_BODY_BYTES, ROUTES, Call, Service, match_route, serve
+from localbatch.routes import JSON_TYPE, ROUTES, Call, Service, match_route, serve
 from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
 from localbatch.simulated import SimulatedRunner
 from localbatch.store import Store
+from localbatch.tokens import check_token
+from localbatch.transfer import StorageClient
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +49,8 @@ KEEP_ALIVE_SECONDS = 120
 RUNNERS = ("processes", "simulated")
 """Who runs tasks: real processes, or nobody, so that they only take time."""
 
-MARKER = "AZ_BATCH_NODE_ROOT_DIR"
-"""The variable by which the reaper knows a process of ours."""
+NODES = "nodes"
+"""The directory of the nodes, below that of the account."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,25 @@ class Runner(Protocol):
         """End every run, and return when nothing is left."""
 
 
+class BatchOptions(TypedDict, total=False):
+    """What a local Azure passes on to its Batch account; LocalBatch says what they mean."""
+
+    pace: str
+    port: int
+    pool_quota: int
+    job_quota: int
+    core_quota: int | None
+    low_priority_core_quota: int | None
+    runner: str
+    task_seconds: float
+    node_start_seconds: float | None
+    clock: Clock | None
+    certificate: Certificate | None
+    oauth: bool
+    tenant: str | None
+    on_request: Callable[[RequestRecord], None] | None
+
+
 class LocalBatch(Running):
     """A Batch account on 127.0.0.1; a context manager.
 
@@ -101,12 +123,17 @@ class LocalBatch(Running):
         port: int = 0,
         pool_quota: int = 100,
         job_quota: int = 300,
+        core_quota: int | None = None,
+        low_priority_core_quota: int | None = None,
         runner: str = RUNNERS[0],
         task_seconds: float = 0.0,
         node_start_seconds: float | None = None,
         clock: Clock | None = None,
+        certificate: Certificate | None = None,
+        oauth: bool = False,
+        tenant: str | None = None,
         on_request: Callable[[RequestRecord], None] | None = None,
-        reaper: Reaper | None = None,
+        launcher: Launcher | None = None,
         faults: Faults | None = None,
         storage_faults: Faults | None = None,
     ) -> None:
@@ -118,16 +145,29 @@ class LocalBatch(Running):
             port: The port to listen on, if it is free; 0 for any.
             pool_quota: How many pools may exist.
             job_quota: How many jobs that are not completed may exist.
+            core_quota: How many cores the dedicated nodes of all pools may have; None for any number.
+            low_priority_core_quota: The same of spot nodes.
             runner: `processes`, or `simulated` for tasks that only take time.
             task_seconds: How long a simulated task takes that does not say so.
             node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
             clock: The service's clock, to be moved by `advance` alone; one of its own unless given.
+            certificate: Of the server; without one, it speaks http rather than https.
+            oauth: Whether bearer tokens are accepted, too, whoever signed them.
+            tenant: The id of the one tenant whose tokens are accepted.
             on_request: Is called after each request.
-            reaper: Who ends the processes if this one dies; one of its own unless given.
+            launcher: Who starts processes, and deletes the nodes' directory at the end; one of its own unless given.
             faults: The script of faults; one of its own unless given.
             storage_faults: The script of faults of the storage account beside this one, if it has one.
+
+        Raises:
+            ValueError: Tokens are to be accepted without https.
         """
         super().__init__()
+        if oauth and not certificate:
+            raise ValueError("No client sends a token without https: give a certificate, too")
+        self._certificate = certificate
+        self._oauth = oauth
+        self._tenant = tenant
         self.account = DEVELOPMENT_ACCOUNT
         self.key = DEVELOPMENT_KEY
         self.endpoint = ""
@@ -135,11 +175,16 @@ class LocalBatch(Running):
         self._state_dir = state_dir
         self._port = port
         self._on_request = on_request
-        self._reaper = reaper
+        self._launcher = launcher
         self._runner = runner
         self._task_seconds = task_seconds
         self._clock = clock or Clock()
-        self._store = Store(pool_quota=pool_quota, job_quota=job_quota)
+        self._store = Store(
+            pool_quota=pool_quota,
+            job_quota=job_quota,
+            core_quota=core_quota,
+            low_priority_core_quota=low_priority_core_quota,
+        )
         self._scheduler = Scheduler(self._store, _pace(pace, node_start_seconds))
         self._wake = threading.Event()
         self._sleepers: list[Callable[[], None]] = [self._wake.set]
@@ -152,24 +197,25 @@ class LocalBatch(Running):
     def start(self) -> None:
         """Listen, and begin to tick."""
         with contextlib.ExitStack() as stack:
-            state_dir = self._state_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="localbatch-"))
-            nodes = Path(state_dir).resolve() / "nodes"
-            shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed.
+            state_dir = Path(self._state_dir or tempfile.mkdtemp(prefix="localbatch-")).resolve()
+            nodes = state_dir / NODES
+            launcher = self._launcher
+            if not launcher:
+                launcher = Launcher(remove=[nodes if self._state_dir else state_dir])
+                stack.callback(launcher.close)
+            shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed with its launcher.
             nodes.mkdir(parents=True)
-            for folder in (nodes, nodes.with_name("nodes-trash")):
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            reaper = self._reaper
-            if not reaper:
-                reaper = Reaper(f"{MARKER}={nodes}/")
-                stack.callback(reaper.close)
             listener = stack.enter_context(listen(self._port))
-            self.endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            self._agent = self._start_runner(nodes, reaper)
+            certificate = self._certificate
+            if certificate:
+                certificate.server_context()  # Uvicorn would end its thread over a certificate that is none.
+            self.endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+            self._agent = self._start_runner(nodes, launcher)
             stack.callback(self._agent.stop)
             config = uvicorn.Config(
                 self._app,
                 interface="asgi3",
-                http=DroppingProtocol,
+                http=BatchProtocol,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -179,6 +225,8 @@ class LocalBatch(Running):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=2,
+                ssl_certfile=certificate.file if certificate else None,
+                ssl_keyfile=certificate.key if certificate else None,
             )
             server = uvicorn.Server(config)
             ticking = threading.Thread(target=self._tick_until_stopped, name="localbatch-tick", daemon=True)
@@ -195,8 +243,8 @@ class LocalBatch(Running):
     def advance(self, by: timedelta) -> None:
         """Move the service's clock forward, for good: what is due by then happens at once.
 
-        Dates that others look at stay: those of signatures, which clients make, and the expiry of shared access
-        signatures, which the storage account checks by the machine's clock.
+        Nodes are refused what a shared access signature does not allow by then. Dates that others look at stay: those
+        of signed requests, and of shared access signatures that anybody else shows to the storage account.
 
         Raises:
             ValueError: That would be back.
@@ -205,12 +253,13 @@ class LocalBatch(Running):
         for wake in self._sleepers:
             wake()
 
-    def _start_runner(self, nodes: Path, reaper: Reaper) -> Runner:
+    def _start_runner(self, nodes: Path, launcher: Launcher) -> Runner:
         if self._runner == "simulated":
             runner = SimulatedRunner(nodes, now=self._clock.now, task_seconds=self._task_seconds, report=self._receive)
             self._sleepers.append(runner.wake)
             return runner
-        return NodeAgent(nodes, account=(self.account, self.endpoint), reaper=reaper, report=self._receive)
+        account, storage = (self.account, self.endpoint), StorageClient(self._clock.now, self._certificate)
+        return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
         self.faults.is_stopping = True
@@ -245,7 +294,9 @@ class LocalBatch(Running):
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = self._clock.now()
-        body = await _read_body(receive)
+        body = await read_body(receive)
+        if body is None:
+            return
         method, path = scope["method"], scope["raw_path"].decode()
         if path in self._scripts:
             await serve_faults(self._scripts[path], scope, body)(scope, receive, send)
@@ -261,6 +312,8 @@ class LocalBatch(Running):
 
         if not fault or fault.fault != "drop_before":
             response = self._answer(scope, body, fault)
+            if isinstance(body, errors.ServiceError):
+                response.headers["Connection"] = "close"  # Some of it may come yet.
             if not fault or fault.fault != "drop_after":
                 status = response.status_code
                 await response(scope, receive, count)
@@ -279,7 +332,7 @@ class LocalBatch(Running):
         if self._on_request:
             self._on_request(record)
 
-    def _answer(self, scope: Scope, body: bytes | None, fault: Fault | None) -> Response:
+    def _answer(self, scope: Scope, body: bytes | errors.ServiceError, fault: Fault | None) -> Response:
         """Do what a request asks for, and return the answer to it."""
         now = self._clock.now()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -287,19 +340,22 @@ class LocalBatch(Running):
         base = f"{scope['scheme']}://{headers.get('host', self.endpoint.partition('//')[2])}"
         try:
             _refuse(fault)
-            # Clients date their requests by the machine's clock, wherever the service's own was moved.
-            signed_at = datetime.now(timezone.utc)
-            auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=signed_at)
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            if scheme == "Bearer" and self._oauth:
+                check_token(token, self._tenant, now)
+            else:
+                # Clients date their requests by the machine's clock, wherever the service's own was moved.
+                at = datetime.now(timezone.utc)
+                auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=at)
             route, parameters = match_route(method, path)
             options = {name.lower(): value for name, value in parse_qsl(query)}
-            _check(options.get("api-version"), body)
             call = Call(
                 service=Service(store=self._store, scheduler=self._scheduler, root_of=self._agent.root_of),
                 method=method,
                 parameters=parameters,
                 query=options,
                 headers=headers,
-                body=body or b"",
+                body=_checked(options.get("api-version"), body),
                 base=base,
                 raw_path=path,
                 raw_query=query,
@@ -353,28 +409,15 @@ def _operation_of(method: str, path: str) -> str:
 def _error_response(error: errors.ServiceError, base: str, now: datetime, *, with_body: bool) -> Response:
     if not with_body or error.status == 304:  # noqa: PLR2004 - Not Modified has no body.
         return Response(status_code=error.status)
-    kind = f"{base}/$metadata#Microsoft.Azure.Batch.Protocol.Entities.Container.errors/@Element"
-    return JSONResponse({"odata.metadata": kind} | error.body(now), error.status, media_type=JSON_TYPE)
+    return JSONResponse(error.document(base, now), error.status, media_type=JSON_TYPE)
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """Return the body of a request, or None if it is too large; it is read all the same, so that the client listens."""
-    parts, size, is_more = [], 0, True
-    while is_more:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY_BYTES:
-            parts.append(part)
-        is_more = message.get("more_body", False)
-    return b"".join(parts) if size <= MAX_BODY_BYTES else None
-
-
-def _check(version: str | None, body: bytes | None) -> None:
-    """Accept every version since 2022: what is served has not changed since."""
+def _checked(version: str | None, body: bytes | errors.ServiceError) -> bytes:
+    """Return the body of a request of any version since 2022: what is served has not changed since."""
     if not version:
         raise errors.missing_required_query_parameter(QueryParameterName="api-version")
     if not version[:4].isdigit() or version < OLDEST_API_YEAR:
         raise errors.unsupported_request_version(QueryParameterName="api-version", QueryParameterValue=version)
-    if body is None:
-        raise errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
+    if isinstance(body, errors.ServiceError):
+        raise body
+    return body

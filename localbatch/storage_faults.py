@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
 
 from localbatch.azurite import listen
+from localbatch.certificate import Certificate
 from localbatch.faults import Fault, Faults, code_of, meet, message_of
 
 if TYPE_CHECKING:
@@ -108,19 +109,22 @@ class _Head(NamedTuple):
 class Passage:
     """Listens in front of a storage account; a context manager."""
 
-    def __init__(self, target: str, faults: Faults, *, port: int) -> None:
+    def __init__(self, target: str, faults: Faults, *, port: int, certificate: Certificate | None = None) -> None:
         """Listen, but answer nothing yet.
 
         Args:
             target: The URL of the account, of this machine.
             faults: The script.
             port: The port to listen on, if it is free; 0 for any.
+            certificate: Of this passage and of the account behind it, if they speak https.
         """
+        self._server_context = certificate.server_context() if certificate else None
+        self._client_context = certificate.client_context() if certificate else None
         parts = urlsplit(target)
         self._address = (parts.hostname, parts.port)
         self._faults = faults
         self._listener = listen(port)
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}{parts.path}"
+        self.endpoint = f"{parts.scheme}://127.0.0.1:{self._listener.getsockname()[1]}{parts.path}"
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(
@@ -146,7 +150,9 @@ class Passage:
             connections[task] = writer
             task.add_done_callback(connections.pop)
 
-        async with await asyncio.start_server(accept, sock=self._listener, limit=MAX_HEAD_BYTES):
+        async with await asyncio.start_server(
+            accept, sock=self._listener, limit=MAX_HEAD_BYTES, ssl=self._server_context
+        ):
             await self._stopping.wait()
             for task, writer in connections.items():
                 writer.close()  # A task that has not begun yet will not do it.
@@ -174,7 +180,9 @@ class Passage:
                 await writer.drain()
             return fault.fault == "answer" and not head.closes
         # One connection a request: one that is kept may be closed by the account just when the next request comes.
-        answers, upstream = await asyncio.open_connection(*self._address, limit=MAX_HEAD_BYTES)
+        answers, upstream = await asyncio.open_connection(
+            *self._address, limit=MAX_HEAD_BYTES, ssl=self._client_context
+        )
         async with _closing(upstream):
             upstream.write(head.raw)
             # The answer may come before the body has gone, and a body may wait for `100 Continue`.

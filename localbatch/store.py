@@ -26,12 +26,21 @@ class Store:
     `reports` is the one thing that others append to without the lock.
     """
 
-    def __init__(self, *, pool_quota: int = 100, job_quota: int = 300) -> None:
+    def __init__(
+        self,
+        *,
+        pool_quota: int = 100,
+        job_quota: int = 300,
+        core_quota: int | None = None,
+        low_priority_core_quota: int | None = None,
+    ) -> None:
         """Start empty.
 
         Args:
             pool_quota: How many pools may exist.
             job_quota: How many jobs that are not completed may exist.
+            core_quota: How many cores the dedicated nodes of all pools may have; None for any number.
+            low_priority_core_quota: The same of spot nodes.
 
         Source: 100 and 300 are the quotas of an account as the service reported them in 2024.
         """
@@ -48,6 +57,8 @@ class Store:
         """Keys of pools where a Batch task may have become able to start."""
         self.pool_quota = pool_quota
         self.job_quota = job_quota
+        self.core_quotas = {True: core_quota, False: low_priority_core_quota}
+        """By whether nodes are dedicated."""
         self._run_ids = itertools.count(1)
         self._etag = 0
 

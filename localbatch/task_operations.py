@@ -21,7 +21,7 @@ MAX_TASKS_PER_COLLECTION = 100
 
 def create_task(call: Call) -> Response:
     """POST /jobs/{job_id}/tasks."""
-    task = _add_task(call, call.live_job(), call.json())
+    task = _add_task(call, call.live_job(), call.json("task"))
     return done(201, task, call.url(task))
 
 
@@ -55,7 +55,7 @@ def list_tasks(call: Call) -> Response:
 
 def create_task_collection(call: Call) -> Response:
     """POST /jobs/{job_id}/addtaskcollection."""
-    job, tasks = call.live_job(), call.json().get("value")
+    job, tasks = call.live_job(), call.json("tasks").get("value")
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise errors.missing_required_property(PropertyName="value")
     if not 1 <= len(tasks) <= MAX_TASKS_PER_COLLECTION:
@@ -95,7 +95,7 @@ def get_task(call: Call) -> Response:
 
 def replace_task(call: Call) -> Response:
     """PUT /jobs/{job_id}/tasks/{task_id}."""
-    task, body = call.task(), call.json()
+    task, body = call.task(), call.json("task_change")
     job = call.store.job(task.job_id)
     check_live(job)
     if task.state == "completed":

@@ -16,28 +16,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, TextIO
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
+from localbatch.certificate import Certificate
 from localbatch.models import Json
 
 ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 60.0
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-
-# Without proxies, since everything is on this machine, and without files, which a node could not read either.
-_OPENER = urllib.request.OpenerDirector()
-for _handler in (
-    urllib.request.HTTPHandler,
-    urllib.request.HTTPSHandler,
-    urllib.request.HTTPDefaultErrorHandler,
-    urllib.request.HTTPErrorProcessor,
-    urllib.request.UnknownHandler,
-):
-    _OPENER.add_handler(_handler())
 
 DOWNLOAD_FAILURES = {
     404: ("usererror", "BlobNotFound", "One of the specified Azure blob(s) is not found"),
@@ -66,7 +57,109 @@ class TransferError(Exception):
         self.failure: Json = {"category": category, "code": code, "message": message, "details": pairs}
 
 
-def fetch_resource_files(files: Iterable[Json], directory: Path, *, cancelled: Callable[[], bool]) -> None:
+class StorageClient:
+    """Asks a storage account for what a shared access signature allows, by the service's clock."""
+
+    def __init__(self, now: Callable[[], datetime], certificate: Certificate | None = None) -> None:
+        """Ask nothing yet.
+
+        Args:
+            now: The service's clock.
+            certificate: What is trusted, whoever signed it: that of the storage account.
+        """
+        self._now = now
+        context = certificate.client_context() if certificate else None
+        # Without proxies, since everything is on this machine, and without files, which a node could not read either.
+        self._opener = urllib.request.OpenerDirector()
+        for handler in (
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(context=context),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.UnknownHandler(),
+        ):
+            self._opener.add_handler(handler)
+
+    def send(
+        self,
+        url: str,
+        failures: Mapping[int, tuple[str, str, str]],
+        other: str,
+        *,
+        source: Path | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> IO[bytes]:
+        """Get a URL, or put a file there; again if the other side stumbles.
+
+        Args:
+            url: With its signature.
+            failures: Category, code and message of a failure, by HTTP status.
+            other: How the codes of other failures begin.
+            source: The file; without one, the URL is got.
+            headers: Of the request.
+
+        Raises:
+            TransferError: One of `failures`, or a code that begins with `other`.
+        """
+        place = url.partition("?")[0]  # What follows is a secret.
+        if not is_in_time(url, self._now()):
+            # The storage account has a clock of its own, which stays when that of the Batch account is moved.
+            details = {"Url": place, "HttpStatus": "403", "Message": "Signature not valid in the specified time frame"}
+            raise TransferError(*failures[403], **details)
+        for last in (False,) * (ATTEMPTS - 1) + (True,):
+            try:
+                return self._send_once(url, source, headers or {})
+            except urllib.error.HTTPError as error:
+                error.close()
+                status, reason = error.code, error.headers.get("x-ms-error-code") or error.reason
+                if last or status not in RETRIED_STATUSES:
+                    unexpected = ("servererror", f"{other}MiscError", "The storage service gave an unexpected answer")
+                    details = {"Url": place, "HttpStatus": str(status), "Message": str(reason)}
+                    raise TransferError(*failures.get(status, unexpected), **details) from None
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                if last or isinstance(error, ValueError):
+                    timed_out = isinstance(getattr(error, "reason", error), TimeoutError)
+                    code = f"{other}TimedOut" if timed_out else f"{other}MiscError"
+                    message = "The storage service could not be reached"
+                    raise TransferError("servererror", code, message, Url=place, Message=str(error)) from error
+            time.sleep(RETRY_PAUSE_SECONDS)
+        raise AssertionError  # The last attempt returns or raises.
+
+    def _send_once(self, url: str, source: Path | None, headers: Mapping[str, str]) -> IO[bytes]:
+        with contextlib.ExitStack() as stack:
+            request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the opener has no other schemes.
+            if source:
+                size = source.stat().st_size
+                request.method = "PUT"
+                request.data = stack.enter_context(source.open("rb")) if size else b""
+                request.add_header("Content-Length", str(size))
+            answer: IO[bytes] = self._opener.open(request, timeout=TIMEOUT_SECONDS)
+            return answer
+
+
+def is_in_time(url: str, now: datetime) -> bool:
+    """Whether the shared access signature of a URL, if it has one, holds at an instant, as far as it says.
+
+    Source: "Create a service SAS", `st` and `se`; "Create a user delegation SAS", `skt` and `ske` of the key.
+    """
+    query = parse_qs(urlsplit(url).query)
+    starts = [_instant(text) for name in ("st", "skt") for text in query.get(name, ())]
+    ends = [_instant(text) for name in ("se", "ske") for text in query.get(name, ())]
+    return all(start is None or start <= now for start in starts) and all(end is None or now < end for end in ends)
+
+
+def _instant(text: str) -> datetime | None:
+    """Read a date, with or without a time; None if it is none, which the storage account will see to."""
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+
+
+def fetch_resource_files(
+    storage: StorageClient, files: Iterable[Json], directory: Path, *, cancelled: Callable[[], bool]
+) -> None:
     """Download resource files into a task's working directory.
 
     Raises:
@@ -74,32 +167,32 @@ def fetch_resource_files(files: Iterable[Json], directory: Path, *, cancelled: C
             ResourceDirectoryCreateFailed or ResourceFileCreateFailed; what came before stays there.
     """
     for file in files:
-        for url, name in _expand(file):
+        for url, name in _expand(storage, file):
             if cancelled():
                 return
             path = _destination(directory, name)
-            _download(url, path)
+            _download(storage, url, path)
             # Source: Batch REST API, ResourceFile: fileMode is octal, 0770 by default.
             path.chmod(int(file.get("fileMode") or "0770", 8))
 
 
-def _expand(file: Json) -> Iterator[tuple[str, str]]:
+def _expand(storage: StorageClient, file: Json) -> Iterator[tuple[str, str]]:
     """Yield the URL and the place of each blob that a resource file means."""
     if file.get("httpUrl"):
         yield file["httpUrl"], file["filePath"]
         return
     container = file["storageContainerUrl"]
-    for name in _list_blobs(container, file.get("blobPrefix") or ""):
+    for name in _list_blobs(storage, container, file.get("blobPrefix") or ""):
         folder = f"{file['filePath']}/" if file.get("filePath") else ""
         yield _blob_url(container, name), folder + name
 
 
-def _list_blobs(container: str, prefix: str) -> Iterator[str]:
+def _list_blobs(storage: StorageClient, container: str, prefix: str) -> Iterator[str]:
     marker: str | None = ""
     while marker is not None:
         query = urlencode({"restype": "container", "comp": "list", "prefix": prefix, "marker": marker})
         url = f"{container}{'&' if urlsplit(container).query else '?'}{query}"
-        with _send(url, DOWNLOAD_FAILURES, "BlobDownload") as answer:
+        with storage.send(url, DOWNLOAD_FAILURES, "BlobDownload") as answer:
             listing = ET.fromstring(answer.read())  # noqa: S314 - the storage service of this machine wrote it.
         yield from (name.text for name in listing.iterfind("Blobs/Blob/Name") if name.text)
         marker = listing.findtext("NextMarker") or None
@@ -130,8 +223,8 @@ def _destination(directory: Path, name: str) -> Path:
     return path
 
 
-def _download(url: str, path: Path) -> None:
-    with _send(url, DOWNLOAD_FAILURES, "BlobDownload") as answer:
+def _download(storage: StorageClient, url: str, path: Path) -> None:
+    with storage.send(url, DOWNLOAD_FAILURES, "BlobDownload") as answer:
         try:
             with path.open("wb") as file:
                 shutil.copyfileobj(answer, file)
@@ -141,54 +234,13 @@ def _download(url: str, path: Path) -> None:
             raise TransferError("servererror", code, message, FilePath=str(path), Message=str(error)) from error
 
 
-def _send(
-    url: str,
-    failures: Mapping[int, tuple[str, str, str]],
-    other: str,
-    *,
-    source: Path | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> IO[bytes]:
-    """Get a URL, or put a file there; again if the other side stumbles.
-
-    Raises:
-        TransferError: One of `failures`, by status, or a code that begins with `other`.
-    """
-    place = url.partition("?")[0]  # What follows is a secret.
-    for last in (False,) * (ATTEMPTS - 1) + (True,):
-        try:
-            return _send_once(url, source, headers or {})
-        except urllib.error.HTTPError as error:
-            error.close()
-            status, reason = error.code, error.headers.get("x-ms-error-code") or error.reason
-            if last or status not in RETRIED_STATUSES:
-                unexpected = ("servererror", f"{other}MiscError", "The storage service gave an unexpected answer")
-                details = {"Url": place, "HttpStatus": str(status), "Message": str(reason)}
-                raise TransferError(*failures.get(status, unexpected), **details) from None
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            if last or isinstance(error, ValueError):
-                timed_out = isinstance(getattr(error, "reason", error), TimeoutError)
-                code = f"{other}TimedOut" if timed_out else f"{other}MiscError"
-                message = "The storage service could not be reached"
-                raise TransferError("servererror", code, message, Url=place, Message=str(error)) from error
-        time.sleep(RETRY_PAUSE_SECONDS)
-    raise AssertionError  # The last attempt returns or raises.
-
-
-def _send_once(url: str, source: Path | None, headers: Mapping[str, str]) -> IO[bytes]:
-    with contextlib.ExitStack() as stack:
-        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the opener has no other schemes.
-        if source:
-            size = source.stat().st_size
-            request.method = "PUT"
-            request.data = stack.enter_context(source.open("rb")) if size else b""
-            request.add_header("Content-Length", str(size))
-        answer: IO[bytes] = _OPENER.open(request, timeout=TIMEOUT_SECONDS)
-        return answer
-
-
 def send_output_files(
-    files: Iterable[Json], directory: Path, environment: Mapping[str, str], *, succeeded: bool
+    storage: StorageClient,
+    files: Iterable[Json],
+    directory: Path,
+    environment: Mapping[str, str],
+    *,
+    succeeded: bool,
 ) -> None:
     """Upload the output files that the exit code calls for; log it beside the task's stdout.txt.
 
@@ -207,7 +259,7 @@ def send_output_files(
     ):
         for file in wanted:
             try:
-                _upload_matches(file, directory, environment, out)
+                _upload_matches(storage, file, directory, environment, out)
             except TransferError as error:
                 print(f"{file['filePattern']}: {error} {error.failure['details']}", file=err)
                 first = first or error
@@ -220,7 +272,9 @@ def _is_wanted(file: Json, *, succeeded: bool) -> bool:
     return condition == "taskcompletion" or (condition == "tasksuccess") == succeeded
 
 
-def _upload_matches(file: Json, directory: Path, environment: Mapping[str, str], log: TextIO) -> None:
+def _upload_matches(
+    storage: StorageClient, file: Json, directory: Path, environment: Mapping[str, str], log: TextIO
+) -> None:
     container: Json = file["destination"]["container"]
     pattern = expand_variables(file["filePattern"], environment)
     headers = {h["name"]: h.get("value") or "" for h in container.get("uploadHeaders") or ()}
@@ -228,7 +282,7 @@ def _upload_matches(file: Json, directory: Path, environment: Mapping[str, str],
     is_wild = re.search(r"[*?\[]", pattern) is not None
     for path, relative in find_files(pattern, directory):
         name = "/".join(filter(None, (prefix, relative))) if is_wild else prefix or relative
-        _upload(path, _blob_url(container["containerUrl"], name), headers)
+        _upload(storage, path, _blob_url(container["containerUrl"], name), headers)
         print(f"{path} -> {name}", file=log)
 
 
@@ -277,10 +331,10 @@ def _translate(pattern: str) -> str:
     return expression
 
 
-def _upload(path: Path, url: str, headers: Mapping[str, str]) -> None:
+def _upload(storage: StorageClient, path: Path, url: str, headers: Mapping[str, str]) -> None:
     fixed = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
     # The version that the signature names is the version of the request.
     version = parse_qs(urlsplit(url).query).get("sv")
     if version:
         fixed["x-ms-version"] = version[0]
-    _send(url, UPLOAD_FAILURES, "FileUpload", source=path, headers=fixed | dict(headers)).close()
+    storage.send(url, UPLOAD_FAILURES, "FileUpload", source=path, headers=fixed | dict(headers)).close()

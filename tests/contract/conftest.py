@@ -13,7 +13,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 
 from localbatch import auth
-from localbatch.testing import local_azure, wait_until  # noqa: F401 - a fixture
+from localbatch.testing import azure_faults, local_azure, wait_until  # noqa: F401 - fixtures
 from localbatch.wire import http_date
 
 
@@ -24,7 +24,7 @@ def make_asker(azure):
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         headers = {"ocp-date": http_date(sent_at or datetime.now(timezone.utc))} | headers
         if body is not None:
-            headers |= {"content-length": str(len(body)), "content-type": "application/json"}
+            headers = {"content-length": str(len(body)), "content-type": "application/json"} | headers
         path, _, query = target.partition("?")
         account = account or azure.account
         text = auth.string_to_sign(account, method, path_signed or path, query, headers)

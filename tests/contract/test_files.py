@@ -71,6 +71,7 @@ def test_a_file_is_read_whole_or_in_part(client, run, read):
     with pytest.raises(HttpResponseError) as caught:
         read(task, path, ocp_range="bytes=100-200")
     assert caught.value.status_code == 416
+    caught.value.response.close()  # The SDK leaves the connection of a download that was refused.
     properties = client.get_task_file_properties(task.job_id, "task", path)
     assert (properties.content_length, properties.is_directory) == (6, False)
     assert client.get_task_file_properties(task.job_id, "task", "wd").is_directory
@@ -87,16 +88,18 @@ def test_a_large_file_arrives_whole(run, read):
 @pytest.mark.parametrize("path", ["none.txt", "../../../../../../../etc/passwd", "wd"])
 def test_what_is_no_file_of_the_task_is_not_found(run, read, path):
     task = run("true")
-    with pytest.raises(ResourceNotFoundError):
+    with pytest.raises(ResourceNotFoundError) as caught:
         read(task, path)
+    caught.value.response.close()  # The SDK leaves the connection of a download that was refused.
 
 
 def test_a_task_that_has_not_run_has_no_files(client, job_factory, refuses):
     job_id = job_factory()
     client.create_task(job_id, models.BatchTaskCreateOptions(id="t", command_line="true"))
     refuses(409, "TaskFilesUnavailable", lambda: list(client.list_task_files(job_id, "t")))
-    with pytest.raises(ResourceExistsError):
+    with pytest.raises(ResourceExistsError) as caught:
         next(iter(client.download_task_file(job_id, "t", "stdout.txt")))
+    caught.value.response.close()  # The SDK leaves the connection of a download that was refused.
 
 
 def test_resource_files_are_there_when_a_task_starts(run, read, container, sas_factory):

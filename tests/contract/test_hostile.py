@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import socket
+from urllib.parse import urlsplit
+
 import pytest
+
+from localbatch import http_parts
 
 API = "api-version=2025-06-01"
 
@@ -57,3 +63,62 @@ def test_a_filter_by_a_date_or_number_that_is_none_is_refused(ask):
     for condition in (f"creationTime%20ge%20DateTime'{FAR_FUTURE.replace(' ', '%20')}'", f"id%20eq%20{'9' * 5000}"):
         status, _, _ = ask("GET", f"/jobs?{API}&$filter={condition}")
         assert status == 400
+
+
+@pytest.fixture
+def say(local_azure):
+    """Send bytes to the account, and perhaps no more than these; return all that comes back."""
+
+    def send(text, *, ends=False):
+        address = urlsplit(local_azure.endpoint)
+        with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+            connection.sendall(text)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+    return send
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /jobs HTTP/1.1\r\n\r\n",
+        b"GET /j\xc3\xb6bs HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /jobs HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"GET /jobs HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 20_000,
+    ],
+    ids=["nothing", "without a host", "not in ASCII", "with a length below zero", "with a head too large"],
+)
+def test_what_is_no_http_is_refused_in_the_words_of_the_service(say, text):
+    head, _, content = say(text).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(content)["code"] == "InvalidInput"
+
+
+PARTIAL = (
+    b'POST /jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"id": "partial", "poolInfo": {"poolId": "x"}}'
+)
+
+
+def test_a_body_that_never_ends_is_not_waited_for_without_end(say, ask, monkeypatch):
+    monkeypatch.setattr(http_parts, "BODY_SECONDS", 0.2)
+    head, _, content = say(PARTIAL).partition(b"\r\n\r\n")
+    # Whoever asks is checked first.
+    assert (head.split()[1], json.loads(content)["code"]) == (b"403", "AuthenticationFailed")
+    assert b"connection: close" in head.lower()
+    assert ask("GET", f"/jobs/partial?{API}")[0] == 404
+
+
+def test_a_signed_request_whose_body_never_ends_is_told_so(ask, monkeypatch):
+    monkeypatch.setattr(http_parts, "BODY_SECONDS", 0.2)
+    status, answer, _ = ask("POST", f"/jobs?{API}", b"{", **{"content-length": "1000"})
+    assert (status, answer["code"]) == (500, "OperationTimedOut")
+
+
+def test_a_request_that_is_cut_off_does_nothing(say, ask, local_azure):
+    before = len(local_azure.batch.requests)
+    assert say(PARTIAL, ends=True) == b""
+    assert len(local_azure.batch.requests) == before
+    assert ask("GET", f"/jobs/partial?{API}")[0] == 404

@@ -225,3 +225,18 @@ def test_nodes_are_counted_by_state(client, pool_factory):
     pool_id = pool_factory(2)
     (counts,) = client.list_pool_node_counts(filter=f"poolId eq '{pool_id}'")
     assert (counts.dedicated.idle, counts.dedicated.total, counts.low_priority.total) == (2, 2, 0)
+
+
+def test_a_pool_beyond_the_quota_of_cores_says_so(refuses):
+    with (
+        LocalBatch(pace="instant", core_quota=3) as batch,
+        BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client,
+    ):
+        pool = models.BatchPoolCreateOptions(id="p", vm_size="standard_d2_v3", target_dedicated_nodes=2)
+        client.create_pool(pool)
+        wait_until(lambda: client.get_pool("p").allocation_state == "steady")
+        seen = client.get_pool("p")
+        assert [(error.code, error.message) for error in seen.resize_errors] == [
+            ("AccountCoreQuotaReached", "The specified account has reached core quota")
+        ]
+        assert (seen.current_dedicated_nodes, seen.target_dedicated_nodes) == (1, 2)

@@ -1,6 +1,6 @@
 """A client of the track 1 SDK, in a process of its own: `python track1_client.py ENDPOINT ACCOUNT KEY NAME`.
 
-It goes through the life of a pool, a job and its Batch tasks, and ends with status 0 if it saw what it should.
+It asks for every operation that is served, and ends with status 0 if it saw what it should.
 """
 
 import sys
@@ -55,6 +55,7 @@ def make_pool(client, name):
     )
     assert client.pool.exists(name)
     assert not client.pool.exists(f"{name}x")
+    assert [each.id for each in client.pool.list(models.PoolListOptions(filter=f"id eq '{name}'"))] == [name]
     assert refusal(client.pool.add, models.PoolAddParameter(id=name, vm_size="x")) == "PoolExists"
     wait_until(lambda: [n.state for n in client.compute_node.list(name)] == ["idle"])
     pool = client.pool.get(name, models.PoolGetOptions(select="id,state,currentDedicatedNodes", timeout=30))
@@ -76,9 +77,11 @@ def run_tasks(client, name):
             id=name,
             pool_info=models.PoolInformation(pool_id=name),
             uses_task_dependencies=True,
+            job_preparation_task=models.JobPreparationTask(command_line="true"),
             constraints=models.JobConstraints(max_task_retry_count=1),
         )
     )
+    assert [each.id for each in client.job.list(models.JobListOptions(filter=f"id eq '{name}'"))] == [name]
     tasks = [models.TaskAddParameter(id=f"t{n:03}", command_line="/bin/sh -c 'echo hello'") for n in range(120)]
     depends = models.TaskDependencies(task_ids=["t000"])
     tasks.append(models.TaskAddParameter(id="last", command_line="/bin/sh -c 'exit 3'", depends_on=depends))
@@ -93,6 +96,8 @@ def run_tasks(client, name):
     last = client.task.get(name, "last")
     assert (last.execution_info.exit_code, last.execution_info.retry_count) == (3, 1)
     assert last.execution_info.failure_info.code == "FailureExitCode"
+    (status,) = client.job.list_preparation_and_release_task_status(name)
+    assert status.job_preparation_task_execution_info.exit_code == 0
 
 
 def read_files(client, name):
@@ -103,28 +108,50 @@ def read_files(client, name):
     assert response.response.headers["ocp-batch-file-isdirectory"].lower() == "false"
     assert {file.name for file in client.file.list_from_task(name, "t000")} == {"stdout.txt", "stderr.txt", "wd"}
     client.file.delete_from_task(name, "t000", "stdout.txt")
+    assert "stdout.txt" not in {file.name for file in client.file.list_from_task(name, "t000")}
+    (node,) = client.compute_node.list(name)
+    place = (name, node.id, f"workitems/{name}/job-1/t001/stdout.txt")
+    assert b"".join(client.file.get_from_compute_node(*place)) == b"hello\n"
+    response = client.file.get_properties_from_compute_node(*place, raw=True)
+    assert response.response.headers["content-length"] == "6"
+    assert place[2] in {file.name for file in client.file.list_from_compute_node(name, node.id, recursive=True)}
+    client.file.delete_from_compute_node(*place)
+    assert place[2] not in {file.name for file in client.file.list_from_compute_node(name, node.id, recursive=True)}
 
 
 def change_task(client, name):
     client.task.reactivate(name, "last")
     wait_until(lambda: client.task.get(name, "last").state.value == "completed")
+    assert client.task.list_subtasks(name, "last").value == []
     client.task.delete(name, "last")
     assert refusal(client.task.get, name, "last") == "TaskNotFound"
+    client.task.add(name, models.TaskAddParameter(id="long", command_line="sleep 300"))
+    client.task.terminate(name, "long")
+    assert client.task.get(name, "long").execution_info.failure_info.code == "TaskEnded"
 
 
 def change_node(client, name):
     (node,) = client.compute_node.list(name)
     client.compute_node.reboot(name, node.id)
     wait_until(lambda: client.compute_node.get(name, node.id).state.value == "idle")
+    client.compute_node.reimage(name, node.id)
+    wait_until(lambda: client.compute_node.get(name, node.id).state.value == "idle")
+    assert f"workitems/{name}" not in {
+        f.name for f in client.file.list_from_compute_node(name, node.id, recursive=True)
+    }
     client.compute_node.disable_scheduling(name, node.id)
     wait_until(lambda: client.compute_node.get(name, node.id).state.value == "offline")
+    client.compute_node.enable_scheduling(name, node.id)
+    wait_until(lambda: client.compute_node.get(name, node.id).state.value == "idle")
     assert next(iter(client.account.list_pool_node_counts())).dedicated is not None
     assert any(image.verification_type.value == "verified" for image in client.account.list_supported_images())
 
 
 def change_job(client, name):
     client.job.patch(name, models.JobPatchParameter(priority=3))
+    assert client.job.get(name).priority == 3
     client.job.update(name, models.JobUpdateParameter(pool_info=models.PoolInformation(pool_id=name)))
+    assert client.job.get(name).priority == 0
     client.job.disable(name, "requeue")
     wait_until(lambda: client.job.get(name).state.value == "disabled")
     client.task.add(name, models.TaskAddParameter(id="later", command_line="true"))
@@ -136,16 +163,29 @@ def change_job(client, name):
     wait_until(lambda: client.job.get(name).state.value == "completed")
     assert client.job.get(name).execution_info.terminate_reason == "enough"
     client.job.delete(name)
+    wait_until(lambda: not list(client.job.list(models.JobListOptions(filter=f"id eq '{name}'"))))
 
 
 def remove_pool(client, name):
-    client.pool.resize(name, models.PoolResizeParameter(target_dedicated_nodes=0))
+    client.pool.resize(name, models.PoolResizeParameter(target_dedicated_nodes=2))
     wait_until(lambda: client.pool.get(name).allocation_state.value == "steady")
+    nodes = [node.id for node in client.compute_node.list(name)]
+    assert len(nodes) == 2
+    client.pool.remove_nodes(name, models.NodeRemoveParameter(node_list=nodes))
+    wait_until(lambda: client.pool.get(name).allocation_state.value == "steady")
+    assert list(client.compute_node.list(name)) == []
     client.pool.enable_auto_scale(name, auto_scale_formula="$TargetDedicatedNodes = 0;")
     assert "$TargetDedicatedNodes=1" in client.pool.evaluate_auto_scale(name, "$TargetDedicatedNodes = 1;").results
     client.pool.disable_auto_scale(name)
     client.pool.delete(name)
     wait_until(lambda: not client.pool.exists(name))
+    # Nodes of this one never come.
+    stalled = f"{name}-stalled"
+    client.pool.add(models.PoolAddParameter(id=stalled, vm_size="x", target_dedicated_nodes=1))
+    client.pool.stop_resize(stalled)
+    wait_until(lambda: client.pool.get(stalled).allocation_state.value == "steady")
+    assert {error.code for error in client.pool.get(stalled).resize_errors} == {"ResizeStopped"}
+    client.pool.delete(stalled)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ from datetime import datetime, timezone
 
 import pytest
 
+from localbatch.launcher import Launcher
 from localbatch.models import Node, StartRun
 from localbatch.node import NodeAgent
-from localbatch.reaper import Reaper
 from localbatch.testing import wait_until
+from localbatch.transfer import StorageClient
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NODE = Node(id="n", pool_id="p", dedicated=True, slots=1, allocated_at=NOW, state="idle", state_at=NOW)
@@ -20,11 +21,12 @@ def reports():
 
 @pytest.fixture
 def agent(tmp_path, reports):
-    reaper = Reaper(f"AZ_BATCH_NODE_ROOT_DIR={tmp_path}/")
-    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), reaper=reaper, report=reports.append)
+    launcher = Launcher()
+    options = {"launcher": launcher, "storage": StorageClient(lambda: NOW), "report": reports.append}
+    agent = NodeAgent(tmp_path / "nodes", account=("a", "http://a"), **options)
     yield agent
     agent.stop()
-    reaper.close()
+    launcher.close()
 
 
 def make_run(**changes):

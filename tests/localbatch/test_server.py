@@ -1,7 +1,9 @@
 """Servers as processes and threads: how they start, and that nothing is left of them."""
 
+import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,7 +50,20 @@ def processes(marker):
     return [pid for pid in found if pid != os.getpid()]
 
 
-ESCAPING = "/bin/sh -c 'setsid sleep 300 & sleep 300 & sleep 300'"
+def command_lines(marker):
+    """Return the command lines of those processes."""
+    lines = []
+    for pid in processes(marker):
+        with contextlib.suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text())
+    return lines
+
+
+@pytest.fixture
+def escaping(tmp_path):
+    """Return a command line of which one process has neither its parent, its group nor its environment any more."""
+    sleeper = shutil.copy(shutil.which("sleep"), tmp_path / "sleeper")
+    return f"/bin/sh -c '(env -i $(command -v setsid) {sleeper} 300 &); setsid sleep 300 & sleep 300 & sleep 300'"
 
 
 @pytest.fixture
@@ -79,21 +94,22 @@ def exports(lines):
     return dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
 
 
-def test_a_killed_server_takes_everything_with_it(serve, tmp_path):
+def test_a_killed_server_takes_everything_with_it(serve, tmp_path, escaping):
     process, lines = serve()
     variables = exports(lines)
-    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), ESCAPING)
-    # The server, its reaper, Azurite, and at least the three that sleep.
-    wait_until(lambda: len(processes(tmp_path)) >= 6)
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
+    # The server, its launcher, Azurite, and those that sleep.
+    wait_until(lambda: len(processes(tmp_path)) >= 7)
     process.kill()
     wait_until(lambda: not processes(tmp_path))
+    assert not list(tmp_path.glob("state/azure/nodes*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_stop_leaves_nothing(serve, tmp_path, number):
+def test_a_server_that_is_told_to_stop_leaves_nothing(serve, tmp_path, escaping, number):
     process, lines = serve()
     variables = exports(lines)
-    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), ESCAPING)
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
     process.send_signal(number)
     assert process.wait(20) == 0
     assert processes(tmp_path) == []
@@ -148,17 +164,26 @@ def test_a_wanted_port_is_used():
         assert batch.endpoint == endpoint
 
 
-def test_stopping_leaves_no_thread_process_file_or_port(tmp_path):
+def test_stopping_leaves_no_thread_process_file_or_port(tmp_path, escaping):
     before = set(threading.enumerate())
-    with LocalBatch(state_dir=tmp_path, pace="instant") as batch:
-        start_task(batch.endpoint, batch.account, batch.key, ESCAPING)
-        wait_until(lambda: len(processes(tmp_path)) >= 4)
+    with LocalBatch(state_dir=tmp_path / "state", pace="instant") as batch:
+        start_task(batch.endpoint, batch.account, batch.key, escaping)
+        wait_until(lambda: len(processes(tmp_path)) >= 5)
         address = ("127.0.0.1", int(batch.endpoint.rpartition(":")[2]))
     assert set(threading.enumerate()) <= before
     assert processes(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "state").iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
+
+
+@pytest.mark.parametrize("end", ["terminate", "delete"])
+def test_no_process_outlives_its_batch_task(local_batch, tmp_path, escaping, end):  # noqa: F811
+    start_task(local_batch.endpoint, local_batch.account, local_batch.key, escaping)
+    wait_until(lambda: any("sleeper" in line for line in command_lines(tmp_path)))
+    with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
+        getattr(client, f"{end}_task")("j", "t")
+    wait_until(lambda: not any("sleep" in line for line in command_lines(tmp_path)))
 
 
 def test_storage_that_does_not_start_is_reported_with_its_last_words(tmp_path, monkeypatch):
@@ -185,6 +210,7 @@ def test_storage_that_is_not_installed_is_said_in_one_sentence(monkeypatch, caps
         ["serve", "--pace=slow"],
         ["serve", "--runner=magic"],
         ["serve", "--task-seconds=-1"],
+        ["serve", "--core-quota=many"],
         ["exec"],
         ["nonsense"],
     ],
@@ -209,6 +235,22 @@ def test_exec_passes_a_signal_on_and_stops_everything(tmp_path):
         assert process.wait(20) == 128 + signal.SIGTERM
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_exec_outlives_it(tmp_path, escaping, number):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [*LOCALBATCH, "exec", "--", "sh", "-c", f"echo started; {escaping.partition(' -c ')[2][1:-1]}"]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        process.stdout.readline()
+        wait_until(lambda: sum("sleep" in line for line in command_lines(tmp_path)) >= 4)
+        process.send_signal(number)
+        process.wait(20)
+    wait_until(lambda: not processes(tmp_path) and not list(temporary.iterdir()))
 
 
 def test_a_directory_that_is_in_use_is_not_shared(tmp_path):

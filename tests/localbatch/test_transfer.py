@@ -1,6 +1,8 @@
+from datetime import datetime, timezone
+
 import pytest
 
-from localbatch.transfer import expand_variables, find_files
+from localbatch.transfer import expand_variables, find_files, is_in_time
 
 FILES = (
     "a.txt",
@@ -56,3 +58,24 @@ def test_a_pattern_may_be_absolute(directory):
 def test_variables_of_the_environment_are_expanded():
     environment = {"DIR": "/d", "A": "x"}
     assert expand_variables("$DIR/${A}y/$NONE", environment) == "/d/xy/$NONE"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", True),
+        ("se=2026-06-01T12:00:01Z&sig=x", True),
+        ("se=2026-06-01T12:00:00Z&sig=x", False),
+        ("se=2026-06-01T12%3A00%3A00Z&sig=x", False),
+        ("se=2026-06-01&sig=x", False),
+        ("st=2026-06-01T12:00Z&se=2026-06-02&sig=x", True),
+        ("st=2026-06-01T12:01Z&se=2026-06-02&sig=x", False),
+        ("skt=2026-05-01&ske=2026-06-01&se=2026-06-02&sig=x", False),
+        ("skt=2026-06-02&se=2026-06-03&sig=x", False),
+        ("se=soon&sig=x", True),
+        ("si=policy&sig=x", True),
+    ],
+)
+def test_a_signature_holds_as_long_as_it_says(query, expected):
+    noon = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
+    assert is_in_time(f"http://127.0.0.1/a/c/b?{query}", noon) is expected

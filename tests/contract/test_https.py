@@ -1,0 +1,269 @@
+"""Https and bearer tokens: a certificate of a private authority, and tokens as Microsoft Entra ID issues them."""
+
+import base64
+import gc
+import http.client
+import ipaddress
+import json
+import ssl
+import subprocess
+import sys
+import time
+import uuid
+from datetime import datetime, timedelta, timezone
+from urllib.parse import urlsplit
+
+import pytest
+from azure.batch import BatchClient, models
+from azure.core.credentials import AccessToken, AzureNamedKeyCredential
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from localbatch import LocalAzure, LocalBatch
+from localbatch.certificate import Certificate
+from localbatch.testing import wait_until
+
+TENANT = "72f988bf-0000-0000-0000-2d7cd011db47"
+BATCH = "https://batch.core.windows.net/"
+STORAGE = "https://storage.azure.com"
+
+
+def issue(name, key, *, by, by_key, is_authority=False, addresses=()):
+    now = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(by)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by_key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    if addresses:
+        builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+    return builder.sign(by_key, hashes.SHA256())
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """Return the files of a private authority's certificate, and the certificate of this machine."""
+    directory = tmp_path_factory.mktemp("certificates")
+    ours, theirs = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an authority for tests")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localbatch")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificates = {
+        "authority.pem": issue(root, ours, by=root, by_key=ours, is_authority=True),
+        "local.pem": issue(name, theirs, by=root, by_key=ours, addresses=[address]),
+    }
+    for file, certificate in certificates.items():
+        (directory / file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (directory / "local.key").write_bytes(
+        theirs.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return directory / "authority.pem", Certificate(directory / "local.pem", directory / "local.key")
+
+
+def mint(**claims):
+    """Return a token as Microsoft Entra ID issues them, but for its signature."""
+    now = int(time.time())
+    claims = {
+        "aud": BATCH,
+        "iss": f"https://sts.windows.net/{TENANT}/",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 3600,
+        "tid": TENANT,
+        "oid": "5f1b6b5e-0000-0000-0000-0f2a4f6c1f11",
+    } | claims
+    parts = (json.dumps(part).encode() for part in ({"alg": "none", "typ": "JWT"}, claims))
+    return ".".join([*(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts), "unsigned"])
+
+
+class Identity:
+    """A credential that has the token that it was given."""
+
+    def __init__(self, token):
+        self.token = token
+        self.scopes = []
+
+    def get_token(self, *scopes, **_options):
+        self.scopes += scopes
+        return AccessToken(self.token, int(time.time()) + 3600)
+
+
+@pytest.fixture
+def batch(authority, tmp_path):
+    with LocalBatch(
+        state_dir=tmp_path / "batch", pace="instant", certificate=authority[1], oauth=True, tenant=TENANT
+    ) as batch:
+        yield batch
+
+
+@pytest.fixture
+def open_client(batch, authority):
+    opened = []
+
+    def open_with(credential):
+        opened.append(BatchClient(batch.endpoint, credential, connection_verify=str(authority[0]), retry_total=0))
+        return opened[-1]
+
+    yield open_with
+    for client in opened:
+        client.close()
+
+
+def test_a_token_opens_the_account(open_client):
+    identity = Identity(mint())
+    client = open_client(identity)
+    client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
+    client.begin_delete_job("j", polling_interval=0).wait()
+    assert list(client.list_jobs()) == []
+    assert {scope.replace("net//", "net/") for scope in identity.scopes} == {f"{BATCH}.default"}
+
+
+def test_the_key_opens_the_account_over_https_too(batch, open_client):
+    assert list(open_client(AzureNamedKeyCredential(batch.account, batch.key)).list_pools()) == []
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"aud": "https://storage.azure.com/"}, "audience"),
+        ({"nbf": int(time.time()) + 600}, "not valid yet"),
+        ({"exp": int(time.time()) - 1}, "expired"),
+        ({"nbf": None}, "from when"),
+        ({"tid": "00000000-0000-0000-0000-000000000000"}, "tenant"),
+    ],
+    ids=["audience", "early", "late", "endless", "tenant"],
+)
+def test_a_token_that_is_not_good_here_is_refused_with_the_reason(open_client, claims, reason):
+    with pytest.raises(ClientAuthenticationError) as caught:
+        list(open_client(Identity(mint(**claims))).list_pools())
+    assert (caught.value.status_code, caught.value.error.code) == (401, "AuthenticationFailed")
+    (detail,) = caught.value.error.details
+    assert detail.code == "AuthenticationErrorDetail"
+    assert reason in detail.message
+
+
+@pytest.mark.parametrize("token", ["x", "a.b.c", "..", f"{mint()}.more", "a.W10.c"])
+def test_what_is_no_token_is_refused(open_client, token):
+    with pytest.raises(ClientAuthenticationError):
+        list(open_client(Identity(token)).list_pools())
+
+
+def test_a_token_expires_by_the_service_s_clock(batch, open_client):
+    client = open_client(Identity(mint()))
+    assert list(client.list_pools()) == []
+    batch.advance(timedelta(hours=2))
+    with pytest.raises(ClientAuthenticationError):
+        list(client.list_pools())
+
+
+def test_tokens_are_not_accepted_unless_that_is_asked_for(authority, refuses):
+    with (
+        LocalBatch(certificate=authority[1]) as batch,
+        BatchClient(batch.endpoint, Identity(mint()), connection_verify=str(authority[0])) as client,
+    ):
+        refuses(400, "InvalidAuthenticationInfo", lambda: list(client.list_pools()))
+
+
+def test_a_client_that_does_not_know_the_authority_refuses_the_server(batch, open_client):
+    with (
+        BatchClient(batch.endpoint, Identity(mint()), retry_total=0) as client,
+        pytest.raises(ServiceRequestError, match="certificate"),
+    ):
+        list(client.list_pools())
+    assert list(open_client(Identity(mint())).list_pools()) == []
+
+
+@pytest.mark.parametrize("storage_faults", [False, True], ids=["", "through the passage"])
+def test_a_local_azure_without_keys(authority, tmp_path, storage_faults):
+    verify = {"connection_verify": str(authority[0])}
+    options = {"certificate": authority[1], "oauth": True, "storage_faults": storage_faults}
+    with (
+        LocalAzure(state_dir=tmp_path / "azure", pace="instant", **options) as azure,
+        BatchClient(azure.endpoint, Identity(mint()), **verify) as client,
+        BlobServiceClient(azure.storage_endpoint, Identity(mint(aud=STORAGE)), **verify) as blobs,
+    ):
+        now = datetime.now(timezone.utc)
+        with blobs.create_container(f"c-{uuid.uuid4().hex}") as container:
+            container.upload_blob("in.txt", "hello")
+            delegation = blobs.get_user_delegation_key(now - timedelta(minutes=1), now + timedelta(hours=1))
+            token = generate_container_sas(
+                azure.storage_account,
+                container.container_name,
+                user_delegation_key=delegation,
+                permission=ContainerSasPermissions(read=True, list=True, create=True, write=True),
+                expiry=now + timedelta(hours=1),
+            )
+            place = models.OutputFileBlobContainerDestination(container_url=f"{container.url}?{token}", path="out.txt")
+            output = models.OutputFile(
+                file_pattern="../stdout.txt",
+                destination=models.OutputFileDestination(container=place),
+                upload_options=models.OutputFileUploadConfiguration(upload_condition="taskcompletion"),
+            )
+            task = models.BatchTaskCreateOptions(
+                id="t",
+                command_line="cat in.txt",
+                resource_files=[models.ResourceFile(storage_container_url=f"{container.url}?{token}")],
+                output_files=[output],
+            )
+            client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+            client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
+            client.create_task("j", task)
+            wait_until(lambda: client.get_task("j", "t").state == "completed")
+            assert client.get_task("j", "t").execution_info.failure_info is None
+            assert container.download_blob("out.txt").readall() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["--cert=c.pem"], 2, "belong together"),
+        (["--oauth=basic"], 2, "needs --cert and --key"),
+        (["--cert=/none.pem", "--key=/none.key"], 1, "/none.pem and /none.key are no certificate and its key"),
+    ],
+)
+def test_what_cannot_be_https_is_said_in_one_sentence(arguments, status, sentence):
+    command = [sys.executable, "-m", "localbatch", "exec", *arguments, "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_tokens_without_https_are_no_choice():
+    with pytest.raises(ValueError, match="certificate"):
+        LocalBatch(oauth=True)
+
+
+def test_a_connection_that_stays_open_does_not_hold_up_a_stop(authority):
+    with LocalBatch(certificate=authority[1]) as batch:
+        address = urlsplit(batch.endpoint)
+        context = ssl.create_default_context(cafile=authority[0])
+        connection = http.client.HTTPSConnection(address.hostname, address.port, context=context, timeout=20)
+        connection.request("GET", "/pools")
+        assert connection.getresponse().read()
+        stopping_at = time.monotonic()
+    # Uvicorn looks for connections ten times a second, and gives up on them after two.
+    assert time.monotonic() - stopping_at < 2
+    connection.close()
+    gc.collect()  # A socket that nobody has closed would be an error here.
+
+
+def test_the_command_line_has_it_all(authority):
+    certificate = authority[1]
+    options = [f"--cert={certificate.file}", f"--key={certificate.key}", "--oauth=basic", f"--tenant={TENANT}"]
+    script = "import os; print(os.environ['TOPN_BATCH_ENDPOINT'], os.environ['TOPN_STORAGE_ENDPOINT'])"
+    command = [sys.executable, "-m", "localbatch", "exec", *options, "--", sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [endpoint.partition(":")[0] for endpoint in done.stdout.split()] == ["https", "https"]

@@ -1,0 +1,102 @@
+"""Quotas of cores, and spot nodes: what a pool gets of what it asks for."""
+
+import dataclasses
+
+import pytest
+from scheduler_bench import Bench
+
+from localbatch.store import key_of
+from localbatch.vm_sizes import cores_of
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def count(pool):
+    return pool.count_nodes(dedicated=True), pool.count_nodes(dedicated=False)
+
+
+def errors_of(pool):
+    return [error["code"] for error in pool.resize_errors]
+
+
+def test_a_pool_gets_the_nodes_that_the_quotas_of_cores_allow(bench):
+    bench.store.core_quotas = {True: 10, False: 3}
+    pool = bench.pool(3, vmSize="standard_d4_v3")
+    bench.scheduler.resize(pool, 3, 1, "requeue", bench.now)
+    bench.tick()
+    assert (pool.allocation.state, count(pool)) == ("steady", (2, 0))
+    assert errors_of(pool) == ["AccountCoreQuotaReached", "AccountLowPriorityCoreQuotaReached"]
+    assert (pool.target_dedicated, pool.target_low_priority) == (3, 1)
+
+
+def test_the_quotas_of_cores_are_those_of_all_pools_together(bench):
+    bench.store.core_quotas = {True: 4, False: 2}
+    first = bench.pool(1, id="first", vmSize="standard_d2s_v5")
+    second = bench.pool(2, id="second", vmSize="standard_d2s_v5")
+    bench.tick()
+    assert (errors_of(first), errors_of(second), count(second)) == ([], ["AccountCoreQuotaReached"], (1, 0))
+    bench.scheduler.resize(first, 0, 0, "requeue", bench.now)
+    bench.tick()
+    bench.scheduler.resize(second, 2, 1, "requeue", bench.now)
+    bench.tick()
+    assert (errors_of(second), count(second)) == ([], (2, 1))
+
+
+def test_fewer_nodes_are_no_matter_of_quotas(bench):
+    pool = bench.pool(3)
+    bench.tick()
+    bench.store.core_quotas = {True: 0, False: 0}
+    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    bench.tick()
+    assert (pool.allocation.state, count(pool), errors_of(pool)) == ("steady", (1, 0), [])
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "cores"),
+    [
+        ("STANDARD_D2_V3", 2),
+        ("standard_d2_v2", 2),
+        ("standard_d3_v2", 4),
+        ("standard_ds14", 16),
+        ("standard_d16ads_v5", 16),
+        ("standard_a1_v2", 1),
+        ("standard_f72s_v2", 72),
+        ("standard_m8-2ms", 2),
+        ("standard_nc24ads_a100_v4", 24),
+        ("basic_a3", 3),
+        ("x", 1),
+    ],
+)
+def test_the_name_of_a_size_says_how_many_cores_it_has(vm_size, cores):
+    assert cores_of(vm_size) == cores
+
+
+SPOT = """
+$TargetLowPriorityNodes = 2;
+$TargetDedicatedNodes = $PreemptedNodeCount;
+"""
+
+
+def test_a_formula_stands_in_for_spot_nodes_that_were_preempted(bench):
+    pool = bench.pool(enableAutoScale=True, autoScaleFormula=SPOT, autoScaleEvaluationInterval="PT5M")
+    bench.scheduler._pace = dataclasses.replace(bench.scheduler._pace, preempted=600)
+    bench.tick()
+    assert count(pool) == (0, 2)
+    job = bench.job()
+    task = bench.task(job, "t")
+    bench.tick()
+    lost = task.node
+    bench.scheduler.preempt_node("pool", lost.id, bench.now)
+    bench.tick()
+    # Its Batch task runs on the other, and that counts as no retry.
+    assert (task.state, task.node is lost, task.execution.requeue_count) == ("running", False, 1)
+    assert (task.execution.retry_count, lost.state, count(pool)) == (0, "preempted", (0, 2))
+    bench.tick(minutes=5)
+    assert count(pool) == (1, 2)
+    bench.tick(minutes=5)
+    assert (lost.state, key_of(lost.id) in pool.nodes) == ("idle", True)
+    bench.tick(minutes=5)
+    assert count(pool) == (0, 2)
