@@ -172,9 +172,20 @@ def tokens_of(blocks: Iterable[bytes], *, ignore_case: bool, offset: int = 0) ->
     Raises:
         NotTextError: There is a NUL byte, or there are bytes that are not UTF-8.
     """
-    for text in _whole_tokens(_decoded(blocks, offset)):
-        # Folding neither makes nor removes white space or ASCII punctuation, so it can go before splitting.
-        yield (text.casefold() if ignore_case else text).split()
+    # A token may span any number of blocks; joined once, at its end, it takes linear time.
+    begun: list[str] = []
+    for text in chain(_decoded(blocks, offset), [" "]):
+        # Folding is by character, and makes or removes neither white space nor ASCII punctuation: it can go first.
+        tokens = (text.casefold() if ignore_case else text).split()
+        if begun and text[:1].isspace():
+            tokens.insert(0, "".join(begun))
+            begun.clear()
+        elif begun and (len(tokens) > 1 or text[-1:].isspace()):
+            tokens[0] = "".join([*begun, tokens[0]])
+            begun.clear()
+        if tokens and not text[-1].isspace():
+            begun.append(tokens.pop())
+        yield tokens
 
 
 def _decoded(blocks: Iterable[bytes], offset: int) -> Iterator[str]:
@@ -200,21 +211,6 @@ def _decode(data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
     if nul >= 0:
         raise NotTextError(f"has a NUL byte at offset {offset + nul}")
     return text, used
-
-
-def _whole_tokens(texts: Iterable[str]) -> Iterator[str]:
-    """Cut a text anew, so that no piece ends inside a token."""
-    # A token may span any number of texts; joined once, at its end, it takes linear time.
-    begun: list[str] = []
-    for text in texts:
-        last = "" if text[-1:].isspace() else "".join(text.rsplit(None, 1)[-1:])
-        cut = len(text) - len(last)
-        if cut:
-            whole = "".join([*begun, text[:cut]])
-            begun.clear()
-            yield whole
-        begun.append(last)
-    yield "".join(begun)
 
 
 def _idle_processors() -> int:
