@@ -1,63 +1,153 @@
-"""Count the words of a stream of UTF-8 text, in memory bounded by its vocabulary.
+"""Count the words of a file of UTF-8 text, in bounded memory.
 
 A word is a run of characters between Unicode white space (`str.split`), with ASCII punctuation stripped from both
 ends; a token that is empty after stripping is not a word.
 """
+
+# Most files are small, and for them starting is nearly all of the time: what only large files need is imported late.
 
 from __future__ import annotations
 
 import codecs
 import hashlib
 import heapq
-import re
-import string
+import os
+import sys
 from collections import Counter
-from functools import partial
-from itertools import chain, repeat
-from typing import BinaryIO, Iterable, Iterator, NamedTuple  # noqa: UP035 - Those of collections.abc do not do on 3.8.
+from itertools import chain, islice, repeat
 
-# With larger blocks the tokens of one no longer fit in a processor's second-level cache, and counting is slower.
-BLOCK_SIZE = 64 * 1024
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+    from task_script.large_files import PartialCounts
+    from task_script.options import Options
+
+# `string.punctuation`; importing `string` takes longer than counting a small file.
+PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+# Half a second of counting: less does not gain from a process of its own.
+BYTES_PER_PROCESS = 8 * 2**20
 
 _BYTE_ORDER_MARK = "\ufeff"
-
-# Greedy, so that it ends behind the last white space; `\s` is exactly the white space of `str.split`.
-_THROUGH_LAST_SPACE = re.compile(r".*\s", re.DOTALL)
 
 
 class NotTextError(ValueError):
     """The input is not UTF-8 text; the message says what is wrong with it, and at which byte."""
 
 
-class Tally(NamedTuple):
-    """What one pass over a file finds out."""
-
-    counts: Counter[str]
-    size_bytes: int
-    sha256: str
+class CountingError(Exception):
+    """Counting failed, and not for what the file holds; the message says why."""
 
 
-def count_words(stream: BinaryIO, *, ignore_case: bool = False, block_size: int = BLOCK_SIZE) -> Tally:
-    """Count the words of a stream, reading it once.
+class Totals:
+    """What is asked about counts: how many words and distinct words there are, and the top ones with their counts."""
 
-    Args:
-        stream: Read until its end; not closed.
-        ignore_case: Count words that are equal after `str.casefold` as one.
-        block_size: Bytes to read at a time; the result does not depend on it.
+    def __init__(self, words: int, distinct: int, top: list[tuple[str, int]]) -> None:
+        self.words = words
+        self.distinct = distinct
+        self.top = top
+
+
+class Fingerprint:
+    """The size and the SHA-256 of the blocks that have passed."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.sha256 = hashlib.sha256()
+
+    def passing(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass blocks on."""
+        for block in blocks:
+            self.size_bytes += len(block)
+            self.sha256.update(block)
+            yield block
+
+
+def count_words(stream: BinaryIO, options: Options) -> tuple[Totals, Fingerprint]:
+    """Count the words of a file, from its start on, or of a pipe; the stream must be unbuffered.
 
     Raises:
-        NotTextError: The stream has a NUL byte, or bytes that are not UTF-8.
+        NotTextError: The file has a NUL byte, or bytes that are not UTF-8.
+        CountingError: A process was killed, the disk is full, or the file was cut short meanwhile.
     """
-    counts: Counter[str] = Counter()
-    fingerprint = _Fingerprint()
-    blocks = fingerprint.passing(iter(partial(stream.read, block_size), b""))
-    for text in _whole_tokens(_decoded(blocks)):
-        # Folding neither makes nor removes white space or ASCII punctuation, so it can go before splitting.
-        tokens = (text.casefold() if ignore_case else text).split()
+    size_bytes = os.fstat(stream.fileno()).st_size  # 0 of what cannot be read in several places at once.
+    processes = options.processes
+    if processes is None:
+        gaining = size_bytes // BYTES_PER_PROCESS
+        processes = min(gaining, _idle_processors()) if gaining > 1 else 1
+    fingerprint = Fingerprint()
+    if processes > 1 and size_bytes > 0:
+        from task_script.large_files import count_in_processes  # noqa: PLC0415
+
+        return count_in_processes(stream.fileno(), size_bytes, processes, options, fingerprint), fingerprint
+    blocks = iter(lambda: stream.read(options.block_size), b"")
+    vocabulary = Vocabulary(options.memory_mb)
+    try:
+        for tokens in tokens_of(fingerprint.passing(blocks), ignore_case=options.ignore_case):
+            vocabulary.add(tokens)
+        return vocabulary.totals(options.num_words), fingerprint
+    finally:
+        vocabulary.close()
+
+
+class Vocabulary:
+    """Words with their counts; when they reach a bound on memory, they are put aside in a temporary file.
+
+    Args:
+        memory_mb: What the counts may take, at their largest. What one block of text takes is not in it.
+        aside: Where they are put; made when it is needed, unless given.
+    """
+
+    def __init__(self, memory_mb: float, aside: PartialCounts | None = None) -> None:
+        self._memory_bytes = memory_mb * 2**20
+        self._aside = aside
+        self._counts: Counter[str] = Counter()
+        self._sized = 0  # Words whose size is in the next figure.
+        self._words_bytes = 0
+
+    def add(self, tokens: Iterable[str]) -> None:
+        """Count words that are not stripped yet."""
         # No byte code runs per token here, only C: a third faster than a loop.
-        counts.update(map(str.strip, tokens, repeat(string.punctuation)))
+        self._counts.update(map(str.strip, tokens, repeat(PUNCTUATION)))
+        # A dictionary keeps its order, so the new words are the last ones.
+        new = islice(reversed(self._counts), len(self._counts) - self._sized)
+        self._words_bytes += sum(map(str.__sizeof__, new))
+        self._sized = len(self._counts)
+        # While a table grows, there is another of twice its size.
+        if self._words_bytes + 3 * sys.getsizeof(self._counts) > self._memory_bytes:
+            self.put_aside()
+
+    def put_aside(self) -> PartialCounts:
+        """Put all counts aside; return where all are that ever were."""
+        if self._aside is None:
+            from task_script.large_files import PartialCounts  # noqa: PLC0415
+
+            self._aside = PartialCounts()
+        self._aside.put(self._counts)
+        self._counts.clear()
+        self._sized = self._words_bytes = 0
+        return self._aside
+
+    def totals(self, num_words: int) -> Totals:
+        """Sum up; nothing can be added afterwards."""
+        if self._aside is None:
+            return totals_of(self._counts, num_words)
+        from task_script.large_files import PARTS, sum_up  # noqa: PLC0415
+
+        return sum_up([self.put_aside()], range(PARTS), num_words)
+
+    def close(self) -> None:
+        """Delete the temporary file, if there is one."""
+        if self._aside is not None:
+            self._aside.close()
+
+
+def totals_of(counts: Counter[str], num_words: int) -> Totals:
+    """Sum up counts; the empty token, which is no word, is deleted."""
     del counts[""]
-    return Tally(counts, fingerprint.size_bytes, fingerprint.hexdigest())
+    return Totals(sum(counts.values()), len(counts), top_words(counts, num_words))
 
 
 def top_words(counts: Counter[str], n: int) -> list[tuple[str, int]]:
@@ -65,33 +155,41 @@ def top_words(counts: Counter[str], n: int) -> list[tuple[str, int]]:
     wanted = min(n, len(counts))
     if wanted == 0:
         return []
-    # A sort by (-count, word) would make a tuple for every word of the vocabulary.
     least = heapq.nlargest(wanted, counts.values())[-1]
-    above = sorted((-count, word) for word, count in counts.items() if count > least)
-    tied = heapq.nsmallest(wanted - len(above), (word for word, count in counts.items() if count == least))
-    return [(word, -negated) for negated, word in above] + [(word, least) for word in tied]
+    above: list[str] = []
+    tied: list[str] = []
+    # Once: going through words that a processor's caches do not hold is what takes time here.
+    for word, count in counts.items():
+        if count >= least:
+            (above if count > least else tied).append(word)
+    above.sort(key=lambda word: (-counts[word], word))
+    return [(word, counts[word]) for word in above + heapq.nsmallest(wanted - len(above), tied)]
 
 
-class _Fingerprint:
-    """The size and the SHA-256 of the blocks that have passed through."""
+def tokens_of(blocks: Iterable[bytes], *, ignore_case: bool, offset: int = 0) -> Iterator[list[str]]:
+    """Split blocks, which may be cut anywhere, at white space; `offset` is where in the file the first one is.
 
-    def __init__(self) -> None:
-        self.size_bytes = 0
-        self._sha256 = hashlib.sha256()
+    Raises:
+        NotTextError: There is a NUL byte, or there are bytes that are not UTF-8.
+    """
+    # A token may span any number of blocks; joined once, at its end, it takes linear time.
+    begun: list[str] = []
+    for text in chain(_decoded(blocks, offset), [" "]):
+        # Folding is by character, and makes or removes neither white space nor ASCII punctuation: it can go first.
+        tokens = (text.casefold() if ignore_case else text).split()
+        if begun and text[:1].isspace():
+            tokens.insert(0, "".join(begun))
+            begun.clear()
+        elif begun and (len(tokens) > 1 or text[-1:].isspace()):
+            tokens[0] = "".join([*begun, tokens[0]])
+            begun.clear()
+        if tokens and not text[-1].isspace():
+            begun.append(tokens.pop())
+        yield tokens
 
-    def passing(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        for block in blocks:
-            self.size_bytes += len(block)
-            self._sha256.update(block)
-            yield block
 
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
-
-
-def _decoded(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Decode blocks that may be cut anywhere, without the byte order mark at the start."""
-    offset = 0  # Of the first byte that is not decoded yet.
+def _decoded(blocks: Iterable[bytes], offset: int) -> Iterator[str]:
+    """Decode blocks that may be cut anywhere, without the byte order mark at the start of the file."""
     rest = b""  # The part of a character before the end of a block.
     for block in chain(blocks, [b""]):
         data = rest + block
@@ -115,15 +213,15 @@ def _decode(data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
     return text, used
 
 
-def _whole_tokens(texts: Iterable[str]) -> Iterator[str]:
-    """Cut a text anew, so that no piece ends inside a token."""
-    # A token may span any number of texts; joined once, at its end, it takes linear time.
-    begun: list[str] = []
-    for text in texts:
-        spaced = _THROUGH_LAST_SPACE.match(text)
-        if spaced is None:
-            begun.append(text)
-        else:
-            yield "".join(begun) + spaced.group()
-            begun = [text[spaced.end() :]]
-    yield "".join(begun)
+def _idle_processors() -> int:
+    """Return how many processors are free for this process: those it may use, less what else is running now.
+
+    Several Batch tasks may share a node, and nothing tells one of them how many. What runs at this moment does: the
+    load average would still hold the Batch task that just ended, and not yet the one that just began.
+    """
+    try:
+        with open("/proc/loadavg", "rb") as stream:
+            running = int(stream.read().split()[3].partition(b"/")[0])  # With this process. Source: proc(5).
+        return len(os.sched_getaffinity(0)) - (running - 1)
+    except (OSError, AttributeError):
+        return 1  # Not Linux.

@@ -1,21 +1,20 @@
 """Count the top words of text files and write them beside each file, or into a folder."""
 
-# A node starts this program once a file, mostly for a small one: `os.path` is there already, `pathlib` would be loaded.
+# A node starts this program once a file, mostly for a small one: `json`, `re`, `typing` and what they load would take
+# longer to import than the file to count.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
-import re
 import sys
-from contextlib import suppress
-from typing import Mapping, NamedTuple, Sequence  # noqa: UP035 - Those of collections.abc do not do on 3.8.
 
-from task_script.counting import NotTextError, count_words, top_words
+from task_script.counting import CountingError, NotTextError, count_words
+from task_script.options import Options, parse, refuse
 
-DEFAULT_NUM_WORDS = 3
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 # The limit of all common file systems for one name.
 MAX_NAME_BYTES = 255
@@ -28,30 +27,31 @@ PROVENANCE = {
     "Pool": "AZ_BATCH_POOL_ID",
 }
 
-# Controls, line and paragraph separators, and the surrogates that stand for bytes of a name that are not UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
 
 class FileFailedError(Exception):
     """A file cannot be counted, or its result not be written; the message is one sentence for people."""
 
 
-class Summary(NamedTuple):
-    """The result of one file, as it is written for programs; `bytes` and `top` are the words of that format."""
+class Summary:
+    """The result of one file."""
 
-    file: str
-    sha256: str
-    bytes: int
-    words: int
-    distinct: int
-    top: list[tuple[str, int]]
+    def __init__(
+        self, file: str, sha256: str, size_bytes: int, words: int, distinct: int, top: list[tuple[str, int]]
+    ) -> None:
+        self.file = file
+        self.sha256 = sha256
+        self.size_bytes = size_bytes
+        self.words = words
+        self.distinct = distinct
+        self.top = top
 
 
-class Outputs(NamedTuple):
+class Outputs:
     """Where the result of one file goes: for people and for programs."""
 
-    text: str
-    json: str
+    def __init__(self, text: str, json: str) -> None:
+        self.text = text
+        self.json = json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,38 +59,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A file that fails is named on stderr and does not keep the others from being counted.
     """
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = parse(sys.argv[1:] if argv is None else argv)
     if options.check:
         return 0  # An interpreter that is too old does not get here.
-    if not options.files:
-        parser.error("name at least one FILE")
-    if options.num_words < 1:
-        parser.error("--num-words must be at least 1")
     outputs = [output_paths(file, options.output_dir) for file in options.files]
     clash = find_clash(options.files, outputs)
     if clash:
-        parser.error(clash)
+        refuse(clash)
 
     status = 0
     try:
         for file, into in zip(options.files, outputs):  # noqa: B905 - `strict` came with 3.10.
-            status |= _attempt(file, into, num_words=options.num_words, ignore_case=options.ignore_case)
+            try:
+                process_file(file, into, options)
+            except FileFailedError as error:
+                print(error, file=sys.stderr)
+                status = 1
     except KeyboardInterrupt:
         return 130
     return status
 
 
-def process_file(file: str, outputs: Outputs, *, num_words: int, ignore_case: bool) -> None:
+def process_file(file: str, outputs: Outputs, options: Options) -> None:
     """Count one file and write both its outputs, each of them whole or not at all.
 
     Raises:
         FileFailedError: The file is not text, cannot be read, or the outputs cannot be written.
     """
-    summary = _summarize(file, num_words=num_words, ignore_case=ignore_case)
+    summary = _summarize(file, options)
     _write_whole(outputs.text, render_text(summary, os.environ))
-    # ASCII, so that any name makes valid JSON; of a byte that is not UTF-8 it has the surrogate that os.fsencode knows.
-    _write_whole(outputs.json, json.dumps(summary._asdict()) + "\n")
+    _write_whole(outputs.json, render_json(summary))
+
+
+def render_json(summary: Summary) -> str:
+    """Return the result for programs, in ASCII."""
+    top = ", ".join(f"[{_quoted(word)}, {count}]" for word, count in summary.top)
+    return (
+        f'{{"file": {_quoted(summary.file)}, "sha256": "{summary.sha256}", "bytes": {summary.size_bytes}, '
+        f'"words": {summary.words}, "distinct": {summary.distinct}, "top": [{top}]}}\n'
+    )
 
 
 def render_text(summary: Summary, environ: Mapping[str, str]) -> str:
@@ -112,21 +119,21 @@ def output_paths(file: str, output_dir: str | None) -> Outputs:
     folder = os.path.dirname(file) if output_dir is None else output_dir
     name = os.path.basename(file)
     stem = os.path.splitext(name)[0]
-    suffixes = Outputs("_OUTPUT.txt", "_OUTPUT.json")
-    room = MAX_NAME_BYTES - max(map(len, suffixes))
+    room = MAX_NAME_BYTES - len("_OUTPUT.json")
     if len(os.fsencode(stem)) > room:
         mark = "-" + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         while len(os.fsencode(stem)) > room - len(mark):
             stem = stem[:-1]
         stem += mark
-    return Outputs(*(os.path.join(folder, stem + suffix) for suffix in suffixes))
+    base = os.path.join(folder, stem)
+    return Outputs(f"{base}_OUTPUT.txt", f"{base}_OUTPUT.json")
 
 
 def find_clash(files: Sequence[str], outputs: Sequence[Outputs]) -> str | None:
     """Return a sentence about the first output that would overwrite another output, or a file to be read."""
     owners = {os.path.realpath(file): file for file in files}
     for file, paths in zip(files, outputs):  # noqa: B905 - `strict` came with 3.10.
-        for path in paths:
+        for path in (paths.text, paths.json):
             # An output replaces a link of its name, so only its folder is resolved.
             place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
             if place in owners:
@@ -138,42 +145,38 @@ def find_clash(files: Sequence[str], outputs: Sequence[Outputs]) -> str | None:
 
 def printable(text: str) -> str:
     """Escape what would break a line, steer a terminal or have no encoding."""
-    return _UNPRINTABLE.sub(lambda match: ascii(match.group())[1:-1], text)
+    if text.isprintable():
+        return text
+    import re  # noqa: PLC0415 - See above.
+
+    # Controls, line and paragraph separators, and the surrogates that stand for bytes of a name that are not UTF-8.
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: ascii(found.group())[1:-1], text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="task_script", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "files", metavar="FILE", nargs="*", help="UTF-8 text; its results go to <stem>_OUTPUT.txt and .json"
-    )
-    parser.add_argument("--num-words", metavar="N", type=int, default=DEFAULT_NUM_WORDS, help="default: %(default)s")
-    parser.add_argument("--ignore-case", action="store_true", help="count words as one that differ only in case")
-    parser.add_argument("--output-dir", metavar="DIR", help="write there, not beside FILE; made if it is missing")
-    parser.add_argument("--check", action="store_true", help="only say whether this interpreter will do")
-    return parser
+def _quoted(text: str) -> str:
+    """Return a JSON string; of a byte of a name that is not UTF-8 it has the surrogate that `os.fsencode` knows."""
+    if text.isascii() and text.isprintable() and not {'"', "\\"}.intersection(text):
+        return f'"{text}"'
+    import json  # noqa: PLC0415 - See above.
+
+    return json.dumps(text)
 
 
-def _attempt(file: str, outputs: Outputs, *, num_words: int, ignore_case: bool) -> int:
-    try:
-        process_file(file, outputs, num_words=num_words, ignore_case=ignore_case)
-    except FileFailedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-def _summarize(file: str, *, num_words: int, ignore_case: bool) -> Summary:
+def _summarize(file: str, options: Options) -> Summary:
     try:
         # Unbuffered: the blocks are large already.
         with open(file, "rb", buffering=0) as stream:
-            counts, size_bytes, sha256 = count_words(stream, ignore_case=ignore_case)
-        return Summary(file, sha256, size_bytes, sum(counts.values()), len(counts), top_words(counts, num_words))
+            totals, fingerprint = count_words(stream, options)
     except NotTextError as error:
         raise FileFailedError(f"input error: {printable(file)} {error}") from error
+    except CountingError as error:
+        raise FileFailedError(f"{printable(file)} is not counted: {error}") from error
     except OSError as error:
         raise FileFailedError(f"input error: {printable(file)} cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise FileFailedError(f"input error: {printable(file)} has more words than fit in memory") from error
+    sha256 = fingerprint.sha256.hexdigest()
+    return Summary(file, sha256, fingerprint.size_bytes, totals.words, totals.distinct, totals.top)
 
 
 def _write_whole(path: str, text: str) -> None:
@@ -189,7 +192,7 @@ def _write_whole(path: str, text: str) -> None:
                 stream.write(text.encode())
             os.replace(temporary, path)
         except BaseException:
-            with suppress(OSError):
+            if os.path.lexists(temporary):
                 os.unlink(temporary)
             raise
     except OSError as error:

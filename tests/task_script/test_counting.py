@@ -1,15 +1,33 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import os
 import string
+import subprocess
+import sys
 from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import wait_until
 
-from task_script.counting import NotTextError, count_words, top_words
+from task_script.counting import (
+    PUNCTUATION,
+    CountingError,
+    Fingerprint,
+    NotTextError,
+    _idle_processors,
+    count_words,
+    top_words,
+)
+from task_script.large_files import count_in_processes
+from task_script.options import Options
+
+# From 3.12 on, Python warns of forking beside threads; the task script has none, but these tests may.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 # What str.split splits at, found by asking it.
 WHITE_SPACE = [chr(code) for code in range(0x110000) if not chr(code).split()]
@@ -44,10 +62,67 @@ TEXTS = st.lists(
 ).map("".join)
 
 
+# Each must give what counting the whole text at once gives: small blocks, counts put aside after each block, after
+# some, or never, and ranges for several processes.
+WAYS = st.builds(
+    Options,
+    num_words=st.one_of(st.integers(1, 5), st.just(10**9)),
+    ignore_case=st.booleans(),
+    processes=st.just(1),
+    memory_mb=st.sampled_from([0, 0.001, 0.002, 512]),
+    block_size=st.integers(1, 20),
+)
+WAYS_OF_PROCESSES = st.builds(
+    Options,
+    num_words=st.one_of(st.integers(1, 5), st.just(10**9)),
+    ignore_case=st.booleans(),
+    processes=st.integers(2, 4),
+    memory_mb=st.sampled_from([0, 0.002, 512]),
+    block_size=st.integers(1, 20),
+)
+
+
+def count(data, options):
+    """Count what a real file holds."""
+    with open(os.memfd_create("text"), "r+b", buffering=0) as stream:
+        stream.write(data)
+        stream.seek(0)
+        return count_words(stream, options)
+
+
+def count_all(text, **options):
+    """Count a text, and return every word of it with its count."""
+    return dict(count(text.encode(), Options(num_words=10**9, processes=1, **options))[0].top)
+
+
 def naive_counts(data: bytes, *, ignore_case: bool = False) -> Counter[str]:
     text = data.decode("utf-8-sig")
     words = (token.strip(string.punctuation) for token in (text.casefold() if ignore_case else text).split())
     return Counter(word for word in words if word)
+
+
+def naive_top(counts, n):
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]
+
+
+def check_against_naive(data, options):
+    expected = naive_counts(data, ignore_case=options.ignore_case)
+
+    totals, fingerprint = count(data, options)
+
+    assert totals.top == naive_top(expected, options.num_words)
+    assert (totals.words, totals.distinct) == (sum(expected.values()), len(expected))
+    assert (fingerprint.size_bytes, fingerprint.sha256.digest()) == (len(data), hashlib.sha256(data).digest())
+
+
+def check_error_against_naive(data, options):
+    offset = naive_error_offset(data)
+
+    if offset is None:
+        check_against_naive(data, options)
+    else:
+        with pytest.raises(NotTextError, match=rf"offset {offset}\b"):
+            count(data, options)
 
 
 def naive_error_offset(data: bytes) -> int | None:
@@ -60,17 +135,24 @@ def naive_error_offset(data: bytes) -> int | None:
 
 
 @pytest.mark.parametrize(("text", "n", "expected"), CASES)
-@pytest.mark.parametrize("block_size", [1, 7, 64 * 1024])
-def test_top_words(text, n, expected, block_size):
-    tally = count_words(io.BytesIO(text.encode()), block_size=block_size)
-
-    assert top_words(tally.counts, n) == expected
+@pytest.mark.parametrize(
+    "way",
+    [{"block_size": 1}, {"block_size": 7}, {}, {"memory_mb": 0, "block_size": 7}, {"processes": 2}, {"processes": 9}],
+    ids=str,
+)
+def test_top_words(text, n, expected, way):
+    assert count(text.encode(), Options(n, **way))[0].top == expected
 
 
 def test_ignoring_case_folds_words():
-    tally = count_words(io.BytesIO("Stra\u00dfe STRASSE The the".encode()), ignore_case=True)
+    assert count_all("Stra\u00dfe STRASSE The the", ignore_case=True) == {"strasse": 2, "the": 2}
 
-    assert tally.counts == {"strasse": 2, "the": 2}
+
+def test_folding_makes_and_removes_no_white_space_and_no_punctuation():
+    separating = {*WHITE_SPACE, *string.punctuation}
+    for char in map(chr, range(0x110000)):
+        folded = char.casefold()
+        assert folded == char if char in separating else not separating.intersection(folded), ascii(char)
 
 
 def test_every_white_space_character_separates():
@@ -78,34 +160,52 @@ def test_every_white_space_character_separates():
     text = "a" + "".join(f"{space}a" for space in WHITE_SPACE)
 
     for block_size in (1, 2, 3, 1000):
-        assert count_words(io.BytesIO(text.encode()), block_size=block_size).counts == {"a": 30}
+        assert count_all(text, block_size=block_size) == {"a": 30}
+    assert count(text.encode(), Options(1, processes=4))[0].top == [("a", 30)]
 
 
-@given(TEXTS, st.integers(1, 20), st.booleans())
-def test_any_text_is_counted_as_by_reading_it_whole(text, block_size, ignore_case):
-    data = text.encode(errors="ignore")
+def test_the_punctuation_is_that_of_ascii():
+    assert string.punctuation == PUNCTUATION
 
-    tally = count_words(io.BytesIO(data), ignore_case=ignore_case, block_size=block_size)
 
-    assert tally.counts == naive_counts(data, ignore_case=ignore_case)
-    assert tally.size_bytes == len(data)
-    assert tally.sha256 == hashlib.sha256(data).hexdigest()
+@settings(deadline=None)
+@given(TEXTS, WAYS)
+def test_any_text_is_counted_as_by_reading_it_whole(text, options):
+    check_against_naive(text.encode(errors="ignore"), options)
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXTS, WAYS_OF_PROCESSES)
+def test_any_text_is_counted_in_processes_as_by_reading_it_whole(text, options):
+    check_against_naive(text.encode(errors="ignore"), options)
 
 
 @given(st.dictionaries(st.text(max_size=2), st.integers(1, 4)), st.integers(0, 12))
 def test_top_words_are_the_first_of_all_sorted(counts, n):
-    assert top_words(Counter(counts), n) == sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]
+    assert top_words(Counter(counts), n) == naive_top(counts, n)
 
 
-@given(st.lists(st.one_of(st.binary(max_size=3), TEXTS.map(str.encode)), max_size=6).map(b"".join), st.integers(1, 9))
-def test_what_is_not_text_is_refused_at_the_byte_that_decoding_it_whole_names(data, block_size):
-    offset = naive_error_offset(data)
+BYTES = st.lists(st.one_of(st.binary(max_size=3), TEXTS.map(str.encode)), max_size=6).map(b"".join)
 
-    if offset is None:
-        count_words(io.BytesIO(data), block_size=block_size)
-    else:
-        with pytest.raises(NotTextError, match=rf"offset {offset}\b"):
-            count_words(io.BytesIO(data), block_size=block_size)
+
+@settings(deadline=None)
+@given(BYTES, WAYS)
+def test_what_is_not_text_is_refused_at_the_byte_that_decoding_it_whole_names(data, options):
+    check_error_against_naive(data, options)
+
+
+@settings(max_examples=50, deadline=None)
+@given(BYTES, WAYS_OF_PROCESSES)
+def test_what_is_not_text_is_refused_by_processes_at_the_same_byte(data, options):
+    check_error_against_naive(data, options)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+@settings(max_examples=5000, deadline=None)
+@given(BYTES, st.one_of(WAYS, WAYS, WAYS, WAYS_OF_PROCESSES))
+def test_a_long_campaign_finds_no_difference(data, options):
+    check_error_against_naive(data, options)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +214,17 @@ def test_what_is_not_text_is_refused_at_the_byte_that_decoding_it_whole_names(da
         (b"plain \xff", "is not UTF-8 text (byte 0xff at offset 6)"),
         (b"\xef\xbb\xbf\xff", "is not UTF-8 text (byte 0xff at offset 3)"),
         (b"cut \xe2\x82", "is not UTF-8 text (byte 0xe2 at offset 4)"),
+        (b"cut \xe2\x82 by a space", "is not UTF-8 text (byte 0xe2 at offset 4)"),
         (b"surrogate \xed\xa0\x80", "is not UTF-8 text (byte 0xed at offset 10)"),
         (b"a\0\xff", "has a NUL byte at offset 1"),
         (b"a\xe2\x82\0", "is not UTF-8 text (byte 0xe2 at offset 1)"),
+        (b"a \xff b c d e \xfe f \0", "is not UTF-8 text (byte 0xff at offset 2)"),
     ],
 )
-def test_refusals_say_what_is_wrong(data, message):
+@pytest.mark.parametrize("processes", [1, 3])
+def test_refusals_say_what_is_wrong(data, message, processes):
     with pytest.raises(NotTextError) as refusal:
-        count_words(io.BytesIO(data), block_size=2)
+        count(data, Options(processes=processes, block_size=2))
 
     assert str(refusal.value) == message
 
@@ -129,6 +232,53 @@ def test_refusals_say_what_is_wrong(data, message):
 def test_a_long_token_takes_linear_time():
     # If each of the 16,000 blocks joined the token anew, this would copy 16 GB.
     token = "\u00e9" * (1 << 20)
-    tally = count_words(io.BytesIO(f"a\u2003{token}\u2003a".encode()), block_size=128)
 
-    assert tally.counts == {"a": 2, token: 1}
+    assert count_all(f"a\u2003{token}\u2003a", block_size=128) == {"a": 2, token: 1}
+
+
+def test_a_pipe_is_read_once_whatever_the_processes():
+    reading, writing = os.pipe()
+    with open(writing, "wb") as stream:
+        stream.write("\ufeffa b \ufeffa".encode())
+    with open(reading, "rb", buffering=0) as stream:
+        totals, _ = count_words(stream, Options(processes=4))
+
+    assert totals.top == [("a", 1), ("b", 1), ("\ufeffa", 1)]
+
+
+def test_a_file_without_safe_cuts_is_one_range():
+    text = "\u00e9\u2003" * 50_000
+
+    totals, _ = count(text.encode(), Options(processes=3))
+
+    assert totals.top == [("\u00e9", 50_000)]
+
+
+def test_a_file_that_is_cut_short_meanwhile_is_not_counted():
+    with open(os.memfd_create("text"), "r+b") as stream:
+        stream.write(b"a b c ")
+        stream.flush()
+        with pytest.raises(CountingError, match="cut short"):
+            count_in_processes(stream.fileno(), 7, 2, Options(), Fingerprint())
+
+
+def test_no_more_processes_than_the_node_has_is_a_sentence(monkeypatch):
+    def refuse():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+
+    with pytest.raises(CountingError, match="no process can be started"):
+        count(b"a b", Options(processes=2))
+
+
+def test_busy_processors_are_left_to_those_who_keep_them_busy():
+    assert _idle_processors() < len(os.sched_getaffinity(0)) + 1
+    with ExitStack() as stack:
+        for _ in os.sched_getaffinity(0):
+            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(busy.kill)
+            stat = Path(f"/proc/{busy.pid}/stat")
+            wait_until(lambda stat=stat: stat.read_text().rpartition(")")[2].split()[0] == "R", "a busy process")
+
+        assert _idle_processors() <= 1

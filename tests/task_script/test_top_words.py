@@ -6,18 +6,24 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import zipapp
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests_support import wait_until
 
 import task_script
-from task_script.top_words import main, output_paths
+from task_script.options import Options
+from task_script.top_words import Summary, main, output_paths, render_json
 
 PACKAGE = Path(task_script.__file__).parent
 TEXT = "the cat, the dog\n"
+NUMBERS = "".join(f"{number} " for number in range(1_000_000))
 
 CASES = [
     pytest.param("", 3, [], id="empty"),
@@ -227,7 +233,7 @@ def test_a_name_too_long_for_its_outputs_is_shortened_with_a_hash(folder, name):
 
 
 def test_long_names_that_differ_at_the_end_have_different_outputs():
-    assert output_paths("x" * 254 + "1", None) != output_paths("x" * 254 + "2", None)
+    assert output_paths("x" * 254 + "1", None).text != output_paths("x" * 254 + "2", None).text
     assert output_paths("x" * 243, None).json == "x" * 243 + "_OUTPUT.json"
 
 
@@ -236,7 +242,13 @@ def test_long_names_that_differ_at_the_end_have_different_outputs():
     [
         ([], "name at least one FILE"),
         (["a.txt", "--num-words", "0"], "--num-words must be at least 1"),
+        (["a.txt", "--num-words=-1"], "--num-words must be at least 1"),
         (["a.txt", "--num-words", "many"], "invalid int value: 'many'"),
+        (["a.txt", "--num-words"], "argument --num-words: expected one argument"),
+        (["a.txt", "--processes", "0"], "--processes must be at least 1"),
+        (["a.txt", "--memory-mb", "1.5"], "invalid int value: '1.5'"),
+        (["a.txt", "--num", "3"], "unrecognized arguments: '--num'"),
+        (["a.txt", "--check=no"], "unrecognized arguments: '--check=no'"),
         (["a.txt", "a.txt"], "a.txt and a.txt need other names or another folder"),
         (
             ["a.txt", "./a.md"],
@@ -276,14 +288,137 @@ def test_interrupted_it_stops_without_a_word(folder, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_too_little_memory_is_a_failure_of_the_file(folder):
-    (folder / "a.txt").write_text("".join(f"{number} " for number in range(1_000_000)))
-    limit = 64 * 2**20
+def limited(kind, limit):
+    return {"preexec_fn": lambda: resource.setrlimit(kind, (limit, limit))}
 
-    script = run_script("a.txt", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_too_little_memory_is_a_failure_of_the_file(folder, processes):
+    (folder / "a.txt").write_text(NUMBERS)
+
+    script = run_script("a.txt", "--processes", processes, **limited(resource.RLIMIT_AS, 64 * 2**20))
 
     assert script.stderr == "input error: a.txt has more words than fit in memory\n"
     assert script.returncode == 1
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_with_a_bound_on_memory_the_same_file_is_counted(folder, monkeypatch, processes):
+    (folder / "a.txt").write_text(NUMBERS)
+    (folder / "node").mkdir()
+    monkeypatch.setenv("AZ_BATCH_TASK_WORKING_DIR", str(folder / "node"))
+
+    script = run_script(
+        "a.txt", "--memory-mb", "20", "--processes", processes, **limited(resource.RLIMIT_AS, 64 * 2**20)
+    )
+
+    assert (script.returncode, script.stderr) == (0, "")
+    result = json.loads((folder / "a_OUTPUT.json").read_text())
+    assert (result["words"], result["distinct"]) == (1_000_000, 1_000_000)
+    assert result["top"] == [["0", 1], ["1", 1], ["10", 1]]
+    assert names_in(folder / "node") == []
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_disk_too_full_for_counts_that_do_not_fit_in_memory(folder, processes):
+    (folder / "a.txt").write_text(NUMBERS)
+
+    script = run_script(
+        "a.txt", "--memory-mb", "20", "--processes", processes, **limited(resource.RLIMIT_FSIZE, 100_000)
+    )
+
+    assert script.stderr == (
+        "a.txt is not counted: its counts do not fit in memory and cannot be put aside: File too large\n"
+    )
+    assert script.returncode == 1
+    assert names_in(folder) == ["a.txt"]
+
+
+def test_without_a_folder_for_counts_that_do_not_fit_in_memory(folder, monkeypatch):
+    (folder / "a.txt").write_text(TEXT)
+    monkeypatch.setenv("AZ_BATCH_TASK_WORKING_DIR", str(folder / "missing"))
+
+    script = run_script("a.txt", "--processes", "2")
+
+    assert script.stderr.startswith(
+        "a.txt is not counted: its counts do not fit in memory and cannot be put aside: No "
+    )
+
+
+@pytest.fixture
+def counting(folder):
+    """The task script, while two processes of it count a large file; and those."""
+    with (folder / "a.txt").open("wb") as file:
+        for _ in range(10):
+            file.write(NUMBERS.encode())
+    command = [sys.executable, "-m", "task_script", "a.txt", "--processes", "2"]
+    environ = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as script:
+        children = Path(f"/proc/{script.pid}/task/{script.pid}/children")
+        wait_until(lambda: len(children.read_text().split()) == 2, "two processes", while_running=script)
+        yield script, [int(child) for child in children.read_text().split()]
+        script.kill()
+
+
+def test_a_killed_process_is_a_failure_that_is_told(folder, counting):
+    script, children = counting
+
+    os.kill(children[0], signal.SIGKILL)
+
+    assert script.communicate()[1] == (
+        "a.txt is not counted: a process that counted a part of it was killed, maybe for lack of memory\n"
+    )
+    assert script.returncode == 1
+    assert names_in(folder) == ["a.txt"]
+
+
+def test_killed_it_leaves_no_process(counting):
+    script, children = counting
+
+    script.kill()
+
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "the end of all processes")
+
+
+def test_standard_input_is_counted(folder):
+    script = run_script("/dev/stdin", "--output-dir", ".", input="\ufeffb a b")
+
+    assert (script.returncode, script.stderr) == (0, "")
+    assert json.loads((folder / "stdin_OUTPUT.json").read_text())["top"] == [["b", 2], ["a", 1]]
+
+
+@given(st.lists(st.text(max_size=5), min_size=1))
+def test_the_result_for_programs_is_valid_whatever_the_words(words):
+    summary = Summary(words[0], "00", 1, 2, 3, [(word, 1) for word in words])
+
+    assert json.loads(render_json(summary)) == {
+        "file": words[0],
+        "sha256": "00",
+        "bytes": 1,
+        "words": 2,
+        "distinct": 3,
+        "top": [[word, 1] for word in words],
+    }
+
+
+def test_for_a_small_file_nothing_is_imported_that_takes_long(folder):
+    (folder / "a.txt").write_text(TEXT)
+    code = "import sys, task_script.top_words as t; print(t.main(['a.txt']), *sys.modules)"
+
+    status, *modules = run_script("-S", "-c", code, command=[sys.executable]).stdout.split()
+
+    assert status == "0"
+    assert not {"argparse", "json", "pickle", "re", "string", "tempfile", "typing"}.intersection(modules)
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for name in vars(Options()).keys() - {"files", "block_size"}:
+        assert f"--{name.replace('_', '-')}" in shown
 
 
 def test_as_a_module_and_in_a_zip_it_is_the_same_program(folder):

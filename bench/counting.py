@@ -1,0 +1,142 @@
+"""How fast the task script counts, beside the tutorial's way, `wc -w`, and the start of the interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from bench.measure import figures, in_turn, median_seconds
+
+PACK = """
+import sys, pathlib, tasks.word_counts
+pathlib.Path(sys.argv[1]).write_bytes(tasks.word_counts.word_count_workload(10, ignore_case=False).package)
+"""
+
+SIZES_MB = (1, 8, 32)
+SMALL_FILE = "the cat and the dog\n" * 100
+
+SYLLABLES = [
+    "ba",
+    "ce",
+    "di",
+    "fo",
+    "gu",
+    "ha",
+    "je",
+    "ki",
+    "lo",
+    "mu",
+    "na",
+    "pe",
+    "ri",
+    "so",
+    "tu",
+    "va",
+    "we",
+    "xi",
+    "yo",
+    "zé",
+]
+ENDINGS = [""] * 18 + [",", "."]
+
+TUTORIAL = Path(__file__).parent / "tutorial_way.py"
+
+
+def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Count texts of three sizes; the task script runs as on a node, and its results must be those of the tutorial."""
+    package = folder / "task_script.pyz"
+    # Elsewhere, since the peak of a process that is started here is at least this one's.
+    subprocess.run([sys.executable, "-c", PACK, str(package)], env=dict(environment), check=True)
+    script = [sys.executable, str(package), "--num-words", "10", "--output-dir", str(folder)]
+
+    found: dict[str, object] = {"starting": _starting(folder, script, environment)}
+    seconds: dict[str, list[float]] = {}
+    for megabytes in SIZES_MB:
+        text = folder / f"{megabytes} MB.txt"
+        _write_text(text, megabytes * 10**6)
+        processes = os.cpu_count() or 1
+        commands = {
+            "1 process": [*script, str(text), "--processes", "1"],
+            f"{processes} processes": [*script, str(text), "--processes", str(processes)],
+            "tutorial": [sys.executable, str(TUTORIAL), str(text), str(folder / "tutorial.json")],
+            "wc -w": ["wc", "-w", str(text)],
+        }
+        print(f"{text.stem}:")
+        runs = in_turn(commands, environment)
+        _check_equal(folder / f"{text.stem}_OUTPUT.json", folder / "tutorial.json")
+        one, several, tutorial, words = commands
+        found[text.stem] = [
+            figures(runs, ours, other)
+            for ours, other in ((one, tutorial), (several, tutorial), (several, one), (one, words))
+        ]
+        for name in commands:
+            seconds.setdefault(name, []).append(median_seconds(runs[name]))
+        text.unlink()
+    found["milliseconds_per_mb"] = slopes = {
+        name: round(1000 * (medians[-1] - medians[-2]) / (SIZES_MB[-1] - SIZES_MB[-2]), 1)
+        for name, medians in seconds.items()
+    }
+    print("milliseconds for each MB more:", ", ".join(f"{name} {slope:.3g}" for name, slope in slopes.items()))
+    return found
+
+
+def _starting(folder: Path, script: list[str], environment: Mapping[str, str]) -> list[dict[str, object]]:
+    small = folder / "small.txt"
+    small.write_text(SMALL_FILE)
+    commands = {
+        "2 KB": [*script, str(small)],
+        "tutorial": [sys.executable, str(TUTORIAL), str(small), str(folder / "tutorial.json")],
+        "bare interpreter": [sys.executable, "-I", "-S", "-c", "pass"],
+        "empty package": [sys.executable, str(_empty_package(folder))],
+    }
+    runs = in_turn(commands, environment, rounds=15)
+    _check_equal(folder / "small_OUTPUT.json", folder / "tutorial.json")
+    ours, *others = commands
+    return [figures(runs, ours, other) for other in others]
+
+
+def _empty_package(folder: Path) -> Path:
+    path = folder / "empty.pyz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("__main__.py", "")
+    return path
+
+
+def _check_equal(ours: Path, tutorial: Path) -> None:
+    mine, other = json.loads(ours.read_text()), json.loads(tutorial.read_text())
+    # The tutorial's order of equal counts is that of their first appearance.
+    same_top = [count for _, count in mine["top"]] == [count for _, count in other["top"]]
+    if not same_top or mine["distinct"] != other["distinct"]:
+        raise RuntimeError(f"different results: {mine}, {other}")
+
+
+def _write_text(path: Path, size_bytes: int) -> None:
+    """Write words as frequent and as long as those of English, with as many that are rare."""
+    words = _words(random.Random(0))
+    with path.open("wb") as file:
+        while file.tell() < size_bytes:
+            file.write(" ".join(islice(words, 12)).encode() + b"\n")
+
+
+def _words(chance: random.Random) -> Iterator[str]:
+    while True:
+        # The rank of a word in a Zipf-Mandelbrot distribution whose vocabulary has no end.
+        word = _word(int(10 * (chance.random() ** (-1 / 0.3) - 1)))
+        yield word + chance.choice(ENDINGS)
+
+
+@lru_cache(100_000)
+def _word(rank: int) -> str:
+    word, number = "", rank + 20
+    while number:
+        number, digit = divmod(number, len(SYLLABLES))
+        word += SYLLABLES[digit]
+    return word

@@ -1,0 +1,83 @@
+"""Run commands in turn, and put what they took into figures.
+
+The machine's own speed changes from minute to minute; the ratio of two commands that ran next to each other does not.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of a command took, with the processes that it started; `peak_mib` is the largest one's."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def in_turn(
+    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], rounds: int = ROUNDS
+) -> dict[str, list[Run]]:
+    """Run each command once in every round, after a round that is not counted; each must succeed."""
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for number in range(rounds + 1):
+        for name, command in commands.items():
+            run = _run(command, environment)
+            if number:
+                runs[name].append(run)
+    return runs
+
+
+def figures(runs: Mapping[str, Sequence[Run]], ours: str, other: str) -> dict[str, object]:
+    """Compare two commands round by round, print the ratio of their wall times, and return all figures."""
+    ratios = [a.wall_seconds / b.wall_seconds for a, b in zip(runs[ours], runs[other], strict=True)]
+    cpu_ratios = [a.cpu_seconds / b.cpu_seconds for a, b in zip(runs[ours], runs[other], strict=True)]
+    peak_ratio = _median_of(runs[ours], "peak_mib") / _median_of(runs[other], "peak_mib")
+    print(
+        f"{ours} / {other}: {statistics.median(ratios):.3g} (from {min(ratios):.3g} to {max(ratios):.3g} in "
+        f"{len(ratios)} rounds; medians {_median_of(runs[ours], 'wall_seconds'):.3g} s and "
+        f"{_median_of(runs[other], 'wall_seconds'):.3g} s); CPU {statistics.median(cpu_ratios):.3g}, "
+        f"memory {peak_ratio:.3g}"
+    )
+    return {
+        "title": f"{ours} / {other}",
+        "ratio_median": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "cpu_ratio_median": round(statistics.median(cpu_ratios), 3),
+        "memory_ratio": round(peak_ratio, 3),
+        "ours_seconds": [round(run.wall_seconds, 3) for run in runs[ours]],
+        "other_seconds": [round(run.wall_seconds, 3) for run in runs[other]],
+        "ours_peak_mib": round(_median_of(runs[ours], "peak_mib"), 1),
+        "other_peak_mib": round(_median_of(runs[other], "peak_mib"), 1),
+    }
+
+
+def median_seconds(runs: Sequence[Run]) -> float:
+    """Return the median wall time."""
+    return _median_of(runs, "wall_seconds")
+
+
+def _median_of(runs: Sequence[Run], figure: str) -> float:
+    return statistics.median(getattr(run, figure) for run in runs)
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
+    started = time.monotonic()
+    process = subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with process:
+        said = process.stderr.read() if process.stderr else b""
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command} failed with {process.returncode}: {said.decode(errors='replace')}")
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
