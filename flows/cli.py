@@ -27,7 +27,7 @@ from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, read_settings, state_folder
 
 if TYPE_CHECKING:
-    from tasks.models import RunReport
+    from tasks.run_report import RunReport
 
 EXIT_FILES_FAILED = 1
 EXIT_USAGE = 2

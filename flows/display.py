@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from tasks.models import FileError, FileReport, RunReport
+from tasks.models import FileError, FileReport
 from tasks.names import shown
 from tasks.progress import Progress, listening
+from tasks.run_report import RunReport
 from tasks.word_counts import as_json
 
 # Plain lines tell of every quarter of a step.
