@@ -56,11 +56,12 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
                 ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=flow_run_id)
             )
 
-        _try("topn-summary", lambda: create(SUMMARY, "markdown", summary(report, _pictures(report)), report.headline))
+        pictures = _try("pictures", lambda: _pictures(report)) or []
+        _try(SUMMARY, lambda: create(SUMMARY, "markdown", summary(report, pictures), report.headline))
         if len(report.failed) < len(report.files):
-            _try("topn-words", lambda: create(WORDS, "table", words_json(report), words_gist(report)))
+            _try(WORDS, lambda: create(WORDS, "table", words_json(report), words_gist(report)))
         if report.failed:
-            _try("topn-failures", lambda: create(FAILURES, "markdown", failures(report), failures_gist(report)))
+            _try(FAILURES, lambda: create(FAILURES, "markdown", failures(report), failures_gist(report)))
         _try("name", lambda: client.update_flow_run(flow_run_id, name=report.headline))
 
 
@@ -73,9 +74,9 @@ def _pictures(report: RunReport) -> list[tuple[str, str]]:
     return [("Time", time_picture(report)), ("Words", words_picture(report))]
 
 
-def _try(what: str, write: Callable[[], Any]) -> None:
+def _try(what: str, write: Callable[[], Any]) -> Any:
     try:
-        write()
+        return write()
     except Exception as error:  # noqa: BLE001 - whatever keeps an artifact from being written changes no verdict
         get_run_logger().warning("The run's %s could not be written: %s", what, error)
 
@@ -122,8 +123,8 @@ class _ProgressArtifact:
     def keep(self) -> None:
         """Show the progress until the run has ended, and once more then."""
         self._show()
-        # The report needs it, and it takes a second to load, in which this thread has nothing to do.
-        importlib.import_module("tasks.charts")
+        # The report needs them, and they take a second to load, in which this thread has nothing to do.
+        _try("pictures", lambda: importlib.import_module("tasks.charts"))
         while True:
             is_last = self.ended.is_set()
             self._show()

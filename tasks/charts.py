@@ -26,6 +26,15 @@ ACCENT = "#2b6cb0"
 WAITING = "#dd9a3b"
 AREA = "#7fb2e5"
 
+DARK_COLOURS = {
+    INK: "#e4e9ee",
+    FAINT: "#52606d",
+    PAPER: "#1b2128",
+    ACCENT: "#5a9bdc",
+    WAITING: "#d9943a",
+    AREA: "#2f5680",
+}
+
 WIDTH_INCHES = 8.0
 ROW_INCHES = 0.3
 

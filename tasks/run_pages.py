@@ -46,19 +46,16 @@ def cut(text: str, letters: int = MOST_LETTERS) -> str:
     return f"{text[:head]}…{text[len(text) - (letters - head - 1) :]}"
 
 
-def top_words(file: FileReport) -> str:
-    """Write a file's top words for a cell: "the 19, to 12, of 9"."""
-    if file.result is None:
-        return ""
-    words: list[str] = []
+def top_words(file: FileReport) -> list[tuple[str, str]]:
+    """Give as many of a file's top words as a cell takes, with their counts; an ellipsis ends what goes on."""
+    words: list[tuple[str, str]] = []
     room = MOST_LETTERS
-    for word, count in file.result.counts.top:
-        words.append(f"{cut(shown(word), 40)} {count:,}")
-        room -= len(words[-1]) + 2
+    for word, count in file.result.counts.top if file.result else ():
         if room < 0:
-            words.append("…")
-            break
-    return ", ".join(words)
+            return [*words, ("…", "")]
+        words.append((cut(shown(word), 40), f"{count:,}"))
+        room -= len(" ".join(words[-1])) + 2
+    return words
 
 
 def most_frequent_words(report: RunReport) -> list[tuple[str, int]]:
@@ -76,20 +73,20 @@ def words_sentence(report: RunReport) -> str:
     return f"Added up over the files; of each file, its top {longest} are known."
 
 
-def key_figures(report: RunReport) -> list[tuple[str, str]]:
-    """The run in a few figures, each with its name."""
+def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
+    """The run in a few figures: the name of each, the figure, and what belongs to it or ""."""
     words = sum(file.result.counts.words for file in report.files if file.result)
     figures = [
-        ("Files counted now", f"{report.count('counted'):,}"),
-        ("Files unchanged", f"{report.count('unchanged'):,}"),
-        ("Files failed", f"{report.count('failed'):,}"),
-        ("Words in all files", f"{words:,}"),
+        ("Files counted now", f"{report.count('counted'):,}", ""),
+        ("Files unchanged", f"{report.count('unchanged'):,}", ""),
+        ("Files failed", f"{report.count('failed'):,}", ""),
+        ("Words in all files", f"{words:,}", ""),
     ]
     if report.steps:
-        figures.append(("Time until the report", duration(_span_seconds(report))))
+        figures.append(("Time until the report", duration(_span_seconds(report)), ""))
     if report.usage is not None:
         figures += _usage_figures(report.usage)
-        figures.append(("Cost of the nodes", _cost(report.usage, report.price)))
+        figures.append(("Cost of the nodes", _cost(report.usage, report.price), "estimated"))
     return figures
 
 
@@ -114,7 +111,7 @@ def _cost(usage: Usage, price: Price | None) -> str:
     if usage.node_seconds is None or price is None or price.usd_per_node_hour is None:
         return "not known"
     estimate = usage.node_seconds / HOUR_SECONDS * price.usd_per_node_hour
-    return f"about {estimate:.4f} USD" if estimate < 1 else f"about {estimate:,.2f} USD"
+    return f"{estimate:.4f} USD" if estimate < 1 else f"{estimate:,.2f} USD"
 
 
 def waiting_sentence(report: RunReport) -> str:
@@ -137,7 +134,7 @@ def summary(report: RunReport, pictures: Sequence[tuple[str, str]] = ()) -> str:
         pictures: Titles and SVG documents.
     """
     lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
-    lines += [f"| {name} | {text} |" for name, text in key_figures(report)]
+    lines += [f"| {name} | {text}{f' ({more})' if more else ''} |" for name, text, more in key_figures(report)]
     if sentences := notes(report):
         lines += ["", escaped(" ".join(sentences))]
     if report.failed:
@@ -167,7 +164,7 @@ def words_rows(report: RunReport) -> list[dict[str, str]]:
             "status": file.status,
             "words": f"{file.result.counts.words:,}",
             "distinct": f"{file.result.counts.distinct:,}",
-            "top words": top_words(file),
+            "top words": ", ".join(" ".join(pair).strip() for pair in top_words(file)),
         }
         for file in with_result[:MOST_ROWS]
         if file.result is not None
@@ -230,8 +227,14 @@ MEANINGS = {
 
 def reason(file: FileReport) -> str:
     """Say of a failed file which it is and why it failed, in one line."""
+    name, message = name_and_message(file)
+    return f"{name}: {message}" if shown(error_of(file).message) == message else f"{name} {message}"
+
+
+def name_and_message(file: FileReport) -> tuple[str, str]:
+    """Name a failed file, and say why it failed without naming it again."""
     name, message = shown(file.file.name), shown(error_of(file).message)
-    return message if message.startswith(name) else f"{name}: {message}"
+    return name, message.removeprefix(name).lstrip()
 
 
 def error_of(file: FileReport) -> FileError:
@@ -289,21 +292,20 @@ def _picture(title: str, svg: str) -> str:
     return f"![{title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def _usage_figures(usage: Usage) -> list[tuple[str, str]]:
-    again = f"{usage.retries:,} tried again, {usage.requeues:,} moved to another node"
-    nodes = f"{usage.nodes:,}"
-    if usage.preempted_nodes:
-        nodes += f", {usage.preempted_nodes:,} of them preempted"
+def _usage_figures(usage: Usage) -> list[tuple[str, str, str]]:
+    again = [
+        f"{count:,} {what}"
+        for count, what in ((usage.retries, "tried again"), (usage.requeues, "moved to another node"))
+        if count
+    ]
     figures = [
-        ("Batch tasks completed", f"{usage.batch_tasks:,} ({again})"),
-        ("Running time of all Batch tasks", duration(usage.task_seconds)),
-        ("Nodes seen", nodes),
+        ("Batch tasks completed", f"{usage.batch_tasks:,}", ", ".join(again)),
+        ("Their running times", duration(usage.task_seconds), "added up"),
+        ("Nodes seen", f"{usage.nodes:,}", f"{usage.preempted_nodes:,} preempted" if usage.preempted_nodes else ""),
     ]
     if usage.node_seconds is not None:
-        minutes = f"{usage.node_seconds / MINUTE_SECONDS:,.1f}"
-        if usage.spot_node_seconds:
-            minutes += f" dedicated, {usage.spot_node_seconds / MINUTE_SECONDS:,.1f} spot"
-        figures.append(("Node-minutes", minutes))
+        spot = f"and {usage.spot_node_seconds / MINUTE_SECONDS:,.1f} spot" if usage.spot_node_seconds else ""
+        figures.append(("Node-minutes", f"{usage.node_seconds / MINUTE_SECONDS:,.1f}", spot))
     return figures
 
 
