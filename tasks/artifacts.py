@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -25,6 +26,7 @@ from tasks.run_pages import (
     cut,
     failures,
     failures_gist,
+    most_frequent_words,
     summary,
     words_gist,
     words_json,
@@ -34,6 +36,7 @@ from tasks.run_report import RunReport
 SUMMARY, WORDS, FAILURES, PROGRESS = "topn-summary", "topn-words", "topn-failures", "topn-progress"
 
 PROGRESS_SECONDS = 3.0
+REQUEST_SECONDS = 10.0
 # A run's end waits this long for its last progress.
 LAST_PROGRESS_SECONDS = 5.0
 
@@ -71,7 +74,8 @@ def _pictures(report: RunReport) -> list[tuple[str, str]]:
         return []
     from tasks.charts import time_picture, words_picture  # noqa: PLC0415 - brings matplotlib: slow
 
-    return [("Time", time_picture(report)), ("Words", words_picture(report))]
+    pictures = [("Time", time_picture(report))]
+    return [*pictures, ("Words", words_picture(report))] if most_frequent_words(report) else pictures
 
 
 def _try(what: str, write: Callable[[], Any]) -> Any:
@@ -122,17 +126,16 @@ class _ProgressArtifact:
 
     def keep(self) -> None:
         """Show the progress until the run has ended, and once more then."""
-        self._show()
-        # The report needs them, and they take a second to load, in which this thread has nothing to do.
-        _try("pictures", lambda: importlib.import_module("tasks.charts"))
-        while True:
-            is_last = self.ended.is_set()
-            self._show()
-            if is_last:
-                return
-            self.ended.wait(PROGRESS_SECONDS)
+        # With settings of its own, the client is not the one that the run's other threads share and may close.
+        with get_client(sync_client=True, httpx_settings={"timeout": REQUEST_SECONDS}) as client:
+            self._show(client)
+            # The report needs them, and they take a second to load, in which this thread has nothing to do.
+            _try("pictures", lambda: importlib.import_module("tasks.charts"))
+            while not self.ended.wait(PROGRESS_SECONDS):
+                self._show(client)
+            self._show(client)
 
-    def _show(self) -> None:
+    def _show(self, client: SyncPrefectClient) -> None:
         with self._lock:
             done = dict(self._done)
         percent = 100 * sum(done.values()) / (self._total * len(STEPS))
@@ -140,14 +143,13 @@ class _ProgressArtifact:
         if text == self._shown:
             return
         try:
-            with get_client(sync_client=True) as client:
-                if self._artifact_id is None:
-                    artifact = ArtifactCreate(
-                        key=PROGRESS, type="progress", data=percent, description=text, flow_run_id=self._flow_run_id
-                    )
-                    self._artifact_id = client.create_artifact(artifact).id
-                else:
-                    client.update_artifact(self._artifact_id, ArtifactUpdate(data=percent, description=text))
+            if self._artifact_id is None:
+                artifact = ArtifactCreate(
+                    key=PROGRESS, type="progress", data=percent, description=text, flow_run_id=self._flow_run_id
+                )
+                self._artifact_id = client.create_artifact(artifact).id
+            else:
+                client.update_artifact(self._artifact_id, ArtifactUpdate(data=percent, description=text))
             self._shown = text
         except Exception as error:  # noqa: BLE001 - as in _try
             if not self._has_warned:
