@@ -26,17 +26,23 @@ def main() -> int:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
     with tempfile.TemporaryDirectory(prefix="topn-bench-") as folder:
         figures = three_files_against_an_empty_flow(Path(folder), environment)
+        nothing_new = three_files_against_an_empty_flow(Path(folder), environment, nothing_new=True)
     (RESULTS / "run.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (RESULTS / "nothing-new.json").write_text(json.dumps(nothing_new, indent=2) + "\n")
     return 0
 
 
-def three_files_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+def three_files_against_an_empty_flow(
+    folder: Path, environment: Mapping[str, str], *, nothing_new: bool = False
+) -> dict[str, object]:
     """Compare `topn run` on three files with an empty flow, both started from nothing, after one warm-up."""
     texts = sorted(str(path) for path in (REPOSITORY / "data").glob("human_rights_*.txt"))
-    topn = [sys.executable, "-m", "flows.cli", "run", "--refresh", "--json", "--output", str(folder / "out"), *texts]
+    topn = [sys.executable, "-m", "flows.cli", "run", "--json", "--output", str(folder / "out"), *texts]
+    topn += [] if nothing_new else ["--refresh"]
     empty = [sys.executable, str(REPOSITORY / "bench" / "empty_flow.py"), str(folder / "empty")]
     environment = {**environment, "TOPN_STATE": str(folder / "topn"), "HOME": str(folder)}
-    return compare("topn run on 3 files / empty flow", topn, empty, environment)
+    title = "topn run on 3 unchanged files" if nothing_new else "topn run on 3 files"
+    return compare(f"{title} / empty flow", topn, empty, environment)
 
 
 def compare(title: str, ours: Sequence[str], other: Sequence[str], environment: Mapping[str, str]) -> dict[str, object]:

@@ -86,7 +86,8 @@ def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
         figures.append(("Time until the report", duration(_span_seconds(report)), ""))
     if report.usage is not None:
         figures += _usage_figures(report.usage)
-        figures.append(("Cost of the nodes", _cost(report.usage, report.price), "estimated"))
+        is_paid = report.price is None or report.price.is_paid
+        figures.append(("Cost of the nodes", _cost(report.usage, report.price), "estimated" if is_paid else "on Azure"))
     return figures
 
 
@@ -120,9 +121,10 @@ def waiting_sentence(report: RunReport) -> str:
     if usage is None or usage.watched_seconds <= 0:
         return ""
     share = usage.idle_seconds / usage.watched_seconds
+    unseen = " Attempts that were repeated are not seen here." if usage.retries or usage.requeues else ""
     return (
         f"Batch tasks were waited for {duration(usage.watched_seconds)}; for {duration(usage.idle_seconds)} of it "
-        f"({share:.0%}) none ran: nodes were on their way, or the service was."
+        f"({share:.0%}) none ran: nodes were on their way, or the service was.{unseen}"
     )
 
 

@@ -37,7 +37,7 @@ class Usage:
         running: How many ran since when, in at most a few hundred changes; empty where none ran.
         task_seconds: The running times of all added up: the last attempt of each.
         watched_seconds: How long Batch tasks were waited for.
-        idle_seconds: How long, of that, none of them ran.
+        idle_seconds: How long, of that, none of them ran; the service tells of last attempts only.
         nodes: Nodes that were seen, or that ran a Batch task.
         preempted_nodes: Those of them that were seen preempted.
         node_seconds: From the allocation of each dedicated node to when it was last known to be there, added up; None

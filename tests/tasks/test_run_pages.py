@@ -105,7 +105,7 @@ def test_a_run_with_nothing_new_says_nothing_of_azure():
 )
 def test_a_cost_comes_with_its_price_and_what_it_leaves_out(price, changes, cost, note):
     report = run_report(counted(1), usage=usage(**changes), price=price)
-    assert figure(report, "Cost of the nodes") == (cost, "estimated")
+    assert figure(report, "Cost of the nodes") == (cost, "estimated" if price.is_paid else "on Azure")
     assert note in " ".join(notes(report))
 
 
