@@ -1,6 +1,6 @@
 """The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
 
-`python -m bench NAME` runs one: `run` or `counting`.
+`python -m bench NAME` runs one: `run`, `nothing-new` or `counting`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     """Run the benchmarks, print their ratios, and write them down."""
-    benchmarks = {"run": three_files_against_an_empty_flow, "counting": counting}
+    benchmarks = {
+        "run": three_files_against_an_empty_flow,
+        "nothing-new": nothing_new_against_an_empty_flow,
+        "counting": counting,
+    }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
     RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or benchmarks:
@@ -33,24 +37,25 @@ def main() -> int:
 
 def three_files_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Compare `topn run` on three files with an empty flow, both started from nothing."""
+    return _against_an_empty_flow("topn run on 3 files", ["--refresh"], folder, environment)
+
+
+def nothing_new_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Compare `topn run` on three unchanged files with an empty flow, both started from nothing."""
+    return _against_an_empty_flow("topn run on 3 unchanged files", [], folder, environment)
+
+
+def _against_an_empty_flow(
+    title: str, options: list[str], folder: Path, environment: Mapping[str, str]
+) -> dict[str, object]:
     texts = sorted(str(path) for path in (REPOSITORY / "data").glob("human_rights_*.txt"))
-    ours, other = "topn run on 3 files", "empty flow"
+    topn = [sys.executable, "-m", "flows.cli", "run", "--json", *options, "--output", str(folder / "out"), *texts]
     commands = {
-        ours: [
-            sys.executable,
-            "-m",
-            "flows.cli",
-            "run",
-            "--refresh",
-            "--json",
-            "--output",
-            str(folder / "out"),
-            *texts,
-        ],
-        other: [sys.executable, str(REPOSITORY / "bench" / "empty_flow.py"), str(folder / "empty")],
+        title: topn,
+        "empty flow": [sys.executable, str(REPOSITORY / "bench" / "empty_flow.py"), str(folder / "empty")],
     }
     runs = in_turn(commands, {**environment, "TOPN_STATE": str(folder / "topn"), "HOME": str(folder)})
-    return figures(runs, ours, other)
+    return figures(runs, title, "empty flow")
 
 
 if __name__ == "__main__":

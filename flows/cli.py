@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
+from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say, starting_shown
 from flows.plan_command import print_plan, sort_inputs
 from flows.services import LocalAzure, PrefectServer, alone_in
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
@@ -28,7 +28,7 @@ from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, read_settings, state_folder
 
 if TYPE_CHECKING:
-    from tasks.models import RunReport
+    from tasks.run_report import RunReport
 
 EXIT_FILES_FAILED = 1
 EXIT_USAGE = 2
@@ -81,7 +81,9 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
         ConfigurationError: A setting or a server cannot be used; nothing was created.
     """
     names = names_below_common_folder(find_inputs(options.inputs))
-    _require_writable(options.output)
+    _require_writable("output", options.output)
+    if options.report is not None:
+        _require_writable("report", options.report)
     state = state_folder()
     own_azure = not read_settings().is_configured
     own_prefect = not _prefect_may_be_configured()
@@ -102,16 +104,17 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # The run's logs are in the Prefect UI; here, people see progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        import flows.topn  # noqa: F401, PLC0415 - takes seconds, while the servers start
+        with starting_shown():
+            import flows.topn  # noqa: F401, PLC0415 - takes seconds, while the servers start
 
-        if azure is not None:
-            os.environ.update(azure.wait())
-        else:
-            _require_reachable_azure()
-        if server is not None:
-            server.wait()
-        else:
-            _require_reachable_prefect()
+            if azure is not None:
+                os.environ.update(azure.wait())
+            else:
+                _require_reachable_azure()
+            if server is not None:
+                server.wait()
+            else:
+                _require_reachable_prefect()
         try:
             return _run_flow(options, names, interruption)
         finally:
@@ -211,9 +214,21 @@ def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _
         print_json(report)
     else:
         print_table(report, options.output)
+    if options.report is not None:
+        _write_report(report, options.report)
     if options.ask:
         _ask_and_delete(final_state.state_details.flow_run_id, options)
     return EXIT_FILES_FAILED if report.failed else 0
+
+
+def _write_report(report: RunReport, folder: str) -> None:
+    """Write the run's page; one that cannot be written changes nothing of how the run ended."""
+    from tasks.html_report import write_page  # noqa: PLC0415 - brings matplotlib: slow
+
+    try:
+        say(f"The report is {shown(str(write_page(report, Path(folder))))}")
+    except OSError as error:
+        say(f"The report could not be written to {shown(folder)} ({error.strerror}).")
 
 
 def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
@@ -244,8 +259,8 @@ def _wait_for_history(server: PrefectServer) -> None:
         say("The history of this run is not complete: the Prefect server did not write it down in time.")
 
 
-def _require_writable(folder: str) -> None:
-    """Make the output folder, and see that a file can be made in it.
+def _require_writable(option: str, folder: str) -> None:
+    """Make the folder that an option names, and see that a file can be made in it.
 
     Raises:
         UsageError: It cannot.
@@ -257,7 +272,7 @@ def _require_writable(folder: str) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"The output folder {shown(folder)} cannot be written ({reason}): name another with --output."
+            f"The {option} folder {shown(folder)} cannot be written ({reason}): name another with --{option}."
         ) from error
 
 
@@ -396,6 +411,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--ignore-case", action="store_true", help='take "The" and "the" for one word')
         command.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
     run_parser.add_argument("--output", default="results", metavar="DIR", help="where the outputs go (results)")
+    run_parser.add_argument("--report", metavar="DIR", help="write the run's page, report.html, there")
     run_parser.add_argument("--keep-containers", action="store_true", help="leave the blob containers in place")
     run_parser.add_argument("--keep-job", action="store_true", help="leave the job in place")
     run_parser.add_argument("--keep-pool", action="store_true", help="leave the run's pool in place")

@@ -11,22 +11,38 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
-from tasks.models import FileError, FileReport, RunReport
+from tasks.models import FileError, FileReport
 from tasks.names import shown
-from tasks.progress import Progress, listening
+from tasks.progress import CLEANUP, Progress, listening
+from tasks.run_report import RunReport
 from tasks.word_counts import as_json
 
 # Plain lines tell of every quarter of a step.
 PLAIN_STEPS = 4
 
+# All failed files are named with the reason; of so many, all that is known.
+MOST_EXPLAINED = 20
+
 
 def say(sentence: str) -> None:
     """Tell people something, on stderr; stdout is for results."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(sentence))
+
+
+@contextmanager
+def starting_shown() -> Iterator[None]:
+    """Show on a terminal that something is under way, before there is any progress to show."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status("starting"):
+        yield
 
 
 @contextmanager
@@ -37,13 +53,21 @@ def progress_shown() -> Iterator[None]:
         with listening(_PlainLines()):
             yield
         return
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<11}"), BarColumn(), _Count(), TimeElapsedColumn())
     with Bars(*columns, console=console, transient=True) as bars, listening(_BarLines(bars, console)):
         yield
 
 
+class _Count(MofNCompleteColumn):
+    """How many of how many, where that is known."""
+
+    def render(self, task: Task) -> Text:
+        """Give the text of one bar."""
+        return Text() if task.total is None else super().render(task)
+
+
 class _BarLines:
-    """A bar for each step; notes stay above the bars."""
+    """A bar for each step, and one that only moves for the cleanup; notes stay above the bars."""
 
     def __init__(self, bars: Bars, console: Console) -> None:
         self._bars = bars
@@ -54,9 +78,13 @@ class _BarLines:
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:
-            if progress.total is not None and progress.step not in self._ids:
-                self._ids[progress.step] = self._bars.add_task(progress.step, total=None)
-            if progress.step in self._ids:
+            if progress.step == CLEANUP and CLEANUP not in self._ids:
+                self._ids[CLEANUP] = self._bars.add_task("cleaning up", total=None)
+            elif progress.total is not None and progress.step not in self._ids:
+                self._ids[progress.step] = self._bars.add_task(
+                    progress.step, total=progress.total, completed=progress.done
+                )
+            elif progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
                 self._console.print(escape(progress.note))
@@ -102,9 +130,12 @@ def print_table(report: RunReport, output_folder: str) -> None:
         # Files and pipes have no width; a line that is cut there helps nobody.
         console.width = max(console.width, 160)
     console.print(table)
-    for file in report.failed:
+    for number, file in enumerate(report.failed):
         if file.error is not None:
-            console.print(f"\n{escape(shown(file.file.name))} failed: {escape(_explained(file.error))}", soft_wrap=True)
+            if number < MOST_EXPLAINED:
+                console.print()
+            why = _explained(file.error) if number < MOST_EXPLAINED else _reason(file.error)
+            console.print(f"{escape(shown(file.file.name))} failed: {escape(why)}", soft_wrap=True)
     console.print(f"\n{_summary(report)}", soft_wrap=True)
     if report.count("failed") < len(report.files):
         console.print(f"Outputs are in {escape(shown(output_folder))}/", soft_wrap=True)
@@ -163,7 +194,7 @@ def _row(file: FileReport) -> tuple[str, str, str, str, str]:
 
 def _explained(error: FileError) -> str:
     """Tell all that is known of a failure: the reason, then where, what it said, and how to repeat it."""
-    lines = [f"{error.message} [{error.category.value}]"]
+    lines = [_reason(error)]
     if error.node_id:
         times = "once" if error.attempts == 1 else f"{error.attempts} times"
         lines.append(f"  started {times}, last on node {error.node_id}; exit code {error.exit_code}")
@@ -172,6 +203,10 @@ def _explained(error: FileError) -> str:
     if error.repeat_command:
         lines.append(f"  repeat it here: {shown(error.repeat_command)}")
     return "\n".join(lines)
+
+
+def _reason(error: FileError) -> str:
+    return f"{shown(error.message)} [{error.category.value}]"
 
 
 def _summary(report: RunReport) -> str:

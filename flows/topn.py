@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefect import flow, unmapped
+from prefect import State, flow, unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from tasks.artifacts import name_at_start, progress_artifact
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import DEFAULT_POOL, Keep, PoolOptions, RunReport
+from tasks.models import DEFAULT_POOL, Keep, PoolOptions
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
-from tasks.report import gather, report_run, require_every_file_counted
+from tasks.report import final_state, gather, report_run
 from tasks.stage import stage_files
 from tasks.submit import submit_batch_tasks
 from tasks.sweep import sweep_before_run
+from tasks.usage import node_price, usage_meter
 from tasks.word_counts import word_count_workload
 
 Positive = Field(ge=1)
@@ -33,6 +35,7 @@ TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
 
 @flow(
     name="topn",
+    flow_run_name=name_at_start,
     task_runner=TASK_RUNNER,
     on_completion=[clean_up],
     on_failure=[clean_up],
@@ -54,7 +57,8 @@ def topn(
     keep_job: bool = False,
     keep_pool: bool = False,
     refresh: bool = False,
-) -> RunReport:
+    usd_per_node_hour: Annotated[float, Field(ge=0)] | None = None,
+) -> State[Any]:
     """Count the top N words of each file on Azure Batch.
 
     Args:
@@ -73,6 +77,11 @@ def topn(
         keep_job: Leave the job in place.
         keep_pool: Leave the run's own pool in place; it has no nodes after the deadline.
         refresh: Count files whose result is known, too.
+        usd_per_node_hour: What a dedicated node costs, for the estimate in the summary. Without it, the list price of
+            the VM size, where that is known.
+
+    Returns:
+        The final state. Calling the flow gives its RunReport.
 
     Raises:
         FilesFailedError: Some files have no result; the others have theirs.
@@ -85,17 +94,23 @@ def topn(
     sweep_before_run()
     run = begin_run(timeout_minutes, Keep(containers=keep_containers, job=keep_job, pool=keep_pool))
     plan = plan_files(inputs, workload, refresh)
+    price = node_price(vm_size, usd_per_node_hour)
     if not plan.chunks:
-        return report_run(run, plan, {}, output_folder)
+        return final_state(report_run(run, plan, {}, output_folder, price))
 
-    containers = create_containers(run, workload)
-    pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
-    staged = stage_files.map(unmapped(run), plan.chunks, unmapped(containers))
-    job = create_job(run, workload, containers, pool.result())
-    submitted = submit_batch_tasks.map(unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers))
-    collected = {
-        finished.key: collect_results.submit(finished, job, containers)
-        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers)
-    }
-    verdicts = gather(plan, staged, submitted, collected)
-    return require_every_file_counted(report_run(run, plan, verdicts, output_folder))
+    with progress_artifact(run.flow_run_id, plan.batch_task_count):
+        containers = create_containers(run, workload)
+        pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
+        staged = stage_files.map(unmapped(run), plan.chunks, unmapped(containers))
+        job = create_job(run, workload, containers, pool.result())
+        submitted = submit_batch_tasks.map(
+            unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers)
+        )
+        meter = usage_meter(run, job)
+        collected = {}
+        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):
+            collected[finished.key] = collect_results.submit(finished, job, containers)
+            meter.add(finished)
+        usage = meter.usage()
+        verdicts = gather(plan, staged, submitted, collected)
+    return final_state(report_run(run, plan, verdicts, output_folder, price, usage))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.models import RunReport
+    from tasks.run_report import RunReport
 
 
 class TopnError(Exception):

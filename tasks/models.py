@@ -250,11 +250,15 @@ class BatchTaskOutcome:
         state: active, preparing, running or completed.
         result: success or failure, once completed.
         failure_code: The service's code, such as FailureExitCode or BlobNotFound.
+        started_at: When its last attempt started, by the service's clock.
+        ended_at: When that ended.
     """
 
     task_id: str
     state: str
     result: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
     exit_code: int | None = None
     failure_code: str | None = None
     failure_message: str | None = None
@@ -351,20 +355,3 @@ class Plan:
     def batch_task_count(self) -> int:
         """How many Batch tasks the run needs."""
         return sum(len(chunk.files) for chunk in self.chunks)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """The whole run, files in input order."""
-
-    run_name: str
-    files: tuple[FileReport, ...]
-
-    def count(self, status: str) -> int:
-        """How many files ended so."""
-        return sum(file.status == status for file in self.files)
-
-    @property
-    def failed(self) -> tuple[FileReport, ...]:
-        """The files without a result."""
-        return tuple(file for file in self.files if file.result is None)

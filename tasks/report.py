@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import task
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed
 
+from tasks.artifacts import publish
 from tasks.collect import Verdicts
 from tasks.errors import FilesFailedError
-from tasks.models import Category, FileError, FileReport, InputFile, Plan, Run, RunReport, StagedChunk, StoredResult
-from tasks.names import shown
-from tasks.step import STEP
+from tasks.models import Category, FileError, FileReport, InputFile, Plan, Run, StagedChunk, StoredResult
+from tasks.run_pages import MOST_NAMED, reason
+from tasks.run_report import Price, RunReport, Usage
+from tasks.step import STEP, step_times
 from tasks.word_counts import write_outputs
-
-# A message that a person reads in one look.
-MOST_NAMES_IN_MESSAGE = 10
 
 
 @task(**STEP, task_run_name="report")
-def report_run(run: Run, plan: Plan, verdicts: Verdicts, output_folder: str) -> RunReport:
-    """Put the run together, files in input order, and write each result's two outputs below the output folder."""
-    report = RunReport(run_name=run.name, files=tuple(_file_report(file, plan, verdicts) for file in plan.files))
+def report_run(
+    run: Run, plan: Plan, verdicts: Verdicts, output_folder: str, price: Price, usage: Usage | None = None
+) -> RunReport:
+    """Put the run together, files in input order, write each result's two outputs, and show all in the Prefect UI."""
+    flow_run_id = UUID(run.flow_run_id)
+    report = RunReport(
+        run_name=run.name,
+        files=tuple(_file_report(file, plan, verdicts) for file in plan.files),
+        steps=step_times(flow_run_id),
+        usage=usage,
+        price=price,
+        output_folder=os.path.abspath(output_folder),
+        host=platform.node(),
+    )
     for file in report.files:
         write_outputs(Path(output_folder), file)
+    publish(flow_run_id, report)
     return report
 
 
@@ -65,21 +81,18 @@ def _error_of(step: PrefectFuture[Any], what: str, category: Category) -> FileEr
     return FileError(category=category, message=f"It could not be {what}: {str(result).rstrip('.')}")
 
 
-def require_every_file_counted(report: RunReport) -> RunReport:
-    """Give the report back.
+def final_state(report: RunReport) -> State[Any]:
+    """Say how the flow run ended: completed, or failed with the names of the files that have no result.
 
-    Raises:
-        FilesFailedError: Some files have no result; the message names them, the report holds the others.
+    The data of a failed state is a FilesFailedError, which calling the flow raises.
     """
     failed = report.failed
     if not failed:
-        return report
-    named = "; ".join(
-        f"{shown(file.file.name)} ({file.error.message if file.error else 'no reason known'})"
-        for file in failed[:MOST_NAMES_IN_MESSAGE]
-    )
-    more = f"; and {len(failed) - MOST_NAMES_IN_MESSAGE} more" if len(failed) > MOST_NAMES_IN_MESSAGE else ""
-    raise FilesFailedError(f"{len(failed)} of {len(report.files)} files failed: {named}{more}.", report)
+        return Completed(message=report.headline, data=report)
+    named = "; ".join(reason(file) for file in failed[:MOST_NAMED])
+    more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
+    error = FilesFailedError(f"{len(failed)} of {len(report.files)} files failed: {named}{more}.", report)
+    return Failed(message=str(error), data=error)
 
 
 def _file_report(file: InputFile, plan: Plan, verdicts: Verdicts) -> FileReport:

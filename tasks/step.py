@@ -8,6 +8,8 @@ contents it works on; two steps never share a key.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,11 +20,23 @@ from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 
 from tasks.errors import ServiceError
+from tasks.run_report import StepTime
 
 STEP_RETRIES = 3
 
+
+@dataclass(frozen=True, kw_only=True)
+class EndedTaskRun:
+    """When a task run was at work, and for which step."""
+
+    step: str
+    flow_run_id: UUID | None
+    started_at: datetime
+    ended_at: datetime
+
+
 # Task runs that ended in this process; the command line waits until a server of its own has written them down.
-ended_task_runs: set[UUID] = set()
+ended_task_runs: dict[UUID, EndedTaskRun] = {}
 
 
 def failed_for_a_passing_reason(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -33,9 +47,31 @@ def failed_for_a_passing_reason(task: Task[..., Any], task_run: TaskRun, state: 
 
 
 def note_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
-    """Remember a task run that ended."""
-    del task, state
-    ended_task_runs.add(task_run.id)
+    """Remember a task run that ended; its step is called what the names of its task runs begin with."""
+    ended_task_runs[task_run.id] = EndedTaskRun(
+        step=str(task.task_run_name).partition("{")[0].strip(),
+        flow_run_id=task_run.flow_run_id,
+        started_at=task_run.start_time or state.timestamp,
+        ended_at=state.timestamp,
+    )
+
+
+def step_times(flow_run_id: UUID) -> tuple[StepTime, ...]:
+    """Say when each step of a flow run was at work in this process, in the order of their starts."""
+    by_step: dict[str, list[EndedTaskRun]] = {}
+    for ended in list(ended_task_runs.values()):
+        if ended.flow_run_id == flow_run_id:
+            by_step.setdefault(ended.step, []).append(ended)
+    times = [
+        StepTime(
+            step=step,
+            task_runs=len(ended),
+            started_at=min(run.started_at for run in ended),
+            ended_at=max(run.ended_at for run in ended),
+        )
+        for step, ended in by_step.items()
+    ]
+    return tuple(sorted(times, key=lambda time: time.started_at))
 
 
 def key_of_run_and_chunk(context: TaskRunContext, parameters: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ STEPS = {
     "renew",
     "collect",
     "report",
+    "artifacts",
     "cleanup",
     "sweep",
     "step",
@@ -80,7 +81,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn-0.1.0.dist-info"}
-    assert all(name.endswith((".py", ".json")) for name in names if "dist-info" not in name)
+    assert all(name.endswith((".py", ".json", ".jinja")) for name in names if "dist-info" not in name)
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
 
 

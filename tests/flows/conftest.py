@@ -29,7 +29,7 @@ class Topn:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=text_environment(**self.environment, **variables),
+            env=text_environment(**(self.environment | variables)),
             check=False,
         )
 
@@ -43,9 +43,9 @@ class Topn:
             start_new_session=True,
         )
 
-    def json(self, *arguments, status=0):
+    def json(self, *arguments, status=0, **variables):
         """Run `topn run --json`; returns the document."""
-        done = self("run", "--json", *arguments)
+        done = self("run", "--json", *arguments, **variables)
         assert done.returncode == status, done.stderr
         return json.loads(done.stdout)
 

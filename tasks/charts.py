@@ -1,0 +1,154 @@
+"""The pictures of a run, drawn by matplotlib as SVG documents of text and shapes, without fonts and without scripts."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+
+from tasks.names import shown
+from tasks.run_pages import HOUR_SECONDS, MINUTE_SECONDS, cut, duration, most_frequent_words
+from tasks.run_report import WAITING_STEP, RunReport, Usage
+
+# By these a page can give the shapes other colours where it is dark.
+INK = "#1f2933"
+FAINT = "#9aa5b1"
+PAPER = "#ffffff"
+ACCENT = "#2b6cb0"
+WAITING = "#dd9a3b"
+AREA = "#7fb2e5"
+
+DARK_COLOURS = {
+    INK: "#e4e9ee",
+    FAINT: "#52606d",
+    PAPER: "#1b2128",
+    ACCENT: "#5a9bdc",
+    WAITING: "#d9943a",
+    AREA: "#2f5680",
+}
+
+WIDTH_INCHES = 8.0
+ROW_INCHES = 0.3
+
+# Distances between the marks of a time axis, in seconds, and the most marks that it has.
+TICK_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+MOST_TICKS = 9
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    # Equal runs give equal documents.
+    "svg.hashsalt": "topn",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+}
+
+
+def time_picture(report: RunReport) -> str:
+    """Draw when each step was at work and, below, how many Batch tasks ran."""
+    with mpl.rc_context(STYLE):
+        start = report.steps[0].started_at
+        end = max(time.ended_at for time in report.steps)
+        whole_seconds = max(0.1, (end - start).total_seconds())
+        has_tasks = report.usage is not None and bool(report.usage.running)
+        heights = [ROW_INCHES * len(report.steps), 1.1] if has_tasks else [ROW_INCHES * len(report.steps)]
+        figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.9), layout="constrained")
+        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+        _draw_steps(axes[0], report, start, whole_seconds)
+        if report.usage is not None and has_tasks:
+            _draw_running(axes[1], report.usage, start)
+        axes[-1].set_xlim(0, whole_seconds * 1.12)
+        distance = next((d for d in TICK_SECONDS if whole_seconds * 1.12 / d <= MOST_TICKS), TICK_SECONDS[-1])
+        axes[-1].xaxis.set_major_locator(MultipleLocator(distance))
+        axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick(seconds)))
+        return _svg(figure)
+
+
+def words_picture(report: RunReport) -> str:
+    """Draw the most frequent words of the run."""
+    with mpl.rc_context(STYLE):
+        words = most_frequent_words(report)[::-1]
+        figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * len(words) + 0.5), layout="constrained")
+        axes = figure.subplots()
+        bars = axes.barh(range(len(words)), [count for _, count in words], color=ACCENT, height=0.7)
+        axes.set_yticks(range(len(words)), [cut(shown(word), 30) for word, _ in words])
+        axes.bar_label(bars, [f"{count:,}" for _, count in words], padding=4)
+        axes.margins(x=0.12, y=0.02)
+        axes.tick_params(left=False, bottom=False, labelbottom=False)
+        axes.spines["bottom"].set_visible(False)
+        return _svg(figure)
+
+
+def _draw_steps(axes: Any, report: RunReport, start: datetime, whole_seconds: float) -> None:
+    for row, time in enumerate(report.steps):
+        since = (time.started_at - start).total_seconds()
+        # What took no time to speak of is still to be seen.
+        width = max(time.seconds, whole_seconds / 300)
+        axes.broken_barh([(since, width)], (row - 0.35, 0.7), facecolor=ACCENT)
+        if time.step == WAITING_STEP and report.usage is not None:
+            spans = _idle_spans(report.usage.running, time.started_at, time.ended_at)
+            shifted = [(since + begin, length) for begin, length in spans]
+            axes.broken_barh(shifted, (row - 0.35, 0.7), facecolor=WAITING)
+            axes.legend(handles=[Patch(color=WAITING, label="no Batch task runs")], loc="upper right", frameon=False)
+        axes.text(since + width + whole_seconds / 120, row, duration(time.seconds), va="center")
+    axes.set_yticks(range(len(report.steps)), [time.step for time in report.steps])
+    axes.set_ylim(len(report.steps) - 0.4, -0.6)
+    axes.tick_params(left=False, bottom=False)
+    axes.grid(axis="x", color=FAINT, alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _draw_running(axes: Any, usage: Usage, start: datetime) -> None:
+    seconds = [(instant - start).total_seconds() for instant, _ in usage.running]
+    counts = [count for _, count in usage.running]
+    axes.fill_between(seconds, counts, step="post", color=AREA, alpha=0.9, linewidth=0)
+    axes.step(seconds, counts, where="post", color=ACCENT, linewidth=1)
+    axes.set_ylabel("Batch tasks\nrunning")
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="x", color=FAINT, alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _idle_spans(running: Sequence[tuple[datetime, int]], start: datetime, end: datetime) -> list[tuple[float, float]]:
+    """Say from when and how long no Batch task ran between two instants, in seconds after the first."""
+    changes = [(start, 0), *(change for change in running if start < change[0] < end), (end, 0)]
+    return [
+        ((since - start).total_seconds(), (until - since).total_seconds())
+        for (since, count), (until, _) in pairwise(changes)
+        if count == 0
+    ]
+
+
+def _tick(seconds: float) -> str:
+    """Write a mark of a time axis, all of which are multiples of one distance."""
+    if seconds >= HOUR_SECONDS:
+        return f"{seconds / HOUR_SECONDS:g} h"
+    return f"{seconds / MINUTE_SECONDS:g} min" if seconds >= MINUTE_SECONDS else f"{seconds:g} s"
+
+
+def _svg(figure: Figure) -> str:
+    document = io.BytesIO()
+    with warnings.catch_warnings():
+        # A browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(document, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = document.getvalue().decode()
+    return text[text.index("<svg") :]

@@ -1,0 +1,114 @@
+"""One self-contained HTML page of a run: no network, no scripts, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.charts import DARK_COLOURS, time_picture, words_picture
+from tasks.models import FileReport
+from tasks.names import shown
+from tasks.run_pages import (
+    MEANINGS,
+    cut,
+    duration,
+    error_of,
+    key_figures,
+    most_frequent_words,
+    name_and_message,
+    notes,
+    places,
+    top_words,
+    waiting_sentence,
+    words_sentence,
+)
+from tasks.run_report import RunReport
+from tasks.word_counts import write_whole
+
+PAGE = "report.html"
+TEMPLATE = "report.html.jinja"
+
+MOST_ROWS = 2000
+MOST_DOSSIERS = 100
+
+
+def write_page(report: RunReport, folder: Path) -> Path:
+    """Write the page of a run into a folder; returns where it is.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    page = folder / PAGE
+    write_whole(page, render(report, folder).encode())
+    return page
+
+
+def render(report: RunReport, folder: Path) -> str:
+    """Make the page; links to the outputs are relative to the folder that it goes to."""
+    environment = Environment(
+        loader=PackageLoader("tasks", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    failed = report.failed
+    with_result = [file for file in report.files if file.result is not None]
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        started_at=report.steps[0].started_at if report.steps else None,
+        figures=key_figures(report),
+        notes=notes(report),
+        dossiers=[_dossier(file) for file in failed[:MOST_DOSSIERS]],
+        more_failed=len(failed) - MOST_DOSSIERS,
+        time_picture=_drawn(time_picture(report)) if report.steps else None,
+        waiting=waiting_sentence(report),
+        words_picture=_drawn(words_picture(report)) if most_frequent_words(report) else None,
+        words_sentence=words_sentence(report),
+        rows=[_row(file, report, folder) for file in with_result[:MOST_ROWS]],
+        more_files=len(with_result) - MOST_ROWS,
+        dark_colours=DARK_COLOURS,
+        duration=duration,
+    )
+
+
+def _drawn(svg: str) -> Markup:
+    """Take a picture as it is: matplotlib has escaped the texts in it."""
+    return Markup(svg)  # noqa: S704
+
+
+def _dossier(file: FileReport) -> Mapping[str, Any]:
+    error = error_of(file)
+    name, message = name_and_message(file)
+    return {
+        "name": cut(name),
+        "message": cut(message, 1000),
+        "meaning": MEANINGS[error.category],
+        "places": places(error),
+        "said": [
+            (name, "\n".join(map(shown, said.splitlines())))
+            for name, said in (("stderr", error.stderr), ("stdout", error.stdout))
+            if said
+        ],
+        "repeat_command": shown(error.repeat_command),
+    }
+
+
+def _row(file: FileReport, report: RunReport, folder: Path) -> Mapping[str, Any]:
+    counts = file.result.counts if file.result else None
+    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}.txt"), folder.absolute())
+    return {
+        "name": cut(shown(file.file.name)),
+        "status": file.status,
+        "words": counts.words if counts else 0,
+        "distinct": counts.distinct if counts else 0,
+        "top_words": top_words(file),
+        # Quoted whole: no name can be taken for a scheme.
+        "link": quote(output),
+    }

@@ -1,0 +1,249 @@
+"""What the Prefect UI shows of a run: on a real Prefect server, after real runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+from tests_support import wait_until
+
+NAMES = {"topn-summary", "topn-words", "topn-progress", "topn-cleanup"}
+
+
+def ask(api_url, path, query):
+    request = urllib.request.Request(
+        f"{api_url}/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def shown(prefect_api):
+    """What the server shows of a run, by the run's name: the flow run, and its artifacts by key."""
+
+    def look(run_name):
+        flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
+        artifacts = ask(prefect_api, "artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run_id}", timeout=30) as answer:
+            flow_run = json.load(answer)
+        assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
+        return flow_run, {artifact["key"]: artifact for artifact in artifacts}
+
+    return look
+
+
+def write(name, content):
+    Path(name).write_bytes(content)
+    return name
+
+
+def test_a_run_shows_what_it_did(topn, shown):
+    found = topn.json(write("a.txt", b"one two two"), write("b.txt", b"three three three"))
+
+    flow_run, artifacts = shown(found["run"])
+
+    assert flow_run["name"] == flow_run["state"]["message"] == "2 files: 2 counted"
+    assert artifacts.keys() == NAMES
+    summary = artifacts["topn-summary"]
+    assert summary["description"] == "2 files: 2 counted"
+    assert "| Batch tasks completed | 2 |" in summary["data"]
+    assert "| Words in all files | 6 |" in summary["data"]
+    assert "This was no Azure" in summary["data"]
+    for step in ("sweep", "begin", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
+        assert f"| {step} | 1 |" in summary["data"]
+    for step in ("stage", "submit", "collect"):
+        assert f"| {step} | 2 |" in summary["data"]
+    assert summary["data"].count("](data:image/svg+xml;base64,") == 2
+    rows = json.loads(artifacts["topn-words"]["data"])
+    assert [(row["file"], row["words"], row["top words"]) for row in rows] == [
+        ("a.txt", "3", "two 2, one 1"),
+        ("b.txt", "3", "three 3"),
+    ]
+    progress = artifacts["topn-progress"]
+    assert (progress["data"], progress["description"]) == (100, "Of 2 files: 2 staged, 2 submitted, 2 completed")
+
+
+def test_a_night_with_nothing_new_shows_that_and_is_the_latest_of_its_history(topn, shown, prefect_api):
+    first = topn.json(write("a.txt", b"one"))
+    found = topn.json("a.txt", write("b.txt", b"one"))
+
+    flow_run, artifacts = shown(found["run"])
+    _, earlier = shown(first["run"])
+    [latest] = ask(prefect_api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}})
+    assert latest["latest_id"] == artifacts["topn-summary"]["id"] != earlier["topn-summary"]["id"]
+
+    assert flow_run["name"] == flow_run["state"]["message"] == "2 files: 2 unchanged"
+    assert artifacts.keys() == {"topn-summary", "topn-words"}
+    assert "Batch tasks" not in artifacts["topn-summary"]["data"]
+
+
+def test_a_failed_run_says_why_without_a_log(topn, shown):
+    found = topn.json(write("good.txt", b"a"), write("b|`ad.txt", b"\xff"), write("nul.txt", b"\0"), status=1)
+
+    flow_run, artifacts = shown(found["run"])
+
+    assert flow_run["name"] == "3 files: 1 counted, 2 failed"
+    assert flow_run["state"]["type"] == "FAILED"
+    message = flow_run["state"]["message"]
+    assert message.startswith("2 of 3 files failed: b|`ad.txt is not UTF-8 text")
+    assert "nul.txt has a NUL byte at offset 0" in message
+    assert artifacts.keys() == NAMES | {"topn-failures"}
+    failures = artifacts["topn-failures"]
+    assert failures["description"].startswith("- b\\|\\`ad\\.txt is not UTF\\-8 text")
+    for part in ("## `` b|`ad.txt ``", "`input`", "`2 times`", "python -m task_script", "offset 0"):
+        assert part in failures["data"]
+    assert "nul\\.txt has a NUL byte" in artifacts["topn-summary"]["data"]
+
+
+CALL_FLOW = """
+import sys
+from flows.topn import topn
+from tasks.errors import FilesFailedError
+try:
+    topn(inputs=sys.argv[1:])
+except FilesFailedError as error:
+    print(f"raised, with {len(error.report.files)} files")
+"""
+
+
+def test_calling_the_flow_raises_where_files_failed(topn):
+    done = subprocess.run(
+        [sys.executable, "-c", CALL_FLOW, write("a.txt", b"\xff")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **topn.environment},
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "raised, with 1 files\n", done.stderr
+
+
+@pytest.fixture
+def flow_run_id(prefect_api):
+    """A flow run of the test's own, with this process's Prefect set to the tests' server."""
+    from prefect import Flow, get_client  # noqa: PLC0415 - after the environment is clean
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        with get_client(sync_client=True) as client:
+            flow_run = client.create_flow_run(Flow(lambda: None, name="of a test"))
+        yield flow_run.id
+
+
+def artifacts_of(api_url, flow_run_id, key):
+    query = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "artifacts": {"key": {"any_": [key]}}}
+    return [(found["data"], found["description"]) for found in ask(api_url, "artifacts/filter", query)]
+
+
+def test_progress_moves_while_a_run_goes_and_is_one_artifact(flow_run_id, prefect_api, monkeypatch):
+    from tasks import artifacts  # noqa: PLC0415 - after the environment is clean
+    from tasks.progress import advance  # noqa: PLC0415
+
+    monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.05)
+    look = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
+    with artifacts.progress_artifact(str(flow_run_id), 4):
+        wait_until(lambda: look() == [(0, "Of 4 files: 0 staged, 0 submitted, 0 completed")], "it is there")
+        advance("staged", done=3)
+        wait_until(lambda: look() == [(25, "Of 4 files: 3 staged, 0 submitted, 0 completed")], "it moves")
+        advance("staged", done=1)
+        advance("submitted", done=4)
+        advance("counted", done=4)
+    assert look() == [(100, "Of 4 files: 4 staged, 4 submitted, 4 completed")]
+
+
+class Proxy:
+    """Stands before a Prefect server, sees each request, and refuses some."""
+
+    def __init__(self, api_url, is_refused):
+        self._target = urlsplit(api_url)
+        self._is_refused = is_refused
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.seen = []
+        self.api_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        server = socket.create_connection((self._target.hostname, self._target.port))
+        threading.Thread(target=self._pass_on, args=(server, client), daemon=True).start()
+        with suppress(OSError), client, server:
+            while data := client.recv(1 << 20):
+                if data.startswith((b"POST ", b"PATCH ")):
+                    data = self._whole(client, data)
+                    self.seen.append(data)
+                    if self._is_refused(data):
+                        client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                        return
+                server.sendall(data)
+
+    def _whole(self, client, data):
+        while b"\r\n\r\n" not in data:
+            data += client.recv(1 << 20)
+        length = re.search(rb"(?i)content-length: (\d+)", data)
+        size = data.index(b"\r\n\r\n") + 4 + int(length.group(1) if length else 0)
+        while len(data) < size:
+            data += client.recv(1 << 20)
+        return data
+
+    def _pass_on(self, server, client):
+        with suppress(OSError):
+            while data := server.recv(1 << 20):
+                client.sendall(data)
+
+
+def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
+    from tasks.artifacts import progress_artifact  # noqa: PLC0415 - after the environment is clean
+    from tasks.progress import advance  # noqa: PLC0415
+
+    with (
+        Proxy(prefect_api, lambda _: False) as proxy,
+        temporary_settings({PREFECT_API_URL: proxy.api_url}),
+        progress_artifact(str(flow_run_id), 10_000),
+    ):
+        for _ in range(10_000):
+            advance("staged", done=1)
+    assert len(proxy.seen) <= 3
+    assert artifacts_of(prefect_api, flow_run_id, "topn-progress")[0][1].startswith("Of 10,000 files: 10,000 staged")
+
+
+def test_artifacts_that_cannot_be_written_are_warnings_and_change_nothing(topn, prefect_api, nothing_left):
+    def is_refused(request):
+        if request.startswith(b"POST /api/artifacts/ "):
+            return b"topn-cleanup" not in request
+        return request.startswith(b"PATCH /api/flow_runs/") and b"1 counted" in request
+
+    with Proxy(prefect_api, is_refused) as proxy:
+        found = topn.json(write("a.txt", b"refused"), PREFECT_API_URL=proxy.api_url)
+
+    assert (found["state"], found["counted"]) == ("completed", 1)
+    flow_run_id = found["run"].removeprefix("topn-").rpartition("-")[0]
+    query = {"logs": {"flow_run_id": {"any_": [str(UUID(flow_run_id))]}, "level": {"ge_": 30}}}
+    said = "\n".join(log["message"] for log in ask(prefect_api, "logs/filter", query))
+    for what in ("progress", "topn-summary", "topn-words", "name"):
+        assert f"The run's {what} could not be written" in said
+    nothing_left()

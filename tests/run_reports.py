@@ -1,0 +1,114 @@
+"""Reports of runs that never were: as many files as wanted, with names, words and sayings that mean harm."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from tasks.models import Category, FileError, FileReport, InputFile, Provenance, StoredResult, WordCounts
+from tasks.run_report import WAITING_STEP, Price, RunReport, StepTime, Usage
+
+START = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</text></svg><img src=x onerror=alert(1)>",
+    "`code` | cell | [link](http://127.0.0.1:1/) ![image](http://127.0.0.1:1/x.png)",
+    "$x^2$ {{ 7 * 7 }} {% raw %}",
+    "line\nbreak\x1b[31m\u202e",
+    "| a | b |\n|---|---|",
+    "```\n# heading",
+    'quote" onmouseover="alert(1)',
+    "&lt;b&gt;",
+    "x" * 300,
+]
+
+
+def at(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def input_file(number, name=None):
+    name = name or f"file{number}.txt"
+    return InputFile(
+        path=f"/data/{name}",
+        name=name,
+        output=f"{name}_OUTPUT",
+        sha256=f"{number:064x}",
+        size_bytes=10 * number,
+        content_key=f"{number:064x}",
+    )
+
+
+def counted(number, name=None, top=(("the", 3), ("of", 2)), *, unchanged=False):
+    file = input_file(number, name)
+    counts = WordCounts(sha256=file.sha256, size_bytes=file.size_bytes, words=1000, distinct=100, top=top)
+    provenance = Provenance(node_id="tvm1", task_id=file.task_id, job_id="job", pool_id="pool")
+    result = StoredResult(counts=counts, provenance=provenance)
+    return FileReport(file=file, result=result, unchanged=unchanged)
+
+
+def failed(number, name=None, message="The task script ended with exit code 137", said="", **error):
+    return FileReport(
+        file=input_file(number, name),
+        error=FileError(
+            **{
+                "category": Category.PROGRAM,
+                "message": message,
+                "exit_code": 137,
+                "attempts": 2,
+                "node_id": "tvm1",
+                "stderr": said,
+                "stdout": said,
+                "repeat_command": f"python -m task_script -- '/data/{name}'",
+                **error,
+            }
+        ),
+    )
+
+
+def usage(**changes):
+    return Usage(
+        **{
+            "batch_tasks": 7,
+            "retries": 2,
+            "requeues": 1,
+            "running": ((at(60), 2), (at(80), 0), (at(90), 1), (at(100), 0)),
+            "task_seconds": 50.0,
+            "watched_seconds": 100.0,
+            "idle_seconds": 70.0,
+            "nodes": 2,
+            "preempted_nodes": 0,
+            "node_seconds": 7200.0,
+            "spot_node_seconds": 0.0,
+            **changes,
+        }
+    )
+
+
+PRICE = Price(usd_per_node_hour=0.5, source="as given to the run", is_paid=True)
+
+
+def run_report(*files, usage=None, price=PRICE, output_folder="/data/results"):
+    steps = (
+        StepTime(step="plan", task_runs=1, started_at=at(0), ended_at=at(2)),
+        StepTime(step=WAITING_STEP, task_runs=1, started_at=at(4), ended_at=at(104)),
+    )
+    return RunReport(
+        run_name="topn-0123456789abcdef0123456789abcdef-0",
+        files=files,
+        steps=steps,
+        usage=usage,
+        price=price,
+        output_folder=output_folder,
+        host="worker1",
+    )
+
+
+def hostile_report():
+    """A run whose every name, word and saying means harm; half of its files failed."""
+    files = [
+        counted(number, f"{number}{text}", tuple((f"{word}{number}", 9) for word in HOSTILE))
+        for number, text in enumerate(HOSTILE)
+    ]
+    files += [failed(100 + number, f"{number}{text}", text, said=text) for number, text in enumerate(HOSTILE)]
+    return run_report(*files, usage=usage())

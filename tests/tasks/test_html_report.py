@@ -1,0 +1,125 @@
+"""The page of a run: complete, alone, and harmless whatever names and words it shows."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
+
+from tasks.charts import DARK_COLOURS, time_picture, words_picture
+from tasks.html_report import render, write_page
+from tasks.names import shown
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, with their attributes, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for found, attributes in self.elements if found == tag]
+
+
+@pytest.fixture
+def page(tmp_path):
+    return lambda report: Page(render(report, tmp_path))
+
+
+def test_the_page_tells_the_run(page):
+    found = page(
+        run_report(counted(1), counted(2, unchanged=True), failed(3, "bad.txt", said="last words"), usage=usage())
+    )
+    for part in (
+        "3 files: 1 counted, 1 unchanged, 1 failed",
+        "Sunday, 22 November 2026, 02:00 UTC",
+        "1.00 USD",
+        "at 0.5 USD an hour: as given to the run",
+        "The task script ended with exit code 137",
+        "last words",
+        "python -m task_script -- '/data/bad.txt'",
+        "for 1 min 10 s of it (70%) none ran",
+        "file2.txt",
+        "no Batch task runs",
+    ):
+        assert part in found.text
+    assert len(found.all("svg")) == 2
+
+
+def test_the_page_needs_nobody_else_and_runs_nothing(page):
+    found = page(hostile_report())
+    assert {tag for tag, _ in found.elements} & {"script", "img", "link", "iframe", "object", "base", "form"} == set()
+    for tag, attributes in found.elements:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            if name in attributes:
+                assert not re.match(r"[a-z]+:|//", attributes[name]), attributes
+    [policy] = [meta["content"] for meta in found.all("meta") if meta.get("http-equiv")]
+    assert policy.startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("text", HOSTILE[:-1])
+def test_texts_of_others_are_shown_as_they_are(page, text):
+    found = page(run_report(counted(1, text, top=((text, 3),)), failed(2, text, said=text), usage=usage()))
+    assert shown(text)[:30] in found.text
+
+
+def test_links_lead_to_the_outputs(tmp_path):
+    file = counted(1, "javascript:alert(1) #?%41.txt")
+    report = run_report(file, output_folder=str(tmp_path))
+    [link] = Page(render(report, tmp_path)).all("a")
+    assert link["href"] == "javascript%3Aalert%281%29%20%23%3F%2541.txt_OUTPUT.txt"
+    [link] = Page(render(report, tmp_path / "below")).all("a")
+    assert link["href"].startswith("../javascript%3A")
+
+
+def test_the_page_is_bounded(page, tmp_path):
+    files = [*(counted(n) for n in range(20_000)), *(failed(20_000 + n, said="x" * 4000) for n in range(5000))]
+    path = write_page(run_report(*files, usage=usage()), tmp_path)
+    assert path.stat().st_size < 3_000_000
+    found = Page(path.read_text())
+    assert "And 18,000 more" in found.text
+    assert "And 4,900 more" in found.text
+
+
+def test_a_run_with_nothing_new_has_a_page(page):
+    found = page(run_report(counted(1, unchanged=True)))
+    assert "1 file: 1 unchanged" in found.text
+    assert "Node-minutes" not in found.text
+
+
+def test_a_run_in_which_all_failed_has_a_page(page):
+    found = page(run_report(failed(1, "a.txt"), usage=usage(running=(), node_seconds=None)))
+    assert "1 file: 1 failed" in found.text
+    assert found.all("table") == []
+
+
+def test_the_page_is_written_into_a_folder_that_is_made(tmp_path):
+    path = write_page(run_report(counted(1)), tmp_path / "new" / "folder")
+    assert path == Path(tmp_path, "new", "folder", "report.html")
+    assert path.read_text().startswith("<!doctype html>")
+
+
+def test_pictures_are_svg_documents_whose_every_colour_has_a_dark_one():
+    report = hostile_report()
+    for svg in (time_picture(report), words_picture(report)):
+        root = ET.fromstring(svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg))
+        assert colours <= DARK_COLOURS.keys()
+
+
+def test_equal_runs_have_equal_pictures():
+    assert time_picture(hostile_report()) == time_picture(hostile_report())

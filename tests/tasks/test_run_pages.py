@@ -1,0 +1,172 @@
+"""The texts of a run's artifacts: what they say, that they are bounded, and that nothing in them is taken for Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
+
+from tasks.models import Category
+from tasks.run_pages import (
+    code,
+    cut,
+    duration,
+    escaped,
+    failures,
+    failures_gist,
+    key_figures,
+    most_frequent_words,
+    notes,
+    reason,
+    summary,
+    waiting_sentence,
+    words_gist,
+    words_json,
+)
+from tasks.run_report import Price
+
+
+def rendered(markdown):
+    """What a renderer makes of it that lets HTML through, as the Prefect UI does."""
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+
+
+def figure(report, name):
+    return next((text, more) for found, text, more in key_figures(report) if found == name)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7290, "2 h 01 min")],
+)
+def test_durations_are_told_in_the_units_that_matter(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_headline_leaves_out_what_did_not_happen():
+    assert run_report(counted(1)).headline == "1 file: 1 counted"
+    assert run_report(counted(1), counted(2, unchanged=True)).headline == "2 files: 1 counted, 1 unchanged"
+    assert run_report(*(failed(n) for n in range(1200))).headline == "1,200 files: 1,200 failed"
+
+
+def test_the_summary_says_what_was_done_and_what_it_took():
+    text = summary(run_report(counted(1), counted(2, unchanged=True), failed(3), usage=usage()))
+    assert text.startswith("# 3 files: 1 counted, 1 unchanged, 1 failed\n")
+    assert "| Batch tasks completed | 7 (2 tried again, 1 moved to another node) |" in text
+    assert "| Node-minutes | 120.0 |" in text
+    assert "| Cost of the nodes | 1.00 USD (estimated) |" in text
+    assert "at 0\\.5 USD an hour\\: as given to the run" in text
+    assert "for 1 min 10 s of it (70%) none ran" in text
+    assert "| plan | 1 | 0.0 s | 2.0 s |" in text
+    assert "`/data/results` on `worker1`" in text
+    assert "file3\\.txt\\: The task script ended with exit code 137" in text
+
+
+def test_a_run_with_nothing_new_says_nothing_of_azure():
+    report = run_report(counted(1, unchanged=True))
+    assert [name for name, _, _ in key_figures(report)] == [
+        "Files counted now",
+        "Files unchanged",
+        "Files failed",
+        "Words in all files",
+        "Time until the report",
+    ]
+    assert notes(report) == []
+    assert waiting_sentence(report) == ""
+
+
+@pytest.mark.parametrize(
+    ("price", "changes", "cost", "note"),
+    [
+        (
+            Price(usd_per_node_hour=None, source="standard_x", is_paid=True),
+            {},
+            "not known",
+            "No price is known of standard_x",
+        ),
+        (Price(usd_per_node_hour=0.5, source="a list", is_paid=False), {}, "1.00 USD", "This was no Azure"),
+        (Price(usd_per_node_hour=0.01, source="a list", is_paid=True), {}, "0.0200 USD", "at 0.01 USD an hour: a list"),
+        (
+            Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
+            {"spot_node_seconds": 60.0},
+            "1.00 USD",
+            "that of the dedicated nodes alone",
+        ),
+        (
+            Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
+            {"node_seconds": None, "spot_node_seconds": None},
+            "not known",
+            "not the run's own",
+        ),
+    ],
+)
+def test_a_cost_comes_with_its_price_and_what_it_leaves_out(price, changes, cost, note):
+    report = run_report(counted(1), usage=usage(**changes), price=price)
+    assert figure(report, "Cost of the nodes") == (cost, "estimated" if price.is_paid else "on Azure")
+    assert note in " ".join(notes(report))
+
+
+def test_the_most_frequent_words_are_added_up_over_the_files():
+    report = run_report(counted(1, top=(("b", 5), ("a", 3))), counted(2, top=(("a", 4), ("c", 1))), failed(3))
+    assert most_frequent_words(report) == [("a", 7), ("b", 5), ("c", 1)]
+
+
+def test_the_table_of_words_is_bounded_and_says_what_it_leaves_out():
+    top = tuple((f"word{n}", 1000 - n) for n in range(1000))
+    report = run_report(*(counted(n, top=top) for n in range(5000)))
+    document = words_json(report)
+    assert len(document) < 300_000
+    assert len(json.loads(document)) == 500
+    assert words_gist(report) == "The top words of the first 500 of 5,000 files; those of all are in the outputs."
+    assert words_gist(run_report(counted(1))) == "The top words of 1 files."
+
+
+def test_the_dossiers_are_bounded_and_count_all():
+    report = run_report(*(failed(n, "n" * 200 + str(n), said="x" * 4000) for n in range(5000)))
+    text = failures(report)
+    assert len(text) < 500_000
+    assert text.startswith("# 5,000 of 5,000 files failed\n")
+    assert "| program | 5,000 | the task script failed on the node |" in text
+    assert "And 4,475 that are not named here" in text
+    assert len(summary(report)) < 10_000
+    assert failures_gist(report).endswith("- and 4,990 more")
+
+
+def test_a_dossier_says_where_why_and_how_to_repeat_it():
+    text = failures(
+        run_report(failed(1, "bad.txt", "bad.txt is not UTF-8 text", said="last words", category=Category.INPUT))
+    )
+    for part in ("## `bad.txt`", "`input`", "`137`", "`2 times`", "`tvm1`", "last words", "-- '/data/bad.txt'"):
+        assert part in text
+
+
+def test_a_reason_names_its_file_once():
+    assert reason(failed(1, "a.txt", "a.txt has a NUL byte")) == "a.txt has a NUL byte"
+    assert reason(failed(1, "a.txt", "The node was lost")) == "a.txt: The node was lost"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_of_others_is_taken_for_markdown(text):
+    one_line = text.replace("\n", " ")
+    for written in (code(one_line), escaped(one_line)):
+        html = rendered(f"- {written}")
+        assert set(re.findall(r"<(\w+)", html)) <= {"ul", "li", "code"}
+
+
+def test_no_page_holds_what_somebody_else_wrote_as_markup():
+    report = hostile_report()
+    for page in (summary(report), failures(report), failures_gist(report), words_gist(report)):
+        html = rendered(page)
+        assert set(re.findall(r"<(\w+)", html)) <= set(
+            "h1 h2 table thead tbody tr th td p ul li code pre".split()  # noqa: SIM905
+        )
+        assert "http" not in "".join(re.findall(r"<[^>]*>", html))
+        assert "\x1b" not in page
+
+
+def test_long_names_are_cut_in_the_middle():
+    assert cut("a" * 100 + "end.txt", 30) == "a" * 10 + "…" + "a" * 12 + "end.txt"
+    assert cut("short") == "short"
