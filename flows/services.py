@@ -91,7 +91,7 @@ class Service:
         if status is None:
             return None
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        return f"{self._name} ended {how}: {self._last_words()} (see {self._log})"
+        return f"{self._name} ended {how}: {self._last_words()} (see {self._log})."
 
     def stop(self) -> None:
         """End the server and wait for its end."""
@@ -175,11 +175,11 @@ class PrefectServer(Service):
 
 
 class Worker(Service):
-    """A Prefect worker of a work pool; what it gives its flow runs is the environment it is started with."""
+    """A Prefect worker of a work pool; its flow runs have this process's environment."""
 
-    def __init__(self, state: Path, work_pool: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, state: Path, work_pool: str) -> None:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
-        super().__init__("The Prefect worker", command, state / "prefect-worker.log", environment)
+        super().__init__("The Prefect worker", command, state / "prefect-worker.log", os.environ)
 
 
 def prefect_environment(state: Path) -> dict[str, str]:
