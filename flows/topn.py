@@ -22,6 +22,12 @@ from tasks.sweep import sweep_before_run
 from tasks.word_counts import word_count_workload
 
 Positive = Field(ge=1)
+NotEmpty = Field(min_length=1)
+
+# Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes, taskSlotsPerNode, the id.
+Nodes = Field(ge=1, le=10_000)
+Slots = Field(ge=1, le=256)
+PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
 
 # Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
 TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
@@ -36,14 +42,14 @@ TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
     on_crashed=[clean_up],
 )
 def topn(
-    inputs: Annotated[list[str], Field(min_length=1)] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
+    inputs: Annotated[list[Annotated[str, NotEmpty]], NotEmpty] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
     num_words: Annotated[int, Positive] = 3,
     ignore_case: bool = False,
-    output_folder: str = "results",
-    nodes: Annotated[int, Positive] = 2,
-    slots_per_node: Annotated[int, Positive] = 2,
-    vm_size: str = "standard_d2s_v3",
-    pool_id: str | None = None,
+    output_folder: Annotated[str, NotEmpty] = "results",
+    nodes: Annotated[int, Nodes] = 2,
+    slots_per_node: Annotated[int, Slots] = 2,
+    vm_size: Annotated[str, NotEmpty] = "standard_d2s_v3",
+    pool_id: Annotated[str, PoolId] | None = None,
     timeout_minutes: Annotated[float, Field(ge=1, le=7 * 24 * 60)] = 60,
     keep_containers: bool = False,
     keep_job: bool = False,
@@ -53,13 +59,13 @@ def topn(
     """Count the top N words of each file on Azure Batch.
 
     Args:
-        inputs: Names of text files, or patterns such as data/*.txt.
+        inputs: Names of text files, or patterns such as data/*.txt; in a deployed run, on the worker's machine.
         num_words: How many words to give of each file.
         ignore_case: Take "The" and "the" for one word.
-        output_folder: Where the outputs go.
-        nodes: The most nodes the pool may have.
-        slots_per_node: Batch tasks that run side by side on a node.
-        vm_size: VM size of the nodes.
+        output_folder: Where the outputs go; in a deployed run, on the worker's machine.
+        nodes: The most nodes the pool may have, at the same time.
+        slots_per_node: Batch tasks that run side by side on a node; at most four times its cores.
+        vm_size: VM size of the nodes, such as standard_d2s_v3.
         pool_id: An existing pool to use; it is neither changed nor deleted. Without one, the run makes its own.
         timeout_minutes: When the run gives up, counted from its start; pool and job end then, whatever happens.
         keep_containers: Leave the blob containers in place.
