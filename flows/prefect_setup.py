@@ -34,13 +34,6 @@ def prepare_server(work_pool: str) -> None:
     _skip_missed_runs()
 
 
-def is_worker_seen(work_pool: str, since: datetime) -> bool:
-    """Whether a worker has reported to the server after an instant."""
-    with get_client(sync_client=True) as client:
-        seen = [worker.last_heartbeat_time for worker in client.read_workers_for_work_pool(work_pool)]
-    return any(heartbeat is not None and heartbeat > since for heartbeat in seen)
-
-
 def cancel_runs(give_up_seconds: float) -> None:
     """Cancel the runs that a worker has begun, and wait until it has cleaned up after them, or for that long."""
     give_up_at = time.monotonic() + give_up_seconds

@@ -134,6 +134,8 @@ class PrefectServer(Service):
             "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
             # The pages would look for the API on port 4200 wherever they are.
             "PREFECT_UI_API_URL": self.api_url,
+            # What links in notices begin with.
+            **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--log-level", "warning"]
@@ -180,6 +182,10 @@ class Worker(Service):
     def __init__(self, state: Path, work_pool: str) -> None:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
         super().__init__("The Prefect worker", command, state / "prefect-worker.log", os.environ)
+
+    def wait(self) -> None:
+        """Wait until it takes flow runs."""
+        self.wait_until(lambda: " started!" in self.output())
 
 
 def prefect_environment(state: Path) -> dict[str, str]:

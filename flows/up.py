@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -67,7 +66,7 @@ def up(state: Path) -> int:
             say("Starting Prefect, the deployments, a worker and Azure. The first time, this takes a minute.")
             prefect = stack.enter_context(PrefectServer(state, port=PREFECT_PORT, pages=True))
             _use_only(prefect, state)
-            from flows.prefect_setup import is_worker_seen, prepare_server  # noqa: PLC0415 - slow; the server starts
+            from flows.prefect_setup import prepare_server  # noqa: PLC0415 - takes seconds, while the server starts
 
             prefect.wait()
             prepare_server(WORK_POOL)
@@ -76,9 +75,8 @@ def up(state: Path) -> int:
             local_azure = {} if azure is None else azure.wait()
             os.environ.update(local_azure)
             stack.callback(_end_dead_runs, prefect)
-            started_at = datetime.now(timezone.utc)
             worker = stack.enter_context(Worker(state, WORK_POOL))
-            worker.wait_until(lambda: is_worker_seen(WORK_POOL, started_at))
+            worker.wait()
             leave_addresses({"PREFECT_API_URL": prefect.api_url, **local_azure})
             _print_addresses(prefect, is_local=azure is not None)
             return _wait([service for service in (prefect, azure, worker) if service is not None])

@@ -21,36 +21,38 @@ SLUG, _, NAME = BLOCK.partition("/")
 class TopnAzure(Block):
     """Where topn's Azure accounts are. Saved as "default", it is used by every run; its keys are never shown."""
 
+    # An empty field is one that is not set: in Prefect's form, a field that may be None is a switch and no field.
+
     _block_type_name = "topn Azure"
     _block_type_slug = SLUG
 
-    batch_endpoint: str | None = Field(
-        default=None,
+    batch_endpoint: str = Field(
+        default="",
         title="Batch endpoint",
         description="URL of the Batch account, such as https://mybatch.westeurope.batch.azure.com.",
     )
-    batch_account: str | None = Field(
-        default=None,
+    batch_account: str = Field(
+        default="",
         title="Batch account",
         description="Name of the Batch account, where its endpoint does not begin with it.",
     )
-    batch_key: SecretStr | None = Field(
-        default=None,
+    batch_key: SecretStr = Field(
+        default=SecretStr(""),
         title="Batch key",
         description="Account key. Without one, the identity that the worker has is used.",
     )
-    storage_endpoint: str | None = Field(
-        default=None,
+    storage_endpoint: str = Field(
+        default="",
         title="Storage endpoint",
         description="URL of the storage account, such as https://mystorage.blob.core.windows.net.",
     )
-    storage_account: str | None = Field(
-        default=None,
+    storage_account: str = Field(
+        default="",
         title="Storage account",
         description="Name of the storage account, where its endpoint does not begin with it.",
     )
-    storage_key: SecretStr | None = Field(
-        default=None,
+    storage_key: SecretStr = Field(
+        default=SecretStr(""),
         title="Storage key",
         description="Account key. Without one, the identity that the worker has is used.",
     )
@@ -80,7 +82,6 @@ def _block_values_on(api_url: str) -> dict[str, str | SecretStr]:
     except ObjectNotFound:
         return {}
     fields = AzureSettings.model_fields.keys() & document.data.keys()
-    # A field that was emptied in Prefect's form holds an empty text.
     return {
         name: SecretStr(value) if name.endswith("_key") else value for name in fields if (value := document.data[name])
     }

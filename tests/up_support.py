@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 
 from tests_support import REPOSITORY, processes_of, wait_until
@@ -21,11 +23,11 @@ class Up:
     """One `make up` on a state folder of its own."""
 
     def __init__(self, folder, **environment):
-        self.state = folder / "state"
+        self.state_folder = folder / "state"
         self.home = folder / "home"
         self.home.mkdir(exist_ok=True)
         self._output = folder / "up.out"
-        self._environment = {"HOME": str(self.home), "TOPN_STATE": str(self.state), **environment}
+        self._environment = {"HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **environment}
         self.process = None
 
     @property
@@ -70,21 +72,38 @@ class Up:
 
     def processes(self):
         """Every process that belongs to it."""
-        return processes_of(str(self.state))
+        return processes_of(str(self.state_folder))
 
     def ask(self, path, **body):
         """POST to the Prefect API; returns the answer."""
         request = urllib.request.Request(
             self.api_url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # Its database is busy; Prefect's own client asks again, too.
+                if error.code != 503:
+                    raise
+                time.sleep(0.2)
+
+    def create_run(self, **parameters):
+        """Ask for a run of `topn/default`, as the form does; returns its id."""
+        [deployment] = self.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
+        return self.ask(f"/deployments/{deployment['id']}/create_flow_run", parameters=parameters)["id"]
+
+    def state(self, flow_run_id):
+        """The type of a flow run's state."""
+        [run] = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
+        return run["state_type"]
 
     def second_terminal(self, *command, **variables):
         """Run a module in another terminal, where only HOME and the state folder are set."""
         return subprocess.run(
             [sys.executable, "-m", *command],
-            env={**os.environ, "HOME": str(self.home), "TOPN_STATE": str(self.state), **variables},
+            env={**os.environ, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
