@@ -66,7 +66,8 @@ def topn(
         nodes: The most nodes the pool may have, at the same time.
         slots_per_node: Batch tasks that run side by side on a node; at most four times its cores.
         vm_size: VM size of the nodes, such as standard_d2s_v3.
-        pool_id: An existing pool to use; it is neither changed nor deleted. Without one, the run makes its own.
+        pool_id: Id (letters, digits, - and _) of an existing pool to use; it is neither changed nor deleted. Without one,
+            the run makes its own.
         timeout_minutes: When the run gives up, counted from its start; pool and job end then, whatever happens.
         keep_containers: Leave the blob containers in place.
         keep_job: Leave the job in place.
