@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 AZURITE := $(VENV)/azurite
 
-.PHONY: setup run test test-faults lint bench clean
+.PHONY: setup run up test test-faults lint bench clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt tests/contract/track1.txt localbatch/azurite/package.json localbatch/azurite/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@# The pins are complete; pip's own resolving of them fails where one package is asked for with an extra and without.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r tests/contract/track1.txt
 	@mkdir -p $(AZURITE)
@@ -21,6 +22,9 @@ $(READY): pyproject.toml constraints.txt tests/contract/track1.txt localbatch/az
 
 run: setup
 	@$(BIN)/topn run $(or $(INPUTS),data/*.txt) $(if $(N),--num-words $(N)) $(if $(OUTPUT),--output $(OUTPUT))
+
+up: setup
+	@$(BIN)/python -m flows.up
 
 test: setup
 	$(BIN)/python -m pytest

@@ -10,22 +10,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say, starting_shown
+from flows.connect import connected, prefect_api_url, require_reachable_prefect, use_up
+from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
 from flows.plan_command import print_plan, sort_inputs
-from flows.services import LocalAzure, PrefectServer, alone_in
+from flows.services import PrefectServer
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
 from tasks.models import DEFAULT_POOL, Keep
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
-from tasks.settings import load_settings, read_settings, state_folder
+from tasks.settings import load_settings, state_folder
 
 if TYPE_CHECKING:
     from tasks.run_report import RunReport
@@ -84,42 +85,12 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
-    state = state_folder()
-    own_azure = not read_settings().is_configured
-    own_prefect = not _prefect_may_be_configured()
-    with ExitStack() as services:
-        azure: LocalAzure | None = None
-        server: PrefectServer | None = None
-        if own_azure or own_prefect:
-            services.enter_context(alone_in(state, lambda: say("Another run uses this folder; waiting for its end.")))
-        if own_azure:
-            say("No Azure is configured: starting a local one for this run.")
-            azure = services.enter_context(LocalAzure(state))
-        else:
-            load_settings()
-        if own_prefect or not _prefect_api_url():
-            server = services.enter_context(PrefectServer(state))
-            os.environ["PREFECT_API_URL"] = server.api_url
-            os.environ.setdefault("DO_NOT_TRACK", "1")
-            os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
-        # The run's logs are in the Prefect UI; here, people see progress and results.
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        with starting_shown():
-            import flows.topn  # noqa: F401, PLC0415 - takes seconds, while the servers start
-
-            if azure is not None:
-                os.environ.update(azure.wait())
-            else:
-                _require_reachable_azure()
-            if server is not None:
-                server.wait()
-            else:
-                _require_reachable_prefect()
+    with connected(state_folder()) as own_server:
         try:
             return _run_flow(options, names, interruption)
         finally:
-            if server is not None:
-                _wait_for_history(server)
+            if own_server is not None:
+                _wait_for_history(own_server)
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -145,13 +116,15 @@ def sweep(options: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: No Azure is configured, or it does not answer.
     """
-    load_settings()
+    use_up(state_folder())
+    if not prefect_api_url():
+        load_settings()
     from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
     from tasks.sweep import ended_at_on_own_server  # noqa: PLC0415 - brings Prefect: slow
     from tasks.sweep import sweep as sweep_accounts  # noqa: PLC0415 - as above
 
-    if _prefect_api_url():
-        _require_reachable_prefect()
+    if prefect_api_url():
+        require_reachable_prefect()
         ended_at = ended_at_on_own_server
     else:
         ended_at = _nothing_is_known
@@ -274,56 +247,6 @@ def _require_writable(option: str, folder: str) -> None:
         raise UsageError(
             f"The {option} folder {shown(folder)} cannot be written ({reason}): name another with --{option}."
         ) from error
-
-
-def _require_reachable_azure() -> None:
-    """See that both accounts answer and take the credentials, before anything is created.
-
-    Raises:
-        ConfigurationError: One does not.
-    """
-    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - imported by now
-
-    try:
-        batch_account().images(retry_total=0)
-        blob_account().check(retry_total=0)
-    except ServiceError as error:
-        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
-
-
-def _prefect_may_be_configured() -> bool:
-    """Look whether any of the places where Prefect finds its API's address says something.
-
-    To ask Prefect itself takes seconds, in which its server could start.
-    """
-    if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
-        return True
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    mentions = {
-        profiles: "",
-        Path("prefect.toml"): "",
-        Path("pyproject.toml"): "[tool.prefect",
-        Path(".env"): "PREFECT_",
-    }
-    return any(path.is_file() and word in path.read_text("utf-8", "replace") for path, word in mentions.items())
-
-
-def _prefect_api_url() -> str | None:
-    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - takes seconds
-
-    url: str | None = PREFECT_API_URL.value()
-    return url
-
-
-def _require_reachable_prefect() -> None:
-    from prefect import get_client  # noqa: PLC0415 - imported by now
-
-    with get_client(sync_client=True) as client:
-        if client.api_healthcheck() is not None:
-            raise ConfigurationError(
-                f"No Prefect server answers at {_prefect_api_url()}: start it, or unset PREFECT_API_URL."
-            )
 
 
 class _Interruption:

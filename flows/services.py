@@ -1,4 +1,4 @@
-"""The servers that a one-shot run starts for itself: a local Azure, and a Prefect server that keeps the history.
+"""The servers that a run or `make up` starts: a local Azure, a Prefect server that keeps the history, a worker.
 
 Each is a process of its own session, so that a Ctrl-C at the terminal does not take it away before the cleanup, and
 each ends with this process, however that ends.
@@ -85,6 +85,14 @@ class Service:
         """What the server has said so far."""
         return self._log.read_text("utf-8", "replace")
 
+    def end(self) -> str | None:
+        """How the server ended by itself, as a sentence; None while it runs."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        return f"{self._name} ended {how}: {self._last_words()} (see {self._log})."
+
     def stop(self) -> None:
         """End the server and wait for its end."""
         if self._process.poll() is None:
@@ -100,10 +108,11 @@ class Service:
 
 
 class LocalAzure(Service):
-    """`localbatch serve` on free ports."""
+    """`localbatch serve`, on the given ports where they are free; 0 is any."""
 
-    def __init__(self, state: Path) -> None:
-        serve = ["-m", "localbatch", "serve", "--port", "0", "--storage-port", "0", "--state", str(state)]
+    def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0) -> None:
+        serve = ["-m", "localbatch", "serve", "--state", str(state)]
+        serve += ["--port", str(port), "--storage-port", str(storage_port)]
         super().__init__("The local Azure", [sys.executable, *serve], state / "localbatch.log", os.environ)
 
     def wait(self) -> dict[str, str]:
@@ -113,17 +122,20 @@ class LocalAzure(Service):
 
 
 class PrefectServer(Service):
-    """A Prefect server without its web pages, on the database in the state folder."""
+    """A Prefect server on the database in the state folder, on the given port where it is free; with its pages or not."""
 
-    def __init__(self, state: Path) -> None:
-        self._port = _free_port()
-        self.api_url = f"http://127.0.0.1:{self._port}/api"
+    def __init__(self, state: Path, *, port: int = 0, pages: bool = False) -> None:
+        self._port = _free_port(port)
+        self.pages_url = f"http://127.0.0.1:{self._port}"
+        self.api_url = f"{self.pages_url}/api"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
-            "PREFECT_HOME": str(state),
+        environment = prefect_environment(state) | {
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_UI_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
+            # The pages would look for the API on port 4200 wherever they are.
+            "PREFECT_UI_API_URL": self.api_url,
+            # What links in notices begin with.
+            **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
         command += ["--host", "127.0.0.1", "--port", str(self._port), "--log-level", "warning"]
@@ -164,6 +176,24 @@ class PrefectServer(Service):
         return False
 
 
+class Worker(Service):
+    """A Prefect worker of a work pool; its flow runs have this process's environment."""
+
+    def __init__(self, state: Path, work_pool: str) -> None:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
+        super().__init__("The Prefect worker", command, state / "prefect-worker.log", os.environ)
+
+    def wait(self) -> None:
+        """Wait until it takes flow runs."""
+        self.wait_until(lambda: " started!" in self.output())
+
+
+def prefect_environment(state: Path) -> dict[str, str]:
+    """Give this process's environment with Prefect's settings replaced by those that keep its files in the folder."""
+    without = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return without | {"PREFECT_HOME": str(state), "DO_NOT_TRACK": "1"}
+
+
 @contextmanager
 def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the state folder: two runs at once would share one database and one storage.
@@ -191,9 +221,14 @@ def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        # Connections of a server that has ended may linger there; the next one can listen all the same.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 

@@ -24,7 +24,17 @@ from tasks.usage import node_price, usage_meter
 from tasks.word_counts import word_count_workload
 
 Positive = Field(ge=1)
-NotNegative = Field(ge=0)
+NotEmpty = Field(min_length=1)
+
+# Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes, taskSlotsPerNode, the id.
+Nodes = Field(ge=1, le=10_000)
+SpotNodes = Field(ge=0, le=10_000)
+SpotNodes = Field(ge=0, le=10_000)
+Slots = Field(ge=1, le=256)
+PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
+
+# A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
+LONGEST_MINUTES = 6 * 24 * 60
 
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
 LONGEST_MINUTES = 6 * 24 * 60
@@ -43,15 +53,15 @@ TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
     on_crashed=[clean_up],
 )
 def topn(
-    inputs: Annotated[list[str], Field(min_length=1)] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
+    inputs: Annotated[list[Annotated[str, NotEmpty]], NotEmpty] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
     num_words: Annotated[int, Positive] = 3,
     ignore_case: bool = False,
-    output_folder: str = "results",
-    nodes: Annotated[int, Positive] = DEFAULT_POOL.nodes,
-    spot_nodes: Annotated[int, NotNegative] = DEFAULT_POOL.spot_nodes,
-    slots_per_node: Annotated[int, Positive] = DEFAULT_POOL.slots_per_node,
-    vm_size: str = DEFAULT_POOL.vm_size,
-    pool_id: str | None = None,
+    output_folder: Annotated[str, NotEmpty] = "results",
+    nodes: Annotated[int, Nodes] = DEFAULT_POOL.nodes,
+    spot_nodes: Annotated[int, SpotNodes] = DEFAULT_POOL.spot_nodes,
+    slots_per_node: Annotated[int, Slots] = DEFAULT_POOL.slots_per_node,
+    vm_size: Annotated[str, NotEmpty] = DEFAULT_POOL.vm_size,
+    pool_id: Annotated[str, PoolId] | None = None,
     timeout_minutes: Annotated[float, Field(ge=1, le=LONGEST_MINUTES)] = 60,
     keep_containers: bool = False,
     keep_job: bool = False,
@@ -62,16 +72,17 @@ def topn(
     """Count the top N words of each file on Azure Batch.
 
     Args:
-        inputs: Names of text files, or patterns such as data/*.txt.
+        inputs: Names of text files, or patterns such as data/*.txt; in a deployed run, on the worker's machine.
         num_words: How many words to give of each file.
         ignore_case: Take "The" and "the" for one word.
-        output_folder: Where the outputs go.
-        nodes: The most dedicated nodes the pool may have.
+        output_folder: Where the outputs go; in a deployed run, on the worker's machine.
+        nodes: The most dedicated nodes the pool may have, at the same time.
         spot_nodes: The most spot nodes: cheaper, and taken away at any time. With them, dedicated nodes only stand in
             for what the spot nodes cannot do, and do the rest after half of the time.
-        slots_per_node: Batch tasks that run side by side on a node.
-        vm_size: VM size of the nodes.
-        pool_id: An existing pool to use; it is neither changed nor deleted. Without one, the run makes its own.
+        slots_per_node: Batch tasks that run side by side on a node; at most four times its cores.
+        vm_size: VM size of the nodes, such as standard_d2s_v3.
+        pool_id: Id (letters, digits, - and _) of an existing pool to use; it is neither changed nor deleted. Without one,
+            the run makes its own.
         timeout_minutes: When the run gives up, counted from its start; pool and job end then, whatever happens.
         keep_containers: Leave the blob containers in place.
         keep_job: Leave the job in place.

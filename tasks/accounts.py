@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from tasks.azure_block import configured_azure
 from tasks.batch_account import BatchAccount
 from tasks.blob_account import BlobAccount
-from tasks.settings import AzureSettings, load_settings
+from tasks.settings import AzureSettings
 
 
 def batch_account() -> BatchAccount:
@@ -15,7 +16,7 @@ def batch_account() -> BatchAccount:
     Raises:
         ConfigurationError: Settings are missing.
     """
-    return _batch_account(load_settings())
+    return _batch_account(configured_azure())
 
 
 def blob_account() -> BlobAccount:
@@ -24,7 +25,7 @@ def blob_account() -> BlobAccount:
     Raises:
         ConfigurationError: Settings are missing.
     """
-    return _blob_account(load_settings())
+    return _blob_account(configured_azure())
 
 
 @lru_cache(maxsize=4)

@@ -56,8 +56,8 @@ def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     try:
         failures = clean_up_run(flow_run.id, Keep(**kept))
     except ConfigurationError as error:
-        # Without a configuration nothing was created.
-        logger.warning("Nothing to clean up: %s", error)
+        # Without a configuration nothing was created; one that changed meanwhile leaves the rest to a sweep.
+        logger.warning("Nothing was cleaned up: %s", error)
         return
     for name, reason in failures.items():
         logger.error("Could not delete %s: %s", name, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tasks.errors import ConfigurationError
 
 STATE_FOLDER = ".topn"
+
+# What the error messages call the Prefect block that can hold the same.
+BLOCK = "topn-azure/default"
+
+ENDPOINTS = {"batch_endpoint", "storage_endpoint"}
 
 
 class AzureSettings(BaseSettings):
@@ -34,20 +40,27 @@ class AzureSettings(BaseSettings):
         return any(value is not None for value in self.model_dump().values())
 
 
-def load_settings() -> AzureSettings:
-    """Read the settings.
+def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSettings:
+    """Read the settings, and put what a Prefect block holds beside them.
+
+    Args:
+        block: The fields that are set in the block.
 
     Raises:
-        ConfigurationError: None is set, or half of them; the message names what is missing.
+        ConfigurationError: None is set, or half of them, or block and environment differ; the message names what.
     """
     settings = read_settings()
+    if block:
+        settings = _with_block(settings, block)
     if not settings.is_configured:
         raise ConfigurationError(
-            "No Azure is configured: set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, "
-            "or start a local Azure with `localbatch serve` and export the lines that it prints."
+            "No Azure is configured: set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, or the same in the Prefect "
+            f"block {BLOCK}. Deployed runs have a local Azure under `make up`; `localbatch serve` starts one alone, "
+            "and prints the lines to export."
         )
     if missing := _missing(settings):
-        raise ConfigurationError(f"Half of the Azure settings are there: set {' and '.join(missing)} too.")
+        where = f" here or in the block {BLOCK}" if block else ""
+        raise ConfigurationError(f"Half of the Azure settings are there: set {' and '.join(missing)} too{where}.")
     return settings
 
 
@@ -61,13 +74,8 @@ def read_settings() -> AzureSettings:
         settings = AzureSettings()
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The TOPN_ settings cannot be read: {error}") from error
-    for name in ("batch_endpoint", "storage_endpoint"):
-        endpoint = getattr(settings, name)
-        if endpoint is not None and not _is_endpoint(endpoint):
-            raise ConfigurationError(
-                f"TOPN_{name.upper()} is {endpoint!r}, which is no http or https address: "
-                "set it to one, such as https://myaccount.westeurope.batch.azure.com."
-            )
+    for name in ENDPOINTS:
+        _require_endpoint(f"TOPN_{name.upper()}", getattr(settings, name))
     return settings
 
 
@@ -85,6 +93,37 @@ def state_folder() -> Path:
 def results_location() -> str:
     """Where finished results are kept: a folder, or the URL of a blob container."""
     return os.environ.get("TOPN_RESULTS") or str(state_folder() / "results")
+
+
+def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr]) -> AzureSettings:
+    """Add the block's values; none of the two wins where both say something else.
+
+    Raises:
+        ConfigurationError: They differ, or the block has an endpoint that is none.
+    """
+    own = {name: value for name, value in settings if value is not None}
+    for name in own.keys() & block.keys():
+        if _text(own[name]) != _text(block[name]):
+            says = "hold different keys" if name.endswith("_key") else f"differ: {own[name]} and {block[name]}"
+            raise ConfigurationError(
+                f"TOPN_{name.upper()} and {name} of the Prefect block {BLOCK} {says}. Make them agree, or unset one."
+            )
+    for name in ENDPOINTS & block.keys():
+        _require_endpoint(f"{name} of the Prefect block {BLOCK}", _text(block[name]))
+    # Not through the constructor, which would read the environment once more.
+    return settings.model_copy(update={**block, **own})
+
+
+def _text(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _require_endpoint(name: str, endpoint: str | None) -> None:
+    if endpoint is not None and not _is_endpoint(endpoint):
+        raise ConfigurationError(
+            f"{name} is {endpoint!r}, which is no http or https address: "
+            "set it to one, such as https://myaccount.westeurope.batch.azure.com."
+        )
 
 
 def _is_endpoint(text: str) -> bool:

@@ -26,9 +26,9 @@ def independent_count(text, n=3):
     return len(words), len(counts), [list(pair) for pair in top]
 
 
-def wait_until(condition, what, *, while_running=None):
+def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
     """Wait until a condition holds; fail when it does not in time, or when a process ends before it does."""
-    give_up_at = time.monotonic() + WAIT_SECONDS
+    give_up_at = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up_at, f"not in time: {what}"
         assert while_running is None or while_running.poll() is None, f"ended before: {what}"

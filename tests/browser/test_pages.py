@@ -1,0 +1,171 @@
+"""What a person does in Prefect's pages under `make up`, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tests_support import wait_until
+from up_support import Up
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"),
+]
+
+# The pages ask the server again every few seconds; a first run starts three Pythons.
+PATIENCE_MILLISECONDS = 120_000
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory):
+    instance = Up(tmp_path_factory.mktemp("up"))
+    try:
+        yield instance.start()
+    finally:
+        instance.stop()
+
+
+@pytest.fixture
+def page():
+    """A page of Debian's chromium.
+
+    For one test at a time: while Playwright is at work, its event loop is in the way of others.
+    """
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not needed where these tests are skipped
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(PATIENCE_MILLISECONDS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def screenshot(page, request):
+    """Keep a picture in the folder that SCREENSHOTS names, if it names one."""
+    folder = os.environ.get("SCREENSHOTS")
+
+    def take(name):
+        if folder:
+            page.screenshot(path=f"{folder}/{name}.png")
+
+    return take
+
+
+@pytest.fixture
+def open_form(up, page):
+    """Open the form of `topn/default`, as the button "Run" does."""
+
+    def do():
+        [deployment] = up.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
+        page.goto(f"{up.pages_url}/v2/deployments/deployment/{deployment['id']}/run")
+        page.get_by_label("num_words").wait_for()
+
+    return do
+
+
+def faults(up, body):
+    """Let something go wrong with the Batch tasks of the local Azure; nothing any more with None."""
+    variables = json.loads((up.state_folder / "up.json").read_text())
+    request = urllib.request.Request(
+        f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults",
+        None if body is None else json.dumps(body).encode(),
+        method="DELETE" if body is None else "POST",
+    )
+    urllib.request.urlopen(request).close()
+
+
+def text_file():
+    Path("a.txt").write_text(f"one two two {os.getcwd()}")
+    return os.path.abspath("a.txt")
+
+
+def runs(up):
+    found = up.ask("/flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
+    return [run["id"] for run in found if not run["auto_scheduled"]]
+
+
+def shows(page, text):
+    page.get_by_text(text, exact=True).first.wait_for()
+
+
+def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, page, open_form, screenshot):
+    before = runs(up)
+    open_form()
+    for words in ("Names of text files, or patterns", "How many words to give of each file.", "neither changed nor"):
+        page.get_by_text(words).first.wait_for()
+    screenshot("form")
+    page.locator("textarea").first.fill(text_file())
+    page.get_by_label("num_words").fill("2")
+    page.get_by_label("output_folder").fill(os.path.abspath("results"))
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url(lambda url: not url.endswith("/run"))
+    wait_until(lambda: len(runs(up)) == len(before) + 1, "the run exists")
+
+    page.goto(f"{up.pages_url}/v2/runs/flow-run/{runs(up)[0]}")
+    shows(page, "Completed")
+    page.get_by_role("tab", name="Task Runs").click()
+    for step in ("begin", "plan", "create pool", "stage 1 of 1", "submit 1 of 1", "collect 1 of 1", "report"):
+        shows(page, step)
+    screenshot("task-runs")
+    page.get_by_role("tab", name="Artifacts").click()
+    shows(page, "topn-cleanup")
+    screenshot("artifacts")
+    found = json.loads(Path("results/a_OUTPUT.json").read_text())
+    assert found["top"][0] == ["two", 2]
+    assert len(found["top"]) == 2
+
+
+def test_a_bad_number_is_refused_in_the_form_and_no_run_is_made(up, page, open_form, screenshot):
+    before = runs(up)
+    open_form()
+    field = page.get_by_label("num_words")
+    field.fill("0")
+    page.get_by_role("button", name="Submit").click()
+    assert field.evaluate("field => field.validationMessage") == "Value must be greater than or equal to 1."
+    screenshot("refused-by-the-form")
+    assert runs(up) == before
+
+
+def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open_form, screenshot):
+    before = runs(up)
+    open_form()
+    # The id of a pool is none, or a text.
+    page.get_by_text("str", exact=True).first.click()
+    page.locator("textarea").nth(3).fill("no id!")
+    page.get_by_role("button", name="Submit").click()
+    shows(page, "'no id!' is not valid under any of the given schemas")
+    page.get_by_text("Id (letters, digits, - and _)").first.wait_for()
+    screenshot("refused-by-the-server")
+    assert runs(up) == before
+
+
+def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, page, screenshot):
+    faults(up, {"fault": "endless_task", "task": "*"})
+    flow_run_id = up.create_run(inputs=[text_file()])
+    page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}")
+    shows(page, "Running")
+    page.get_by_role("button", name="Open menu").first.click()
+    page.get_by_role("menuitem", name="Cancel").click()
+    screenshot("cancel-question")
+    page.get_by_role("alertdialog").get_by_role("button", name="Cancel", exact=False).last.click()
+    shows(page, "Cancelled")
+    screenshot("cancelled")
+    faults(up, None)
+    done = up.second_terminal("flows.cli", "sweep", "--dry-run")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_block_can_be_filled_in_and_hides_its_keys(up, page, screenshot):
+    page.goto(f"{up.pages_url}/v2/blocks/catalog/topn-azure/create")
+    page.get_by_label("Batch endpoint").wait_for()
+    screenshot("block")
+    assert page.get_by_label("Batch key").get_attribute("type") == "password"

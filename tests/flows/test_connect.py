@@ -1,0 +1,34 @@
+"""Which servers a command uses, where that is not plain."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+from tests_support import wait_until
+
+from flows.services import PrefectServer
+
+
+def test_a_prefect_profile_that_names_no_server_is_none(topn_alone):
+    """The history is on the server that the run started, and no other server was."""
+    profile = Path(topn_alone.environment["HOME"], ".prefect/profiles.toml")
+    profile.parent.mkdir()
+    profile.write_text('active = "ephemeral"\n\n[profiles.ephemeral]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = "true"\n')
+    Path("a.txt").write_text("one two two")
+
+    done = topn_alone("run", "a.txt", timeout=240)
+
+    assert done.returncode == 0, done.stderr
+    assert "Starting temporary server" not in done.stderr
+    state = Path(topn_alone.environment["TOPN_STATE"])
+    with PrefectServer(state) as server:
+        server.wait()
+        wait_until(lambda: count_runs(server.api_url) == 1, "the run is in the history")
+
+
+def count_runs(api_url):
+    request = urllib.request.Request(f"{api_url}/flow_runs/count", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)

@@ -1,0 +1,288 @@
+"""Deployed runs, under a real worker: however one ends, nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests_support import REPOSITORY, independent_count, processes_of, wait_until
+
+TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+# A worker gives a cancelled flow run 30 s to end, and looks at dead ones every 10 s.
+ENDING_SECONDS = 120
+
+
+class Deployed:
+    """The deployment `topn/default`, and one worker of its work pool at a time."""
+
+    def __init__(self, api_url, folder, azure):
+        self.azure = azure
+        self.environment = {
+            **os.environ,
+            **azure.environment,
+            "PREFECT_API_URL": api_url,
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "TOPN_STATE": str(folder / "state"),
+            "PWD": str(REPOSITORY),
+        }
+        self._log = folder / "worker.log"
+        self._worker = None
+
+    def prefect(self, *arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *arguments],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def deploy(self):
+        self.prefect("work-pool", "create", "topn-pool", "--type", "process", "--overwrite")
+        self.prefect("--no-prompt", "deploy", "--all")
+        with self.client() as client:
+            for name in ("topn/default", "sweep/default"):
+                # No test should meet a run that the clock started.
+                client.pause_deployment(client.read_deployment_by_name(name).id)
+
+    def worker(self):
+        """Give the worker; start one if there is none."""
+        if self._worker is None or self._worker.poll() is not None:
+            with self._log.open("ab") as log:
+                self._worker = subprocess.Popen(
+                    [sys.executable, "-m", "prefect", "worker", "start", "--pool", "topn-pool"],
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        return self._worker
+
+    def stop_worker(self, number=signal.SIGTERM):
+        if self._worker is not None:
+            self._worker.send_signal(number)
+            self._worker.wait(60)
+
+    def client(self):
+        from prefect import get_client  # noqa: PLC0415 - takes seconds
+        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as above
+
+        with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
+            return get_client(sync_client=True)
+
+    def create(self, **parameters):
+        """Ask for a run, as the form in the UI does; returns its id."""
+        self.worker()
+        with self.client() as client:
+            deployment = client.read_deployment_by_name("topn/default")
+            return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
+
+    def set_state(self, flow_run_id, state, *, force=False):
+        with self.client() as client:
+            client.set_flow_run_state(flow_run_id, state, force=force)
+
+    def run(self, flow_run_id):
+        with self.client() as client:
+            return client.read_flow_run(flow_run_id)
+
+    def state(self, flow_run_id):
+        return self.run(flow_run_id).state.type.value
+
+    def wait_for_end(self, flow_run_id):
+        wait_until(lambda: self.state(flow_run_id) in TERMINAL, "the run has ended", seconds=ENDING_SECONDS)
+        return self.run(flow_run_id).state
+
+    def wait_for_running_batch_task(self, flow_run_id):
+        """Wait until the run's job has a running Batch task, so that all resources are there."""
+        job_id = f"topn-{flow_run_id.hex}-0"
+
+        def is_running():
+            assert self.state(flow_run_id) not in TERMINAL, self.run(flow_run_id).state
+            return any(job.job_id == job_id for job in batch().jobs(job_id)) and batch().task_counts(job_id).running
+
+        wait_until(is_running, "a Batch task is running", seconds=ENDING_SECONDS)
+
+
+def batch():
+    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+
+    return batch_account()
+
+
+def leftovers(flow_run_id):
+    from tasks.accounts import blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.cleanup import find_leftovers  # noqa: PLC0415
+    from tasks.models import Keep  # noqa: PLC0415
+
+    return find_leftovers(batch(), blob_account(), flow_run_id, Keep()).names
+
+
+def flow_processes(flow_run_id):
+    return [int(pid) for pid, _ in processes_of(f"PREFECT__FLOW_RUN_ID={flow_run_id}")]
+
+
+@pytest.fixture(scope="module")
+def deployment(prefect_api, local_azure, tmp_path_factory):
+    deployed = Deployed(prefect_api, tmp_path_factory.mktemp("worker"), local_azure)
+    deployed.deploy()
+    yield deployed
+    deployed.stop_worker()
+
+
+@pytest.fixture
+def deployed(deployment, azure_settings):
+    yield deployment
+    azure_settings.faults.clear()
+
+
+@pytest.fixture
+def parameters():
+    """Parameters of a run that counts two files of the test's own."""
+    for name in ("a", "b"):
+        Path(f"{name}.txt").write_text(f"{os.getcwd()} {name} one two two")
+    return {"inputs": [os.path.abspath("*.txt")], "output_folder": os.path.abspath("results")}
+
+
+@pytest.fixture
+def endless(deployed, parameters):
+    """A run whose Batch tasks never end, once they are running; returns its id."""
+    deployed.azure.faults.add("endless_task", task="*")
+    flow_run_id = deployed.create(**parameters)
+    deployed.wait_for_running_batch_task(flow_run_id)
+    return flow_run_id
+
+
+def test_a_deployed_run_completes_and_leaves_nothing(deployed, parameters):
+    flow_run_id = deployed.create(**parameters)
+    assert deployed.wait_for_end(flow_run_id).type.value == "COMPLETED"
+    assert_counted()
+    assert leftovers(flow_run_id) == ()
+
+
+def test_a_run_that_is_cancelled_ends_cancelled_and_leaves_nothing(deployed, endless):
+    from prefect.states import Cancelling  # noqa: PLC0415
+
+    deployed.set_state(endless, Cancelling())
+
+    assert deployed.wait_for_end(endless).type.value == "CANCELLED"
+    assert leftovers(endless) == ()
+    wait_until(lambda: flow_processes(endless) == [], "no process is left")
+
+
+@pytest.mark.faults
+def test_a_run_whose_process_is_killed_ends_crashed_and_leaves_nothing(deployed, endless):
+    for pid in flow_processes(endless):
+        os.kill(pid, signal.SIGKILL)
+
+    assert deployed.wait_for_end(endless).type.value == "CRASHED"
+    wait_until(lambda: leftovers(endless) == (), "the hook has cleaned up")
+    wait_until(lambda: flow_processes(endless) == [], "no process is left")
+
+
+@pytest.mark.faults
+def test_a_run_whose_worker_is_stopped_is_swept_once_it_is_known_to_be_dead(deployed, endless, topn_sweep):
+    from prefect.states import Crashed  # noqa: PLC0415
+
+    deployed.stop_worker(signal.SIGTERM)
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone")
+    assert deployed.state(endless) == "RUNNING"
+    assert len(leftovers(endless)) == 5
+    assert topn_sweep().stdout == ""
+
+    deployed.set_state(endless, Crashed(), force=True)
+    assert len(topn_sweep().stdout.splitlines()) == 5
+    assert leftovers(endless) == ()
+
+
+@pytest.mark.faults
+def test_a_run_whose_worker_is_killed_leaves_nothing_in_the_end(deployed, endless, topn_sweep):
+    deployed.stop_worker(signal.SIGKILL)
+    # Nobody reads what the flow says any more; the next thing it says ends it, and its own hook cleans up.
+    deployed.azure.faults.clear()
+
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=ENDING_SECONDS)
+    assert deployed.state(endless) in TERMINAL
+    topn_sweep()
+    assert leftovers(endless) == ()
+
+
+@pytest.mark.faults
+def test_a_run_that_reaches_its_deadline_fails_and_leaves_nothing(deployed, parameters):
+    deployed.azure.faults.add("endless_task", task="*")
+    flow_run_id = deployed.create(**parameters, timeout_minutes=1)
+
+    assert deployed.wait_for_end(flow_run_id).type.value == "FAILED"
+    assert leftovers(flow_run_id) == ()
+    assert not Path("results/a_OUTPUT.json").exists()
+
+
+@pytest.mark.faults
+def test_a_failed_run_is_retried_from_the_ui_and_completes(deployed, parameters):
+    deployed.azure.faults.add("upload_fails", task="*")
+    flow_run_id = deployed.create(**parameters)
+    assert deployed.wait_for_end(flow_run_id).type.value == "FAILED"
+    deployed.azure.faults.clear()
+
+    deployed.prefect("flow-run", "retry", str(flow_run_id))
+
+    assert deployed.wait_for_end(flow_run_id).type.value == "COMPLETED"
+    assert deployed.run(flow_run_id).run_count == 2
+    assert_counted()
+    assert leftovers(flow_run_id) == ()
+
+
+@pytest.mark.faults
+def test_a_run_whose_worker_died_is_retried_and_goes_on_in_the_same_job(deployed, endless):
+    from prefect.states import Crashed  # noqa: PLC0415
+
+    deployed.stop_worker(signal.SIGTERM)
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone")
+    deployed.set_state(endless, Crashed(), force=True)
+    seen = len(deployed.azure.batch.requests)
+    deployed.azure.faults.clear()
+    deployed.worker()
+
+    deployed.prefect("flow-run", "retry", str(endless))
+
+    assert deployed.wait_for_end(endless).type.value == "COMPLETED"
+    assert_counted()
+    posts = [record.path for record in list(deployed.azure.batch.requests)[seen:] if record.method == "POST"]
+    assert not {"/jobs", "/pools"} & set(posts)
+    assert leftovers(endless) == ()
+
+
+def assert_counted():
+    for name in ("a", "b"):
+        found = json.loads(Path(f"results/{name}_OUTPUT.json").read_text())
+        expected = independent_count(Path(f"{name}.txt").read_text())
+        assert (found["words"], found["distinct"], found["top"]) == expected
+
+
+@pytest.fixture
+def topn_sweep(deployed):
+    def sweep():
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "sweep"],
+            env=deployed.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return sweep

@@ -1,0 +1,52 @@
+"""A run that reaches its deadline says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.batch_account import JobSpec
+from tasks.collect import collect_chunk
+from tasks.models import BatchJob, Category
+from tasks.monitor import watch
+from tasks.provision import make_containers, make_pool
+from tasks.results_store import FolderStore
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+
+class Submitted:
+    """A chunk that is in the job."""
+
+    open_count = 0
+
+    def __init__(self, chunk):
+        self._chunks = [chunk]
+
+    def arrived(self):
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+
+@pytest.mark.xfail(reason="the Batch tasks that the job's end ends are taken for cancelled ones", strict=True)
+def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
+    batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, tmp_path
+):
+    azure_settings.faults.add("endless_task", task="*")
+    containers = make_containers(blobs, run, workload)
+    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
+    batch.create_job(JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=3, metadata=run.metadata(kept=False)))
+    job = BatchJob(
+        job_id=run.name, pool_id=pool_id, script_directory="AZ_BATCH_NODE_SHARED_DIR", arguments=workload.arguments
+    )
+    chunk = stage_chunk(blobs, chunk_factory(b"text"), containers)
+    try:
+        submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
+        [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+        [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers).values()
+    finally:
+        azure_settings.faults.clear()
+        batch.delete_jobs_and_pools([job.job_id], [pool_id], 5)
+        for name in (containers.application, containers.inputs, containers.outputs):
+            blobs.delete_container(name)
+    assert verdict.category is Category.WALL_CLOCK
+    assert "deadline" in verdict.message

@@ -1,0 +1,118 @@
+"""`make up`, as a user has it in one terminal, and what the user does in another."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from tests_support import REPOSITORY, processes_of, wait_until
+
+# A first start writes Prefect's database, on a machine that may be busy.
+START_SECONDS = 200
+STOP_SECONDS = 100
+
+
+class Up:
+    """One `make up` on a state folder of its own."""
+
+    def __init__(self, folder, **environment):
+        self.state_folder = folder / "state"
+        self.home = folder / "home"
+        self.home.mkdir(exist_ok=True)
+        self._output = folder / "up.out"
+        self._environment = {"HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **environment}
+        self.process = None
+
+    @property
+    def output(self):
+        """What it has said, on stdout and stderr together."""
+        return self._output.read_text()
+
+    def start(self):
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.up"],
+                cwd=REPOSITORY,
+                env={**os.environ, **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        wait_until(lambda: "Ready" in self.output, "it is ready", while_running=self.process, seconds=START_SECONDS)
+        return self
+
+    def end(self, number=signal.SIGINT):
+        """Send a signal and wait; returns the exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self):
+        return self.process.wait(STOP_SECONDS)
+
+    def stop(self):
+        """End it if it has not ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.end()
+
+    @property
+    def api_url(self):
+        return re.search(r"^(http://127\.0\.0\.1:\d+/api)$", self.output, re.MULTILINE).group(1)
+
+    @property
+    def pages_url(self):
+        return self.api_url.removesuffix("/api")
+
+    def processes(self):
+        """Every process that belongs to it."""
+        return processes_of(str(self.state_folder))
+
+    def ask(self, path, **body):
+        """POST to the Prefect API; returns the answer."""
+        request = urllib.request.Request(
+            self.api_url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # Its database is busy; Prefect's own client asks again, too.
+                if error.code != 503:
+                    raise
+                time.sleep(0.2)
+
+    def create_run(self, **parameters):
+        """Ask for a run of `topn/default`, as the form does; returns its id."""
+        [deployment] = self.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
+        return self.ask(f"/deployments/{deployment['id']}/create_flow_run", parameters=parameters)["id"]
+
+    def state(self, flow_run_id):
+        """The type of a flow run's state."""
+        [run] = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
+        return run["state_type"]
+
+    def second_terminal(self, *command, **variables):
+        """Run a module in another terminal, where only HOME and the state folder are set."""
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            env={**os.environ, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    def deploy_run(self, *arguments):
+        """`prefect deployment run topn/default`, with the line that `make up` prints to be exported."""
+        line = re.search(r"^export (\w+)=(\S+)$", self.output, re.MULTILINE)
+        command = ("prefect", "deployment", "run", "topn/default", *arguments)
+        return self.second_terminal(*command, **{line.group(1): line.group(2)})
