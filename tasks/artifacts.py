@@ -40,8 +40,7 @@ REQUEST_SECONDS = 10.0
 # A run's end waits this long for its last progress.
 LAST_PROGRESS_SECONDS = 5.0
 
-# What each step of the progress is called here; a Batch task that is completed may have failed.
-STEPS = {"staged": "staged", "submitted": "submitted", "counted": "completed"}
+STEPS = ("staged", "submitted", "counted")
 
 
 def name_at_start() -> str:
@@ -102,7 +101,8 @@ def progress_artifact(flow_run_id: str, batch_tasks: int) -> Iterator[None]:
             yield
         finally:
             progress.ended.set()
-            thread.join(LAST_PROGRESS_SECONDS)
+    # Reached by whole runs alone: the cleanup of an interrupted one waits for no picture.
+    thread.join(LAST_PROGRESS_SECONDS)
 
 
 class _ProgressArtifact:
@@ -139,7 +139,11 @@ class _ProgressArtifact:
         with self._lock:
             done = dict(self._done)
         percent = 100 * sum(done.values()) / (self._total * len(STEPS))
-        text = f"Of {self._total:,} files: " + ", ".join(f"{done[step]:,} {name}" for step, name in STEPS.items())
+        # A Batch task that is completed may have failed.
+        text = (
+            f"{done['counted']:,} of {self._total:,} completed "
+            f"({done['staged']:,} staged, {done['submitted']:,} submitted)"
+        )
         if text == self._shown:
             return
         try:

@@ -182,7 +182,7 @@ def words_gist(report: RunReport) -> str:
     """Say what the table of top words holds, and what it leaves out."""
     with_result = len(report.files) - report.count("failed")
     if with_result <= MOST_ROWS:
-        return f"The top words of {with_result:,} files."
+        return f"The top words of {with_result:,} {'file' if with_result == 1 else 'files'}."
     return f"The top words of the first {MOST_ROWS:,} of {with_result:,} files; those of all are in the outputs."
 
 

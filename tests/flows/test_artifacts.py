@@ -72,7 +72,7 @@ def test_a_run_shows_what_it_did(topn, shown):
         ("b.txt", "3", "three 3"),
     ]
     progress = artifacts["topn-progress"]
-    assert (progress["data"], progress["description"]) == (100, "Of 2 files: 2 staged, 2 submitted, 2 completed")
+    assert (progress["data"], progress["description"]) == (100, "2 of 2 completed (2 staged, 2 submitted)")
 
 
 def test_a_night_with_nothing_new_shows_that_and_is_the_latest_of_its_history(topn, shown, prefect_api):
@@ -154,13 +154,13 @@ def test_progress_moves_while_a_run_goes_and_is_one_artifact(flow_run_id, prefec
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.05)
     look = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
     with artifacts.progress_artifact(str(flow_run_id), 4):
-        wait_until(lambda: look() == [(0, "Of 4 files: 0 staged, 0 submitted, 0 completed")], "it is there")
+        wait_until(lambda: look() == [(0, "0 of 4 completed (0 staged, 0 submitted)")], "it is there")
         advance("staged", done=3)
-        wait_until(lambda: look() == [(25, "Of 4 files: 3 staged, 0 submitted, 0 completed")], "it moves")
+        wait_until(lambda: look() == [(25, "0 of 4 completed (3 staged, 0 submitted)")], "it moves")
         advance("staged", done=1)
         advance("submitted", done=4)
         advance("counted", done=4)
-    assert look() == [(100, "Of 4 files: 4 staged, 4 submitted, 4 completed")]
+    assert look() == [(100, "4 of 4 completed (4 staged, 4 submitted)")]
 
 
 class Proxy:
@@ -228,7 +228,10 @@ def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
         for _ in range(10_000):
             advance("staged", done=1)
     assert len(proxy.seen) <= 3
-    assert artifacts_of(prefect_api, flow_run_id, "topn-progress")[0][1].startswith("Of 10,000 files: 10,000 staged")
+    assert (
+        artifacts_of(prefect_api, flow_run_id, "topn-progress")[0][1]
+        == "0 of 10,000 completed (10,000 staged, 0 submitted)"
+    )
 
 
 def test_artifacts_that_cannot_be_written_are_warnings_and_change_nothing(topn, prefect_api, nothing_left):

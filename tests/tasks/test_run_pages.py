@@ -121,7 +121,7 @@ def test_the_table_of_words_is_bounded_and_says_what_it_leaves_out():
     assert len(document) < 300_000
     assert len(json.loads(document)) == 500
     assert words_gist(report) == "The top words of the first 500 of 5,000 files; those of all are in the outputs."
-    assert words_gist(run_report(counted(1))) == "The top words of 1 files."
+    assert words_gist(run_report(counted(1))) == "The top words of 1 file."
 
 
 def test_the_dossiers_are_bounded_and_count_all():
