@@ -10,7 +10,7 @@ from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 
-from localbatch import LocalBatch, autoscale, errors
+from localbatch import LocalBatch, autoscale, errors, http_parts
 from localbatch.models import Report
 
 VERSION = "api-version=2025-06-01"
@@ -183,6 +183,7 @@ by(400, "MissingRequiredQueryParameter", get("/pools"))
 by(400, "InvalidQueryParameterValue", lambda scene: list(scene.client.list_pools(filter="size eq 1")))
 by(400, "OutOfRangeQueryParameterValue", lambda scene: list(scene.client.list_pools(max_results=1001)))
 by(400, "InvalidHeaderValue", create_pool(), get(f"/pools/p?{VERSION}", if_modified_since="yesterday"))
+by(400, "InvalidInput", get(f"/pools?{VERSION}", content_length="-1"))
 by(400, "InvalidUri", get(f"/nothing?{VERSION}"))
 by(400, "InvalidRequestBody", lambda scene: scene.ask("POST", f"/pools?{VERSION}", b"{")[:2])
 by(400, "InvalidAuthenticationInfo", get(f"/pools?{VERSION}", authorization="Bearer x"))
@@ -244,6 +245,19 @@ by(
     later,
     evaluate("$TargetDedicatedNodes = 0;"),
 )
+
+
+@causes(401, "AuthenticationFailed")
+def show_a_token_that_is_none(scene):
+    scene.batch._oauth = True
+    return scene.ask("GET", f"/pools?{VERSION}", authorization="Bearer x")[:2]
+
+
+@causes(500, "OperationTimedOut")
+def send_less_than_announced(scene):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http_parts, "BODY_SECONDS", 0.2)
+        return scene.ask("POST", f"/pools?{VERSION}", b"{}", content_length="9")[:2]
 
 
 @causes(409, "NodeBeingRebooted")
