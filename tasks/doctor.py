@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.batch_account import BatchAccount, Job, Node, Pool
+from tasks.batch_account import BatchAccount
+from tasks.batch_values import Job, Node, Pool
 from tasks.errors import NotFoundError, ServiceError
 from tasks.models import BatchJob, Category, FileError
 

@@ -13,7 +13,8 @@ from prefect import task
 from prefect.futures import PrefectFuture
 
 from tasks.accounts import batch_account, blob_account
-from tasks.batch_account import BatchAccount, TaskCounts
+from tasks.batch_account import BatchAccount
+from tasks.batch_values import TaskCounts
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.doctor import Doctor
 from tasks.errors import NotFoundError, ServiceError

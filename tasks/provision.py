@@ -11,7 +11,8 @@ from prefect import task
 from tasks import signatures
 from tasks.accounts import batch_account, blob_account
 from tasks.autoscale import pool_formula
-from tasks.batch_account import BatchAccount, Blob, Image, JobSpec, PoolSpec, StartTask
+from tasks.batch_account import BatchAccount
+from tasks.batch_values import Blob, Image, JobSpec, PoolSpec, StartTask
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import (

@@ -10,7 +10,8 @@ from prefect import task
 
 from tasks import signatures
 from tasks.accounts import batch_account, blob_account
-from tasks.batch_account import BatchAccount, BatchTaskSpec, Blob, Upload
+from tasks.batch_account import BatchAccount
+from tasks.batch_values import BatchTaskSpec, Blob, Upload
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.models import BatchJob, Category, Containers, FileError, InputFile, Run, StagedChunk, Workload

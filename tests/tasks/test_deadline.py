@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.batch_account import JobSpec
+from tasks.batch_values import JobSpec
 from tasks.collect import collect_chunk
 from tasks.models import BatchJob, Category
 from tasks.monitor import watch

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.batch_account import Job, Node, Pool, Problem
+from tasks.batch_values import Job, Node, Pool, Problem
 from tasks.doctor import diagnose_job, diagnose_pool
 from tasks.models import Category
 

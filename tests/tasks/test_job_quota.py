@@ -9,7 +9,8 @@ import pytest
 from tests_support import MovableClock
 
 from localbatch import LocalBatch
-from tasks.batch_account import BatchAccount, JobSpec
+from tasks.batch_account import BatchAccount
+from tasks.batch_values import JobSpec
 from tasks.errors import ServiceError
 from tasks.progress import listening
 from tasks.provision import make_containers, make_job

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.batch_account import BatchTaskSpec, Image, JobSpec
+from tasks.batch_values import BatchTaskSpec, Image, JobSpec
 from tasks.cleanup import delete, find_leftovers
 from tasks.collect import collect_chunk
 from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError

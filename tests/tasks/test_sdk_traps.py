@@ -10,7 +10,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 from tests_support import wait_until
 
-from tasks.batch_account import BatchTaskSpec
+from tasks.batch_values import BatchTaskSpec
 from tasks.errors import NotFoundError, ServiceError
 
 

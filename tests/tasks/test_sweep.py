@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from localbatch import LocalBatch
-from tasks.batch_account import BatchAccount, JobSpec
+from tasks.batch_account import BatchAccount
+from tasks.batch_values import JobSpec
 from tasks.begin import adopt_or_move_on
 from tasks.cleanup import delete, find_leftovers
 from tasks.errors import ForeignResourceError

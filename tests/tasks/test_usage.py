@@ -8,7 +8,7 @@ import pytest
 from run_reports import at
 from tests_support import wait_until
 
-from tasks.batch_account import NodeLife
+from tasks.batch_values import NodeLife
 from tasks.errors import ServiceError
 from tasks.models import BatchJob, BatchTaskOutcome, Chunk, FinishedChunk, StagedChunk
 from tasks.provision import make_containers, make_job, make_pool

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from tests_support import letting_time_pass, wait_until
 
-from tasks.batch_account import BatchTaskSpec
+from tasks.batch_values import BatchTaskSpec
 from tasks.collect import collect_chunk
 from tasks.models import Category, StoredResult
 from tasks.progress import listening
