@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from tasks.accounts import batch_account
+from tasks.azure_block import configured_azure
 from tasks.batch_account import BatchAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import ServiceError
 from tasks.models import BatchJob, FinishedChunk, Run
 from tasks.run_report import Price, Usage
-from tasks.settings import account_of, load_settings
+from tasks.settings import account_of
 
 LISTING_INTERVAL = timedelta(minutes=1)
 
@@ -127,7 +128,7 @@ def usage_meter(run: Run, job: BatchJob) -> UsageMeter:
 
 def node_price(vm_size: str, usd_per_node_hour: float | None) -> Price:
     """Say what a dedicated node costs: what the user says, or the list price of the few sizes that are known here."""
-    is_paid = account_of(load_settings().batch_endpoint or "") is not None
+    is_paid = account_of(configured_azure().batch_endpoint or "") is not None
     if usd_per_node_hour is not None:
         return Price(usd_per_node_hour=usd_per_node_hour, source="as given to the run", is_paid=is_paid)
     listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
