@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +18,10 @@ from localbatch.storage_faults import OPERATIONS, Passage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+ENDING_SECONDS = 0.5
+"""How long a directory that is wanted is waited for: a server that was killed may just be ending."""
+POLL_SECONDS = 0.01
 
 
 class LocalAzure(Running):
@@ -129,7 +133,9 @@ class LocalAzure(Running):
 
 def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
     """Return the wanted directory, or the first free one beside it, and the lock that holds it until it is closed."""
-    for number in range(1, sys.maxsize):
+    give_up_at = time.monotonic() + ENDING_SECONDS
+    number = 1
+    while True:
         directory = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "lock").open("w")
@@ -137,6 +143,9 @@ def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
+            if number > 1 or time.monotonic() > give_up_at:
+                number += 1
+            else:
+                time.sleep(POLL_SECONDS)
             continue
         return directory, lock
-    raise AssertionError  # Some number is free.

@@ -263,6 +263,16 @@ def test_a_directory_that_is_in_use_is_not_shared(tmp_path):
     assert [path.name for path in (first, second, again)] == ["azure", "azure-2", "azure"]
 
 
+def test_a_server_that_is_started_after_one_was_killed_goes_on_in_its_directory(serve, tmp_path, escaping):
+    process, lines = serve()
+    variables = exports(lines)
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
+    process.kill()
+    variables = exports(serve()[1])
+    start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["azure"]
+
+
 def test_a_fresh_account_is_empty(local_batch):  # noqa: F811
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
         assert list(client.list_pools()) == list(client.list_jobs()) == []
