@@ -79,13 +79,13 @@ class PartialCounts:
 
 def sum_up(stores: Sequence[PartialCounts], parts: Iterable[int], num_words: int) -> Totals:
     """Sum up some parts of what was put aside, one after the other."""
-    totals = []
+    totals = Totals(0, 0, [])
     for part in parts:
         counts: Counter[str] = Counter()
         for store in stores:
             store.add_to(counts, part)
-        totals.append(totals_of(counts, num_words))
-    return _joined(totals, num_words)
+        totals = _joined([totals, totals_of(counts, num_words)], num_words)
+    return totals
 
 
 def count_in_processes(

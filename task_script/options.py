@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-# 4 to 5 million words of English, those of some 3 GB of text; two Batch tasks at once fit on a node of 2 GB.
-DEFAULT_MEMORY_MB = 512
+# The words of 1 GB of English, some 2 million; several Batch tasks at once fit on the smallest nodes. Putting more of
+# them aside takes hardly longer.
+DEFAULT_MEMORY_MB = 256
 
 USAGE = "usage: python3 -m task_script [OPTION]... FILE..."
 

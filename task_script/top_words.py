@@ -155,7 +155,7 @@ def printable(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """Return a JSON string; of a byte of a name that is not UTF-8 it has the surrogate that `os.fsencode` knows."""
-    if text.isascii() and text.isprintable() and not {'"', "\\"}.intersection(text):
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     import json  # noqa: PLC0415 - See above.
 

@@ -202,7 +202,7 @@ def test_what_is_not_text_is_refused_by_processes_at_the_same_byte(data, options
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(BYTES, st.one_of(WAYS, WAYS, WAYS, WAYS_OF_PROCESSES))
 def test_a_long_campaign_finds_no_difference(data, options):
     check_error_against_naive(data, options)
