@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,6 +86,13 @@ class Doctor:
         if diagnosis.fatal is None:
             return diagnosis
         return _fatal(diagnosis.fatal.category, message, stderr=log)
+
+    def reason_of_end(self) -> FileError | None:
+        """Say why the job has ended, if it has and that can be read."""
+        with suppress(ServiceError):
+            diagnosis = self.examine()
+            return diagnosis.fatal if diagnosis else None
+        return None
 
     def _reboot(self, nodes: Sequence[Node]) -> list[str]:
         """Restart nodes, each a bounded number of times; one that the service does not restart stays as it is."""

@@ -52,6 +52,9 @@ PASSING_FAILURE_CODES = frozenset(
 )
 MOST_REACTIVATIONS = 2
 
+# A Batch task that somebody, or the end of its job, has ended. Source: as above.
+ENDED_CODE = "TaskEnded"
+
 # How long after the run's deadline the job may still be ending.
 DEADLINE_GRACE = timedelta(minutes=2)
 
@@ -135,7 +138,7 @@ def watch(
             if not error.transient:
                 raise
             tell(f"{error} Asking again.")
-        yield from watched.finished()
+        yield from watched.finished(doctor)
         if not watched.chunks and not submissions.open_count:
             return
         if ending is None and clock.now() > deadline_at + DEADLINE_GRACE:
@@ -208,11 +211,12 @@ class _Watched:
         tell(f"A Batch task failed for a passing reason and runs again [{outcome.failure_code}].")
         return True
 
-    def finished(self) -> Iterator[FinishedChunk]:
-        """Take out the chunks whose Batch tasks are all completed."""
+    def finished(self, doctor: Doctor) -> Iterator[FinishedChunk]:
+        """Take out the chunks whose Batch tasks are all completed; of those that were ended, the job knows why."""
         for chunk in [chunk for chunk in self.chunks if all(f.task_id in self._outcomes for f in chunk.staged)]:
             self.chunks.remove(chunk)
-            yield self._finished(chunk, None)
+            was_ended = any(self._outcomes[f.task_id].failure_code == ENDED_CODE for f in chunk.staged)
+            yield self._finished(chunk, doctor.reason_of_end() if was_ended else None)
 
     def given_up(self, reason: FileError) -> Iterator[FinishedChunk]:
         """Take out the others, after a last look at what is completed; there may be nothing to look at any more."""

@@ -66,7 +66,7 @@ def open_form(up, page):
 
     def do():
         [deployment] = up.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
-        page.goto(f"{up.pages_url}/v2/deployments/deployment/{deployment['id']}/run")
+        page.goto(f"{up.pages_url}/v2/deployments/deployment/{deployment['id']}/run", wait_until="domcontentloaded")
         page.get_by_label("num_words").wait_for()
 
     return do
@@ -107,10 +107,10 @@ def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, pa
     page.get_by_label("num_words").fill("2")
     page.get_by_label("output_folder").fill(os.path.abspath("results"))
     page.get_by_role("button", name="Submit").click()
-    page.wait_for_url(lambda url: not url.endswith("/run"))
+    page.wait_for_url(lambda url: not url.endswith("/run"), wait_until="commit")
     wait_until(lambda: len(runs(up)) == len(before) + 1, "the run exists")
 
-    page.goto(f"{up.pages_url}/v2/runs/flow-run/{runs(up)[0]}")
+    page.goto(f"{up.pages_url}/v2/runs/flow-run/{runs(up)[0]}", wait_until="domcontentloaded")
     shows(page, "Completed")
     page.get_by_role("tab", name="Task Runs").click()
     for step in ("begin", "plan", "create pool", "stage 1 of 1", "submit 1 of 1", "collect 1 of 1", "report"):
@@ -151,7 +151,7 @@ def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open
 def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, page, screenshot):
     faults(up, {"fault": "endless_task", "task": "*"})
     flow_run_id = up.create_run(inputs=[text_file()])
-    page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}")
+    page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}", wait_until="domcontentloaded")
     shows(page, "Running")
     page.get_by_role("button", name="Open menu").first.click()
     page.get_by_role("menuitem", name="Cancel").click()
@@ -165,7 +165,7 @@ def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, 
 
 
 def test_the_block_can_be_filled_in_and_hides_its_keys(up, page, screenshot):
-    page.goto(f"{up.pages_url}/v2/blocks/catalog/topn-azure/create")
+    page.goto(f"{up.pages_url}/v2/blocks/catalog/topn-azure/create", wait_until="domcontentloaded")
     page.get_by_label("Batch endpoint").wait_for()
     screenshot("block")
     assert page.get_by_label("Batch key").get_attribute("type") == "password"

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tasks.batch_values import JobSpec
 from tasks.collect import collect_chunk
 from tasks.models import BatchJob, Category
-from tasks.monitor import watch
 from tasks.provision import make_containers, make_pool
 from tasks.results_store import FolderStore
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
 
 
-class Submitted:
-    """A chunk that is in the job."""
-
-    open_count = 0
-
-    def __init__(self, chunk):
-        self._chunks = [chunk]
-
-    def arrived(self):
-        chunks, self._chunks = self._chunks, []
-        return chunks
-
-
-@pytest.mark.xfail(reason="the Batch tasks that the job's end ends are taken for cancelled ones", strict=True)
 def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
-    batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, tmp_path
+    batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, watch_chunk, tmp_path
 ):
     azure_settings.faults.add("endless_task", task="*")
     containers = make_containers(blobs, run, workload)
@@ -41,7 +24,7 @@ def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
     chunk = stage_chunk(blobs, chunk_factory(b"text"), containers)
     try:
         submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
-        [finished] = watch(batch, job, Submitted(submitted), run.deadline_at)
+        finished = watch_chunk(submitted, job, containers)
         [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers).values()
     finally:
         azure_settings.faults.clear()
