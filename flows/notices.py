@@ -34,6 +34,9 @@ TOLD_STATES = ("Failed", "TimedOut", "Crashed", "Late")
 LOST_HEARTBEATS = 3
 HEARTBEAT_SECONDS = 180
 
+# A run that fails again after this time is told again.
+ONCE_SECONDS = 10
+
 # Many services take a message in this form, among them Slack, Mattermost and Rocket.Chat.
 PAYLOAD = (
     '{"text": {{ ("Run " ~ flow_run.name ~ " of " ~ flow.name ~ " is " ~ flow_run.state.name ~ ": "'
@@ -74,7 +77,10 @@ def set_up(webhook_url: str) -> None:
                 expect={f"prefect.flow-run.{state}" for state in TOLD_STATES},
                 match=runs,
                 match_related=flows,
+                # The server may see an event twice; with a time, it acts once for each run and state.
+                for_each={"prefect.resource.id", "prefect.state-name"},
                 posture=Posture.Reactive,
+                within=timedelta(seconds=ONCE_SECONDS),
             ),
             actions=[CallWebhook(block_document_id=block_id, payload=PAYLOAD)],
         )

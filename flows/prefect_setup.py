@@ -21,6 +21,8 @@ from tasks.azure_block import TopnAzure
 
 POLL_SECONDS = 0.2
 
+STOPPED = "`make up` was stopped."
+
 OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
@@ -35,11 +37,16 @@ def prepare_server(work_pool: str) -> None:
 
 
 def cancel_runs(give_up_seconds: float) -> None:
-    """Cancel the runs that a worker has begun, and wait until it has cleaned up after them, or for that long."""
+    """Cancel the runs that a worker has begun, and wait until it has cleaned up after them, or for that long.
+
+    A run whose process is still starting has made nothing; Prefect would leave it Cancelling for five minutes.
+    """
     give_up_at = time.monotonic() + give_up_seconds
     with get_client(sync_client=True) as client:
         for flow_run in _of_deployments(_flow_runs(client, OPEN)):
-            client.set_flow_run_state(flow_run.id, Cancelling(message="`make up` was stopped."))
+            is_starting = flow_run.state_type == StateType.PENDING
+            state: State[Any] = Cancelled(message=STOPPED) if is_starting else Cancelling(message=STOPPED)
+            _set(client, flow_run, state)
         while _of_deployments(_flow_runs(client, OPEN)) and time.monotonic() < give_up_at:
             time.sleep(POLL_SECONDS)
 

@@ -46,7 +46,10 @@ class Up:
                 stderr=output,
                 start_new_session=True,
             )
-        wait_until(lambda: "Ready" in self.output, "it is ready", while_running=self.process, seconds=START_SECONDS)
+        wait_until(
+            lambda: "Ready" in self.output or self.process.poll() is not None, "it is ready", seconds=START_SECONDS
+        )
+        assert self.process.poll() is None, self.output
         return self
 
     def end(self, number=signal.SIGINT):
