@@ -8,6 +8,7 @@ import pytest
 
 from localbatch import LocalAzure
 from tasks.azure_core import REQUEST_RETRIES
+from tasks.batch_values import BatchTaskSpec
 from tasks.errors import ServiceError
 from tasks.provision import make_containers, make_job
 
@@ -35,12 +36,14 @@ def local_azure(tmp_path_factory):
 def requests_of(batch, blobs, run, workload, local_azure):
     """For each service: its script of faults, a request that creates something, and that operation's name."""
     containers = make_containers(blobs, run, workload)
+    task = BatchTaskSpec(task_id="t", command_line="true", resource_files=(), uploads=(), retries=0)
     yield {
         "Batch": (
             local_azure.faults,
             "create_job",
             lambda: make_job(batch, blobs, run, workload, containers, run.name),
         ),
+        "Batch tasks": (local_azure.faults, "create_task_collection", lambda: batch.add_tasks(run.name, [task])),
         "Storage": (local_azure.storage_faults, "create_container", lambda: make_containers(blobs, run, workload)),
     }
     local_azure.faults.clear()
@@ -80,9 +83,10 @@ def test_what_does_not_pass_is_never_repeated(requests_of, service, status):
     assert fired(script) == 1
 
 
-@pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_repeating_ends(requests_of, service, monkeypatch):
-    monkeypatch.setattr("tasks.azure_core.TransientRetryPolicy.get_backoff_time", lambda *_: 0.0)
+@pytest.mark.faults
+@pytest.mark.parametrize("service", ["Batch", "Storage", "Batch tasks"])
+def test_repeating_ends(requests_of, service):
+    """The SDK's own `create_tasks` repeats a collection that fails with a server error for ever, without a delay."""
     script, operation, do = requests_of[service]
     script.add("answer", operation=operation, status=503, times=1000)
 

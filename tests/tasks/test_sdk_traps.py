@@ -53,14 +53,6 @@ def test_refused_batch_tasks_pass_for_added_ones_so_every_answer_is_read(batch, 
     assert list(refused) == ["no such id, by the rules"]
 
 
-def test_the_sdk_repeats_a_failing_collection_for_ever_and_ours_ends(batch, parts, azure_faults, monkeypatch):
-    monkeypatch.setattr("tasks.azure_core.TransientRetryPolicy.get_backoff_time", lambda *_: 0.0)
-    azure_faults.add("answer", operation="create_task_collection", status=500, times=1000)
-    with pytest.raises(ServiceError) as caught:
-        batch.add_tasks(parts[1].job_id, [a_task("t")])
-    assert caught.value.transient
-
-
 def test_a_poller_that_could_not_look_says_nothing_so_what_is_deleted_is_looked_for(batch, parts, azure_faults):
     """The SDK's poller ends quietly when its looking fails: only a failed deletion is told, and the sweep finds the rest."""
     azure_faults.add("answer", operation="get_job", status=403, times=100)
