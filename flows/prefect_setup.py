@@ -28,12 +28,20 @@ OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 def prepare_server(work_pool: str) -> None:
     """Create the work pool if it is not there, make the block type known, and end what an earlier time left open."""
-    TopnAzure.register_type_and_schema()
+    _register_block_type()
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=work_pool, type=ProcessWorker.type, base_job_template=template))
     end_dead_runs()
     _skip_missed_runs()
+
+
+def _register_block_type() -> None:
+    """Make the block type known; a server that was busy may have made it and asked the client to try again."""
+    try:
+        TopnAzure.register_type_and_schema()
+    except ObjectAlreadyExists:
+        TopnAzure.register_type_and_schema()
 
 
 def cancel_runs(give_up_seconds: float) -> None:
