@@ -312,11 +312,17 @@ def test_the_quota_of_jobs_counts_those_that_are_not_completed(bench):
     bench.job(id="b")
 
 
-def test_a_node_that_is_off_or_failed_is_not_rebooted(bench):
+def test_a_node_whose_start_task_failed_runs_it_again_after_a_reboot(bench):
     bench.scheduler.start_task_exit_code["pool"] = 1
     pool = bench.pool(1, startTask=COMMAND)
     bench.tick()
     (node,) = pool.nodes.values()
     assert node.state == "starttaskfailed"
+    bench.scheduler.start_task_exit_code.clear()
+    bench.scheduler.maintain(node, "reboot", "requeue", bench.now)
+    assert node.state == "rebooting"
     with pytest.raises(IllegalTransition):
         bench.scheduler.maintain(node, "reboot", "requeue", bench.now)
+    bench.tick()
+    bench.finish()
+    assert node.state == "idle"
