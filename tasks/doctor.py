@@ -70,12 +70,22 @@ class Doctor:
             return _fatal(Category.CANCELLED, f"Job {self._job.job_id} was deleted by somebody else")
         if diagnosis := diagnose_job(job):
             return diagnosis
+        return self._examine_pool(job.created_at)
+
+    def reason_of_jobs_end(self) -> FileError | None:
+        """Say why the job has ended, if it has and that can be read; asked of the job alone."""
+        with suppress(ServiceError):
+            diagnosis = diagnose_job(self._account.job(self._job.job_id))
+            return diagnosis.fatal if diagnosis else None
+        return None
+
+    def _examine_pool(self, job_created_at: datetime | None) -> Diagnosis | None:
         try:
             pool = self._account.pool(self._job.pool_id)
             nodes = self._account.nodes(self._job.pool_id)
         except NotFoundError:
             return _fatal(Category.NODE, f"Pool {self._job.pool_id} was deleted by somebody else")
-        diagnosis = diagnose_pool(pool, nodes, None if self._own_pool else job.created_at)
+        diagnosis = diagnose_pool(pool, nodes, None if self._own_pool else job_created_at)
         failed = [node for node in nodes if node.state == "starttaskfailed"]
         if diagnosis is None or not failed:
             return diagnosis
@@ -86,13 +96,6 @@ class Doctor:
         if diagnosis.fatal is None:
             return diagnosis
         return _fatal(diagnosis.fatal.category, message, stderr=log)
-
-    def reason_of_end(self) -> FileError | None:
-        """Say why the job has ended, if it has and that can be read."""
-        with suppress(ServiceError):
-            diagnosis = self.examine()
-            return diagnosis.fatal if diagnosis else None
-        return None
 
     def _reboot(self, nodes: Sequence[Node]) -> list[str]:
         """Restart nodes, each a bounded number of times; one that the service does not restart stays as it is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -126,18 +126,15 @@ def watch(
     ending: FileError | None = None
     while True:
         moved = False
-        try:
-            moved = watched.look()
-            stuck = not moved and watched.seems_stuck(still_polls)
-            ending = _reason_to_end(doctor) if stuck else None
-            if stuck and ending is None:
-                watched.add_missing()
-        except NotFoundError:
-            ending = _reason_to_end(doctor)
-        except ServiceError as error:
-            if not error.transient:
-                raise
-            tell(f"{error} Asking again.")
+        with _asked_again():
+            try:
+                moved = watched.look()
+                stuck = not moved and watched.seems_stuck(still_polls)
+                ending = _reason_to_end(doctor) if stuck else None
+                if stuck and ending is None:
+                    watched.add_missing()
+            except NotFoundError:
+                ending = _reason_to_end(doctor)
         yield from watched.finished(doctor)
         if not watched.chunks and not submissions.open_count:
             return
@@ -170,8 +167,9 @@ class _Watched:
     def look(self) -> bool:
         """Ask the service once; returns whether anything has moved since the last time."""
         arrived = self._submissions.arrived()
-        self.chunks = self._renewal.renew(self.chunks + arrived)
+        self.chunks += arrived
         self._submitted += sum(len(chunk.staged) for chunk in arrived)
+        self.chunks = self._renewal.renew(self.chunks)
         before, self.counts = self.counts, self._account.task_counts(self._job.job_id)
         known = len(self._outcomes)
         self._polls += 1
@@ -216,7 +214,7 @@ class _Watched:
         for chunk in [chunk for chunk in self.chunks if all(f.task_id in self._outcomes for f in chunk.staged)]:
             self.chunks.remove(chunk)
             was_ended = any(self._outcomes[f.task_id].failure_code == ENDED_CODE for f in chunk.staged)
-            yield self._finished(chunk, doctor.reason_of_end() if was_ended else None)
+            yield self._finished(chunk, doctor.reason_of_jobs_end() if was_ended else None)
 
     def given_up(self, reason: FileError) -> Iterator[FinishedChunk]:
         """Take out the others, after a last look at what is completed; there may be nothing to look at any more."""
@@ -228,6 +226,17 @@ class _Watched:
     def _finished(self, chunk: StagedChunk, reason: FileError | None) -> FinishedChunk:
         outcomes = {f.task_id: self._outcomes[f.task_id] for f in chunk.staged if f.task_id in self._outcomes}
         return FinishedChunk(submitted=chunk, outcomes=outcomes, reason=reason)
+
+
+@contextmanager
+def _asked_again() -> Iterator[None]:
+    """Let what could not be read for a passing reason be read again at the next poll."""
+    try:
+        yield
+    except ServiceError as error:
+        if not error.transient:
+            raise
+        tell(f"{error} Asking again.")
 
 
 def _reason_to_end(doctor: Doctor) -> FileError | None:

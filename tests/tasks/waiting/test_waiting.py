@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, letting_time_pass, pool_has, wait_until
@@ -194,3 +195,28 @@ def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     batch.delete_jobs_and_pools([], [other.name], 5)
+
+
+def test_a_renewal_that_fails_for_a_passing_reason_loses_no_file(
+    submitted, watch_chunk, counted, azure_faults, run, notes
+):
+    chunk, job, containers = submitted()
+    ending_soon = replace(chunk, signed_until_at=run.deadline_at - timedelta(hours=59, minutes=50))
+    azure_faults.add("answer", operation="list_tasks", status=409, code="JobBeingDeleted", times=1)
+
+    finished = watch_chunk(ending_soon, job, containers, letting_time_pass())
+
+    assert isinstance(counted(finished, job, containers), StoredResult)
+    assert "Asking again." in notes[0]
+
+
+def test_why_batch_tasks_were_ended_is_asked_of_the_job_alone(batch, run, submitted, watch_chunk, local_azure):
+    chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
+    wait_until(lambda: batch.task_counts(job.job_id).running == 1, "the Batch task to run")
+    batch._client.terminate_task(job.job_id, chunk.staged[0].task_id)
+
+    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+
+    assert finished.reason is None
+    asked = [record.path for record in list(local_azure.batch.requests) if record.method == "GET"]
+    assert f"/pools/{run.name}/nodes" not in asked
