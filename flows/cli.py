@@ -20,7 +20,6 @@ from uuid import UUID
 from flows.connect import connected, prefect_api_url, require_reachable_prefect, use_up
 from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
 from flows.plan_command import print_plan, sort_inputs
-from flows.services import PrefectServer
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
 from tasks.models import DEFAULT_POOL, Keep
@@ -40,10 +39,6 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What a run that was asked to end needs until its cleanup begins: its threads finish the requests they are in.
 ENDING_SECONDS = 15.0
-
-# Recording a task run took a Prefect server 60 ms on a busy machine; this leaves a wide margin.
-HISTORY_SECONDS = 30.0
-HISTORY_SECONDS_PER_TASK_RUN = 0.5
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,12 +80,8 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
-    with connected(state_folder()) as own_server:
-        try:
-            return _run_flow(options, names, interruption)
-        finally:
-            if own_server is not None:
-                _wait_for_history(own_server)
+    with connected():
+        return _run_flow(options, names, interruption)
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -219,17 +210,6 @@ def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
 def _say_what_stays(failures: Mapping[str, str]) -> None:
     for name, reason in failures.items():
         say(f"Could not delete {name}: {reason}")
-
-
-def _wait_for_history(server: PrefectServer) -> None:
-    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - imported by now
-
-    from tasks.step import ended_task_runs  # noqa: PLC0415 - imported by now
-
-    APILogHandler().flush()
-    give_up_seconds = HISTORY_SECONDS + HISTORY_SECONDS_PER_TASK_RUN * len(ended_task_runs)
-    if not server.wait_for_history(ended_task_runs, give_up_seconds):
-        say("The history of this run is not complete: the Prefect server did not write it down in time.")
 
 
 def _require_writable(option: str, folder: str) -> None:

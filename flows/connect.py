@@ -12,22 +12,23 @@ from flows.addresses import addresses_of_up
 from flows.display import say, starting_shown
 from flows.services import LocalAzure, PrefectServer, alone_in
 from tasks.errors import ConfigurationError, ServiceError
-from tasks.settings import load_settings, read_settings
+from tasks.settings import load_settings, read_settings, state_folder
+
+# Recording a task run took a Prefect server 60 ms on a busy machine; this leaves a wide margin.
+HISTORY_SECONDS = 30.0
+HISTORY_SECONDS_PER_TASK_RUN = 0.5
 
 
 @contextmanager
-def connected(state: Path) -> Iterator[PrefectServer | None]:
+def connected() -> Iterator[None]:
     """Have a Prefect server and an Azure meanwhile, named by this process's environment.
 
-    Args:
-        state: The folder with the data of servers that are started.
-
-    Yields:
-        The Prefect server, if it is one that ends here and so must be given time to write the history down.
+    A server that is started has its data in the state folder, and is given time to write the history down.
 
     Raises:
         ConfigurationError: A setting or a server cannot be used; nothing was created.
     """
+    state = state_folder()
     use_up(state)
     azure: LocalAzure | None = None
     server: PrefectServer | None = None
@@ -55,7 +56,11 @@ def connected(state: Path) -> Iterator[PrefectServer | None]:
             else:
                 require_reachable_prefect()
             _use_azure(azure)
-        yield server
+        try:
+            yield
+        finally:
+            if server is not None:
+                _wait_for_history(server)
 
 
 def use_up(state: Path) -> None:
@@ -123,6 +128,17 @@ def _use_azure(local: LocalAzure | None) -> None:
         blob_account().check(retry_total=0)
     except ServiceError as error:
         raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+
+
+def _wait_for_history(server: PrefectServer) -> None:
+    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - imported by now
+
+    from tasks.step import ended_task_runs  # noqa: PLC0415 - imported by now
+
+    APILogHandler().flush()
+    give_up_seconds = HISTORY_SECONDS + HISTORY_SECONDS_PER_TASK_RUN * len(ended_task_runs)
+    if not server.wait_for_history(ended_task_runs, give_up_seconds):
+        say("The history of this run is not complete: the Prefect server did not write it down in time.")
 
 
 def _prefect_may_be_configured() -> bool:

@@ -19,6 +19,7 @@ from rich.text import Text
 from tasks.models import FileError, FileReport
 from tasks.names import shown
 from tasks.progress import CLEANUP, Progress, listening
+from tasks.run_pages import cell_text
 from tasks.run_report import RunReport
 from tasks.word_counts import as_json
 
@@ -120,12 +121,16 @@ def print_table(report: RunReport, output_folder: str) -> None:
     console = Console(highlight=False)
     table = Table(title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("file", overflow="fold")
-    table.add_column("words", justify="right", no_wrap=True)
-    table.add_column("distinct", justify="right", no_wrap=True)
-    table.add_column("top words", overflow="fold")
+    rows = [report.workload.columns(file.result) if file.result else {} for file in report.files]
+    columns = next((row for row in rows if row), {})
+    for name, cell in columns.items():
+        is_number = isinstance(cell, int)
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     table.add_column("status", no_wrap=True)
-    for file in report.files:
-        table.add_row(*_row(file))
+    for file, row in zip(report.files, rows, strict=True):
+        cells = [escape(cell_text(row[name])) or "-" if name in row else "-" for name in columns]
+        status = report.status_words[file.status] if file.result else "[red]failed[/red]"
+        table.add_row(escape(shown(file.file.name)), *cells, status)
     if not console.is_terminal:
         # Files and pipes have no width; a line that is cut there helps nobody.
         console.width = max(console.width, 160)
@@ -146,8 +151,8 @@ def print_json(report: RunReport) -> None:
     failed = report.count("failed")
     print_document(
         report.run_name,
-        [_file_document(file) for file in report.files],
-        counted=report.count("counted"),
+        [_file_document(report, file) for file in report.files],
+        counted=report.count("done"),
         unchanged=report.count("unchanged"),
         failed=failed,
     )
@@ -183,15 +188,6 @@ def ask(question: str, read: Callable[[], str] = input) -> bool:
         return True
 
 
-def _row(file: FileReport) -> tuple[str, str, str, str, str]:
-    name = escape(shown(file.file.name))
-    if file.result is None:
-        return name, "-", "-", "-", "[red]failed[/red]"
-    counts = file.result.counts
-    top = ", ".join(f"{escape(shown(word))} {count}" for word, count in counts.top) or "-"
-    return name, f"{counts.words:,}", f"{counts.distinct:,}", top, file.status
-
-
 def _explained(error: FileError) -> str:
     """Tell all that is known of a failure: the reason, then where, what it said, and how to repeat it."""
     lines = [_reason(error)]
@@ -210,13 +206,13 @@ def _reason(error: FileError) -> str:
 
 
 def _summary(report: RunReport) -> str:
-    parts = [f"{report.count(status)} {status}" for status in ("counted", "unchanged", "failed")]
+    parts = [f"{report.count(status)} {word}" for status, word in report.status_words.items()]
     return f"{len(report.files)} files: {', '.join(parts)}. Run {report.run_name}."
 
 
-def _file_document(file: FileReport) -> dict[str, Any]:
+def _file_document(report: RunReport, file: FileReport) -> dict[str, Any]:
     if file.result is not None:
-        return {**as_json(file.file, file.result), "status": file.status}
+        return {**as_json(file.file, file.result), "status": report.status_words[file.status]}
     error = file.error
     if error is None:
         return {"file": file.file.name, "status": "failed", "error": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from prefect import State, flow, unmapped
@@ -12,7 +13,7 @@ from tasks.artifacts import name_at_start, progress_artifact
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import DEFAULT_POOL, Keep, PoolOptions
+from tasks.models import DEFAULT_POOL, KEEP_NOTHING, Keep, PoolOptions
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
@@ -22,6 +23,7 @@ from tasks.submit import submit_batch_tasks
 from tasks.sweep import sweep_before_run
 from tasks.usage import node_price, usage_meter
 from tasks.word_counts import word_count_workload
+from tasks.workload import Workload
 
 Positive = Field(ge=1)
 NotEmpty = Field(min_length=1)
@@ -29,29 +31,71 @@ NotEmpty = Field(min_length=1)
 # Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes, taskSlotsPerNode, the id.
 Nodes = Field(ge=1, le=10_000)
 SpotNodes = Field(ge=0, le=10_000)
-SpotNodes = Field(ge=0, le=10_000)
 Slots = Field(ge=1, le=256)
 PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
 
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
 LONGEST_MINUTES = 6 * 24 * 60
 
-# A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
-LONGEST_MINUTES = 6 * 24 * 60
+# How a flow whose body is `run_workload` is declared: `@flow(name=…, **FLOW)`.
+FLOW: dict[str, Any] = {
+    "flow_run_name": name_at_start,
+    # Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
+    "task_runner": ThreadPoolTaskRunner(max_workers=12),
+    "on_completion": [clean_up],
+    "on_failure": [clean_up],
+    "on_cancellation": [clean_up],
+    "on_crashed": [clean_up],
+}
 
-# Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
-TASK_RUNNER: Any = ThreadPoolTaskRunner(max_workers=12)
+
+def run_workload(
+    workload: Workload,
+    inputs: Sequence[str],
+    output_folder: str = "results",
+    *,
+    pool_options: PoolOptions = DEFAULT_POOL,
+    timeout_minutes: float = 60,
+    keep: Keep = KEEP_NOTHING,
+    refresh: bool = False,
+    usd_per_node_hour: float | None = None,
+) -> State[Any]:
+    """Do a workload's work on each file: the whole body of a flow; its arguments are those of `topn`.
+
+    Cleaning up is the flow's hook. It looks for what to keep in the parameters of the flow run: keep_containers,
+    keep_job and keep_pool.
+
+    Raises:
+        UsageError: An input cannot be used.
+        ConfigurationError: A setting cannot be used.
+        ServiceError: A service failed for good.
+    """
+    sweep_before_run()
+    run = begin_run(timeout_minutes, keep)
+    plan = plan_files(inputs, workload, refresh)
+    price = node_price(pool_options.vm_size, usd_per_node_hour)
+    if not plan.chunks:
+        return final_state(report_run(run, plan, workload, {}, output_folder, price))
+
+    with progress_artifact(run.flow_run_id, workload.name, plan.batch_task_count):
+        containers = create_containers(run, workload)
+        pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
+        staged = stage_files.map(unmapped(run), plan.chunks, unmapped(containers))
+        job = create_job(run, workload, containers, pool.result())
+        submitted = submit_batch_tasks.map(
+            unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers)
+        )
+        meter = usage_meter(run, job)
+        collected = {}
+        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):
+            collected[finished.key] = collect_results.submit(finished, job, workload, containers)
+            meter.add(finished)
+        usage = meter.usage()
+        verdicts = gather(plan, staged, submitted, collected)
+    return final_state(report_run(run, plan, workload, verdicts, output_folder, price, usage))
 
 
-@flow(
-    name="topn",
-    flow_run_name=name_at_start,
-    task_runner=TASK_RUNNER,
-    on_completion=[clean_up],
-    on_failure=[clean_up],
-    on_cancellation=[clean_up],
-    on_crashed=[clean_up],
-)
+@flow(name="topn", **FLOW)
 def topn(
     inputs: Annotated[list[Annotated[str, NotEmpty]], NotEmpty] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
     num_words: Annotated[int, Positive] = 3,
@@ -97,31 +141,15 @@ def topn(
     Raises:
         FilesFailedError: Some files have no result; the others have theirs.
     """
-    workload = word_count_workload(num_words, ignore_case)
-    pool_options = PoolOptions(
-        pool_id=pool_id, vm_size=vm_size, nodes=nodes, spot_nodes=spot_nodes, slots_per_node=slots_per_node
+    return run_workload(
+        word_count_workload(num_words, ignore_case),
+        inputs,
+        output_folder,
+        pool_options=PoolOptions(
+            pool_id=pool_id, vm_size=vm_size, nodes=nodes, spot_nodes=spot_nodes, slots_per_node=slots_per_node
+        ),
+        timeout_minutes=timeout_minutes,
+        keep=Keep(containers=keep_containers, job=keep_job, pool=keep_pool),
+        refresh=refresh,
+        usd_per_node_hour=usd_per_node_hour,
     )
-
-    sweep_before_run()
-    run = begin_run(timeout_minutes, Keep(containers=keep_containers, job=keep_job, pool=keep_pool))
-    plan = plan_files(inputs, workload, refresh)
-    price = node_price(vm_size, usd_per_node_hour)
-    if not plan.chunks:
-        return final_state(report_run(run, plan, {}, output_folder, price))
-
-    with progress_artifact(run.flow_run_id, plan.batch_task_count):
-        containers = create_containers(run, workload)
-        pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
-        staged = stage_files.map(unmapped(run), plan.chunks, unmapped(containers))
-        job = create_job(run, workload, containers, pool.result())
-        submitted = submit_batch_tasks.map(
-            unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers)
-        )
-        meter = usage_meter(run, job)
-        collected = {}
-        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):
-            collected[finished.key] = collect_results.submit(finished, job, containers)
-            meter.add(finished)
-        usage = meter.usage()
-        verdicts = gather(plan, staged, submitted, collected)
-    return final_state(report_run(run, plan, verdicts, output_folder, price, usage))

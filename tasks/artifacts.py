@@ -20,61 +20,61 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.names import shown
+from tasks.names import cut, shown
 from tasks.progress import Progress, listening
 from tasks.run_pages import (
-    cut,
     failures,
     failures_gist,
-    most_frequent_words,
+    results_gist,
+    results_json,
     summary,
-    words_gist,
-    words_json,
 )
 from tasks.run_report import RunReport
-
-SUMMARY, WORDS, FAILURES, PROGRESS = "topn-summary", "topn-words", "topn-failures", "topn-progress"
+from tasks.workload import Picture
 
 PROGRESS_SECONDS = 3.0
 REQUEST_SECONDS = 10.0
 # A run's end waits this long for its last progress.
 LAST_PROGRESS_SECONDS = 5.0
 
-STEPS = ("staged", "submitted", "counted")
+STEPS = ("staged", "submitted", "completed")
 
 
 def name_at_start() -> str:
     """Name a flow run by what it is to do, until it has done it."""
     inputs = [shown(str(given)) for given in flow_run.parameters.get("inputs") or ()]
-    return cut(f"counting {inputs[0]}" if len(inputs) == 1 else f"counting {len(inputs)} inputs", 80)
+    return cut(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", 80)
 
 
 def publish(flow_run_id: UUID, report: RunReport) -> None:
     """Write the artifacts of a run that has ended, and name it by what it did."""
     with get_client(sync_client=True) as client:
 
-        def create(key: str, kind: str, data: str, description: str) -> None:
-            client.create_artifact(
-                ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=flow_run_id)
+        def create(what: str, kind: str, make: Callable[[], str], description: str) -> None:
+            key = f"{report.workload.name}-{what}"
+            _try(
+                key,
+                lambda: client.create_artifact(
+                    ArtifactCreate(key=key, type=kind, data=make(), description=description, flow_run_id=flow_run_id)
+                ),
             )
 
-        pictures = _try("pictures", lambda: _pictures(report)) or []
-        _try(SUMMARY, lambda: create(SUMMARY, "markdown", summary(report, pictures), report.headline))
+        pictures = _try("pictures", lambda: _pictures(report)) or ()
+        create("summary", "markdown", lambda: summary(report, *pictures), report.headline)
         if len(report.failed) < len(report.files):
-            _try(WORDS, lambda: create(WORDS, "table", words_json(report), words_gist(report)))
+            create("results", "table", lambda: results_json(report), results_gist(report))
         if report.failed:
-            _try(FAILURES, lambda: create(FAILURES, "markdown", failures(report), failures_gist(report)))
+            create("failures", "markdown", lambda: failures(report), failures_gist(report))
         _try("name", lambda: client.update_flow_run(flow_run_id, name=report.headline))
 
 
-def _pictures(report: RunReport) -> list[tuple[str, str]]:
-    """Draw the run; a run with nothing new does not pay for it, since the last one's words are the same."""
+def _pictures(report: RunReport) -> tuple[str, Picture | None] | None:
+    """Draw the run; one with nothing new does not pay for it, since the last one's results are the same."""
     if report.usage is None:
-        return []
-    from tasks.charts import time_picture, words_picture  # noqa: PLC0415 - brings matplotlib: slow
+        return None
+    from tasks.charts import time_picture  # noqa: PLC0415 - brings matplotlib: slow
 
-    pictures = [("Time", time_picture(report))]
-    return [*pictures, ("Words", words_picture(report))] if most_frequent_words(report) else pictures
+    return time_picture(report), report.workload.picture(report.results)
 
 
 def _try(what: str, write: Callable[[], Any]) -> Any:
@@ -85,14 +85,15 @@ def _try(what: str, write: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def progress_artifact(flow_run_id: str, batch_tasks: int) -> Iterator[None]:
+def progress_artifact(flow_run_id: str, workload_name: str, batch_tasks: int) -> Iterator[None]:
     """Keep an artifact at how far the run is meanwhile, by a thread of its own: no step waits for the Prefect server.
 
     Args:
         flow_run_id: The run.
-        batch_tasks: How many files are to be staged, submitted and counted.
+        workload_name: What the artifact's key begins with.
+        batch_tasks: How many files are to be staged, submitted and completed.
     """
-    progress = _ProgressArtifact(UUID(flow_run_id), batch_tasks)
+    progress = _ProgressArtifact(UUID(flow_run_id), f"{workload_name}-progress", batch_tasks)
     # The thread needs the settings and the logger of the run.
     thread = Thread(target=copy_context().run, args=(progress.keep,), daemon=True)
     with listening(progress.note):
@@ -108,8 +109,9 @@ def progress_artifact(flow_run_id: str, batch_tasks: int) -> Iterator[None]:
 class _ProgressArtifact:
     """One artifact, updated every few seconds if anything has moved."""
 
-    def __init__(self, flow_run_id: UUID, batch_tasks: int) -> None:
+    def __init__(self, flow_run_id: UUID, key: str, batch_tasks: int) -> None:
         self._flow_run_id = flow_run_id
+        self._key = key
         self._total = batch_tasks
         self._done = dict.fromkeys(STEPS, 0)
         self._lock = Lock()
@@ -141,7 +143,7 @@ class _ProgressArtifact:
         percent = 100 * sum(done.values()) / (self._total * len(STEPS))
         # A Batch task that is completed may have failed.
         text = (
-            f"{done['counted']:,} of {self._total:,} completed "
+            f"{done['completed']:,} of {self._total:,} completed "
             f"({done['staged']:,} staged, {done['submitted']:,} submitted)"
         )
         if text == self._shown:
@@ -149,7 +151,7 @@ class _ProgressArtifact:
         try:
             if self._artifact_id is None:
                 artifact = ArtifactCreate(
-                    key=PROGRESS, type="progress", data=percent, description=text, flow_run_id=self._flow_run_id
+                    key=self._key, type="progress", data=percent, description=text, flow_run_id=self._flow_run_id
                 )
                 self._artifact_id = client.create_artifact(artifact).id
             else:

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from tasks.names import shown
-from tasks.run_pages import HOUR_SECONDS, MINUTE_SECONDS, cut, duration, most_frequent_words
+from tasks.run_pages import HOUR_SECONDS, MINUTE_SECONDS, duration
 from tasks.run_report import WAITING_STEP, RunReport, Usage
 
 # By these a page can give the shapes other colours where it is dark.
@@ -81,15 +80,15 @@ def time_picture(report: RunReport) -> str:
         return _svg(figure)
 
 
-def words_picture(report: RunReport) -> str:
-    """Draw the most frequent words of the run."""
+def bars_picture(named_counts: Sequence[tuple[str, int]]) -> str:
+    """Draw counts as bars, the first on top."""
     with mpl.rc_context(STYLE):
-        words = most_frequent_words(report)[::-1]
-        figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * len(words) + 0.5), layout="constrained")
+        rows = named_counts[::-1]
+        figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * len(rows) + 0.5), layout="constrained")
         axes = figure.subplots()
-        bars = axes.barh(range(len(words)), [count for _, count in words], color=ACCENT, height=0.7)
-        axes.set_yticks(range(len(words)), [cut(shown(word), 30) for word, _ in words])
-        axes.bar_label(bars, [f"{count:,}" for _, count in words], padding=4)
+        bars = axes.barh(range(len(rows)), [count for _, count in rows], color=ACCENT, height=0.7)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.bar_label(bars, [f"{count:,}" for _, count in rows], padding=4)
         axes.margins(x=0.12, y=0.02)
         axes.tick_params(left=False, bottom=False, labelbottom=False)
         axes.spines["bottom"].set_visible(False)

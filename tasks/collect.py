@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from prefect import task
 
@@ -24,8 +23,8 @@ from tasks.models import (
 from tasks.names import shown
 from tasks.results_store import ResultsStore, results_store
 from tasks.step import STEP
-from tasks.submit import LOGS, NODE_INPUT, OUTPUTS, output_blob
-from tasks.word_counts import INPUT_ERROR, parse_counts
+from tasks.submit import output_blob
+from tasks.workload import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 
 LOG_BYTES = 4096
 LOG_LINES = 20
@@ -47,18 +46,24 @@ Verdicts = Mapping[str, StoredResult | FileError]
 
 
 @task(**STEP, task_run_name="collect {finished.label}")
-def collect_results(finished: FinishedChunk, job: BatchJob, containers: Containers) -> Verdicts:
+def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
     """Give each file of a chunk its result or its error, by content key."""
-    return collect_chunk(blob_account(), results_store(), finished, job, containers)
+    return collect_chunk(blob_account(), results_store(), finished, job, workload, containers)
 
 
 def collect_chunk(
-    account: BlobAccount, store: ResultsStore, finished: FinishedChunk, job: BatchJob, containers: Containers
+    account: BlobAccount,
+    store: ResultsStore,
+    finished: FinishedChunk,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
 ) -> Verdicts:
     """Give each file of a chunk its result or its error; results go into the store one by one."""
     verdicts: dict[str, StoredResult | FileError] = dict(finished.submitted.failures)
     for file in finished.submitted.staged:
-        verdict = _verdict(account, file, finished.outcomes.get(file.task_id), finished.reason, job, containers)
+        outcome = finished.outcomes.get(file.task_id)
+        verdict = _verdict(account, file, outcome, finished.reason, job, workload, containers)
         if isinstance(verdict, StoredResult):
             store.put(file.content_key, verdict)
         verdicts[file.content_key] = verdict
@@ -71,30 +76,31 @@ def _verdict(
     outcome: BatchTaskOutcome | None,
     reason: FileError | None,
     job: BatchJob,
+    workload: Workload,
     containers: Containers,
 ) -> StoredResult | FileError:
-    """Judge by the Batch task's own outcome and by its output, together: success without output is none."""
+    """Judge by the Batch task's own outcome and by its outputs, together: success without output is none."""
     if outcome is None:
         return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
     if outcome.result != "success" or outcome.exit_code != 0:
         stdout, stderr = (_last_lines(account, containers, file, log) for log in LOGS)
-        return failure_of(file, outcome, stdout, stderr, reason, job.arguments)
+        return failure_of(file, outcome, stdout, stderr, reason, workload)
     try:
-        counts = parse_counts(account.download(containers.outputs, output_blob(file.task_id, OUTPUTS[0])))
+        outputs = {
+            name: account.download(containers.outputs, output_blob(file.task_id, name)) for name in workload.outputs
+        }
     except NotFoundError:
         return FileError(
             category=Category.UPLOAD,
             message="Its Batch task succeeded, but the output is not in the container",
             exit_code=0,
         )
-    except ValueError as error:
-        return FileError(category=Category.PROGRAM, message=f"Its output cannot be read: {error}", exit_code=0)
-    if counts.sha256 != file.sha256:
-        return FileError(category=Category.RESOURCE_FILE, message="The node counted another content", exit_code=0)
+    if (refusal := workload.refusal(file, outputs)) is not None:
+        return refusal
     provenance = Provenance(
         node_id=outcome.node_id or "-", task_id=file.task_id, job_id=job.job_id, pool_id=job.pool_id
     )
-    return StoredResult(counts=counts, provenance=provenance)
+    return StoredResult(outputs=outputs, provenance=provenance)
 
 
 def failure_of(
@@ -103,7 +109,7 @@ def failure_of(
     stdout: str,
     stderr: str,
     reason: FileError | None,
-    arguments: Sequence[str],
+    workload: Workload,
 ) -> FileError:
     """Say why a completed Batch task has no result, with all that a person needs to find out more."""
     category, message = _why(file, outcome, stderr, reason)
@@ -115,7 +121,7 @@ def failure_of(
         node_id=outcome.node_id,
         stdout=stdout,
         stderr=stderr,
-        repeat_command=shlex.join(["python", "-m", "task_script", *arguments, "--", file.path]),
+        repeat_command=workload.repeat_command(file),
     )
 
 
@@ -131,7 +137,7 @@ def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileEr
         return category, f"{sentence} [{code}]"
     refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
     if refusal is None:
-        return category, f"The task script ended with exit code {outcome.exit_code}"
+        return category, f"The program ended with exit code {outcome.exit_code}"
     # On the node, every file has the same name.
     return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
 

@@ -11,25 +11,22 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.charts import DARK_COLOURS, time_picture, words_picture
-from tasks.models import FileReport
-from tasks.names import shown
+from tasks.charts import DARK_COLOURS, time_picture
+from tasks.files import write_whole
+from tasks.models import FileReport, StoredResult
+from tasks.names import cut, shown
 from tasks.run_pages import (
     MEANINGS,
-    cut,
     duration,
     error_of,
     key_figures,
-    most_frequent_words,
     name_and_message,
     notes,
     places,
-    top_words,
     waiting_sentence,
-    words_sentence,
 )
 from tasks.run_report import RunReport
-from tasks.word_counts import write_whole
+from tasks.workload import Cell
 
 PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -59,7 +56,9 @@ def render(report: RunReport, folder: Path) -> str:
         lstrip_blocks=True,
     )
     failed = report.failed
-    with_result = [file for file in report.files if file.result is not None]
+    with_result = [(file, file.result) for file in report.files if file.result is not None]
+    picture = report.workload.picture(report.results)
+    rows = [_row(file, result, report, folder) for file, result in with_result[:MOST_ROWS]]
     return environment.get_template(TEMPLATE).render(
         report=report,
         started_at=report.steps[0].started_at if report.steps else None,
@@ -69,9 +68,10 @@ def render(report: RunReport, folder: Path) -> str:
         more_failed=len(failed) - MOST_DOSSIERS,
         time_picture=_drawn(time_picture(report)) if report.steps else None,
         waiting=waiting_sentence(report),
-        words_picture=_drawn(words_picture(report)) if most_frequent_words(report) else None,
-        words_sentence=words_sentence(report),
-        rows=[_row(file, report, folder) for file in with_result[:MOST_ROWS]],
+        picture=picture,
+        picture_svg=_drawn(picture.svg) if picture else None,
+        rows=rows,
+        columns=[(column["name"], column["kind"]) for column in rows[0]["columns"]] if rows else [],
         more_files=len(with_result) - MOST_ROWS,
         dark_colours=DARK_COLOURS,
         duration=duration,
@@ -100,15 +100,19 @@ def _dossier(file: FileReport) -> Mapping[str, Any]:
     }
 
 
-def _row(file: FileReport, report: RunReport, folder: Path) -> Mapping[str, Any]:
-    counts = file.result.counts if file.result else None
-    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}.txt"), folder.absolute())
+def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path) -> Mapping[str, Any]:
+    ending = next(iter(report.workload.documents(file.file, result)), "")
+    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{ending}"), folder.absolute())
     return {
         "name": cut(shown(file.file.name)),
         "status": file.status,
-        "words": counts.words if counts else 0,
-        "distinct": counts.distinct if counts else 0,
-        "top_words": top_words(file),
+        "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
         # Quoted whole: no name can be taken for a scheme.
         "link": quote(output),
     }
+
+
+def _cell(name: str, cell: Cell) -> Mapping[str, Any]:
+    if isinstance(cell, int):
+        return {"name": name, "kind": "number", "pairs": [(f"{cell:,}", "")]}
+    return {"name": name, "kind": "text", "pairs": [(cut(cell), "")] if isinstance(cell, str) else cell}

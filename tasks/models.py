@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """One file to count.
+    """One file to work on.
 
     Attributes:
         path: Absolute path on this machine.
@@ -35,7 +35,7 @@ class InputFile:
 
     @property
     def task_id(self) -> str:
-        """Id of the Batch task that counts it: the same in every attempt and every run."""
+        """Id of its Batch task: the same in every attempt and every run."""
         return f"f-{self.content_key[:32]}"
 
 
@@ -104,6 +104,8 @@ class Keep:
     pool: bool = False
 
 
+KEEP_NOTHING = Keep()
+
 OWNER = "topn"
 NAME_PREFIX = "topn-"
 
@@ -116,23 +118,6 @@ def is_owned_by(flow_run_id: str, metadata: Mapping[str, str]) -> bool:
 def run_prefix(flow_run_id: str) -> str:
     """What the names of all generations of a flow run begin with."""
     return f"{NAME_PREFIX}{flow_run_id.replace('-', '')}-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What runs on a node for one input file.
-
-    Attributes:
-        package_name: File name of the task script's package; holds a hash, so that two versions never meet under one.
-        package: Its bytes, one file that ``python3`` runs.
-        sha256: Hash of the package's sources and options; part of every content key.
-        arguments: Options of the task script, after the file's name.
-    """
-
-    package_name: str
-    package: bytes = field(repr=False)
-    sha256: str
-    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +153,15 @@ DEFAULT_POOL = PoolOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """The run's job, and where its Batch tasks find the task script.
+    """The run's job, and where its Batch tasks find what was shipped.
 
     Attributes:
-        script_directory: The ``AZ_BATCH_…`` variable that names the folder with the package on a node.
-        arguments: Options of the task script.
+        files_variable: The ``AZ_BATCH_…`` variable that names the folder with the workload's files on a node.
     """
 
     job_id: str
     pool_id: str
-    script_directory: str
-    arguments: tuple[str, ...]
+    files_variable: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,17 +275,6 @@ class FinishedChunk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordCounts:
-    """What the task script found in one file."""
-
-    sha256: str
-    size_bytes: int
-    words: int
-    distinct: int
-    top: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where a result comes from."""
 
@@ -314,15 +286,19 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredResult:
-    """A result that is good for ever, and the run that counted it."""
+    """A result that is good for ever, and the run that it is from.
 
-    counts: WordCounts
+    Attributes:
+        outputs: The content of each output of the workload, by name.
+    """
+
+    outputs: Mapping[str, bytes]
     provenance: Provenance
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """One file's end: either a result, counted now or before, or an error."""
+    """One file's end: either a result, of now or of before, or an error."""
 
     file: InputFile
     result: StoredResult | None = None
@@ -331,10 +307,10 @@ class FileReport:
 
     @property
     def status(self) -> str:
-        """counted, unchanged or failed."""
+        """done, unchanged or failed."""
         if self.result is None:
             return "failed"
-        return "unchanged" if self.unchanged else "counted"
+        return "unchanged" if self.unchanged else "done"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +320,7 @@ class Plan:
     Attributes:
         files: Every input, in input order.
         unchanged: Results that are known already, by content key.
-        chunks: What must be counted.
+        chunks: What there is to do.
     """
 
     files: tuple[InputFile, ...]

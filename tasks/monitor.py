@@ -27,11 +27,11 @@ from tasks.models import (
     FinishedChunk,
     Run,
     StagedChunk,
-    Workload,
 )
 from tasks.progress import advance, tell
 from tasks.renew import Renewal
 from tasks.step import STEP
+from tasks.workload import Workload
 
 # Polls slow down while nothing moves, and speed up when something does.
 FIRST_POLL_SECONDS = 0.25
@@ -176,7 +176,7 @@ class _Watched:
         if self.counts.completed > known or (self.chunks and self._polls % LIST_EVERY_POLLS == 0):
             self._list_completed()
         if new := len(self._outcomes) - known:
-            advance("counted", done=new)
+            advance("completed", done=new)
         return bool(arrived or new or before != self.counts)
 
     def seems_stuck(self, still_polls: int) -> bool:

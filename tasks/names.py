@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 OUTPUT_MARK = "_OUTPUT"
 
+# What a cell or a line takes of a text.
+MOST_LETTERS = 160
+
 # The longest name that common file systems take. Source: NAME_MAX of Linux, limits.h.
 LONGEST_NAME_BYTES = 255
 
@@ -21,6 +24,14 @@ def shown(name: str) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name
     )
+
+
+def cut(text: str, letters: int = MOST_LETTERS) -> str:
+    """Shorten a text for a cell or a line; the middle goes, since names differ at their ends."""
+    if len(text) <= letters:
+        return text
+    head = letters // 3
+    return f"{text[:head]}…{text[len(text) - (letters - head - 1) :]}"
 
 
 def names_below_common_folder(paths: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Plan: find the inputs, hash them, and say which must be counted."""
+"""Plan: find the inputs, hash them, and say which have no result yet."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from prefect import task
 
 from tasks.errors import UsageError
 from tasks.inputs import find_inputs
-from tasks.models import Chunk, InputFile, Plan, StoredResult, Workload
+from tasks.models import Chunk, InputFile, Plan, StoredResult
 from tasks.names import names_below_common_folder, output_names, shown
 from tasks.progress import advance
 from tasks.results_store import ResultsStore, results_store
 from tasks.step import STEP
+from tasks.workload import Workload
 
 # Up to this many files, each is a chunk of its own, so that the Prefect UI shows each.
 MOST_SINGLE_FILE_CHUNKS = 20
@@ -31,13 +32,13 @@ READ_BYTES = 1024 * 1024
 
 @task(**STEP, task_run_name="plan")
 def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool) -> Plan:
-    """Say which files must be counted, and what is known of the others.
+    """Say which files there is work on, and what is known of the others.
 
     Raises:
         UsageError: An input cannot be used.
     """
     plan = make_plan(inputs, workload, results_store(), refresh=refresh)
-    for step in ("staged", "submitted", "counted"):
+    for step in ("staged", "submitted", "completed"):
         advance(step, total=plan.batch_task_count)
     return plan
 
@@ -57,10 +58,14 @@ def make_plan(inputs: Sequence[str], workload: Workload, store: ResultsStore, *,
     by_content = {file.content_key: file for file in files}
     known: dict[str, StoredResult] = {}
     if not refresh:
-        found = ((key, store.get(key)) for key in by_content)
-        known = {key: result for key, result in found if result is not None}
-    to_count = [file for key, file in by_content.items() if key not in known]
-    return Plan(files=files, unchanged=known, chunks=_chunks(to_count))
+        found = ((file, store.get(key)) for key, file in by_content.items())
+        known = {
+            file.content_key: result
+            for file, result in found
+            if result is not None and workload.refusal(file, result.outputs) is None
+        }
+    new = [file for key, file in by_content.items() if key not in known]
+    return Plan(files=files, unchanged=known, chunks=_chunks(new))
 
 
 def _input_file(path: str, name: str, output: str, workload: Workload) -> InputFile:

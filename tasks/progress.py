@@ -14,7 +14,7 @@ class Progress:
     """One step's progress.
 
     Attributes:
-        step: "staged", "submitted", "counted": what was done to that many files; "" where only a note is told.
+        step: "staged", "submitted", "completed": what was done to that many files; "" where only a note is told.
         done: How many files.
         total: Of how many; None where only the note is new.
         note: What a person should know now.

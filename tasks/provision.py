@@ -22,9 +22,10 @@ from tasks.errors import (
     NotFoundError,
     ServiceError,
 )
-from tasks.models import BatchJob, Containers, PoolOptions, Run, Workload
+from tasks.models import BatchJob, Containers, PoolOptions, Run
 from tasks.progress import tell
 from tasks.step import STEP
+from tasks.workload import Workload
 
 # Jobs of others end within minutes, or not at all.
 LONGEST_QUOTA_WAIT = timedelta(minutes=10)
@@ -35,7 +36,7 @@ IMAGE_FAMILY = "batch.node.ubuntu"
 
 @task(**STEP, task_run_name="create containers")
 def create_containers(run: Run, workload: Workload) -> Containers:
-    """Create the run's three containers, and put the task script into the first."""
+    """Create the run's three containers, and put what is shipped to the nodes into the first."""
     return make_containers(blob_account(), run, workload)
 
 
@@ -65,7 +66,8 @@ def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Conta
             account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
             _require_own(run, f"container {name}", account.container_metadata(name))
-    account.upload_bytes(containers.application, workload.package_name, workload.package)
+    for name, content in workload.files.items():
+        account.upload_bytes(containers.application, name, content)
     return containers
 
 
@@ -93,14 +95,14 @@ def make_pool(
     options: PoolOptions,
     batch_tasks: int,
 ) -> str:
-    """Create or adopt the run's own pool, whose start task puts the task script on each node.
+    """Create or adopt the run's own pool, whose start task puts the workload's files on each node.
 
     Raises:
         ForeignResourceError: A pool of the run's name exists and is not this run's.
         ConfigurationError: No image can be used.
     """
     now = datetime.now(timezone.utc)
-    script_start_task = start_task(blobs, run, workload, containers, now)
+    files_start_task = start_task(blobs, run, workload, containers, now)
     spec = PoolSpec(
         pool_id=run.name,
         vm_size=options.vm_size,
@@ -114,24 +116,24 @@ def make_pool(
             created_at=now,
             deadline_at=run.deadline_at,
         ),
-        start_task=script_start_task,
+        start_task=files_start_task,
         metadata=run.metadata(kept=run.keep.pool),
     )
     try:
         account.create_pool(spec)
     except AlreadyExistsError:
         _require_own(run, f"pool {run.name}", account.pool(run.name).metadata)
-        account.update_start_task(run.name, script_start_task)
+        account.update_start_task(run.name, files_start_task)
     return run.name
 
 
 def start_task(blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, now: datetime) -> StartTask:
-    """Describe what puts the task script on each node of the run's own pool, with a signature that is made now."""
-    package = shlex.quote(workload.package_name)
+    """Describe what puts the workload's files on each node of the run's own pool, with signatures that are made now."""
+    # Moved into place when all are there and the node can do the work.
+    moves = [f'mv -f {shlex.quote(name)} "$AZ_BATCH_NODE_SHARED_DIR/"' for name in workload.files]
     return StartTask(
-        # Moved into place when it is whole and this node's Python can run it.
-        command_line=_shell(f'python3 {package} --check && mv -f {package} "$AZ_BATCH_NODE_SHARED_DIR/"'),
-        files=(_package_blob(blobs, workload, containers, signatures.expiry(run, now)),),
+        command_line=_shell(" && ".join([_check(workload, "."), *moves])),
+        files=_file_blobs(blobs, workload, containers, signatures.expiry(run, now)),
     )
 
 
@@ -146,8 +148,8 @@ def make_job(
 ) -> BatchJob:
     """Create or adopt the run's job.
 
-    On a pool that outlives the run, the job's preparation task brings the task script to each node: a start task's
-    signature would expire, and nodes that join later would fail.
+    On a pool that outlives the run, the job's preparation task brings the workload's files to each node: a start task's
+    signatures would expire, and nodes that join later would fail.
 
     Raises:
         ForeignResourceError: A job of the run's name exists and is not this run's.
@@ -159,10 +161,10 @@ def make_job(
         pool_id=pool_id,
         wall_clock_seconds=max(1.0, seconds_left),
         metadata=run.metadata(kept=run.keep.job),
-        preparation_command_line=None if own_pool else _shell(f"python3 {shlex.quote(workload.package_name)} --check"),
+        preparation_command_line=None if own_pool else _shell(_check(workload, ".")),
         preparation_files=(
             # It cannot be renewed: a job's preparation task is the same for ever.
-            () if own_pool else (_package_blob(blobs, workload, containers, signatures.last_needed_at(run)),)
+            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run))
         ),
     )
     try:
@@ -172,8 +174,7 @@ def make_job(
     return BatchJob(
         job_id=run.name,
         pool_id=pool_id,
-        script_directory="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
-        arguments=workload.arguments,
+        files_variable="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
     )
 
 
@@ -213,9 +214,16 @@ def newest_image(images: list[Image], until: datetime) -> Image:
     return max(usable, key=lambda image: (image.node_agent_sku, image.sku))
 
 
-def _package_blob(blobs: BlobAccount, workload: Workload, containers: Containers, expires_at: datetime) -> Blob:
-    url = blobs.read_url(containers.application, workload.package_name, expires_at)
-    return Blob(url=url, file_path=workload.package_name)
+def _check(workload: Workload, files_folder: str) -> str:
+    return f"FILES={files_folder}; {workload.check_command}"
+
+
+def _file_blobs(
+    blobs: BlobAccount, workload: Workload, containers: Containers, expires_at: datetime
+) -> tuple[Blob, ...]:
+    return tuple(
+        Blob(url=blobs.read_url(containers.application, name, expires_at), file_path=name) for name in workload.files
+    )
 
 
 def _shell(script: str) -> str:

@@ -10,10 +10,11 @@ from tasks import signatures
 from tasks.batch_account import BatchAccount
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
-from tasks.models import BatchJob, Containers, Run, StagedChunk, Workload
+from tasks.models import BatchJob, Containers, Run, StagedChunk
 from tasks.progress import tell
 from tasks.provision import start_task
 from tasks.submit import submit_chunk
+from tasks.workload import Workload
 
 
 @dataclass(kw_only=True)

@@ -17,21 +17,29 @@ from prefect.states import Completed, Failed
 from tasks.artifacts import publish
 from tasks.collect import Verdicts
 from tasks.errors import FilesFailedError
+from tasks.files import write_whole
 from tasks.models import Category, FileError, FileReport, InputFile, Plan, Run, StagedChunk, StoredResult
 from tasks.run_pages import MOST_NAMED, reason
 from tasks.run_report import Price, RunReport, Usage
 from tasks.step import STEP, step_times
-from tasks.word_counts import write_outputs
+from tasks.workload import Workload
 
 
 @task(**STEP, task_run_name="report")
 def report_run(
-    run: Run, plan: Plan, verdicts: Verdicts, output_folder: str, price: Price, usage: Usage | None = None
+    run: Run,
+    plan: Plan,
+    workload: Workload,
+    verdicts: Verdicts,
+    output_folder: str,
+    price: Price,
+    usage: Usage | None = None,
 ) -> RunReport:
-    """Put the run together, files in input order, write each result's two outputs, and show all in the Prefect UI."""
+    """Put the run together, files in input order, write each result's outputs, and show all in the Prefect UI."""
     flow_run_id = UUID(run.flow_run_id)
     report = RunReport(
         run_name=run.name,
+        workload=workload,
         files=tuple(_file_report(file, plan, verdicts) for file in plan.files),
         steps=step_times(flow_run_id),
         usage=usage,
@@ -40,9 +48,20 @@ def report_run(
         host=platform.node(),
     )
     for file in report.files:
-        write_outputs(Path(output_folder), file)
+        write_outputs(Path(output_folder), workload, file)
     publish(flow_run_id, report)
     return report
+
+
+def write_outputs(output_folder: Path, workload: Workload, report: FileReport) -> None:
+    """Write what a workload makes of a file's result below the output folder, each moved into place when whole.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if report.result is not None:
+        for ending, content in workload.documents(report.file, report.result).items():
+            write_whole(output_folder / f"{report.file.output}{ending}", content)
 
 
 def gather(

@@ -1,7 +1,8 @@
-"""Finished results, kept by content: a file that was counted once is never counted again."""
+"""Finished results, kept by content: what was done once for a file is never done again."""
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +12,16 @@ from urllib.parse import urlsplit, urlunsplit
 from tasks.accounts import blob_account
 from tasks.blob_account import BlobAccount
 from tasks.errors import ConfigurationError, NotFoundError
+from tasks.files import write_whole
 from tasks.models import Provenance, StoredResult
 from tasks.settings import results_location
-from tasks.word_counts import parse_counts, write_whole
 
 
 class ResultsStore(Protocol):
     """Results by content key."""
 
     def get(self, content_key: str) -> StoredResult | None:
-        """Give a result, or None where there is none or it is damaged: both mean that it must be counted."""
+        """Give a result, or None where there is none or it is damaged: both mean that there is work to do."""
 
     def put(self, content_key: str, result: StoredResult) -> None:
         """Keep a result for ever."""
@@ -80,17 +81,29 @@ def results_store() -> ResultsStore:
 
 
 def _to_json(content_key: str, result: StoredResult) -> bytes:
-    counts = asdict(result.counts)
-    counts["bytes"] = counts.pop("size_bytes")
-    return json.dumps({"content_key": content_key, **counts, "provenance": asdict(result.provenance)}).encode()
+    outputs = {name: _as_text(content) for name, content in result.outputs.items()}
+    provenance = asdict(result.provenance)
+    return json.dumps({"content_key": content_key, "outputs": outputs, "provenance": provenance}).encode()
 
 
 def _from_json(content: bytes, content_key: str) -> StoredResult | None:
     try:
-        counts = parse_counts(content)
         found: dict[str, Any] = json.loads(content)
         if found["content_key"] != content_key:
             return None
-        return StoredResult(counts=counts, provenance=Provenance(**found["provenance"]))
-    except (KeyError, TypeError, ValueError):
+        outputs = {name: _as_bytes(text) for name, text in found["outputs"].items()}
+        return StoredResult(outputs=outputs, provenance=Provenance(**found["provenance"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _as_text(content: bytes) -> str | dict[str, str]:
+    """Write text as it is, so that people can read it, and anything else in Base64."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}
+
+
+def _as_bytes(text: str | dict[str, str]) -> bytes:
+    return text.encode() if isinstance(text, str) else base64.b64decode(text["base64"], validate=True)

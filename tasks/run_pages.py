@@ -9,22 +9,18 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
 
 from tasks.models import Category, FileError, FileReport
-from tasks.names import shown
+from tasks.names import cut, shown
 from tasks.run_report import Price, RunReport, Usage
+from tasks.workload import Cell, Picture
 
 MOST_ROWS = 500
 MOST_DOSSIERS = 25
 MOST_NAMED = 10
-MOST_LETTERS = 160
 
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
-
-# The most frequent words of the run, in the picture of them.
-MOST_CHARTED_WORDS = 15
 
 
 def duration(seconds: float) -> str:
@@ -38,49 +34,13 @@ def duration(seconds: float) -> str:
     return f"{whole // HOUR_SECONDS} h {whole % HOUR_SECONDS // MINUTE_SECONDS:02} min"
 
 
-def cut(text: str, letters: int = MOST_LETTERS) -> str:
-    """Shorten a text for a cell or a line; the middle goes, since names differ at their ends."""
-    if len(text) <= letters:
-        return text
-    head = letters // 3
-    return f"{text[:head]}…{text[len(text) - (letters - head - 1) :]}"
-
-
-def top_words(file: FileReport) -> list[tuple[str, str]]:
-    """Give as many of a file's top words as a cell takes, with their counts; an ellipsis ends what goes on."""
-    words: list[tuple[str, str]] = []
-    room = MOST_LETTERS
-    for word, count in file.result.counts.top if file.result else ():
-        if room < 0:
-            return [*words, ("…", "")]
-        words.append((cut(shown(word), 40), f"{count:,}"))
-        room -= len(" ".join(words[-1])) + 2
-    return words
-
-
-def most_frequent_words(report: RunReport) -> list[tuple[str, int]]:
-    """Add up the files' top words, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for file in report.files:
-        if file.result is not None:
-            counts.update(dict(file.result.counts.top))
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_CHARTED_WORDS]
-
-
-def words_sentence(report: RunReport) -> str:
-    """Say what the most frequent words are, and are not."""
-    longest = max((len(file.result.counts.top) for file in report.files if file.result), default=0)
-    return f"Added up over the files; of each file, its top {longest} are known."
-
-
 def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
     """The run in a few figures: the name of each, the figure, and what belongs to it or ""."""
-    words = sum(file.result.counts.words for file in report.files if file.result)
     figures = [
-        ("Files counted now", f"{report.count('counted'):,}", ""),
+        (f"Files {report.workload.done} now", f"{report.count('done'):,}", ""),
         ("Files unchanged", f"{report.count('unchanged'):,}", ""),
         ("Files failed", f"{report.count('failed'):,}", ""),
-        ("Words in all files", f"{words:,}", ""),
+        *((name, text, "") for name, text in report.workload.figures(report.results)),
     ]
     if report.steps:
         figures.append(("Time until the report", duration(_span_seconds(report)), ""))
@@ -128,62 +88,75 @@ def waiting_sentence(report: RunReport) -> str:
     )
 
 
-def summary(report: RunReport, pictures: Sequence[tuple[str, str]] = ()) -> str:
+def summary(report: RunReport, time_svg: str = "", picture: Picture | None = None) -> str:
     """Write the run's summary in Markdown.
 
     Args:
         report: The run.
-        pictures: Titles and SVG documents.
+        time_svg: A picture of where the time went, or "".
+        picture: One of the results, if there is one.
     """
     lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
     lines += [f"| {name} | {text}{f' ({more})' if more else ''} |" for name, text, more in key_figures(report)]
     if sentences := notes(report):
         lines += ["", escaped(" ".join(sentences))]
     if report.failed:
-        lines += ["", "## Failed", "", failures_gist(report), "", "More on each is in the artifact `topn-failures`."]
+        lines += [
+            "",
+            "## Failed",
+            "",
+            failures_gist(report),
+            "",
+            f"More on each is in the artifact `{report.workload.name}-failures`.",
+        ]
     lines += ["", "## Time", ""]
-    svgs = dict(pictures)
-    if "Time" in svgs:
-        lines += [_picture("Time", svgs["Time"]), ""]
+    if time_svg:
+        lines += [_picture("Time", time_svg), ""]
     lines += ["| step | task runs | from | took |", "|---|--:|--:|--:|"]
     for time in report.steps:
         since = (time.started_at - report.steps[0].started_at).total_seconds()
         lines.append(f"| {time.step} | {time.task_runs} | {duration(since)} | {duration(time.seconds)} |")
     if sentence := waiting_sentence(report):
         lines += ["", sentence]
-    if "Words" in svgs:
-        lines += ["", "## Most frequent words", "", _picture("Words", svgs["Words"]), "", words_sentence(report)]
-    lines += ["", "## Outputs", "", f"In {code(report.output_folder)} on {code(report.host)}, two files each."]
+    if picture is not None:
+        lines += ["", f"## {picture.title}", "", _picture(picture.title, picture.svg), "", picture.sentence]
+    lines += ["", "## Outputs", "", f"In {code(report.output_folder)} on {code(report.host)}."]
     return "\n".join(lines)
 
 
-def words_rows(report: RunReport) -> list[dict[str, str]]:
-    """Give the table of top words: a row for each of the first files that have a result."""
-    with_result = [file for file in report.files if file.result is not None]
+def results_rows(report: RunReport) -> list[dict[str, str]]:
+    """Give the table of results: a row for each of the first files that have one."""
+    with_result = [(file, file.result) for file in report.files if file.result is not None]
     return [
         {
             "file": cut(shown(file.file.name)),
-            "status": file.status,
-            "words": f"{file.result.counts.words:,}",
-            "distinct": f"{file.result.counts.distinct:,}",
-            "top words": ", ".join(" ".join(pair).strip() for pair in top_words(file)),
+            "status": report.status_words[file.status],
+            **{name: cell_text(cell) for name, cell in report.workload.columns(result).items()},
         }
-        for file in with_result[:MOST_ROWS]
-        if file.result is not None
+        for file, result in with_result[:MOST_ROWS]
     ]
 
 
-def words_json(report: RunReport) -> str:
-    """Give the table of top words as the data of a table artifact."""
-    return json.dumps(words_rows(report))
+def cell_text(cell: Cell) -> str:
+    """Write a cell as plain text."""
+    if isinstance(cell, str):
+        return cut(cell)
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return ", ".join(" ".join(pair).strip() for pair in cell)
 
 
-def words_gist(report: RunReport) -> str:
-    """Say what the table of top words holds, and what it leaves out."""
+def results_json(report: RunReport) -> str:
+    """Give the table of results as the data of a table artifact."""
+    return json.dumps(results_rows(report))
+
+
+def results_gist(report: RunReport) -> str:
+    """Say what the table of results holds, and what it leaves out."""
     with_result = len(report.files) - report.count("failed")
     if with_result <= MOST_ROWS:
-        return f"The top words of {with_result:,} {'file' if with_result == 1 else 'files'}."
-    return f"The top words of the first {MOST_ROWS:,} of {with_result:,} files; those of all are in the outputs."
+        return f"The results of {with_result:,} {'file' if with_result == 1 else 'files'}."
+    return f"The results of the first {MOST_ROWS:,} of {with_result:,} files; those of all are in the outputs."
 
 
 def failures_gist(report: RunReport) -> str:
@@ -216,8 +189,8 @@ def failures(report: RunReport) -> str:
 
 # What each category says of where to look.
 MEANINGS = {
-    Category.PROGRAM: "the task script failed on the node",
-    Category.INPUT: "the file cannot be counted: mend it",
+    Category.PROGRAM: "the program failed on the node",
+    Category.INPUT: "the program refuses the file: mend it",
     Category.RESOURCE_FILE: "the node could not fetch what it needs",
     Category.UPLOAD: "the output did not come back",
     Category.NODE: "the node or the service failed",

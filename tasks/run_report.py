@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.models import FileReport
+from tasks.models import FileReport, StoredResult
+from tasks.workload import Workload
 
 # The step in which the run waits for its Batch tasks.
 WAITING_STEP = "wait for Batch tasks"
@@ -78,6 +79,7 @@ class RunReport:
     """The whole run, files in input order.
 
     Attributes:
+        workload: What was done.
         steps: When each step was at work, in the order of their starts; without the report itself.
         usage: What it took from Azure; None where nothing was new.
         price: What nodes cost.
@@ -86,6 +88,7 @@ class RunReport:
     """
 
     run_name: str
+    workload: Workload
     files: tuple[FileReport, ...]
     steps: tuple[StepTime, ...] = ()
     usage: Usage | None = None
@@ -93,9 +96,19 @@ class RunReport:
     output_folder: str = ""
     host: str = ""
 
+    @property
+    def status_words(self) -> dict[str, str]:
+        """What people call each status."""
+        return {"done": self.workload.done, "unchanged": "unchanged", "failed": "failed"}
+
     def count(self, status: str) -> int:
         """How many files ended so."""
         return sum(file.status == status for file in self.files)
+
+    @property
+    def results(self) -> list[StoredResult]:
+        """The results of the files that have one."""
+        return [file.result for file in self.files if file.result is not None]
 
     @property
     def failed(self) -> tuple[FileReport, ...]:
@@ -105,6 +118,6 @@ class RunReport:
     @property
     def headline(self) -> str:
         """What the run did, in one line: "5 files: 2 counted, 3 unchanged"."""
-        counts = {status: self.count(status) for status in ("counted", "unchanged", "failed")}
-        parts = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
+        counts = {word: self.count(status) for status, word in self.status_words.items()}
+        parts = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
         return f"{len(self.files):,} {'file' if len(self.files) == 1 else 'files'}: {parts}"

@@ -1,4 +1,4 @@
-"""Stage: put the task script and the input files into the run's containers."""
+"""Stage: put the input files into the run's container."""
 
 from __future__ import annotations
 

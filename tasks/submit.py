@@ -14,16 +14,10 @@ from tasks.batch_account import BatchAccount
 from tasks.batch_values import BatchTaskSpec, Blob, Upload
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
-from tasks.models import BatchJob, Category, Containers, FileError, InputFile, Run, StagedChunk, Workload
+from tasks.models import BatchJob, Category, Containers, FileError, InputFile, Run, StagedChunk
 from tasks.progress import advance
 from tasks.step import CACHED_STEP
-
-# What the file is called on a node, whatever it is called here: no name of a user's is ever in a command line.
-NODE_INPUT = "input"
-
-# What comes back, relative to the working directory of a Batch task. Logs come back from failed ones too.
-OUTPUTS = (f"{NODE_INPUT}_OUTPUT.json", f"{NODE_INPUT}_OUTPUT.txt")
-LOGS = ("../stdout.txt", "../stderr.txt")
+from tasks.workload import LOGS, NODE_INPUT, Workload
 
 # A program that fails for a passing reason, such as too little memory beside another, gets one more try.
 BATCH_TASK_RETRIES = 1
@@ -73,9 +67,9 @@ def submit_chunk(
     )
 
 
-def output_blob(task_id: str, node_path: str) -> str:
+def output_blob(task_id: str, name: str) -> str:
     """Name the blob that a file of a Batch task becomes."""
-    return f"{task_id}/{node_path.rpartition('/')[2]}"
+    return f"{task_id}/{name}"
 
 
 def _spec(
@@ -87,21 +81,20 @@ def _spec(
     outputs_url: str,
     expires_at: datetime,
 ) -> BatchTaskSpec:
-    options = shlex.join(job.arguments)
-    package = f'"${job.script_directory}"/{shlex.quote(workload.package_name)}'
-    script = f"exec python3 {package} {NODE_INPUT} {options}"
+    script = f'FILES="${job.files_variable}"; {workload.command}'
     return BatchTaskSpec(
         task_id=file.task_id,
         command_line=f"/bin/sh -c {shlex.quote(script)}",
         resource_files=(Blob(url=blobs.read_url(containers.inputs, file.sha256, expires_at), file_path=NODE_INPUT),),
         uploads=tuple(
             Upload(
-                pattern=pattern,
+                # The logs are beside the working directory. They come back from failed Batch tasks, too.
+                pattern=f"../{name}" if name in LOGS else name,
                 container_url=outputs_url,
-                path=output_blob(file.task_id, pattern),
-                only_on_success=pattern in OUTPUTS,
+                path=output_blob(file.task_id, name),
+                only_on_success=name not in LOGS,
             )
-            for pattern in OUTPUTS + LOGS
+            for name in workload.outputs + LOGS
         ),
         retries=BATCH_TASK_RETRIES,
     )

@@ -1,6 +1,6 @@
-"""The workload of this project: the task script that runs on a node, what it gives back, and how that is written.
+"""The workload of this project: the task script that counts words on a node, what it gives back, and how that is shown.
 
-The other steps know nothing of words; they ship a package, run it on one input, and bring its outputs back.
+No other step knows of words.
 """
 
 from __future__ import annotations
@@ -8,36 +8,132 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
+import shlex
 import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tasks.models import FileReport, InputFile, StoredResult, WordCounts, Workload
-from tasks.names import shown
-
-# The start of the sentences in which the task script refuses an input file.
-INPUT_ERROR = "input error: "
+from tasks.models import Category, FileError, InputFile, StoredResult
+from tasks.names import cut, shown
+from tasks.workload import NODE_INPUT, Cell, Picture, Workload
 
 # Zip files cannot hold an earlier instant; a fixed one makes equal sources equal packages.
 FIXED_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 PACKAGE_MAIN = "from task_script.top_words import main\n\nraise SystemExit(main())\n"
 
+OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
 
-def word_count_workload(num_words: int, ignore_case: bool) -> Workload:
+# What a cell takes of top words, and the picture of the most frequent ones.
+MOST_CELL_LETTERS = 160
+MOST_CHARTED_WORDS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordCounts:
+    """What the task script found in one file."""
+
+    sha256: str
+    size_bytes: int
+    words: int
+    distinct: int
+    top: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordCountWorkload(Workload):
+    """Count the words of each file.
+
+    Attributes:
+        arguments: Options of the task script.
+    """
+
+    arguments: tuple[str, ...]
+
+    def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
+        """Refuse what is no output of the task script, or one of another content."""
+        try:
+            counts = parse_counts(outputs[OUTPUT])
+        except (KeyError, ValueError) as error:
+            return FileError(category=Category.PROGRAM, message=f"Its output cannot be read: {error}", exit_code=0)
+        if counts.sha256 != file.sha256:
+            return FileError(category=Category.RESOURCE_FILE, message="The node counted another content", exit_code=0)
+        return None
+
+    def documents(self, file: InputFile, result: StoredResult) -> dict[str, bytes]:
+        """Give one document for people and one for programs."""
+        document = json.dumps(as_json(file, result), ensure_ascii=False) + "\n"
+        return {".txt": as_text(result).encode(), ".json": document.encode()}
+
+    def columns(self, result: StoredResult) -> dict[str, Cell]:
+        """Give the numbers of words, and as many of the top words as a cell takes; an ellipsis ends what goes on."""
+        counts = counts_of(result)
+        top: list[tuple[str, str]] = []
+        room = MOST_CELL_LETTERS
+        for word, count in counts.top:
+            if room < 0:
+                top.append(("…", ""))
+                break
+            top.append((cut(shown(word), 40), f"{count:,}"))
+            room -= len(" ".join(top[-1])) + 2
+        return {"words": counts.words, "distinct": counts.distinct, "top words": top}
+
+    def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:
+        """Add up the words of all files."""
+        return [("Words in all files", f"{sum(counts_of(result).words for result in results):,}")]
+
+    def picture(self, results: Sequence[StoredResult]) -> Picture | None:
+        """Draw the most frequent words; what is known of each file is its top words only."""
+        words = most_frequent_words(results)
+        if not words:
+            return None
+        from tasks.charts import bars_picture  # noqa: PLC0415 - brings matplotlib: slow
+
+        longest = max(len(counts_of(result).top) for result in results)
+        return Picture(
+            title="Most frequent words",
+            svg=bars_picture([(cut(shown(word), 30), count) for word, count in words]),
+            sentence=f"Added up over the files; of each file, its top {longest} are known.",
+        )
+
+    def repeat_command(self, file: InputFile) -> str:
+        """Give the command that counts the file on this machine."""
+        return shlex.join(["python", "-m", "task_script", *self.arguments, "--", file.path])
+
+
+def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
     """Pack the task script into one file that `python3` runs, with the options of this run."""
     package = _pack_task_script()
-    arguments = ["--num-words", str(num_words)] + (["--ignore-case"] if ignore_case else [])
-    package_hash = hashlib.sha256(package).hexdigest()
-    return Workload(
-        package_name=f"task_script-{package_hash[:16]}.pyz",
-        package=package,
-        sha256=hashlib.sha256(json.dumps([package_hash, arguments]).encode()).hexdigest(),
-        arguments=tuple(arguments),
+    arguments = ("--num-words", str(num_words), *(["--ignore-case"] if ignore_case else []))
+    # The name holds a hash, so that two versions never meet under one.
+    name = f"task_script-{hashlib.sha256(package).hexdigest()[:16]}.pyz"
+    return WordCountWorkload(
+        name="topn",
+        command=f'exec python3 "$FILES"/{name} {NODE_INPUT} {shlex.join(arguments)}',
+        outputs=(OUTPUT,),
+        files={name: package},
+        # This node's Python can run it.
+        check_command=f'python3 "$FILES"/{name} --check',
+        done="counted",
+        arguments=arguments,
     )
+
+
+def counts_of(result: StoredResult) -> WordCounts:
+    """Read a result that was not refused."""
+    return parse_counts(result.outputs[OUTPUT])
+
+
+def most_frequent_words(results: Sequence[StoredResult]) -> list[tuple[str, int]]:
+    """Add up the files' top words, the most frequent first."""
+    sums: Counter[str] = Counter()
+    for result in results:
+        sums.update(dict(counts_of(result).top))
+    return sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_CHARTED_WORDS]
 
 
 def parse_counts(content: bytes) -> WordCounts:
@@ -61,7 +157,7 @@ def parse_counts(content: bytes) -> WordCounts:
 
 def as_json(file: InputFile, result: StoredResult) -> dict[str, Any]:
     """Give a result in the form that programs read."""
-    counts = result.counts
+    counts = counts_of(result)
     return {
         "file": file.name,
         "sha256": counts.sha256,
@@ -74,7 +170,7 @@ def as_json(file: InputFile, result: StoredResult) -> dict[str, Any]:
 
 def as_text(result: StoredResult) -> str:
     """Give a result in the form that people read, as the task script writes it on the node."""
-    top, provenance = result.counts.top, result.provenance
+    top, provenance = counts_of(result).top, result.provenance
     width = len(str(top[0][1])) if top else 0
     words = [f"{count:{width}}  {shown(word)}" for word, count in top] or ["(no words)"]
     places = {
@@ -84,33 +180,6 @@ def as_text(result: StoredResult) -> str:
         "Pool:": provenance.pool_id,
     }
     return "\n".join([*words, "", *(f"{title:11} {place}" for title, place in places.items()), ""])
-
-
-def write_outputs(output_folder: Path, report: FileReport) -> None:
-    """Write a file's two outputs below the output folder, each moved into place when whole.
-
-    Raises:
-        OSError: They cannot be written.
-    """
-    if report.result is None:
-        return
-    document = json.dumps(as_json(report.file, report.result), ensure_ascii=False) + "\n"
-    write_whole(output_folder / f"{report.file.output}.json", document.encode())
-    write_whole(output_folder / f"{report.file.output}.txt", as_text(report.result).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and move it into place, so that nobody sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".topn-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _typed(value: Any, kind: type[Any]) -> Any:

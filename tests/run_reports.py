@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta, timezone
 
-from tasks.models import Category, FileError, FileReport, InputFile, Provenance, StoredResult, WordCounts
+from tasks.models import Category, FileError, FileReport, InputFile, Provenance, StoredResult
 from tasks.run_report import WAITING_STEP, Price, RunReport, StepTime, Usage
+from tasks.word_counts import OUTPUT, word_count_workload
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
 
@@ -21,6 +23,9 @@ HOSTILE = [
     "&lt;b&gt;",
     "x" * 300,
 ]
+
+
+PROVENANCE = Provenance(node_id="n", task_id="t", job_id="j", pool_id="p")
 
 
 def at(seconds):
@@ -39,15 +44,18 @@ def input_file(number, name=None):
     )
 
 
+def result_of(sha256, top, provenance=PROVENANCE):
+    """What the task script may have given for a content."""
+    document = {"sha256": sha256, "bytes": 10, "words": 1000, "distinct": 100, "top": top}
+    return StoredResult(outputs={OUTPUT: json.dumps(document).encode()}, provenance=provenance)
+
+
 def counted(number, name=None, top=(("the", 3), ("of", 2)), *, unchanged=False):
     file = input_file(number, name)
-    counts = WordCounts(sha256=file.sha256, size_bytes=file.size_bytes, words=1000, distinct=100, top=top)
-    provenance = Provenance(node_id="tvm1", task_id=file.task_id, job_id="job", pool_id="pool")
-    result = StoredResult(counts=counts, provenance=provenance)
-    return FileReport(file=file, result=result, unchanged=unchanged)
+    return FileReport(file=file, result=result_of(file.sha256, top), unchanged=unchanged)
 
 
-def failed(number, name=None, message="The task script ended with exit code 137", said="", **error):
+def failed(number, name=None, message="The program ended with exit code 137", said="", **error):
     return FileReport(
         file=input_file(number, name),
         error=FileError(
@@ -95,6 +103,7 @@ def run_report(*files, usage=None, price=PRICE, output_folder="/data/results"):
     )
     return RunReport(
         run_name="topn-0123456789abcdef0123456789abcdef-0",
+        workload=word_count_workload(3, ignore_case=False),
         files=files,
         steps=steps,
         usage=usage,

@@ -18,7 +18,7 @@ from uuid import UUID
 import pytest
 from tests_support import wait_until
 
-NAMES = {"topn-summary", "topn-words", "topn-progress", "topn-cleanup"}
+NAMES = {"topn-summary", "topn-results", "topn-progress", "topn-cleanup"}
 
 
 def ask(api_url, path, query):
@@ -66,7 +66,7 @@ def test_a_run_shows_what_it_did(topn, shown):
     for step in ("stage", "submit", "collect"):
         assert f"| {step} | 2 |" in summary["data"]
     assert summary["data"].count("](data:image/svg+xml;base64,") == 2
-    rows = json.loads(artifacts["topn-words"]["data"])
+    rows = json.loads(artifacts["topn-results"]["data"])
     assert [(row["file"], row["words"], row["top words"]) for row in rows] == [
         ("a.txt", "3", "two 2, one 1"),
         ("b.txt", "3", "three 3"),
@@ -85,7 +85,7 @@ def test_a_night_with_nothing_new_shows_that_and_is_the_latest_of_its_history(to
     assert latest["latest_id"] == artifacts["topn-summary"]["id"] != earlier["topn-summary"]["id"]
 
     assert flow_run["name"] == flow_run["state"]["message"] == "2 files: 2 unchanged"
-    assert artifacts.keys() == {"topn-summary", "topn-words"}
+    assert artifacts.keys() == {"topn-summary", "topn-results"}
     assert "Batch tasks" not in artifacts["topn-summary"]["data"]
 
 
@@ -153,13 +153,13 @@ def test_progress_moves_while_a_run_goes_and_is_one_artifact(flow_run_id, prefec
 
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.05)
     look = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
-    with artifacts.progress_artifact(str(flow_run_id), 4):
+    with artifacts.progress_artifact(str(flow_run_id), "topn", 4):
         wait_until(lambda: look() == [(0, "0 of 4 completed (0 staged, 0 submitted)")], "it is there")
         advance("staged", done=3)
         wait_until(lambda: look() == [(25, "0 of 4 completed (3 staged, 0 submitted)")], "it moves")
         advance("staged", done=1)
         advance("submitted", done=4)
-        advance("counted", done=4)
+        advance("completed", done=4)
     assert look() == [(100, "4 of 4 completed (4 staged, 4 submitted)")]
 
 
@@ -223,7 +223,7 @@ def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
     with (
         Proxy(prefect_api, lambda _: False) as proxy,
         temporary_settings({PREFECT_API_URL: proxy.api_url}),
-        progress_artifact(str(flow_run_id), 10_000),
+        progress_artifact(str(flow_run_id), "topn", 10_000),
     ):
         for _ in range(10_000):
             advance("staged", done=1)
@@ -247,6 +247,6 @@ def test_artifacts_that_cannot_be_written_are_warnings_and_change_nothing(topn, 
     flow_run_id = found["run"].removeprefix("topn-").rpartition("-")[0]
     query = {"logs": {"flow_run_id": {"any_": [str(UUID(flow_run_id))]}, "level": {"ge_": 30}}}
     said = "\n".join(log["message"] for log in ask(prefect_api, "logs/filter", query))
-    for what in ("progress", "topn-summary", "topn-words", "name"):
+    for what in ("progress", "topn-summary", "topn-results", "name"):
         assert f"The run's {what} could not be written" in said
     nothing_left()

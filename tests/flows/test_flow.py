@@ -58,7 +58,7 @@ def test_an_existing_pool_is_used_and_neither_changed_nor_deleted(topn, azure_se
     done = run_flow(topn.environment, inputs=["a.txt"], pool_id=pool_id)
 
     assert done.returncode == 0, done.stderr
-    assert f"['counted'] ['{pool_id}']" in done.stdout
+    assert f"['done'] ['{pool_id}']" in done.stdout
     pool = account.pool(pool_id)
     assert (pool.state, pool.metadata) == ("active", {"whose": "mine"})
     nothing_left()

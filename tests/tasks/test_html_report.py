@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
-from tasks.charts import DARK_COLOURS, time_picture, words_picture
+from tasks.charts import DARK_COLOURS, time_picture
 from tasks.html_report import render, write_page
 from tasks.names import shown
 
@@ -47,7 +47,7 @@ def test_the_page_tells_the_run(page):
         "Sunday, 22 November 2026, 02:00 UTC",
         "1.00 USD",
         "at 0.5 USD an hour: as given to the run",
-        "The task script ended with exit code 137",
+        "The program ended with exit code 137",
         "last words",
         "python -m task_script -- '/data/bad.txt'",
         "for 1 min 10 s of it (70%) none ran",
@@ -114,7 +114,7 @@ def test_the_page_is_written_into_a_folder_that_is_made(tmp_path):
 
 def test_pictures_are_svg_documents_whose_every_colour_has_a_dark_one():
     report = hostile_report()
-    for svg in (time_picture(report), words_picture(report)):
+    for svg in (time_picture(report), report.workload.picture(report.results).svg):
         root = ET.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg))

@@ -7,20 +7,18 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_reports import result_of
 
 from tasks.errors import UsageError
 from tasks.inputs import find_inputs
-from tasks.models import Provenance, StoredResult, WordCounts
+from tasks.models import StoredResult
 from tasks.plan import MOST_CHUNKS, chunk_size, make_plan
 from tasks.results_store import FolderStore
 from tasks.word_counts import word_count_workload
 
-PROVENANCE = Provenance(node_id="n", task_id="t", job_id="j", pool_id="p")
-
 
 def a_result(sha256: str) -> StoredResult:
-    counts = WordCounts(sha256=sha256, size_bytes=3, words=1, distinct=1, top=(("one", 1),))
-    return StoredResult(counts=counts, provenance=PROVENANCE)
+    return result_of(sha256, [("one", 1)])
 
 
 @pytest.fixture
@@ -114,13 +112,29 @@ def test_refresh_counts_known_content_too(tmp_path, store):
     assert make_plan([path], workload, store, refresh=True).batch_task_count == 1
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"content_key": "other"}', b"\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"content_key": "other"}',
+        b"\xff",
+        '{"content_key": "KEY", "outputs": {"input_OUTPUT.json": "{}"}, "provenance": PROVENANCE}',
+        '{"content_key": "KEY", "outputs": {}, "provenance": PROVENANCE}',
+        '{"content_key": "KEY", "outputs": [], "provenance": PROVENANCE}',
+        '{"content_key": "KEY", "outputs": {"input_OUTPUT.json": {"base64": "?"}}, "provenance": PROVENANCE}',
+    ],
+)
 def test_a_damaged_stored_result_is_counted_again(tmp_path, store, damage):
     """Field report 30: a lost or damaged result is a miss."""
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store, refresh=False).files
     store.put(file.content_key, a_result(file.sha256))
+    if isinstance(damage, str):
+        provenance = '{"node_id": "n", "task_id": "t", "job_id": "j", "pool_id": "p"}'
+        damage = damage.replace("KEY", file.content_key).replace("PROVENANCE", provenance).encode()
     (tmp_path / "store" / f"{file.content_key}.json").write_bytes(damage)
     assert make_plan([path], workload, store, refresh=False).batch_task_count == 1
 
@@ -146,4 +160,4 @@ def test_up_to_twenty_files_each_is_a_chunk_of_its_own():
 
 
 def test_the_package_of_the_task_script_is_the_same_bytes_each_time():
-    assert word_count_workload(3, False).package == word_count_workload(3, False).package
+    assert word_count_workload(3, False).files == word_count_workload(3, False).files

@@ -10,21 +10,20 @@ from markdown_it import MarkdownIt
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.models import Category
+from tasks.names import cut
 from tasks.run_pages import (
     code,
-    cut,
     duration,
     escaped,
     failures,
     failures_gist,
     key_figures,
-    most_frequent_words,
     notes,
     reason,
+    results_gist,
+    results_json,
     summary,
     waiting_sentence,
-    words_gist,
-    words_json,
 )
 from tasks.run_report import Price
 
@@ -62,7 +61,7 @@ def test_the_summary_says_what_was_done_and_what_it_took():
     assert "for 1 min 10 s of it (70%) none ran" in text
     assert "| plan | 1 | 0.0 s | 2.0 s |" in text
     assert "`/data/results` on `worker1`" in text
-    assert "file3\\.txt\\: The task script ended with exit code 137" in text
+    assert "file3\\.txt\\: The program ended with exit code 137" in text
 
 
 def test_a_run_with_nothing_new_says_nothing_of_azure():
@@ -109,19 +108,14 @@ def test_a_cost_comes_with_its_price_and_what_it_leaves_out(price, changes, cost
     assert note in " ".join(notes(report))
 
 
-def test_the_most_frequent_words_are_added_up_over_the_files():
-    report = run_report(counted(1, top=(("b", 5), ("a", 3))), counted(2, top=(("a", 4), ("c", 1))), failed(3))
-    assert most_frequent_words(report) == [("a", 7), ("b", 5), ("c", 1)]
-
-
-def test_the_table_of_words_is_bounded_and_says_what_it_leaves_out():
+def test_the_table_of_results_is_bounded_and_says_what_it_leaves_out():
     top = tuple((f"word{n}", 1000 - n) for n in range(1000))
     report = run_report(*(counted(n, top=top) for n in range(5000)))
-    document = words_json(report)
+    document = results_json(report)
     assert len(document) < 300_000
     assert len(json.loads(document)) == 500
-    assert words_gist(report) == "The top words of the first 500 of 5,000 files; those of all are in the outputs."
-    assert words_gist(run_report(counted(1))) == "The top words of 1 file."
+    assert results_gist(report) == "The results of the first 500 of 5,000 files; those of all are in the outputs."
+    assert results_gist(run_report(counted(1))) == "The results of 1 file."
 
 
 def test_the_dossiers_are_bounded_and_count_all():
@@ -129,7 +123,7 @@ def test_the_dossiers_are_bounded_and_count_all():
     text = failures(report)
     assert len(text) < 500_000
     assert text.startswith("# 5,000 of 5,000 files failed\n")
-    assert "| program | 5,000 | the task script failed on the node |" in text
+    assert "| program | 5,000 | the program failed on the node |" in text
     assert "And 4,475 that are not named here" in text
     assert len(summary(report)) < 10_000
     assert failures_gist(report).endswith("- and 4,990 more")
@@ -158,7 +152,7 @@ def test_no_text_of_others_is_taken_for_markdown(text):
 
 def test_no_page_holds_what_somebody_else_wrote_as_markup():
     report = hostile_report()
-    for page in (summary(report), failures(report), failures_gist(report), words_gist(report)):
+    for page in (summary(report), failures(report), failures_gist(report), results_gist(report)):
         html = rendered(page)
         assert set(re.findall(r"<(\w+)", html)) <= set(
             "h1 h2 table thead tbody tr th td p ul li code pre".split()  # noqa: SIM905

@@ -18,6 +18,7 @@ from tasks.provision import check_existing_pool, make_containers, make_job, make
 from tasks.results_store import ContainerStore, FolderStore, results_store
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
+from tasks.word_counts import counts_of
 
 
 @pytest.fixture
@@ -27,10 +28,9 @@ def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
 
     def do(chunk, workload=workload):
         staged = stage_chunk(blobs, chunk, containers)
-        own_job = replace(job, arguments=workload.arguments)
-        submitted = submit_chunk(batch, blobs, run, staged, own_job, workload, containers)
-        finished = watch_chunk(submitted, own_job, containers)
-        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, own_job, containers)
+        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
+        finished = watch_chunk(submitted, job, containers)
+        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers)
         return [verdicts[file.content_key] for file in chunk.files]
 
     return do
@@ -39,7 +39,7 @@ def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
 def test_a_file_is_counted_by_its_own_batch_task(count, chunk_factory, run):
     [verdict] = count(chunk_factory(b"one two two three three three"))
     assert isinstance(verdict, StoredResult)
-    assert verdict.counts.top == (("three", 3), ("two", 2), ("one", 1))
+    assert counts_of(verdict).top == (("three", 3), ("two", 2), ("one", 1))
     assert verdict.provenance.job_id == verdict.provenance.pool_id == run.name
     assert verdict.provenance.node_id.startswith("tvm")
 
@@ -55,13 +55,13 @@ def test_a_bad_file_fails_alone_with_the_offset(count, chunk_factory):
 
 
 def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chunk_factory, workload):
-    [verdict] = count(chunk_factory(b"text"), replace(workload, arguments=("--no-such-option",)))
+    [verdict] = count(chunk_factory(b"text"), replace(workload, command=f"{workload.command} --no-such-option"))
     assert verdict.category is Category.PROGRAM
     assert verdict.exit_code == 2
     assert "no-such-option" in verdict.stderr
     assert verdict.attempts == 2
     assert verdict.node_id.startswith("tvm")
-    assert verdict.repeat_command.startswith("python -m task_script --no-such-option -- ")
+    assert verdict.repeat_command.startswith("python -m task_script --num-words 3 -- ")
 
 
 def test_a_missing_resource_file_is_told_as_such(
@@ -72,7 +72,7 @@ def test_a_missing_resource_file_is_told_as_such(
     staged = replace(stage_chunk(blobs, chunk, containers), staged=(replace(chunk.files[0], sha256="0" * 64),))
     submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
     finished = watch_chunk(submitted, job, containers)
-    verdicts = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers)
+    verdicts = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers)
     error = verdicts[chunk.files[0].content_key]
     assert error.category is Category.RESOURCE_FILE
     assert "BlobNotFound" in error.message
@@ -88,7 +88,7 @@ def test_success_without_its_output_is_no_result(
     finished = watch_chunk(submitted, job, containers)
     blobs.delete_container(containers.outputs)
     blobs.create_container(containers.outputs, run.metadata(kept=False))
-    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert error.category is Category.UPLOAD
 
 
@@ -103,7 +103,7 @@ def test_an_output_that_is_not_of_this_content_is_no_result(
     submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
     finished = watch_chunk(submitted, job, containers)
     blobs.upload_bytes(containers.outputs, f"{chunk.files[0].task_id}/input_OUTPUT.json", forged)
-    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert isinstance(error, FileError)
 
 

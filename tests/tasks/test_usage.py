@@ -70,7 +70,7 @@ def clock():
 @pytest.fixture
 def meter(run, clock):
     def make(account, pool_id=None):
-        job = BatchJob(job_id=run.name, pool_id=pool_id or run.name, script_directory="D", arguments=())
+        job = BatchJob(job_id=run.name, pool_id=pool_id or run.name, files_variable="D")
         return UsageMeter(account, run, job, clock)
 
     return make

@@ -31,14 +31,14 @@ def requests_about(job, local_azure):
     return [record for record in list(local_azure.batch.requests) if f"/{job.job_id}" in record.path]
 
 
-def test_results_and_logs_outlive_their_node(batch, blobs, parts, submitted, watch_chunk, tmp_path):
+def test_results_and_logs_outlive_their_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):
     """Field report 13: what is read from a node after a Batch task is lost with the node."""
     containers, job = parts
     finished = watch_chunk(submitted(b"one two two", b"abc\xffdef"), job, containers)
     batch.delete_jobs_and_pools([], [job.pool_id], 10)
     wait_until(lambda: not batch.pools(job.pool_id), "the pool to be gone")
 
-    good, bad = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    good, bad = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
 
     assert isinstance(good, StoredResult)
     assert "offset 3" in bad.stderr
@@ -48,19 +48,19 @@ def test_results_and_logs_outlive_their_node(batch, blobs, parts, submitted, wat
     "code", ["FileUploadMiscError", "FileUploadTimedOut", "FileUploadAccessDenied", "FileUploadContainerNotFound"]
 )
 def test_an_upload_that_failed_is_told_as_such(
-    blobs, parts, submitted, watch_chunk, azure_faults, tmp_path, code, local_azure
+    blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path, code, local_azure
 ):
     """Field report 16: the program ended well, and its output did not arrive."""
     containers, job = parts
     azure_faults.add("upload_fails", task="*", code=code)
     finished = watch_chunk(submitted(b"one"), job, containers)
-    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert error.category is Category.UPLOAD
     assert f"[{code}]" in error.message
 
 
 def test_a_batch_task_whose_upload_failed_for_a_passing_reason_runs_again(
-    blobs, parts, submitted, watch_chunk, azure_faults, tmp_path
+    blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path
 ):
     """Field report 16: such uploads fail at random, and nobody should have to count the file again by hand."""
     containers, job = parts
@@ -74,7 +74,7 @@ def test_a_batch_task_whose_upload_failed_for_a_passing_reason_runs_again(
 
     with listening(note):
         finished = watch_chunk(submitted(b"one"), job, containers)
-    [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, containers).values()
+    [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert isinstance(verdict, StoredResult)
     assert set(notes) == {"A Batch task failed for a passing reason and runs again [FileUploadMiscError]."}
 

@@ -7,19 +7,21 @@ import subprocess
 import sys
 
 import pytest
+from run_reports import counted, result_of
 
 from task_script.top_words import Summary, render_text
-from tasks.models import Provenance, StoredResult, WordCounts
-from tasks.word_counts import as_text, parse_counts, word_count_workload, write_whole
+from tasks.files import write_whole
+from tasks.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
 
 GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
 
 
 def test_the_package_runs_alone_with_any_python(tmp_path):
     workload = word_count_workload(2, ignore_case=True)
-    (tmp_path / workload.package_name).write_bytes(workload.package)
+    [(name, package)] = workload.files.items()
+    (tmp_path / name).write_bytes(package)
     (tmp_path / "input").write_text("B b a")
-    command = [sys.executable, "-I", "-S", workload.package_name, "input", *workload.arguments]
+    command = [sys.executable, "-I", "-S", name, "input", *workload.arguments]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
     assert parse_counts((tmp_path / "input_OUTPUT.json").read_bytes()).top == (("b", 2), ("a", 1))
 
@@ -49,11 +51,22 @@ def test_an_output_that_lacks_something_is_refused():
 
 @pytest.mark.parametrize("top", [(), (("the", 120), ("a\x1b", 7))])
 def test_the_text_here_is_the_text_of_the_node(top):
-    provenance = Provenance(node_id="n", task_id="t", job_id="j", pool_id="p")
-    counts = WordCounts(sha256="00", size_bytes=1, words=1, distinct=1, top=top)
     environment = {f"AZ_BATCH_{name}_ID": name[0].lower() for name in ("NODE", "TASK", "JOB", "POOL")}
     on_node = render_text(Summary("input", "00", 1, 1, 1, list(top)), environment)
-    assert as_text(StoredResult(counts=counts, provenance=provenance)) == on_node
+    assert as_text(result_of("00", top)) == on_node
+
+
+def test_the_most_frequent_words_are_added_up_over_the_files():
+    results = [counted(n, top=top).result for n, top in ((1, (("b", 5), ("a", 3))), (2, (("a", 4), ("c", 1))))]
+    assert most_frequent_words(results) == [("a", 7), ("b", 5), ("c", 1)]
+
+
+def test_a_cell_holds_as_many_top_words_as_it_takes():
+    top = [(f"word{n}", 1000 - n) for n in range(1000)]
+    cells = word_count_workload(1000, ignore_case=False).columns(result_of("00", top))
+    assert cells["top words"][:2] == [("word0", "1,000"), ("word1", "999")]
+    assert cells["top words"][-1] == ("…", "")
+    assert len(cells["top words"]) < 20
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -49,11 +49,11 @@ def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_fa
 
 
 @pytest.fixture
-def counted(blobs, tmp_path):
+def counted(blobs, workload, tmp_path):
     """The only verdict of a finished chunk."""
 
     def do(finished, job, containers):
-        [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, containers).values()
+        [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers).values()
         return verdict
 
     return do

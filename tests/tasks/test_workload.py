@@ -1,0 +1,63 @@
+"""A workload that a user describes: what is refused, and what its results depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from run_reports import PROVENANCE, input_file
+
+from tasks.errors import ConfigurationError
+from tasks.models import StoredResult
+from tasks.results_store import FolderStore
+from tasks.workload import Workload
+
+LINES = Workload(name="lines", command="wc -l < input > lines.txt", outputs=("lines.txt",))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"name": "Lines"}, "'Lines'"),
+        ({"name": ""}, "''"),
+        ({"outputs": ()}, "lines needs outputs"),
+        ({"outputs": ("input",)}, "input, stdout.txt, stderr.txt"),
+        ({"outputs": ("stderr.txt",)}, "other names"),
+        ({"outputs": ("../above",)}, "'../above' of workload lines"),
+        ({"outputs": ("*.txt",)}, "plain file name"),
+        ({"files": {"a b": b""}}, "'a b'"),
+        ({"files": {"-rf": b""}}, "'-rf'"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused_by_name(change, named):
+    with pytest.raises(ConfigurationError) as refusal:
+        replace(LINES, **change)
+    assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"command": "wc -w < input > lines.txt"}, {"outputs": ("a", "lines.txt")}, {"files": {"a": b"1"}}]
+)
+def test_what_a_result_depends_on_is_in_the_hash(change):
+    assert replace(LINES, **change).sha256 != LINES.sha256
+
+
+def test_what_is_only_shown_is_not_in_the_hash():
+    assert replace(LINES, name="other", done="weighed").sha256 == LINES.sha256
+
+
+@given(st.dictionaries(st.text(), st.binary()))
+def test_outputs_of_any_bytes_are_kept_as_they_are(tmp_path_factory, outputs):
+    store = FolderStore(tmp_path_factory.mktemp("store"))
+    result = StoredResult(outputs=outputs, provenance=PROVENANCE)
+    store.put("key", result)
+    assert store.get("key") == result
+
+
+def test_what_is_not_said_otherwise_is_shown_plainly():
+    result = StoredResult(outputs={"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"}, provenance=PROVENANCE)
+    assert LINES.columns(result) == {"lines.txt": "3", "raw": "\ufffd\\x1b[31m"}
+    assert LINES.documents(input_file(1), result) == {".lines.txt": b"3\nrest", ".raw": b"\xff\x1b[31m"}
+    assert (LINES.figures([result]), LINES.picture([result]), LINES.refusal(input_file(1), {})) == ([], None, None)
