@@ -22,7 +22,7 @@ from flows.display import ask, print_failed_json, print_json, print_table, progr
 from flows.plan_command import print_plan, sort_inputs
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
-from tasks.models import DEFAULT_POOL, Keep
+from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, state_folder
@@ -96,7 +96,12 @@ def plan(options: argparse.Namespace) -> int:
 
     usable, refused = sort_inputs(options.inputs)
     workload = word_count_workload(options.num_words, options.ignore_case)
-    planned = make_plan(usable, workload, results_store(), refresh=options.refresh) if usable else None
+    store = results_store()
+    planned = (
+        make_plan(usable, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
+        if usable
+        else None
+    )
     print_plan(planned, refused, DEFAULT_POOL)
     return EXIT_USAGE if refused else 0
 
@@ -150,6 +155,7 @@ def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _
                 num_words=options.num_words,
                 ignore_case=options.ignore_case,
                 output_folder=options.output,
+                files_per_task=options.files_per_task,
                 keep_containers=options.keep_containers,
                 keep_job=options.keep_job or options.ask,
                 keep_pool=options.keep_pool or options.ask,
@@ -312,6 +318,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("-n", "--num-words", type=_positive, default=3, metavar="N", help="words a file (3)")
         command.add_argument("--ignore-case", action="store_true", help='take "The" and "the" for one word')
+        command.add_argument(
+            "--files-per-task",
+            type=_files_per_task,
+            metavar="K",
+            help="files that share a Batch task; auto: one, and more where there are very many (auto)",
+        )
         command.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
     run_parser.add_argument("--output", default="results", metavar="DIR", help="where the outputs go (results)")
     run_parser.add_argument("--report", metavar="DIR", help="write the run's page, report.html, there")
@@ -342,6 +354,15 @@ def _duration(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 2h or 1d")
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match.group(2)]
     return timedelta(**{unit: int(match.group(1))})
+
+
+def _files_per_task(text: str) -> int | None:
+    if text == "auto":
+        return None
+    number = _positive(text)
+    if number > MOST_FILES_PER_TASK:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MOST_FILES_PER_TASK}")
+    return number
 
 
 def _positive(text: str) -> int:

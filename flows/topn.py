@@ -13,7 +13,7 @@ from tasks.artifacts import name_at_start, progress_artifact
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import DEFAULT_POOL, KEEP_NOTHING, Keep, PoolOptions
+from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, Keep, PoolOptions
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
@@ -32,6 +32,7 @@ NotEmpty = Field(min_length=1)
 Nodes = Field(ge=1, le=10_000)
 SpotNodes = Field(ge=0, le=10_000)
 Slots = Field(ge=1, le=256)
+FilesPerTask = Field(ge=1, le=MOST_FILES_PER_TASK)
 PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
 
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
@@ -54,6 +55,7 @@ def run_workload(
     inputs: Sequence[str],
     output_folder: str = "results",
     *,
+    files_per_task: int | None = None,
     pool_options: PoolOptions = DEFAULT_POOL,
     timeout_minutes: float = 60,
     keep: Keep = KEEP_NOTHING,
@@ -72,15 +74,15 @@ def run_workload(
     """
     sweep_before_run()
     run = begin_run(timeout_minutes, keep)
-    plan = plan_files(inputs, workload, refresh)
+    plan = plan_files(inputs, workload, refresh, files_per_task)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
         return final_state(report_run(run, plan, workload, {}, output_folder, price))
 
-    with progress_artifact(run.flow_run_id, workload.name, plan.batch_task_count):
+    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count):
         containers = create_containers(run, workload)
         pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
-        staged = stage_files.map(unmapped(run), plan.chunks, unmapped(containers))
+        staged = stage_files.map(unmapped(run), plan.chunks, unmapped(workload), unmapped(containers))
         job = create_job(run, workload, containers, pool.result())
         submitted = submit_batch_tasks.map(
             unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers)
@@ -101,6 +103,7 @@ def topn(
     num_words: Annotated[int, Positive] = 3,
     ignore_case: bool = False,
     output_folder: Annotated[str, NotEmpty] = "results",
+    files_per_task: Annotated[int, FilesPerTask] | None = None,
     nodes: Annotated[int, Nodes] = DEFAULT_POOL.nodes,
     spot_nodes: Annotated[int, SpotNodes] = DEFAULT_POOL.spot_nodes,
     slots_per_node: Annotated[int, Slots] = DEFAULT_POOL.slots_per_node,
@@ -120,6 +123,8 @@ def topn(
         num_words: How many words to give of each file.
         ignore_case: Take "The" and "the" for one word.
         output_folder: Where the outputs go; in a deployed run, on the worker's machine.
+        files_per_task: How many files share a Batch task. Without it: one, and up to 100 small ones where there are more than
+            1,000 files.
         nodes: The most dedicated nodes the pool may have, at the same time.
         spot_nodes: The most spot nodes: cheaper, and taken away at any time. With them, dedicated nodes only stand in
             for what the spot nodes cannot do, and do the rest after half of the time.
@@ -145,6 +150,7 @@ def topn(
         word_count_workload(num_words, ignore_case),
         inputs,
         output_folder,
+        files_per_task=files_per_task,
         pool_options=PoolOptions(
             pool_id=pool_id, vm_size=vm_size, nodes=nodes, spot_nodes=spot_nodes, slots_per_node=slots_per_node
         ),

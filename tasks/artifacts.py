@@ -85,15 +85,15 @@ def _try(what: str, write: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def progress_artifact(flow_run_id: str, workload_name: str, batch_tasks: int) -> Iterator[None]:
+def progress_artifact(flow_run_id: str, workload_name: str, files: int) -> Iterator[None]:
     """Keep an artifact at how far the run is meanwhile, by a thread of its own: no step waits for the Prefect server.
 
     Args:
         flow_run_id: The run.
         workload_name: What the artifact's key begins with.
-        batch_tasks: How many files are to be staged, submitted and completed.
+        files: How many are to be staged, submitted and completed.
     """
-    progress = _ProgressArtifact(UUID(flow_run_id), f"{workload_name}-progress", batch_tasks)
+    progress = _ProgressArtifact(UUID(flow_run_id), f"{workload_name}-progress", files)
     # The thread needs the settings and the logger of the run.
     thread = Thread(target=copy_context().run, args=(progress.keep,), daemon=True)
     with listening(progress.note):
@@ -109,10 +109,10 @@ def progress_artifact(flow_run_id: str, workload_name: str, batch_tasks: int) ->
 class _ProgressArtifact:
     """One artifact, updated every few seconds if anything has moved."""
 
-    def __init__(self, flow_run_id: UUID, key: str, batch_tasks: int) -> None:
+    def __init__(self, flow_run_id: UUID, key: str, files: int) -> None:
         self._flow_run_id = flow_run_id
         self._key = key
-        self._total = batch_tasks
+        self._total = files
         self._done = dict.fromkeys(STEPS, 0)
         self._lock = Lock()
         self._artifact_id: UUID | None = None

@@ -113,6 +113,11 @@ class BlobAccount:
                 self._service.get_blob_client(container, blob).upload_blob(content, length=size_bytes, overwrite=True)
             return content.sha256()
 
+    def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
+        """Put what an open file holds as a blob, replacing one of the same name; it is streamed, not held."""
+        with translated_errors("Storage", f"upload {container}/{blob}"):
+            self._service.get_blob_client(container, blob).upload_blob(archive, overwrite=True)
+
     def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
         """Read a blob, or its end.
 

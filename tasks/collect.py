@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from prefect import task
 
@@ -17,10 +18,12 @@ from tasks.models import (
     FileError,
     FinishedChunk,
     InputFile,
+    Pack,
     Provenance,
     StoredResult,
 )
 from tasks.names import shown
+from tasks.packs import RESULTS, endings
 from tasks.results_store import ResultsStore, results_store
 from tasks.step import STEP
 from tasks.submit import output_blob
@@ -44,6 +47,9 @@ CATEGORY_OF_PREFIX = {
 
 Verdicts = Mapping[str, StoredResult | FileError]
 
+# Reads what was left under a name, or the end of it.
+Read = Callable[..., bytes | None]
+
 
 @task(**STEP, task_run_name="collect {finished.label}")
 def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
@@ -61,35 +67,54 @@ def collect_chunk(
 ) -> Verdicts:
     """Give each file of a chunk its result or its error; results go into the store one by one."""
     verdicts: dict[str, StoredResult | FileError] = dict(finished.submitted.failures)
-    for file in finished.submitted.staged:
-        outcome = finished.outcomes.get(file.task_id)
-        verdict = _verdict(account, file, outcome, finished.reason, job, workload, containers)
-        if isinstance(verdict, StoredResult):
-            store.put(file.content_key, verdict)
-        verdicts[file.content_key] = verdict
+    for pack in finished.submitted.staged:
+        outcome = finished.outcomes.get(pack.task_id)
+        read_blob = partial(_read_blob, account, containers, pack)
+        archive = read_blob(RESULTS) if pack.is_archive and outcome is not None else None
+        left = endings(archive, pack, outcome) if archive is not None and outcome is not None else {}
+        for file in pack.files:
+            own_outcome, own_left = left.get(file.content_key, (outcome, None))
+            read = read_blob if own_left is None else partial(_read_left, own_left)
+            verdict = _verdict(read, file, own_outcome, finished.reason, job, workload)
+            if isinstance(verdict, StoredResult):
+                store.put(file.content_key, verdict)
+            verdicts[file.content_key] = verdict
     return verdicts
 
 
+def _read_blob(
+    account: BlobAccount, containers: Containers, pack: Pack, name: str, *, last_bytes: int | None = None
+) -> bytes | None:
+    """Read what a Batch task left under a name; None where there is nothing."""
+    try:
+        return account.download(containers.outputs, output_blob(pack.task_id, name), last_bytes=last_bytes)
+    except NotFoundError:
+        return None
+
+
+def _read_left(left: Mapping[str, bytes], name: str, *, last_bytes: int | None = None) -> bytes | None:
+    """Read what the work on one file of a pack left; its logs are short already."""
+    del last_bytes
+    return left.get(name)
+
+
 def _verdict(
-    account: BlobAccount,
+    read: Read,
     file: InputFile,
     outcome: BatchTaskOutcome | None,
     reason: FileError | None,
     job: BatchJob,
     workload: Workload,
-    containers: Containers,
 ) -> StoredResult | FileError:
     """Judge by the Batch task's own outcome and by its outputs, together: success without output is none."""
     if outcome is None:
         return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
     if outcome.result != "success" or outcome.exit_code != 0:
-        stdout, stderr = (_last_lines(account, containers, file, log) for log in LOGS)
+        stdout, stderr = (_last_lines(read, log) for log in LOGS)
         return failure_of(file, outcome, stdout, stderr, reason, workload)
-    try:
-        outputs = {
-            name: account.download(containers.outputs, output_blob(file.task_id, name)) for name in workload.outputs
-        }
-    except NotFoundError:
+    found = {name: read(name) for name in workload.outputs}
+    outputs = {name: content for name, content in found.items() if content is not None}
+    if len(outputs) < len(found):
         return FileError(
             category=Category.UPLOAD,
             message="Its Batch task succeeded, but the output is not in the container",
@@ -98,7 +123,7 @@ def _verdict(
     if (refusal := workload.refusal(file, outputs)) is not None:
         return refusal
     provenance = Provenance(
-        node_id=outcome.node_id or "-", task_id=file.task_id, job_id=job.job_id, pool_id=job.pool_id
+        node_id=outcome.node_id or "-", task_id=outcome.task_id, job_id=job.job_id, pool_id=job.pool_id
     )
     return StoredResult(outputs=outputs, provenance=provenance)
 
@@ -142,10 +167,10 @@ def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileEr
     return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
 
 
-def _last_lines(account: BlobAccount, containers: Containers, file: InputFile, log: str) -> str:
-    """Read the end of what a failed Batch task said; a log that cannot be had changes no verdict."""
+def _last_lines(read: Read, log: str) -> str:
+    """Give the end of what a failed program said; a log that cannot be had changes no verdict."""
     try:
-        content = account.download(containers.outputs, output_blob(file.task_id, log), last_bytes=LOG_BYTES)
+        content = read(log, last_bytes=LOG_BYTES) or b""
     except ServiceError:
         return ""
     return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-LOG_LINES:])

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 
 from tasks.errors import UsageError
+from tasks.models import Category, FileError, InputFile
 from tasks.names import shown
 
 
@@ -31,6 +32,17 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
     if not paths:
         raise UsageError("There is no input: name at least one file.")
     return list(paths)
+
+
+def is_unreadable(file: InputFile, error: OSError) -> FileError:
+    """Say that a file was there when the run was planned, and cannot be read any more."""
+    return FileError(category=Category.INPUT, message=f"{shown(file.name)} cannot be read any more ({error.strerror})")
+
+
+def was_changed(file: InputFile) -> FileError:
+    """Say that a file is not what it was when the run was planned."""
+    message = f"{shown(file.name)} was changed while the run read it: run again"
+    return FileError(category=Category.INPUT, message=message)
 
 
 def _require_readable(name: str, path: str) -> None:

@@ -7,8 +7,8 @@ means the absolute path on this machine, and the path below the inputs' common f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -33,19 +33,58 @@ class InputFile:
     size_bytes: int
     content_key: str
 
-    @property
-    def task_id(self) -> str:
-        """Id of its Batch task: the same in every attempt and every run."""
-        return f"f-{self.content_key[:32]}"
+
+# They are worked on one after the other, and a node that dies takes the work on all of them with it.
+MOST_FILES_PER_TASK = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """What one Batch task works on: one file, or several small ones.
+
+    Attributes:
+        task_id: Id of the Batch task: the same in every attempt and every run that has this pack.
+        is_archive: Whether the files go to the node as an archive, and their results come back as one.
+    """
+
+    task_id: str
+    is_archive: bool
+    files: tuple[InputFile, ...]
+
+    @classmethod
+    def of(cls, files: Sequence[InputFile]) -> Pack:
+        """Make the pack of these files."""
+        if len(files) == 1:
+            return cls(task_id=f"f-{files[0].content_key[:32]}", is_archive=False, files=tuple(files))
+        return cls(task_id=f"p-{_key(files)[:32]}", is_archive=True, files=tuple(files))
+
+    def without(self, content_keys: Container[str]) -> Pack | None:
+        """Give the same pack without the files of these content keys; None if none is left."""
+        files = tuple(file for file in self.files if file.content_key not in content_keys)
+        return replace(self, files=files) if files else None
+
+
+def _key(files: Iterable[InputFile]) -> str:
+    return hashlib.sha256("\n".join(file.content_key for file in files).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Files that are staged, submitted and collected by one Prefect task run each; no two share a Batch task."""
+    """Packs that are staged, submitted and collected by one Prefect task run each.
+
+    Attributes:
+        first: The place of its first file among all that are worked on, counted from 1.
+        total: How many these are.
+    """
 
     first: int
     total: int
-    files: tuple[InputFile, ...]
+    packs: tuple[Pack, ...]
+
+    @property
+    def files(self) -> tuple[InputFile, ...]:
+        """The files of all its packs."""
+        return tuple(file for pack in self.packs for file in pack.files)
 
     @property
     def label(self) -> str:
@@ -55,8 +94,12 @@ class Chunk:
 
     @property
     def key(self) -> str:
-        """Hash of the contents in it."""
-        return hashlib.sha256("\n".join(file.content_key for file in self.files).encode()).hexdigest()
+        """Hash of the contents in it, and of how they are packed."""
+        return _key_of_packs(self.packs)
+
+
+def _key_of_packs(packs: Iterable[Pack]) -> str:
+    return hashlib.sha256("\n".join(f"{pack.task_id} {_key(pack.files)}" for pack in packs).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,13 +212,13 @@ class StagedChunk:
     """A chunk whose good files are in the input container, and then in the job.
 
     Attributes:
-        staged: The files that can be submitted, or are.
+        staged: The packs that can be submitted, or are, with the files that are in the container.
         failures: Why the others cannot, by content key.
         signed_until_at: When the signed URLs of its Batch tasks end, once they are submitted.
     """
 
     chunk: Chunk
-    staged: tuple[InputFile, ...]
+    staged: tuple[Pack, ...]
     failures: Mapping[str, FileError]
     signed_until_at: datetime | None = None
 
@@ -186,8 +229,8 @@ class StagedChunk:
 
     @property
     def key(self) -> str:
-        """Hash of the contents that are staged."""
-        return hashlib.sha256("\n".join(file.content_key for file in self.staged).encode()).hexdigest()
+        """Hash of the contents that are staged, and of how they are packed."""
+        return _key_of_packs(self.staged)
 
 
 class Category(str, Enum):
@@ -255,7 +298,7 @@ class FinishedChunk:
     """A chunk on which the service has nothing more to say.
 
     Attributes:
-        outcomes: What it said of each submitted file's Batch task, by task id.
+        outcomes: What it said of each submitted Batch task, by task id.
         reason: Why waiting ended before all were completed, or None.
     """
 
@@ -330,4 +373,9 @@ class Plan:
     @property
     def batch_task_count(self) -> int:
         """How many Batch tasks the run needs."""
+        return sum(len(chunk.packs) for chunk in self.chunks)
+
+    @property
+    def new_file_count(self) -> int:
+        """How many files, of different contents, there is work on."""
         return sum(len(chunk.files) for chunk in self.chunks)

@@ -160,7 +160,7 @@ class _Watched:
         self._since: datetime | None = None
         self._reactivations: Counter[str] = Counter()
         self._polls = 0
-        self._submitted = 0
+        self._files: dict[str, int] = {}
         self.chunks: list[StagedChunk] = []
         self.counts = TaskCounts(active=0, running=0, completed=0)
 
@@ -168,16 +168,17 @@ class _Watched:
         """Ask the service once; returns whether anything has moved since the last time."""
         arrived = self._submissions.arrived()
         self.chunks += arrived
-        self._submitted += sum(len(chunk.staged) for chunk in arrived)
+        for pack in (pack for chunk in arrived for pack in chunk.staged):
+            self._files[pack.task_id] = len(pack.files)
+            if pack.task_id in self._outcomes:
+                advance("completed", done=len(pack.files))
         self.chunks = self._renewal.renew(self.chunks)
         before, self.counts = self.counts, self._account.task_counts(self._job.job_id)
         known = len(self._outcomes)
         self._polls += 1
         if self.counts.completed > known or (self.chunks and self._polls % LIST_EVERY_POLLS == 0):
             self._list_completed()
-        if new := len(self._outcomes) - known:
-            advance("completed", done=new)
-        return bool(arrived or new or before != self.counts)
+        return bool(arrived or len(self._outcomes) > known or before != self.counts)
 
     def seems_stuck(self, still_polls: int) -> bool:
         """Whether somebody should find out why nothing moves; what runs may take its time, but not for ever."""
@@ -185,7 +186,7 @@ class _Watched:
 
     def add_missing(self) -> None:
         """Add Batch tasks again that are not in the job any more: without them, waiting would never end."""
-        if self.counts.active + self.counts.running + self.counts.completed < self._submitted:
+        if self.counts.active + self.counts.running + self.counts.completed < len(self._files):
             self._renewal.add_missing(self.chunks)
 
     def _list_completed(self) -> None:
@@ -194,6 +195,9 @@ class _Watched:
             self._job.job_id, None if latest is None else latest - LISTING_OVERLAP
         ):
             if not self._runs_again(outcome):
+                if outcome.task_id not in self._outcomes:
+                    # What an earlier attempt submitted counts when its chunk has arrived.
+                    advance("completed", done=self._files.get(outcome.task_id, 0))
                 self._outcomes[outcome.task_id] = outcome
             latest = completed_at if latest is None else max(latest, completed_at)
         self._since = latest
@@ -211,9 +215,9 @@ class _Watched:
 
     def finished(self, doctor: Doctor) -> Iterator[FinishedChunk]:
         """Take out the chunks whose Batch tasks are all completed; of those that were ended, the job knows why."""
-        for chunk in [chunk for chunk in self.chunks if all(f.task_id in self._outcomes for f in chunk.staged)]:
+        for chunk in [chunk for chunk in self.chunks if all(pack.task_id in self._outcomes for pack in chunk.staged)]:
             self.chunks.remove(chunk)
-            was_ended = any(self._outcomes[f.task_id].failure_code == ENDED_CODE for f in chunk.staged)
+            was_ended = any(self._outcomes[pack.task_id].failure_code == ENDED_CODE for pack in chunk.staged)
             yield self._finished(chunk, doctor.reason_of_jobs_end() if was_ended else None)
 
     def given_up(self, reason: FileError) -> Iterator[FinishedChunk]:
@@ -224,7 +228,8 @@ class _Watched:
             yield self._finished(self.chunks.pop(0), reason)
 
     def _finished(self, chunk: StagedChunk, reason: FileError | None) -> FinishedChunk:
-        outcomes = {f.task_id: self._outcomes[f.task_id] for f in chunk.staged if f.task_id in self._outcomes}
+        task_ids = [pack.task_id for pack in chunk.staged]
+        outcomes = {task_id: self._outcomes[task_id] for task_id in task_ids if task_id in self._outcomes}
         return FinishedChunk(submitted=chunk, outcomes=outcomes, reason=reason)
 
 

@@ -11,40 +11,59 @@ from prefect import task
 
 from tasks.errors import UsageError
 from tasks.inputs import find_inputs
-from tasks.models import Chunk, InputFile, Plan, StoredResult
+from tasks.models import Chunk, InputFile, Pack, Plan, StoredResult
 from tasks.names import names_below_common_folder, output_names, shown
 from tasks.progress import advance
 from tasks.results_store import ResultsStore, results_store
 from tasks.step import STEP
 from tasks.workload import Workload
 
-# Up to this many files, each is a chunk of its own, so that the Prefect UI shows each.
-MOST_SINGLE_FILE_CHUNKS = 20
+# More files than these share Batch tasks, a hundred at most: 100,000 small files are 1,000 Batch tasks.
+MOST_SINGLE_FILE_TASKS = 1000
+MOST_PACK_FILES = 100
+MOST_PACK_BYTES = 16 * 1024 * 1024
+
+# Up to this many packs, each is a chunk of its own, so that the Prefect UI shows each.
+MOST_SINGLE_PACK_CHUNKS = 20
 
 # A chunk is three task runs, and a run stays under 300: its server needs some 50 ms for each.
 MOST_CHUNKS = 90
 
 # As many Batch tasks as one request adds.
-USUAL_CHUNK_FILES = 100
+USUAL_CHUNK_PACKS = 100
 
 READ_BYTES = 1024 * 1024
 
 
 @task(**STEP, task_run_name="plan")
-def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool) -> Plan:
+def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_per_task: int | None) -> Plan:
     """Say which files there is work on, and what is known of the others.
 
     Raises:
         UsageError: An input cannot be used.
     """
-    plan = make_plan(inputs, workload, results_store(), refresh=refresh)
+    plan = make_plan(inputs, workload, results_store(), refresh=refresh, files_per_task=files_per_task)
     for step in ("staged", "submitted", "completed"):
-        advance(step, total=plan.batch_task_count)
+        advance(step, total=plan.new_file_count)
     return plan
 
 
-def make_plan(inputs: Sequence[str], workload: Workload, store: ResultsStore, *, refresh: bool) -> Plan:
-    """Hash the inputs and look each content up in the store.
+def make_plan(
+    inputs: Sequence[str],
+    workload: Workload,
+    store: ResultsStore,
+    *,
+    refresh: bool = False,
+    files_per_task: int | None = None,
+) -> Plan:
+    """Hash the inputs, look each content up in the store, and pack what is new.
+
+    Args:
+        inputs: Names of files, or patterns.
+        workload: What is to be done.
+        store: What is known.
+        refresh: Do it for files whose result is known, too.
+        files_per_task: How many files share a Batch task; None chooses.
 
     Raises:
         UsageError: An input cannot be used.
@@ -65,7 +84,7 @@ def make_plan(inputs: Sequence[str], workload: Workload, store: ResultsStore, *,
             if result is not None and workload.refusal(file, result.outputs) is None
         }
     new = [file for key, file in by_content.items() if key not in known]
-    return Plan(files=files, unchanged=known, chunks=_chunks(new))
+    return Plan(files=files, unchanged=known, chunks=_chunks(packs_of(new, files_per_task)))
 
 
 def _input_file(path: str, name: str, output: str, workload: Workload) -> InputFile:
@@ -89,17 +108,44 @@ def _input_file(path: str, name: str, output: str, workload: Workload) -> InputF
     )
 
 
-def _chunks(files: Sequence[InputFile]) -> tuple[Chunk, ...]:
-    size = chunk_size(len(files))
-    return tuple(
-        Chunk(first=start + 1, total=len(files), files=tuple(files[start : start + size]))
-        for start in range(0, len(files), size)
-    )
+def pack_size(file_count: int) -> int:
+    """How many files share a Batch task, unless the user says: one, while there are few."""
+    return min(MOST_PACK_FILES, -(-file_count // MOST_SINGLE_FILE_TASKS)) or 1
 
 
-def chunk_size(file_count: int) -> int:
-    """How many files make a chunk: one while there are few, then more, so that a run's task runs stay bounded."""
-    if file_count <= MOST_SINGLE_FILE_CHUNKS:
+def packs_of(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
+    """Pack files in their order: as many as may be, and of no more bytes than a Batch task should have for long."""
+    most_files = files_per_task or pack_size(len(files))
+    most_bytes = None if files_per_task else MOST_PACK_BYTES
+    packs: list[Pack] = []
+    open_files: list[InputFile] = []
+    open_bytes = 0
+    for file in files:
+        is_full = len(open_files) == most_files
+        is_heavy = most_bytes is not None and open_bytes + file.size_bytes > most_bytes
+        if open_files and (is_full or is_heavy):
+            packs.append(Pack.of(open_files))
+            open_files, open_bytes = [], 0
+        open_files.append(file)
+        open_bytes += file.size_bytes
+    return [*packs, Pack.of(open_files)] if open_files else packs
+
+
+def _chunks(packs: Sequence[Pack]) -> tuple[Chunk, ...]:
+    size = chunk_size(len(packs))
+    total = sum(len(pack.files) for pack in packs)
+    chunks: list[Chunk] = []
+    first = 1
+    for start in range(0, len(packs), size):
+        chunk = Chunk(first=first, total=total, packs=tuple(packs[start : start + size]))
+        chunks.append(chunk)
+        first += len(chunk.files)
+    return tuple(chunks)
+
+
+def chunk_size(pack_count: int) -> int:
+    """How many packs make a chunk: one while there are few, then more, so that a run's task runs stay bounded."""
+    if pack_count <= MOST_SINGLE_PACK_CHUNKS:
         return 1
-    shared_out = -(-file_count // MOST_SINGLE_FILE_CHUNKS)
-    return max(min(shared_out, USUAL_CHUNK_FILES), -(-file_count // MOST_CHUNKS))
+    shared_out = -(-pack_count // MOST_SINGLE_PACK_CHUNKS)
+    return max(min(shared_out, USUAL_CHUNK_PACKS), -(-pack_count // MOST_CHUNKS))

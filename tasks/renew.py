@@ -66,7 +66,7 @@ class Renewal:
             self._submit(chunk)
 
     def _renewed(self, chunk: StagedChunk, waiting: dict[str, str]) -> StagedChunk:
-        for task_id in (file.task_id for file in chunk.staged):
+        for task_id in (pack.task_id for pack in chunk.staged):
             if task_id in waiting:
                 self.account.delete_task(self.job.job_id, task_id, waiting[task_id])
         return self._submit(chunk)

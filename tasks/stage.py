@@ -8,45 +8,57 @@ from prefect import task
 
 from tasks.accounts import blob_account
 from tasks.blob_account import BlobAccount
-from tasks.models import Category, Chunk, Containers, FileError, InputFile, Run, StagedChunk
-from tasks.names import shown
+from tasks.inputs import is_unreadable, was_changed
+from tasks.models import Chunk, Containers, FileError, InputFile, Pack, Run, StagedChunk
+from tasks.packs import packed
 from tasks.progress import advance
 from tasks.step import CACHED_STEP
+from tasks.workload import Workload
 
 
 @task(**CACHED_STEP, task_run_name="stage {chunk.label}")
-def stage_files(run: Run, chunk: Chunk, containers: Containers) -> StagedChunk:
+def stage_files(run: Run, chunk: Chunk, workload: Workload, containers: Containers) -> StagedChunk:
     """Upload a chunk's files; one that cannot be read any more fails alone."""
     del run  # It is in the cache key: what was staged is there as long as the run's containers are.
-    return stage_chunk(blob_account(), chunk, containers)
+    return stage_chunk(blob_account(), chunk, workload, containers)
 
 
-def stage_chunk(account: BlobAccount, chunk: Chunk, containers: Containers) -> StagedChunk:
-    """Upload each file under its hash; its content must still be what was hashed.
+def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containers: Containers) -> StagedChunk:
+    """Upload each file under its hash, or each archive under its pack's id; contents must still be what was hashed.
 
     Raises:
         ServiceError: Storage refused.
     """
     staged, failures = [], {}
-    for file in chunk.files:
-        error = _stage_file(account, file, containers)
-        if error is None:
-            staged.append(file)
+    for pack in chunk.packs:
+        if pack.is_archive:
+            left_out = _stage_archive(account, pack, workload, containers)
         else:
-            failures[file.content_key] = error
-        advance("staged", done=1)
+            left_out = _stage_file(account, pack.files[0], containers)
+        failures.update(left_out)
+        if good := pack.without(left_out):
+            staged.append(good)
+        advance("staged", done=len(pack.files))
     return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures)
 
 
-def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> FileError | None:
+def blob_of(pack: Pack) -> str:
+    """Name the blob in the input container that a Batch task works on."""
+    return f"{pack.task_id}.tar" if pack.is_archive else pack.files[0].sha256
+
+
+def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:
     try:
         sent = account.upload_file(containers.inputs, file.sha256, Path(file.path), file.size_bytes)
     except OSError as error:
-        return FileError(
-            category=Category.INPUT, message=f"{shown(file.name)} cannot be read any more ({error.strerror})"
-        )
-    if sent != file.sha256:
-        return FileError(
-            category=Category.INPUT, message=f"{shown(file.name)} was changed while the run read it: run again"
-        )
-    return None
+        return {file.content_key: is_unreadable(file, error)}
+    return {} if sent == file.sha256 else {file.content_key: was_changed(file)}
+
+
+def _stage_archive(
+    account: BlobAccount, pack: Pack, workload: Workload, containers: Containers
+) -> dict[str, FileError]:
+    with packed(pack, workload) as (archive, left_out):
+        if len(left_out) < len(pack.files):
+            account.upload_archive(containers.inputs, blob_of(pack), archive)
+    return left_out

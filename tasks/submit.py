@@ -1,4 +1,4 @@
-"""Submit: add one Batch task for each staged file."""
+"""Submit: add one Batch task for each staged pack."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from tasks.batch_account import BatchAccount
 from tasks.batch_values import BatchTaskSpec, Blob, Upload
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
-from tasks.models import BatchJob, Category, Containers, FileError, InputFile, Run, StagedChunk
+from tasks.models import BatchJob, Category, Containers, FileError, Pack, Run, StagedChunk
+from tasks.packs import ARCHIVE, COMMAND, RESULTS
 from tasks.progress import advance
+from tasks.stage import blob_of
 from tasks.step import CACHED_STEP
 from tasks.workload import LOGS, NODE_INPUT, Workload
 
@@ -50,18 +52,19 @@ def submit_chunk(
     """
     expires_at = signatures.expiry(run, clock.now())
     outputs_url = blobs.write_url(containers.outputs, expires_at)
-    specs = [_spec(blobs, file, job, workload, containers, outputs_url, expires_at) for file in chunk.staged]
+    specs = [_spec(blobs, pack, job, workload, containers, outputs_url, expires_at) for pack in chunk.staged]
     refused = account.add_tasks(job.job_id, specs)
     failures = {
         file.content_key: FileError(
-            category=Category.NODE, message=f"Batch did not take its Batch task: {refused[file.task_id]}"
+            category=Category.NODE, message=f"Batch did not take its Batch task: {refused[pack.task_id]}"
         )
-        for file in chunk.staged
-        if file.task_id in refused
+        for pack in chunk.staged
+        if pack.task_id in refused
+        for file in pack.files
     }
     return replace(
         chunk,
-        staged=tuple(file for file in chunk.staged if file.task_id not in refused),
+        staged=tuple(pack for pack in chunk.staged if pack.task_id not in refused),
         failures={**chunk.failures, **failures},
         signed_until_at=expires_at,
     )
@@ -74,27 +77,34 @@ def output_blob(task_id: str, name: str) -> str:
 
 def _spec(
     blobs: BlobAccount,
-    file: InputFile,
+    pack: Pack,
     job: BatchJob,
     workload: Workload,
     containers: Containers,
     outputs_url: str,
     expires_at: datetime,
 ) -> BatchTaskSpec:
-    script = f'FILES="${job.files_variable}"; {workload.command}'
+    outputs = (RESULTS,) if pack.is_archive else workload.outputs
+    script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else workload.command}'
     return BatchTaskSpec(
-        task_id=file.task_id,
+        task_id=pack.task_id,
         command_line=f"/bin/sh -c {shlex.quote(script)}",
-        resource_files=(Blob(url=blobs.read_url(containers.inputs, file.sha256, expires_at), file_path=NODE_INPUT),),
+        resource_files=(
+            Blob(
+                url=blobs.read_url(containers.inputs, blob_of(pack), expires_at),
+                file_path=ARCHIVE if pack.is_archive else NODE_INPUT,
+            ),
+        ),
         uploads=tuple(
             Upload(
-                # The logs are beside the working directory. They come back from failed Batch tasks, too.
+                # The logs are beside the working directory. They come back from failed Batch tasks, too, as does what
+                # a pack has done until then.
                 pattern=f"../{name}" if name in LOGS else name,
                 container_url=outputs_url,
-                path=output_blob(file.task_id, name),
-                only_on_success=name not in LOGS,
+                path=output_blob(pack.task_id, name),
+                only_on_success=name not in LOGS and not pack.is_archive,
             )
-            for name in workload.outputs + LOGS
+            for name in outputs + LOGS
         ),
         retries=BATCH_TASK_RETRIES,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timedelta, timezone
 
@@ -40,7 +41,7 @@ def input_file(number, name=None):
         output=f"{name}_OUTPUT",
         sha256=f"{number:064x}",
         size_bytes=10 * number,
-        content_key=f"{number:064x}",
+        content_key=hashlib.sha256(str(number).encode()).hexdigest(),
     )
 
 

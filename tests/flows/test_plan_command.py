@@ -38,6 +38,13 @@ def test_a_plan_needs_no_azure_and_a_night_with_nothing_new_would_create_nothing
     )
 
 
+def test_files_that_share_batch_tasks_are_planned_so(topn):
+    for number in range(30):
+        Path(f"{number:02}.txt").write_text(f"w{number}")
+    assert "would add 3 Batch tasks, on up to 2 nodes" in topn("plan", "*.txt", "--files-per-task", "10").stdout
+    assert "would add 30 Batch tasks" in topn("plan", "*.txt", "--files-per-task", "auto").stdout
+
+
 def test_a_long_list_is_cut(topn):
     for number in range(30):
         Path(f"{number:02}.txt").write_text(f"w{number}")

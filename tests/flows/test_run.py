@@ -93,6 +93,23 @@ def test_bad_files_fail_alone_each_with_its_reason(topn, nothing_left):
     nothing_left()
 
 
+def test_files_that_share_batch_tasks_have_each_their_own_result(topn, local_azure, nothing_left):
+    names = [write(f"{number}.txt", f"word {number}".encode()) for number in range(7)]
+    bad = write("bad.txt", b"\xff")
+
+    found = topn.json(*names, bad, "--files-per-task", "3", status=1)
+
+    assert (found["counted"], found["failed"]) == (7, 1)
+    assert [file["top"] for file in found["files"][:-1]] == [[[str(n), 1], ["word", 1]] for n in range(7)]
+    assert found["files"][-1]["error"]["category"] == "input"
+    texts = [Path(f"results/{number}_OUTPUT.txt").read_text() for number in range(7)]
+    assert len({line for text in texts for line in text.splitlines() if line.startswith("Batch task:")}) == 3
+    # Only what failed is worked on again.
+    again = topn("plan", *names, bad)
+    assert again.stdout.startswith("1 new, 7 unchanged, 0 refused.\nA run would add 1 Batch task,")
+    nothing_left()
+
+
 def test_a_failed_run_names_the_failed_files_for_people(topn):
     done = topn("run", write("good.txt", b"a"), write("bad.txt", b"\xff"))
     assert done.returncode == 1

@@ -13,7 +13,7 @@ from tasks.accounts import batch_account, blob_account
 from tasks.cleanup import delete, find_leftovers
 from tasks.clock import SYSTEM_CLOCK
 from tasks.doctor import Doctor
-from tasks.models import Chunk, InputFile, Keep, PoolOptions, Run
+from tasks.models import Chunk, InputFile, Keep, Pack, PoolOptions, Run
 from tasks.monitor import watch
 from tasks.provision import make_containers, make_job, make_pool
 from tasks.renew import Renewal
@@ -55,7 +55,7 @@ def pool_options():
 def chunk_factory(tmp_path):
     """Make a chunk of files with the given contents."""
 
-    def make(*contents: bytes) -> Chunk:
+    def make(*contents: bytes, packed: bool = False) -> Chunk:
         files = []
         for number, content in enumerate(contents):
             path = tmp_path / f"{number}.txt"
@@ -71,7 +71,8 @@ def chunk_factory(tmp_path):
                     content_key=hashlib.sha256(sha256.encode()).hexdigest(),
                 )
             )
-        return Chunk(first=1, total=len(files), files=tuple(files))
+        packs = [Pack.of(files)] if packed else [Pack.of([file]) for file in files]
+        return Chunk(first=1, total=len(files), packs=tuple(packs))
 
     return make
 

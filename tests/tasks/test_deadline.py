@@ -19,7 +19,7 @@ def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
     pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
     batch.create_job(JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=3, metadata=run.metadata(kept=False)))
     job = BatchJob(job_id=run.name, pool_id=pool_id, files_variable="AZ_BATCH_NODE_SHARED_DIR")
-    chunk = stage_chunk(blobs, chunk_factory(b"text"), containers)
+    chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
     try:
         submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
         finished = watch_chunk(submitted, job, containers)

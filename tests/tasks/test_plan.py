@@ -93,12 +93,12 @@ def test_equal_contents_are_one_batch_task_and_two_files(tmp_path, store):
 def test_known_content_is_not_counted_again_whatever_its_name(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
-    [file] = make_plan([path], workload, store, refresh=False).files
+    [file] = make_plan([path], workload, store).files
     store.put(file.content_key, a_result(file.sha256))
     renamed = tmp_path / "renamed.txt"
     (tmp_path / "a.txt").rename(renamed)
 
-    plan = make_plan([str(renamed)], workload, store, refresh=False)
+    plan = make_plan([str(renamed)], workload, store)
 
     assert plan.chunks == ()
     assert plan.unchanged == {file.content_key: a_result(file.sha256)}
@@ -107,7 +107,7 @@ def test_known_content_is_not_counted_again_whatever_its_name(tmp_path, store):
 def test_refresh_counts_known_content_too(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
-    [file] = make_plan([path], workload, store, refresh=False).files
+    [file] = make_plan([path], workload, store).files
     store.put(file.content_key, a_result(file.sha256))
     assert make_plan([path], workload, store, refresh=True).batch_task_count == 1
 
@@ -130,20 +130,20 @@ def test_a_damaged_stored_result_is_counted_again(tmp_path, store, damage):
     """Field report 30: a lost or damaged result is a miss."""
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
-    [file] = make_plan([path], workload, store, refresh=False).files
+    [file] = make_plan([path], workload, store).files
     store.put(file.content_key, a_result(file.sha256))
     if isinstance(damage, str):
         provenance = '{"node_id": "n", "task_id": "t", "job_id": "j", "pool_id": "p"}'
         damage = damage.replace("KEY", file.content_key).replace("PROVENANCE", provenance).encode()
     (tmp_path / "store" / f"{file.content_key}.json").write_bytes(damage)
-    assert make_plan([path], workload, store, refresh=False).batch_task_count == 1
+    assert make_plan([path], workload, store).batch_task_count == 1
 
 
 @pytest.mark.parametrize("other", [(4, False), (3, True)])
 def test_another_option_is_another_content(tmp_path, store, other):
     paths = write(tmp_path, a="text")
-    [first] = make_plan(paths, word_count_workload(3, False), store, refresh=False).files
-    [second] = make_plan(paths, word_count_workload(*other), store, refresh=False).files
+    [first] = make_plan(paths, word_count_workload(3, False), store).files
+    [second] = make_plan(paths, word_count_workload(*other), store).files
     assert first.content_key != second.content_key
 
 

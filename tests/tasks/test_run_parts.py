@@ -27,7 +27,7 @@ def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
     containers, job = parts
 
     def do(chunk, workload=workload):
-        staged = stage_chunk(blobs, chunk, containers)
+        staged = stage_chunk(blobs, chunk, workload, containers)
         submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
         finished = watch_chunk(submitted, job, containers)
         verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers)
@@ -69,7 +69,10 @@ def test_a_missing_resource_file_is_told_as_such(
 ):
     containers, job = parts
     chunk = chunk_factory(b"text")
-    staged = replace(stage_chunk(blobs, chunk, containers), staged=(replace(chunk.files[0], sha256="0" * 64),))
+    staged = replace(
+        stage_chunk(blobs, chunk, workload, containers),
+        staged=(replace(chunk.packs[0], files=(replace(chunk.files[0], sha256="0" * 64),)),),
+    )
     submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
     finished = watch_chunk(submitted, job, containers)
     verdicts = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers)
@@ -84,7 +87,9 @@ def test_success_without_its_output_is_no_result(
     """Field report 14: neither result nor exit code nor output alone is a verdict."""
     containers, job = parts
     chunk = chunk_factory(b"text")
-    submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
+    submitted = submit_chunk(
+        batch, blobs, run, stage_chunk(blobs, chunk, workload, containers), job, workload, containers
+    )
     finished = watch_chunk(submitted, job, containers)
     blobs.delete_container(containers.outputs)
     blobs.create_container(containers.outputs, run.metadata(kept=False))
@@ -100,19 +105,23 @@ def test_an_output_that_is_not_of_this_content_is_no_result(
 ):
     containers, job = parts
     chunk = chunk_factory(b"text")
-    submitted = submit_chunk(batch, blobs, run, stage_chunk(blobs, chunk, containers), job, workload, containers)
+    submitted = submit_chunk(
+        batch, blobs, run, stage_chunk(blobs, chunk, workload, containers), job, workload, containers
+    )
     finished = watch_chunk(submitted, job, containers)
-    blobs.upload_bytes(containers.outputs, f"{chunk.files[0].task_id}/input_OUTPUT.json", forged)
+    blobs.upload_bytes(containers.outputs, f"{chunk.packs[0].task_id}/input_OUTPUT.json", forged)
     [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert isinstance(error, FileError)
 
 
-def test_a_file_that_changed_or_vanished_after_it_was_hashed_fails_alone(blobs, parts, chunk_factory, tmp_path):
+def test_a_file_that_changed_or_vanished_after_it_was_hashed_fails_alone(
+    blobs, workload, parts, chunk_factory, tmp_path
+):
     chunk = chunk_factory(b"kept", b"changed", b"vanished")
     (tmp_path / "1.txt").write_bytes(b"changes")
     (tmp_path / "2.txt").unlink()
-    staged = stage_chunk(blobs, chunk, parts[0])
-    assert [file.name for file in staged.staged] == ["0.txt"]
+    staged = stage_chunk(blobs, chunk, workload, parts[0])
+    assert [file.name for pack in staged.staged for file in pack.files] == ["0.txt"]
     assert {error.category for error in staged.failures.values()} == {Category.INPUT}
     assert len(staged.failures) == 2
 
@@ -180,7 +189,7 @@ def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload,
     # On a pool that does not exist yet, Batch tasks wait for ever.
     waiting_job = replace(make_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
     batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
-    chunk = stage_chunk(blobs, chunk_factory(b"text"), containers)
+    chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
     batch.create_job(
         JobSpec(job_id=waiting_job.job_id, pool_id="missing", wall_clock_seconds=1, metadata=short.metadata(kept=False))
     )

@@ -45,7 +45,7 @@ def life(node_id, allocated, *, dedicated=True, preempted=False):
 
 
 def finished(*outcomes):
-    chunk = Chunk(first=1, total=1, files=())
+    chunk = Chunk(first=1, total=1, packs=())
     submitted = StagedChunk(chunk=chunk, staged=(), failures={})
     return FinishedChunk(submitted=submitted, outcomes={outcome.task_id: outcome for outcome in outcomes})
 

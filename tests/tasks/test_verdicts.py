@@ -21,7 +21,7 @@ def submitted(batch, blobs, run, workload, parts, chunk_factory):
     containers, job = parts
 
     def do(*contents):
-        staged = stage_chunk(blobs, chunk_factory(*contents), containers)
+        staged = stage_chunk(blobs, chunk_factory(*contents), workload, containers)
         return submit_chunk(batch, blobs, run, staged, job, workload, containers)
 
     return do

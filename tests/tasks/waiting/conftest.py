@@ -38,7 +38,7 @@ def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_fa
         containers = make_containers(blobs, run, workload)
         pool_id = pool_id or make_pool(batch, blobs, run, workload, containers, pool_options, 1)
         job = make_job(batch, blobs, run, workload, containers, pool_id)
-        chunk = stage_chunk(blobs, chunk_factory(b"one two two"), containers)
+        chunk = stage_chunk(blobs, chunk_factory(b"one two two"), workload, containers)
         return submit_chunk(batch, blobs, run, chunk, job, workload, containers), job, containers
 
     yield do
