@@ -16,15 +16,14 @@ from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
 from flows.connect import use_up
-from tasks.azure_block import configured_azure
 from tasks.models import NAME_PREFIX
-from tasks.settings import account_of, state_folder
+from tasks.settings import account_of, load_settings, state_folder
 
 
 def main() -> int:
     """Show, and perhaps delete; returns the exit status."""
     use_up(state_folder())
-    azure: Any = configured_azure()
+    azure: Any = load_settings()
     blobs = BlobServiceClient(azure.storage_endpoint, _credential(azure, "storage"))
     batch = BatchClient(azure.batch_endpoint, _credential(azure, "batch"))
     shows = {"containers": lambda: _containers(blobs), "pool": lambda: _pools(batch), "job": lambda: _jobs(batch)}
@@ -40,7 +39,10 @@ def main() -> int:
     if options and account_of(azure.batch_endpoint):
         print("--delete is for a local Azure: here, others may have runs too.", file=sys.stderr)
         return 2
-    for name, lines in shows[what]():
+    found = list(shows[what]())
+    if not found:
+        print("none")
+    for name, lines in found:
         print(name if not options else f"deleted: {name}")
         if options:
             deletes[what](name)
