@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -215,19 +216,22 @@ def test_the_site_needs_no_network(site):
         assert not re.search(fetched, path.read_text()), path
 
 
-def test_the_reference_has_every_parameter_setting_option_and_artifact(site):
+def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site):
+    from prefect import Task  # noqa: PLC0415
+
     from flows.cli import _parser  # noqa: PLC0415
     from flows.sweep import sweep  # noqa: PLC0415
-    from flows.topn import topn  # noqa: PLC0415
     from tasks import artifacts, begin  # noqa: PLC0415
 
     folder, _ = site
+    flow = importlib.import_module("flows.topn")
 
     def has(page, names):
         text = re.sub(r"<[^>]+>", "", (folder / "reference" / f"{page}.html").read_text())
         assert [name for name in names if name not in text] == []
 
-    has("parameters", [*topn.parameters.properties, *sweep.parameters.properties])
+    has("steps", [name for name, member in vars(flow).items() if isinstance(member, Task)])
+    has("parameters", [*flow.topn.parameters.properties, *sweep.parameters.properties])
     sources = [path.read_text() for package in ("flows", "tasks") for path in (REPOSITORY / package).glob("*.py")]
     has("settings", set(re.findall(r'"(TOPN_[A-Z_]*[A-Z])"', "".join(sources))))
     subcommands = next(action for action in _parser()._actions if action.dest == "command").choices

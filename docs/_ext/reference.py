@@ -8,6 +8,7 @@ import argparse
 import importlib
 import inspect
 import json
+import pkgutil
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from prefect import Flow, Task
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import tasks
 from tasks.settings import AzureSettings
 
 # Settings that are no part of the two accounts, and what reads each.
@@ -26,9 +28,6 @@ OTHER_SETTINGS = {
     "TOPN_RESULTS": "tasks.settings:results_location",
     "TOPN_NOTICE_URL": "flows.notices:_webhook_url",
 }
-
-# Modules whose functions Prefect has made tasks or flows of.
-DECORATED = ("begin", "plan", "provision", "stage", "submit", "monitor", "collect", "report", "sweep")
 
 # What a page shows without a scroll bar.
 USAGE_COLUMNS = 88
@@ -145,7 +144,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name in Written.writers:
         app.add_directive(name, Written)
     app.add_directive("mermaid", Transitions)
-    for module in (importlib.import_module(f"tasks.{name}") for name in DECORATED):
+    for module in (importlib.import_module(f"tasks.{found.name}") for found in pkgutil.iter_modules(tasks.__path__)):
         for name, member in list(vars(module).items()):
             if isinstance(member, Task):
                 setattr(module, name, member.fn)
