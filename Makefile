@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 AZURITE := $(VENV)/azurite
 
-.PHONY: setup run up test test-faults lint bench clean
+.PHONY: setup run up test test-faults lint docs bench clean
 
 setup: $(READY)
 
@@ -36,6 +36,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/sphinx-build -W --keep-going -n -q docs .topn/docs
+	@echo "The site is .topn/docs/index.html"
 
 bench: setup
 	$(BIN)/python -m bench

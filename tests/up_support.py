@@ -26,7 +26,8 @@ ASK_SECONDS = 200
 class Up:
     """One `make up` on a state folder of its own."""
 
-    def __init__(self, folder, **environment):
+    def __init__(self, folder, cwd=REPOSITORY, **environment):
+        self._cwd = cwd
         self.state_folder = folder / "state"
         self.home = folder / "home"
         self.home.mkdir(exist_ok=True)
@@ -43,7 +44,7 @@ class Up:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.up"],
-                cwd=REPOSITORY,
+                cwd=self._cwd,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
