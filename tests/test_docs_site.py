@@ -64,6 +64,11 @@ def typed_on(page):
     return typed
 
 
+def saved_on(page):
+    """Each file that a page tells to save, and its content."""
+    return re.findall(r"^Save this as `(.*?)`.*?\n\n```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
 def first_line(command):
     return command.partition("\n")[0]
 
@@ -157,6 +162,8 @@ def test_what_a_page_tells_to_type_works_and_shows_what_the_page_shows(page, up,
         "https://hooks.example.com/": "http://127.0.0.1:9/",
         "/home/me/texts": str(tmp_path / "topn" / "data"),
     }
+    for name, content in saved_on(page):
+        (tmp_path / "topn" / name).write_text(content)
     typed = [(command, shown) for command, shown in typed_on(page) if is_run(command)]
     for (command, shown), (following, _) in zip(typed, [*typed[1:], ("", [])], strict=True):
         for stands_there, stands_here in here.items():
@@ -221,7 +228,7 @@ def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site
 
     from flows.cli import _parser  # noqa: PLC0415
     from flows.sweep import sweep  # noqa: PLC0415
-    from tasks import artifacts, begin  # noqa: PLC0415
+    from tasks import begin  # noqa: PLC0415
 
     folder, _ = site
     flow = importlib.import_module("flows.topn")
@@ -240,9 +247,9 @@ def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site
         "commands",
         [text for name in subcommands.values() for action in name._actions for text in action.option_strings],
     )
-    keys = [value for name, value in vars(artifacts).items() if name.isupper() and str(value).startswith("topn-")]
-    assert len(keys) > 3
-    has("artifacts", [*keys, begin.CLEANUP_ARTIFACT])
+    created = re.findall(r'\bcreate\("(\w+)"', (REPOSITORY / "tasks/artifacts.py").read_text())
+    assert len(created) == 3
+    has("artifacts", [f"topn-{name}" for name in (*created, "progress")] + [begin.CLEANUP_ARTIFACT])
 
 
 def test_every_category_of_failures_is_explained():
