@@ -44,7 +44,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Service:
     """A server process, started at once and waited for later, with what it says in a log file."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        *,
+        handles: Sequence[int] = (),
+    ) -> None:
         self._name = name
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +65,7 @@ class Service:
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 start_new_session=True,
+                pass_fds=handles,
             )
 
     def __enter__(self) -> Self:
@@ -125,8 +134,9 @@ class PrefectServer(Service):
     """A Prefect server on the database in the state folder, on the given port where it is free; with its pages or not."""
 
     def __init__(self, state: Path, *, port: int = 0, pages: bool = False) -> None:
-        self._port = _free_port(port)
-        self.pages_url = f"http://127.0.0.1:{self._port}"
+        # Taken here and handed on: between finding a free port and serving on it, somebody else could take it.
+        address = _free_address(port)
+        self.pages_url = f"http://127.0.0.1:{address.getsockname()[1]}"
         self.api_url = f"{self.pages_url}/api"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
         environment = prefect_environment(state) | {
@@ -138,8 +148,10 @@ class PrefectServer(Service):
             **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
         command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-        command += ["--host", "127.0.0.1", "--port", str(self._port), "--log-level", "warning"]
-        super().__init__("The Prefect server", command, state / "prefect-server.log", environment)
+        command += ["--fd", str(address.fileno()), "--log-level", "warning"]
+        with address:
+            log = state / "prefect-server.log"
+            super().__init__("The Prefect server", command, log, environment, handles=[address.fileno()])
 
     def wait(self) -> None:
         """Wait until it serves."""
@@ -221,15 +233,26 @@ def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _free_port(wanted: int) -> int:
-    with socket.socket() as probe:
-        # Connections of a server that has ended may linger there; the next one can listen all the same.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_address(wanted_port: int) -> socket.socket:
+    """Listen on a port, or on another where that is taken; who connects waits for the server."""
+    try:
+        return _listening(wanted_port)
+    except OSError:
+        return _listening(0)
+
+
+def _listening(port: int) -> socket.socket:
+    address = socket.socket()
+    # Connections of a server that has ended may linger there; the next one can listen all the same.
+    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        address.bind(("127.0.0.1", port))
+        # Two may be bound to a port, and one listens.
+        address.listen()
+    except OSError:
+        address.close()
+        raise
+    return address
 
 
 def _answers(url: str) -> bool:

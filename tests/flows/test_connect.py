@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def count_runs(api_url):
     request = urllib.request.Request(f"{api_url}/flow_runs/count", b"{}", {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
+
+
+def test_of_two_servers_that_start_at_once_on_a_port_one_takes_another(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with PrefectServer(tmp_path / "a", port=port) as first, PrefectServer(tmp_path / "b", port=port) as second:
+        assert first.api_url == f"http://127.0.0.1:{port}/api"
+        assert second.api_url != first.api_url
