@@ -8,6 +8,7 @@ contents it works on; two steps never share a key.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.logging import get_logger
 from prefect.tasks import exponential_backoff
 
 from tasks.errors import ServiceError
@@ -54,6 +56,15 @@ def note_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None
         started_at=task_run.start_time or state.timestamp,
         ended_at=state.timestamp,
     )
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    """Leave out that Prefect calls `note_end`, which it says twice for each task run."""
+    message = record.getMessage()
+    return not (message.startswith(("Running hook", "Hook ")) and repr(note_end.__name__) in message)
+
+
+get_logger("prefect.task_runs").addFilter(_is_worth_reading)
 
 
 def step_times(flow_run_id: UUID) -> tuple[StepTime, ...]:

@@ -49,7 +49,7 @@ def write(name, content):
     return name
 
 
-def test_a_run_shows_what_it_did(topn, shown):
+def test_a_run_shows_what_it_did(topn, shown, prefect_api):
     found = topn.json(write("a.txt", b"one two two"), write("b.txt", b"three three three"))
 
     flow_run, artifacts = shown(found["run"])
@@ -71,6 +71,9 @@ def test_a_run_shows_what_it_did(topn, shown):
         ("a.txt", "3", "two 2, one 1"),
         ("b.txt", "3", "three 3"),
     ]
+    logs = ask(prefect_api, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
+    assert any("Finished in state Completed()" in log["message"] for log in logs)
+    assert not [log["message"] for log in logs if "hook" in log["message"].lower() and "clean_up" not in log["message"]]
     progress = artifacts["topn-progress"]
     assert (progress["data"], progress["description"]) == (100, "2 of 2 completed (2 staged, 2 submitted)")
 
