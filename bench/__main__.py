@@ -1,6 +1,6 @@
 """The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
 
-`python -m bench NAME` runs one: `run`, `nothing-new` or `counting`.
+`python -m bench NAME` runs one: `run`, `nothing-new`, `packing` or `counting`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from bench.measure import figures, in_turn
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 
+SMALL_FILES = 300
+
 
 def main() -> int:
     """Run the benchmarks, print their ratios, and write them down."""
     benchmarks = {
         "run": three_files_against_an_empty_flow,
         "nothing-new": nothing_new_against_an_empty_flow,
+        "packing": small_files_packed_against_one_a_task,
         "counting": counting,
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
@@ -43,6 +46,22 @@ def three_files_against_an_empty_flow(folder: Path, environment: Mapping[str, st
 def nothing_new_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Compare `topn run` on three unchanged files with an empty flow, both started from nothing."""
     return _against_an_empty_flow("topn run on 3 unchanged files", [], folder, environment)
+
+
+def small_files_packed_against_one_a_task(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Compare `topn run` on small files that share Batch tasks with one Batch task for each."""
+    names = []
+    for number in range(SMALL_FILES):
+        path = folder / f"{number}.txt"
+        path.write_text(" ".join(f"word{number * place % 97}" for place in range(300)))
+        names.append(str(path))
+    topn = [sys.executable, "-m", "flows.cli", "run", "--json", "--refresh", "--output", str(folder / "out")]
+    commands = {
+        f"{SMALL_FILES} small files, {per_task} a Batch task": [*topn, "--files-per-task", str(per_task), *names]
+        for per_task in (100, 1)
+    }
+    runs = in_turn(commands, {**environment, "TOPN_STATE": str(folder / "topn"), "HOME": str(folder)})
+    return figures(runs, *commands)
 
 
 def _against_an_empty_flow(

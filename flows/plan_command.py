@@ -33,10 +33,10 @@ def print_plan(plan: Plan | None, refused: Sequence[str], pool: PoolOptions) -> 
     batch_tasks = plan.batch_task_count if plan else 0
     print(f"{len(new)} new, {len(unchanged)} unchanged, {len(refused)} refused.")
     if batch_tasks:
-        nodes = min(pool.nodes, -(-batch_tasks // pool.slots_per_node))
+        nodes = min(pool.nodes, -(-batch_tasks // pool.slots))
         print(
             f"A run would add {_so_many(batch_tasks, 'Batch task')}, on up to {_so_many(nodes, 'node')} "
-            f"({pool.vm_size}) with {_so_many(pool.slots_per_node, 'slot')} each."
+            f"({pool.vm_size}) with {_so_many(pool.slots, 'slot')} each."
         )
     else:
         print("A run would create nothing.")

@@ -13,7 +13,7 @@ from tasks.artifacts import name_at_start, progress_artifact
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, Keep, PoolOptions
+from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, MOST_SLOTS, Keep, PoolOptions
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
@@ -31,7 +31,7 @@ NotEmpty = Field(min_length=1)
 # Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes, taskSlotsPerNode, the id.
 Nodes = Field(ge=1, le=10_000)
 SpotNodes = Field(ge=0, le=10_000)
-Slots = Field(ge=1, le=256)
+Slots = Field(ge=1, le=MOST_SLOTS)
 FilesPerTask = Field(ge=1, le=MOST_FILES_PER_TASK)
 PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
 
@@ -106,7 +106,7 @@ def topn(
     files_per_task: Annotated[int, FilesPerTask] | None = None,
     nodes: Annotated[int, Nodes] = DEFAULT_POOL.nodes,
     spot_nodes: Annotated[int, SpotNodes] = DEFAULT_POOL.spot_nodes,
-    slots_per_node: Annotated[int, Slots] = DEFAULT_POOL.slots_per_node,
+    slots_per_node: Annotated[int, Slots] | None = None,
     vm_size: Annotated[str, NotEmpty] = DEFAULT_POOL.vm_size,
     pool_id: Annotated[str, PoolId] | None = None,
     timeout_minutes: Annotated[float, Field(ge=1, le=LONGEST_MINUTES)] = 60,
@@ -128,7 +128,8 @@ def topn(
         nodes: The most dedicated nodes the pool may have, at the same time.
         spot_nodes: The most spot nodes: cheaper, and taken away at any time. With them, dedicated nodes only stand in
             for what the spot nodes cannot do, and do the rest after half of the time.
-        slots_per_node: Batch tasks that run side by side on a node; at most four times its cores.
+        slots_per_node: Batch tasks that run side by side on a node; at most four times its cores. Without it, one for each
+            core, where the name of the VM size tells how many it has, and else one.
         vm_size: VM size of the nodes, such as standard_d2s_v3.
         pool_id: Id (letters, digits, - and _) of an existing pool to use; it is neither changed nor deleted. Without one,
             the run makes its own.

@@ -7,6 +7,7 @@ means the absolute path on this machine, and the path below the inputs' common f
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -172,6 +173,10 @@ class Containers:
     outputs: str
 
 
+# Source: Azure Batch documentation, "Create Pool": taskSlotsPerNode.
+MOST_SLOTS = 256
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
     """What a user may choose about the pool.
@@ -181,14 +186,29 @@ class PoolOptions:
         vm_size: VM size of a created pool.
         nodes: The most dedicated nodes a created pool may have.
         spot_nodes: The most spot nodes; the dedicated ones then do what these cannot.
-        slots_per_node: Batch tasks that run side by side on a node of a created pool.
+        slots_per_node: Batch tasks that run side by side on a node of a created pool; None is one for each core.
     """
 
     pool_id: str | None = None
     vm_size: str = "standard_d2s_v3"
     nodes: int = 2
     spot_nodes: int = 0
-    slots_per_node: int = 2
+    slots_per_node: int | None = None
+
+    @property
+    def slots(self) -> int:
+        """The slots of a node of a created pool; one where the name of the VM size does not tell its cores."""
+        return self.slots_per_node or min(cores_of(self.vm_size) or 1, MOST_SLOTS)
+
+
+def cores_of(vm_size: str) -> int | None:
+    """Read the number of cores (vCPUs) from the name of a VM size; None where it does not tell.
+
+    Source: Azure documentation, "Azure virtual machine sizes naming conventions": family letters, the cores, the cores
+    that a constrained size really has. Names before version 3 do not hold to it: Standard_D3_v2 has 4.
+    """
+    match = re.fullmatch(r"standard_[a-z]+(\d+)(?:-(\d+))?[a-z]*(?:_[a-z0-9]+)*_v([3-9]|\d\d)", vm_size.lower())
+    return int(match.group(2) or match.group(1)) if match else None
 
 
 DEFAULT_POOL = PoolOptions()

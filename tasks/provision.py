@@ -107,11 +107,11 @@ def make_pool(
         pool_id=run.name,
         vm_size=options.vm_size,
         image=newest_image(account.images(), run.deadline_at),
-        slots_per_node=options.slots_per_node,
+        slots_per_node=options.slots,
         autoscale_formula=pool_formula(
             most_nodes=options.nodes,
             most_spot_nodes=options.spot_nodes,
-            slots_per_node=options.slots_per_node,
+            slots_per_node=options.slots,
             expected_batch_tasks=batch_tasks,
             created_at=now,
             deadline_at=run.deadline_at,

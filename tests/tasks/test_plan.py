@@ -11,7 +11,7 @@ from run_reports import result_of
 
 from tasks.errors import UsageError
 from tasks.inputs import find_inputs
-from tasks.models import StoredResult
+from tasks.models import PoolOptions, StoredResult
 from tasks.plan import MOST_CHUNKS, chunk_size, make_plan
 from tasks.results_store import FolderStore
 from tasks.word_counts import word_count_workload
@@ -161,3 +161,23 @@ def test_up_to_twenty_files_each_is_a_chunk_of_its_own():
 
 def test_the_package_of_the_task_script_is_the_same_bytes_each_time():
     assert word_count_workload(3, False).files == word_count_workload(3, False).files
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "slots"),
+    [
+        ("standard_d2s_v3", 2),
+        ("Standard_D16ds_v5", 16),
+        ("STANDARD_E4-2s_v5", 2),
+        ("Standard_NC24ads_A100_v4", 24),
+        ("Standard_D128ads_v7", 128),
+        ("Standard_M832is_16_v3", 256),
+        # Before version 3, and where nothing is said, the name does not tell.
+        ("Standard_D3_v2", 1),
+        ("standard_a1", 1),
+        ("a size of tomorrow", 1),
+    ],
+)
+def test_a_node_has_a_slot_for_each_core_that_its_size_tells_of(vm_size, slots):
+    assert PoolOptions(vm_size=vm_size).slots == slots
+    assert PoolOptions(vm_size=vm_size, slots_per_node=7).slots == 7
