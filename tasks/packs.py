@@ -28,6 +28,9 @@ RUN_SCRIPT = "run_pack.sh"
 
 COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
+# What a folder has that was worked on: the exit status and the number of attempts.
+EXIT = ".exit"
+
 # The service's words for a program that failed.
 EXIT_CODE_FAILURE = "FailureExitCode"
 
@@ -67,7 +70,7 @@ def endings(
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
-                found = archive.extractfile(member)
+                found = archive.extractfile(member) if member.isfile() else None
                 folder, _, name = member.name.partition("/")
                 if found is not None:
                     left.setdefault(folder, {})[name] = found.read()
@@ -75,9 +78,9 @@ def endings(
         pass
     found_endings = ((file, left.get(_folder(file), {})) for file in pack.files)
     return {
-        file.content_key: (_ending(documents["exit.txt"], outcome), documents)
+        file.content_key: (_ending(documents[EXIT], outcome), documents)
         for file, documents in found_endings
-        if re.fullmatch(rb"\d{1,9} \d{1,9}\n", documents.get("exit.txt", b""))
+        if re.fullmatch(rb"\d{1,9} \d{1,9}\n", documents.get(EXIT, b""))
     }
 
 

@@ -114,7 +114,7 @@ def pack_size(file_count: int) -> int:
 
 
 def packs_of(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
-    """Pack files in their order: as many as may be, and of no more bytes than a Batch task should have for long."""
+    """Pack files in their order: as many as may be and, where the user does not say how many, few bytes."""
     most_files = files_per_task or pack_size(len(files))
     most_bytes = None if files_per_task else MOST_PACK_BYTES
     packs: list[Pack] = []

@@ -63,6 +63,13 @@ def test_only_the_file_whose_command_fails_is_worked_on_again(work):
     assert (bad.category, bad.exit_code, bad.attempts, bad.stderr) == (Category.PROGRAM, 1, 2, "bad")
 
 
+def test_an_output_may_have_any_plain_name(work):
+    names = ("exit.txt", "end.txt", "done", "results.tar", "command.sh")
+    own = Workload(name="own", command="; ".join(f"cp input {name}" for name in names), outputs=names)
+    first, _ = work(b"1", b"2", workload=own)
+    assert first.outputs == dict.fromkeys(names, b"1")
+
+
 def test_a_file_that_fails_once_has_its_result(work):
     [verdict, _] = work(b"1", b"2", workload=shell("[ -e again ] && exec cp input out.txt; >again; exit 3"))
     assert verdict.outputs == {"out.txt": b"1"}
@@ -79,7 +86,7 @@ def test_what_was_done_is_kept_when_a_file_takes_the_pack_down(work):
         *(f"kept {n}".encode() for n in range(5)),
         workload=shell(
             # The shell of the pack itself, when two files are done.
-            "[ $(ls -d ../*/exit 2>/dev/null | wc -l) -ge 2 ] && kill -9 $$; cp input out.txt"
+            "[ $(ls -d ../*/.done 2>/dev/null | wc -l) -ge 2 ] && kill -9 $$; cp input out.txt"
         ),
     )
     kept = [verdict for verdict in verdicts if isinstance(verdict, StoredResult)]
@@ -110,7 +117,7 @@ def archive_of(*files):
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for file in files:
-            for name, text in (("exit.txt", b"0 1\n"), ("out.txt", file.name.encode())):
+            for name, text in ((".exit", b"0 1\n"), ("out.txt", file.name.encode())):
                 member = tarfile.TarInfo(f"{file.content_key[:32]}/{name}")
                 member.size = len(text)
                 archive.addfile(member, io.BytesIO(text))
@@ -142,7 +149,7 @@ def test_an_ending_that_is_none_is_no_result(written):
     pack = a_pack(1)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
-        member = tarfile.TarInfo(f"{pack.files[0].content_key[:32]}/exit.txt")
+        member = tarfile.TarInfo(f"{pack.files[0].content_key[:32]}/.exit")
         member.size = len(written)
         archive.addfile(member, io.BytesIO(written))
     assert endings(content.getvalue(), pack, OUTCOME) == {}
