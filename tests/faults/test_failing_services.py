@@ -38,6 +38,7 @@ def test_runs_survive(flow_runs, failing_azure, monkeypatch, kind, runs):
     from tasks.cleanup import find_leftovers  # noqa: PLC0415
     from tasks.models import Keep  # noqa: PLC0415
 
+    fired_in_all = 0
     flow_runs.environment |= failing_azure.environment
     with flow_runs.one_process() as run:
         for seed in range(runs):
@@ -57,8 +58,10 @@ def test_runs_survive(flow_runs, failing_azure, monkeypatch, kind, runs):
             failing_azure.faults.clear()
             failing_azure.storage_faults.clear()
             assert state == "COMPLETED"
-            assert sum(fired) > 0
+            fired_in_all += sum(fired)
             for name, text in texts.items():
                 found = json.loads(Path("results", name.replace(".txt", "_OUTPUT.json")).read_text())
                 assert (found["words"], found["distinct"], found["top"]) == independent_count(text)
             assert find_leftovers(batch_account(), blob_account(), flow_run_id, Keep()).names == ()
+    # A run with packs makes so few calls that all of them may get through.
+    assert fired_in_all >= runs
