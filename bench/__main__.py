@@ -1,6 +1,7 @@
 """The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
 
-`python -m bench NAME` runs one: `run`, `nothing-new`, `packing` or `counting`.
+`python -m bench NAME` runs one: `run`, `nothing-new`, `packing`, `submission` or
+`counting`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from bench.counting import counting
 from bench.measure import figures, in_turn
+from bench.submission import submission
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -27,6 +29,7 @@ def main() -> int:
         "run": three_files_against_an_empty_flow,
         "nothing-new": nothing_new_against_an_empty_flow,
         "packing": small_files_packed_against_one_a_task,
+        "submission": submission,
         "counting": counting,
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}

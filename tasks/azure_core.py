@@ -18,6 +18,9 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.core.pipeline.policies import RetryPolicy
+from azure.core.pipeline.transport import RequestsTransport
+from requests import Session
+from requests.adapters import HTTPAdapter
 
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
 
@@ -27,6 +30,9 @@ REQUEST_RETRIES = 8
 REQUEST_TIMEOUT_SECONDS = 300
 CONNECTION_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
+
+# More than a flow has threads; the SDK's own transport keeps ten, and makes each further one anew.
+MOST_CONNECTIONS = 32
 
 # Source: azure-core's RetryPolicyBase, and the Batch documentation "Error handling and detection in Azure Batch".
 TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
@@ -64,10 +70,14 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
 
 def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
     """Keyword arguments that both SDK clients are made with."""
+    session = Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=MOST_CONNECTIONS))
     return {
         "retry_policy": retry_policy,
-        "connection_timeout": CONNECTION_TIMEOUT_SECONDS,
-        "read_timeout": READ_TIMEOUT_SECONDS,
+        "transport": RequestsTransport(
+            session=session, connection_timeout=CONNECTION_TIMEOUT_SECONDS, read_timeout=READ_TIMEOUT_SECONDS
+        ),
     }
 
 

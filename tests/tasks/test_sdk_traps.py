@@ -5,6 +5,8 @@ Each of these was found with azure-batch 15.1; a test that fails after an update
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
@@ -85,3 +87,12 @@ def test_an_error_has_the_sentence_of_the_service_and_not_the_sdk_text(batch):
         batch.job("nowhere")
     assert "RequestId" not in str(caught.value)
     assert isinstance(caught.value.__cause__, HttpResponseError)
+
+
+def test_ten_connections_are_kept_and_others_made_anew_so_there_is_one_for_each_thread(batch, azure_faults, caplog):
+    """Making one costs several times what a request on it costs."""
+    azure_faults.add("delay", operation="*", seconds=0.5, probability=1)
+    with ThreadPoolExecutor(16) as threads:
+        asked = [threads.submit(batch.images) for _ in range(32)]
+    assert [one.exception() for one in asked] == [None] * 32
+    assert [record.getMessage() for record in caplog.records if "pool is full" in record.getMessage()] == []

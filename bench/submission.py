@@ -1,0 +1,122 @@
+"""Adding Batch tasks: as the flow does, by the SDK's own helper, and one request each.
+
+The server is `localbatch` with simulated nodes, and each answer comes 50 ms late, as from a service that is not on this
+machine. As in the flow, each hundred Batch tasks are added by a thread of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from azure.batch import BatchClient, models
+from azure.core.credentials import AzureNamedKeyCredential
+
+from bench.measure import ROUNDS
+from tasks.accounts import batch_account
+from tasks.batch_values import BatchTaskSpec, JobSpec
+from tasks.settings import load_settings
+
+ANSWER_SECONDS = 0.05
+SIZES = (500, 1000, 2000)
+# One request each would take minutes with all of them; its speed does not depend on the number.
+ONE_BY_ONE = 200
+THREADS = 12
+REQUEST_TASKS = 100
+
+
+def submission(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Compare the three ways at several sizes, in Batch tasks a second."""
+    faults = folder / "faults.json"
+    faults.write_text(
+        json.dumps({"faults": [{"fault": "delay", "operation": "*", "seconds": ANSWER_SECONDS, "probability": 1}]})
+    )
+    command = [sys.executable, "-m", "localbatch", "exec", "--runner", "simulated", "--faults", str(faults), "--"]
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "bench.submission"],
+        env={**environment, "TOPN_STATE": str(folder)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found: dict[str, object] = json.loads(done.stdout)
+    for name, figure in found.items():
+        print(f"{name}: {figure}")
+    return found
+
+
+def measure() -> dict[str, object]:
+    """Measure on the configured Batch account."""
+    account = batch_account()
+    job_id = f"bench-{uuid.uuid4().hex}"
+    account.create_job(
+        JobSpec(
+            job_id=job_id,
+            # The Batch tasks wait: there are no nodes.
+            pool_id="none",
+            wall_clock_seconds=3600,
+            metadata={},
+        )
+    )
+
+    def specs(count: int) -> list[BatchTaskSpec]:
+        prefix = uuid.uuid4().hex
+        return [
+            BatchTaskSpec(task_id=f"{prefix}-{n}", command_line="true", resource_files=(), uploads=(), retries=0)
+            for n in range(count)
+        ]
+
+    def ours(count: int) -> None:
+        added = specs(count)
+        parts = [added[start : start + REQUEST_TASKS] for start in range(0, count, REQUEST_TASKS)]
+        with ThreadPoolExecutor(THREADS) as threads:
+            refused = list(threads.map(lambda part: account.add_tasks(job_id, part), parts))
+        if any(refused):
+            raise RuntimeError(f"refused: {refused}")
+
+    settings = load_settings()
+    key = settings.batch_key.get_secret_value() if settings.batch_key else ""
+    client = BatchClient(str(settings.batch_endpoint), AzureNamedKeyCredential(str(settings.batch_account), key))
+
+    def by_the_sdk(count: int) -> None:
+        tasks = [
+            models.BatchTaskCreateOptions(id=spec.task_id, command_line=spec.command_line) for spec in specs(count)
+        ]
+        client.create_tasks(job_id, tasks, max_concurrency=THREADS)
+
+    def one_by_one(count: int) -> None:
+        for spec in specs(count):
+            account.add_tasks(job_id, [spec])
+
+    rates: dict[str, list[float]] = {}
+    added = 0
+    for _ in range(ROUNDS):
+        for size in SIZES:
+            rates.setdefault(f"as the flow does, {size}", []).append(_rate(ours, size))
+            rates.setdefault(f"create_tasks of the SDK, {size}", []).append(_rate(by_the_sdk, size))
+            added += 2 * size
+        rates.setdefault(f"one request each, {ONE_BY_ONE}", []).append(_rate(one_by_one, ONE_BY_ONE))
+        added += ONE_BY_ONE
+    counts = account.task_counts(job_id)
+    if counts.active != added:
+        raise RuntimeError(f"{added} were added, and {counts.active} are there")
+    return {
+        f"{name} Batch tasks, a second": {"median": round(statistics.median(found)), "all": [round(r) for r in found]}
+        for name, found in rates.items()
+    }
+
+
+def _rate(add: Callable[[int], None], count: int) -> float:
+    started = time.monotonic()
+    add(count)
+    return count / (time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))
