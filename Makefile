@@ -38,7 +38,8 @@ lint: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/sphinx-build -W --keep-going -n -q docs .topn/docs
+	@# -E: the reference is made from code, of whose changes Sphinx does not know.
+	$(BIN)/sphinx-build -E -W --keep-going -n -q docs .topn/docs
 	@echo "The site is .topn/docs/index.html"
 
 bench: setup
