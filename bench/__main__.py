@@ -1,7 +1,6 @@
 """The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
 
-`python -m bench NAME` runs one: `run`, `nothing-new`, `packing`, `submission` or
-`counting`.
+`python -m bench NAME` runs one: `run`, `nothing-new`, `packing`, `submission` or `counting`.
 """
 
 from __future__ import annotations

@@ -70,8 +70,9 @@ def collect_chunk(
     for pack in finished.submitted.staged:
         outcome = finished.outcomes.get(pack.task_id)
         read_blob = partial(_read_blob, account, containers, pack)
-        archive = read_blob(RESULTS) if pack.is_archive and outcome is not None else None
-        left = endings(archive, pack, outcome) if archive is not None and outcome is not None else {}
+        left = {}
+        if pack.is_archive and outcome is not None and (archive := read_blob(RESULTS)) is not None:
+            left = endings(archive, pack, outcome)
         for file in pack.files:
             own_outcome, own_left = left.get(file.content_key, (outcome, None))
             read = read_blob if own_left is None else partial(_read_left, own_left)

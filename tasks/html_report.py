@@ -56,7 +56,7 @@ def render(report: RunReport, folder: Path) -> str:
         lstrip_blocks=True,
     )
     failed = report.failed
-    with_result = [(file, file.result) for file in report.files if file.result is not None]
+    with_result = report.with_result
     picture = report.workload.picture(report.results)
     rows = [_row(file, result, report, folder) for file, result in with_result[:MOST_ROWS]]
     return environment.get_template(TEMPLATE).render(

@@ -126,14 +126,13 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
 
 def results_rows(report: RunReport) -> list[dict[str, str]]:
     """Give the table of results: a row for each of the first files that have one."""
-    with_result = [(file, file.result) for file in report.files if file.result is not None]
     return [
         {
             "file": cut(shown(file.file.name)),
             "status": report.status_words[file.status],
             **{name: cell_text(cell) for name, cell in report.workload.columns(result).items()},
         }
-        for file, result in with_result[:MOST_ROWS]
+        for file, result in report.with_result[:MOST_ROWS]
     ]
 
 

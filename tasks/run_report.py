@@ -106,9 +106,14 @@ class RunReport:
         return sum(file.status == status for file in self.files)
 
     @property
+    def with_result(self) -> list[tuple[FileReport, StoredResult]]:
+        """The files that have a result, each with it."""
+        return [(file, file.result) for file in self.files if file.result is not None]
+
+    @property
     def results(self) -> list[StoredResult]:
         """The results of the files that have one."""
-        return [file.result for file in self.files if file.result is not None]
+        return [result for _, result in self.with_result]
 
     @property
     def failed(self) -> tuple[FileReport, ...]:
