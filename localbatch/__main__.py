@@ -69,6 +69,11 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long a simulated task takes whose {SECONDS} does not say so (0)",
     )
+    parser.add_argument(
+        "--task-output",
+        metavar="TEXT",
+        help="what a simulated task leaves in each of its output files, such as '$AZ_BATCH_TASK_ID' (nothing)",
+    )
     for name, nodes in (("--core-quota", "dedicated"), ("--low-priority-core-quota", "spot")):
         help_text = f"how many cores the {nodes} nodes of all pools may have (any number)"
         parser.add_argument(name, type=_cores, metavar="CORES", help=help_text)
@@ -190,6 +195,7 @@ def _local_azure(
         storage_faults=options.storage_faults or "storage_faults" in script,
         runner=options.runner,
         task_seconds=options.task_seconds,
+        task_output=options.task_output,
         node_start_seconds=options.node_start_seconds,
         core_quota=options.core_quota,
         low_priority_core_quota=options.low_priority_core_quota,

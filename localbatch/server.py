@@ -34,7 +34,7 @@ from localbatch.node import NodeAgent
 from localbatch.routes import JSON_TYPE, ROUTES, Call, Service, match_route, serve
 from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
-from localbatch.simulated import SimulatedRunner
+from localbatch.simulated import SimulatedOutput, SimulatedRunner
 from localbatch.store import Store
 from localbatch.tokens import check_token
 from localbatch.transfer import StorageClient
@@ -96,6 +96,7 @@ class BatchOptions(TypedDict, total=False):
     low_priority_core_quota: int | None
     runner: str
     task_seconds: float
+    task_output: str | None
     node_start_seconds: float | None
     clock: Clock | None
     certificate: Certificate | None
@@ -127,6 +128,7 @@ class LocalBatch(Running):
         low_priority_core_quota: int | None = None,
         runner: str = RUNNERS[0],
         task_seconds: float = 0.0,
+        task_output: str | None = None,
         node_start_seconds: float | None = None,
         clock: Clock | None = None,
         certificate: Certificate | None = None,
@@ -149,6 +151,7 @@ class LocalBatch(Running):
             low_priority_core_quota: The same of spot nodes.
             runner: `processes`, or `simulated` for tasks that only take time.
             task_seconds: How long a simulated task takes that does not say so.
+            task_output: What a simulated task leaves in each of its output files; None for nothing.
             node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
             clock: The service's clock, to be moved by `advance` alone; one of its own unless given.
             certificate: Of the server; without one, it speaks http rather than https.
@@ -178,6 +181,7 @@ class LocalBatch(Running):
         self._launcher = launcher
         self._runner = runner
         self._task_seconds = task_seconds
+        self._task_output = task_output
         self._clock = clock or Clock()
         self._store = Store(
             pool_quota=pool_quota,
@@ -254,11 +258,18 @@ class LocalBatch(Running):
             wake()
 
     def _start_runner(self, nodes: Path, launcher: Launcher) -> Runner:
+        storage = StorageClient(self._clock.now, self._certificate)
         if self._runner == "simulated":
-            runner = SimulatedRunner(nodes, now=self._clock.now, task_seconds=self._task_seconds, report=self._receive)
+            runner = SimulatedRunner(
+                nodes,
+                now=self._clock.now,
+                task_seconds=self._task_seconds,
+                report=self._receive,
+                output=None if self._task_output is None else SimulatedOutput(text=self._task_output, storage=storage),
+            )
             self._sleepers.append(runner.wake)
             return runner
-        account, storage = (self.account, self.endpoint), StorageClient(self._clock.now, self._certificate)
+        account = (self.account, self.endpoint)
         return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:

@@ -1,4 +1,4 @@
-"""Tasks that only take time: no process, no directory, no resource file, no output file.
+"""Tasks that only take time: no process, no directory, no resource file, and output files only where they are wanted.
 
 With them one process runs thousands of nodes and a hundred thousand tasks. A task says by its environment settings
 how long it takes (`LOCALBATCH_SECONDS`) and how it ends (`LOCALBATCH_EXIT_CODE`).
@@ -7,15 +7,35 @@ how long it takes (`LOCALBATCH_SECONDS`) and how it ends (`LOCALBATCH_EXIT_CODE`
 from __future__ import annotations
 
 import heapq
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from localbatch.models import Action, KillRun, Node, Report, StartRun
+from localbatch.transfer import StorageClient, TransferError, expand_variables, send_output_files
 
 SECONDS = "LOCALBATCH_SECONDS"
 EXIT_CODE = "LOCALBATCH_EXIT_CODE"
+
+UPLOAD_THREADS = 4
+"""As many uploads at a time: more would only wait for the storage account of the same machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedOutput:
+    """What every simulated task leaves in each output file that is named without a wildcard.
+
+    Attributes:
+        text: The content; `$AZ_BATCH_TASK_ID` and other variables of the task stand for their values.
+        storage: Takes the files to where they belong.
+    """
+
+    text: str
+    storage: StorageClient
 
 
 class SimulatedRunner:
@@ -28,6 +48,7 @@ class SimulatedRunner:
         now: Callable[[], datetime],
         task_seconds: float,
         report: Callable[[Report], None],
+        output: SimulatedOutput | None = None,
     ) -> None:
         """Begin with no runs.
 
@@ -35,14 +56,17 @@ class SimulatedRunner:
             root: The directory that would hold the roots of nodes; nothing is made there.
             now: The service's clock.
             task_seconds: How long a task takes that does not say so.
-            report: Is called from the thread, once for each run that was not killed.
+            report: Is called from a thread, once for each run that was not killed.
+            output: What successful tasks upload; None for nothing.
         """
         self._root = root
         self._now = now
         self._task_seconds = task_seconds
         self._report = report
+        self._output = output
+        self._uploads = ThreadPoolExecutor(UPLOAD_THREADS) if output else None
         self._changed = threading.Condition()
-        self._runs: dict[int, Report] = {}
+        self._runs: dict[int, tuple[StartRun, Report]] = {}
         self._ends: list[tuple[datetime, int]] = []
         """A heap; the ends of killed runs stay in it until they are due."""
         self._is_stopping = False
@@ -55,7 +79,8 @@ class SimulatedRunner:
         with self._changed:
             for action in actions:
                 if isinstance(action, StartRun):
-                    ends_at, self._runs[action.run_id] = self._read(action, now)
+                    ends_at, report = self._read(action, now)
+                    self._runs[action.run_id] = action, report
                     heapq.heappush(self._ends, (ends_at, action.run_id))
                 elif isinstance(action, KillRun):
                     self._runs.pop(action.run_id, None)
@@ -76,6 +101,8 @@ class SimulatedRunner:
             self._is_stopping = True
             self._changed.notify()
         self._thread.join()
+        if self._uploads:
+            self._uploads.shutdown(cancel_futures=True)
 
     def _read(self, action: StartRun, now: datetime) -> tuple[datetime, Report]:
         """Return when a run ends, and what will be reported then."""
@@ -100,11 +127,31 @@ class SimulatedRunner:
                 now = self._now()
                 ended = []
                 while self._ends and self._ends[0][0] <= now:
-                    report = self._runs.pop(heapq.heappop(self._ends)[1], None)
-                    if report:
-                        ended.append(report)
+                    run = self._runs.pop(heapq.heappop(self._ends)[1], None)
+                    if run:
+                        ended.append(run)
                 if not ended:
                     self._changed.wait((self._ends[0][0] - now).total_seconds() if self._ends else None)
             # Without the lock: whoever hears it may begin the next run at once.
-            for report in ended:
-                self._report(report)
+            for action, report in ended:
+                if self._uploads and self._output:
+                    self._uploads.submit(self._upload, self._output, action, report)
+                else:
+                    self._report(report)
+
+    def _upload(self, output: SimulatedOutput, action: StartRun, report: Report) -> None:
+        files = [file for file in action.output_files if _is_a_name(file["filePattern"])]
+        with tempfile.TemporaryDirectory(prefix="localbatch-") as folder:
+            directory = Path(folder) / "wd"
+            directory.mkdir()
+            for file in files:
+                (directory / file["filePattern"]).write_text(expand_variables(output.text, action.environment))
+            try:
+                send_output_files(output.storage, files, directory, action.environment, succeeded=report.exit_code == 0)
+            except TransferError as error:
+                report = replace(report, failure=error.failure)
+        self._report(report)
+
+
+def _is_a_name(pattern: str) -> bool:
+    return not set(pattern) & set("/*?[$")

@@ -1,14 +1,15 @@
 """Tasks that only take time: what a user sees of them, by the official SDK."""
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob import ContainerClient, generate_container_sas
 
-from localbatch import LocalBatch
+from localbatch import LocalAzure, LocalBatch
 from localbatch.testing import wait_until
 
 
@@ -109,6 +110,46 @@ def test_nothing_is_written_and_there_are_no_files_to_read(client, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["nodes"]
     with pytest.raises(ResourceNotFoundError):
         client.get_task_file_properties("j", "t", "stdout.txt")
+
+
+def test_output_files_hold_what_the_task_is_told_to_leave(tmp_path):
+    options = {"pace": "instant", "runner": "simulated", "task_output": "made by $AZ_BATCH_TASK_ID"}
+    with LocalAzure(state_dir=tmp_path, **options) as azure:
+        credential = AzureNamedKeyCredential(azure.batch.account, azure.batch.key)
+        account = {"account_name": azure.storage_account, "account_key": azure.storage_key}
+        with (
+            BatchClient(azure.batch.endpoint, credential, retry_total=0) as client,
+            ContainerClient(azure.storage_endpoint, "out", credential=account) as container,
+        ):
+            container.create_container()
+            signature = generate_container_sas(
+                container_name="out",
+                permission="cw",
+                expiry=datetime.now(timezone.utc) + timedelta(hours=1),
+                **account,
+            )
+            destination = models.OutputFileDestination(
+                container=models.OutputFileBlobContainerDestination(
+                    path="t/counts.txt", container_url=f"{container.url}?{signature}"
+                )
+            )
+            upload = models.OutputFileUploadConfiguration(upload_condition="taskcompletion")
+            client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
+            create_pool(client)
+            client.create_task(
+                "j",
+                models.BatchTaskCreateOptions(
+                    id="t",
+                    command_line="x",
+                    output_files=[
+                        models.OutputFile(file_pattern=pattern, destination=destination, upload_options=upload)
+                        for pattern in ("counts.txt", "../std*.txt")
+                    ],
+                ),
+            )
+            assert wait_until(lambda: completed(client, "t")).execution_info.result == "success"
+            blobs = {blob.name: container.download_blob(blob).readall() for blob in container.list_blobs()}
+    assert blobs == {"t/counts.txt": b"made by t"}
 
 
 def test_many_tasks_take_one_thread(client):
