@@ -148,7 +148,7 @@ def test_output_files_hold_what_the_task_is_told_to_leave(tmp_path):
                 ),
             )
             assert wait_until(lambda: completed(client, "t")).execution_info.result == "success"
-            blobs = {blob.name: container.download_blob(blob).readall() for blob in container.list_blobs()}
+            blobs = {blob.name: container.download_blob(blob.name).readall() for blob in container.list_blobs()}
     assert blobs == {"t/counts.txt": b"made by t"}
 
 
