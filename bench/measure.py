@@ -31,7 +31,7 @@ def in_turn(
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, command in commands.items():
-            run = _run(command, environment)
+            run = run_once(command, environment)
             if number:
                 runs[name].append(run)
     return runs
@@ -70,7 +70,8 @@ def _median_of(runs: Sequence[Run], figure: str) -> float:
     return statistics.median(getattr(run, figure) for run in runs)
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
+def run_once(command: Sequence[str], environment: Mapping[str, str]) -> Run:
+    """Run a command; it must succeed."""
     started = time.monotonic()
     process = subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with process:

@@ -35,14 +35,15 @@ from tasks.workload import Workload
 
 # Polls slow down while nothing moves, and speed up when something does.
 FIRST_POLL_SECONDS = 0.25
-LONGEST_POLL_SECONDS = 15.0
+LONGEST_POLL_SECONDS = 5.0
 SLOWING = 1.5
 
 # Task counts may lag behind the tasks themselves, so completed ones are listed now and then whatever the counts say.
 # Source: Batch documentation, "Count tasks and compute nodes by state".
 LIST_EVERY_POLLS = 8
 
-# Two Batch tasks may complete in one instant of the service's clock, and be seen one after the other.
+# A Batch task that completed a little before another may be seen after it. Where the counts say that one is missing, and
+# whenever a listing is due anyway, it goes back by this much; always, it would read each Batch task many times.
 LISTING_OVERLAP = timedelta(seconds=5)
 
 # Failures of the storage service or of the way to it, after which the same Batch task may well succeed.
@@ -160,6 +161,7 @@ class _Watched:
         self._since: datetime | None = None
         self._reactivations: Counter[str] = Counter()
         self._polls = 0
+        self._misses_some = False
         self._files: dict[str, int] = {}
         self.chunks: list[StagedChunk] = []
         self.counts = TaskCounts(active=0, running=0, completed=0)
@@ -176,8 +178,10 @@ class _Watched:
         before, self.counts = self.counts, self._account.task_counts(self._job.job_id)
         known = len(self._outcomes)
         self._polls += 1
-        if self.counts.completed > known or (self.chunks and self._polls % LIST_EVERY_POLLS == 0):
-            self._list_completed()
+        is_due = bool(self.chunks) and self._polls % LIST_EVERY_POLLS == 0
+        if self.counts.completed > known or is_due:
+            self._list_completed(LISTING_OVERLAP if is_due or self._misses_some else timedelta(0))
+            self._misses_some = self.counts.completed > len(self._outcomes)
         return bool(arrived or len(self._outcomes) > known or before != self.counts)
 
     def seems_stuck(self, still_polls: int) -> bool:
@@ -189,10 +193,10 @@ class _Watched:
         if self.counts.active + self.counts.running + self.counts.completed < len(self._files):
             self._renewal.add_missing(self.chunks)
 
-    def _list_completed(self) -> None:
+    def _list_completed(self, overlap: timedelta = LISTING_OVERLAP) -> None:
         latest = self._since
         for completed_at, outcome in self._account.completed_tasks(
-            self._job.job_id, None if latest is None else latest - LISTING_OVERLAP
+            self._job.job_id, None if latest is None else latest - overlap
         ):
             if not self._runs_again(outcome):
                 if outcome.task_id not in self._outcomes:

@@ -1,0 +1,71 @@
+"""A run of the flow's process with simulated Batch tasks: what `topn` does, with results that simulated nodes can leave.
+
+    python -m bench.own_client INPUTS OUTPUTS NODES SLOTS [FILES_PER_TASK]
+
+works on each file of a folder. It checks the results and prints, as JSON, what the run took.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow
+
+from flows.topn import FLOW, run_workload
+from tasks.models import PoolOptions
+from tasks.workload import Workload
+
+SIMULATED = Workload(name="simulated", command="true", outputs=("result.txt",))
+
+
+@flow(name="simulated", **FLOW)
+def simulated(inputs: list[str], output_folder: str, nodes: int, slots: int, files_per_task: int | None) -> State[Any]:
+    """Do nothing with each file."""
+    return run_workload(
+        SIMULATED,
+        inputs,
+        output_folder,
+        files_per_task=files_per_task,
+        pool_options=PoolOptions(nodes=nodes, slots_per_node=slots),
+        refresh=True,
+    )
+
+
+def main() -> int:
+    """Do the work on each file of the folder."""
+    folder, outputs = sys.argv[1:3]
+    nodes, slots, files_per_task = (int(argument) for argument in [*sys.argv[3:], "1"][:3])
+    started = time.monotonic()
+    report = simulated([f"{folder}/*"], outputs, nodes, slots, files_per_task)
+    wall_seconds = time.monotonic() - started
+    wrong = [
+        file.file.name
+        for file in report.files
+        if file.result is None or file.result.outputs != {"result.txt": file.result.provenance.task_id.encode()}
+    ]
+    if wrong or len(report.files) != len(list(Path(folder).iterdir())):
+        raise RuntimeError(f"wrong results: {wrong}")
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    print(
+        json.dumps(
+            {
+                "files": len(report.files),
+                "wall_seconds": wall_seconds,
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                "peak_mib": usage.ru_maxrss / 1024,
+                "steps": [asdict(step) for step in report.steps],
+            },
+            default=str,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""A local Azure whose Batch tasks only take time, and a Prefect server, for clients that run beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.services import PrefectServer, Service
+
+# Each Batch task leaves its own id, so that a client can see that each result is that of its file.
+OUTPUT = "$AZ_BATCH_TASK_ID"
+
+
+@contextmanager
+def simulated_azure(
+    folder: Path, environment: Mapping[str, str], options: Sequence[str] = (), *, answer_seconds: float = 0.0
+) -> Iterator[dict[str, str]]:
+    """Run them in a folder; yields the environment of clients.
+
+    Args:
+        folder: Where they keep their data.
+        environment: Of this process, without settings.
+        options: Of `localbatch serve`.
+        answer_seconds: How late each answer of both accounts is, as from services that are not on this machine.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "localbatch",
+        "serve",
+        "--port",
+        "0",
+        "--storage-port",
+        "0",
+        "--state",
+        str(folder),
+    ]
+    command += ["--runner", "simulated", "--task-output", OUTPUT, *options]
+    if answer_seconds:
+        late = [{"fault": "delay", "operation": "*", "seconds": answer_seconds, "probability": 1}]
+        faults = folder / "faults.json"
+        faults.write_text(json.dumps({"faults": late, "storage_faults": late}))
+        command += ["--faults", str(faults)]
+    azure = Service("The local Azure", command, folder / "localbatch.log", environment)
+    with azure, PrefectServer(folder / "prefect") as server:
+        azure.wait_until(lambda: "\nready" in azure.output())
+        server.wait()
+        yield {
+            **environment,
+            **dict(re.findall(r"^export (TOPN_\w+)=(\S+)$", azure.output(), re.MULTILINE)),
+            "TOPN_STATE": str(folder / "state"),
+            "HOME": str(folder),
+            "PREFECT_API_URL": server.api_url,
+            "PREFECT_LOCAL_STORAGE_PATH": str(folder / "storage"),
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+            "DO_NOT_TRACK": "1",
+        }
+
+
+def write_files(folder: Path, count: int) -> Path:
+    """Write as many small files, all different; returns their folder."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:07}.txt").write_text(f"file {number} of {count}\n" * 20)
+    return folder
