@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,6 +10,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from azure.storage.blob import (
+    BlobBlock,
     BlobSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
@@ -25,6 +25,7 @@ from tasks.errors import NotFoundError
 from tasks.settings import AzureSettings, account_of
 
 # A file up to this length is one request; a longer one goes in blocks of it, so that memory does not grow with files.
+# Source of the most blocks, 50,000: Blob service REST API, Put Block List.
 BLOCK_BYTES = 8 * 1024 * 1024
 
 # Clocks of two machines differ; a signature that starts "now" is refused by a clock that is behind.
@@ -98,20 +99,43 @@ class BlobAccount:
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(content, overwrite=True)
 
-    def upload_file(self, container: str, blob: str, path: Path, size_bytes: int) -> str:
-        """Put a file's content as a blob, replacing one of the same name; the file is streamed, not held.
+    def upload_file(self, container: str, path: Path, size_bytes: int, sha256: str) -> bool:
+        """Put a file's content as a blob that is named by its hash, unless it is not the content that was hashed.
+
+        A long file goes in blocks, of which one is held at a time, and becomes a blob when all of it is known to be
+        right. So a blob that exists is right, and a long one is not sent again; a short one is sent as soon as asked for.
+
+        Args:
+            container: Where to put it.
+            path: The file.
+            size_bytes: Its length when it was hashed.
+            sha256: The hash, in hexadecimal.
 
         Returns:
-            The SHA-256 of the bytes that were sent, in hexadecimal.
+            Whether the blob is there.
 
         Raises:
             OSError: The file cannot be read.
         """
-        with path.open("rb") as file:
-            content = _HashingReader(file, size_bytes)
-            with translated_errors("Storage", f"upload {container}/{blob}"):
-                self._service.get_blob_client(container, blob).upload_blob(content, length=size_bytes, overwrite=True)
-            return content.sha256()
+        client = self._service.get_blob_client(container, sha256)
+        digest = hashlib.sha256()
+        with path.open("rb") as file, translated_errors("Storage", f"upload {container}/{sha256}"):
+            if size_bytes <= BLOCK_BYTES:
+                content = file.read(BLOCK_BYTES + 1)
+                digest.update(content)
+                if digest.hexdigest() == sha256:
+                    client.upload_blob(content, overwrite=True)
+                return digest.hexdigest() == sha256
+            if client.exists():
+                return True
+            blocks: list[BlobBlock] = []
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+                blocks.append(BlobBlock(block_id=f"{len(blocks):08}"))
+                client.stage_block(blocks[-1].id, block)
+            if digest.hexdigest() == sha256:
+                client.commit_block_list(blocks)
+            return digest.hexdigest() == sha256
 
     def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
         """Put what an open file holds as a blob, replacing one of the same name; it is streamed, not held."""
@@ -185,41 +209,3 @@ class _StorageRetryPolicy(TransientRetryPolicy):
         response: Any = super().send(request)
         response.http_response.location_mode = LocationMode.PRIMARY
         return response
-
-
-class _HashingReader(io.RawIOBase):
-    """A file of known length that hashes what is read from it, also when a repeated request starts it over."""
-
-    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
-        self._file = file
-        self._left = size_bytes
-        self._size_bytes = size_bytes
-        self._hash = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._size_bytes - self._left
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if offset != 0 or whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("only back to the start")
-        self._file.seek(0)
-        self._left = self._size_bytes
-        self._hash = hashlib.sha256()
-        return 0
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(content)
-        self._hash.update(content)
-        return content
-
-    def sha256(self) -> str:
-        """Hash of everything read since the start; bytes beyond the known length make it another one."""
-        self._hash.update(self._file.read(1))
-        return self._hash.hexdigest()

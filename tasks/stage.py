@@ -49,10 +49,10 @@ def blob_of(pack: Pack) -> str:
 
 def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:
     try:
-        sent = account.upload_file(containers.inputs, file.sha256, Path(file.path), file.size_bytes)
+        is_there = account.upload_file(containers.inputs, Path(file.path), file.size_bytes, file.sha256)
     except OSError as error:
         return {file.content_key: is_unreadable(file, error)}
-    return {} if sent == file.sha256 else {file.content_key: was_changed(file)}
+    return {} if is_there else {file.content_key: was_changed(file)}
 
 
 def _stage_archive(

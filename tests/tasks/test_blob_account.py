@@ -85,19 +85,36 @@ def test_a_write_url_reaches_no_other_container(blobs, container):
     assert ask(f"{base.replace(container, other)}/a?{signature}", "PUT", b"x")[0] == 403
 
 
-@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1])
-def test_a_file_arrives_whole_with_its_hash(blobs, container, tmp_path, size):
+def text_file(tmp_path, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert blobs.upload_file(container, "f", path, size) == hashlib.sha256(content).hexdigest()
-    assert blobs.download(container, "f") == content
+    return path, content, hashlib.sha256(content).hexdigest()
 
 
-def test_a_file_that_grew_has_another_hash(blobs, container, tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"abcdef")
-    assert blobs.upload_file(container, "f", path, 3) != hashlib.sha256(b"abc").hexdigest()
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES])
+def test_a_file_arrives_whole_under_its_hash(blobs, container, tmp_path, size):
+    path, content, sha256 = text_file(tmp_path, size)
+    assert blobs.upload_file(container, path, size, sha256)
+    assert blobs.download(container, sha256) == content
+
+
+@pytest.mark.parametrize("size", [3, BLOCK_BYTES, BLOCK_BYTES + 1])
+@pytest.mark.parametrize("change", [b"more", b""])
+def test_a_file_that_is_not_what_was_hashed_becomes_no_blob(blobs, container, tmp_path, size, change):
+    path, content, sha256 = text_file(tmp_path, size)
+    path.write_bytes(content + change if change else content[:-1] + b"?")
+    assert not blobs.upload_file(container, path, size, sha256)
+    with pytest.raises(NotFoundError):
+        blobs.download(container, sha256)
+
+
+def test_a_long_file_that_is_there_is_not_sent_again(blobs, container, tmp_path):
+    path, content, sha256 = text_file(tmp_path, BLOCK_BYTES + 1)
+    assert blobs.upload_file(container, path, len(content), sha256)
+    path.write_bytes(b"not even read")
+    assert blobs.upload_file(container, path, len(content), sha256)
+    assert blobs.download(container, sha256) == content
 
 
 def test_the_end_of_a_blob_is_read_alone(blobs, container):
