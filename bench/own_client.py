@@ -2,7 +2,8 @@
 
     python -m bench.own_client INPUTS OUTPUTS NODES SLOTS [FILES_PER_TASK]
 
-works on each file of a folder. It checks the results and prints, as JSON, what the run took.
+works on each file of a folder; 0 files a Batch task leaves the choice to the flow. It checks the results and prints, as JSON,
+what the run took.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main() -> int:
     folder, outputs = sys.argv[1:3]
     nodes, slots, files_per_task = (int(argument) for argument in [*sys.argv[3:], "1"][:3])
     started = time.monotonic()
-    report = simulated([f"{folder}/*"], outputs, nodes, slots, files_per_task)
+    report = simulated([f"{folder}/*"], outputs, nodes, slots, files_per_task or None)
     wall_seconds = time.monotonic() - started
     wrong = [
         file.file.name

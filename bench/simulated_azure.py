@@ -17,7 +17,12 @@ OUTPUT = "$AZ_BATCH_TASK_ID"
 
 @contextmanager
 def simulated_azure(
-    folder: Path, environment: Mapping[str, str], options: Sequence[str] = (), *, answer_seconds: float = 0.0
+    folder: Path,
+    environment: Mapping[str, str],
+    options: Sequence[str] = (),
+    *,
+    answer_seconds: float = 0.0,
+    has_outputs: bool = True,
 ) -> Iterator[dict[str, str]]:
     """Run them in a folder; yields the environment of clients.
 
@@ -25,6 +30,7 @@ def simulated_azure(
         folder: Where they keep their data.
         environment: Of this process, without settings.
         options: Of `localbatch serve`.
+        has_outputs: Whether Batch tasks leave output files, each with its own id in it.
         answer_seconds: How late each answer of both accounts is, as from services that are not on this machine.
     """
     command = [
@@ -39,7 +45,7 @@ def simulated_azure(
         "--state",
         str(folder),
     ]
-    command += ["--runner", "simulated", "--task-output", OUTPUT, *options]
+    command += ["--runner", "simulated", *(["--task-output", OUTPUT] if has_outputs else []), *options]
     if answer_seconds:
         late = [{"fault": "delay", "operation": "*", "seconds": answer_seconds, "probability": 1}]
         faults = folder / "faults.json"

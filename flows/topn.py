@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from prefect import State, flow, unmapped
+from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -13,7 +14,7 @@ from tasks.artifacts import name_at_start, progress_artifact
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, MOST_SLOTS, Keep, PoolOptions
+from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, MOST_SLOTS, Keep, PoolOptions, StagedChunk
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
@@ -38,11 +39,13 @@ PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
 LONGEST_MINUTES = 6 * 24 * 60
 
+# Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
+THREADS = 12
+
 # How a flow whose body is `run_workload` is declared: `@flow(name=…, **FLOW)`.
 FLOW: dict[str, Any] = {
     "flow_run_name": name_at_start,
-    # Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
-    "task_runner": ThreadPoolTaskRunner(max_workers=12),
+    "task_runner": ThreadPoolTaskRunner(max_workers=THREADS),
     "on_completion": [clean_up],
     "on_failure": [clean_up],
     "on_cancellation": [clean_up],
@@ -81,12 +84,16 @@ def run_workload(
 
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count):
         containers = create_containers(run, workload)
-        pool = create_pool.submit(run, workload, containers, pool_options, plan.batch_task_count)
-        staged = stage_files.map(unmapped(run), plan.chunks, unmapped(workload), unmapped(containers))
-        job = create_job(run, workload, containers, pool.result())
-        submitted = submit_batch_tasks.map(
-            unmapped(run), staged, unmapped(job), unmapped(workload), unmapped(containers)
-        )
+        pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
+        job = create_job(run, workload, containers, pool_id)
+        staged: list[PrefectFuture[StagedChunk]] = []
+        submitted: list[PrefectFuture[StagedChunk]] = []
+        for wave in plan.waves(THREADS):
+            staging = stage_files.map(unmapped(run), wave, unmapped(workload), unmapped(containers))
+            staged += staging
+            submitted += submit_batch_tasks.map(
+                unmapped(run), staging, unmapped(job), unmapped(workload), unmapped(containers)
+            )
         meter = usage_meter(run, job)
         collected = {}
         for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):

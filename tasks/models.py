@@ -1,20 +1,21 @@
 """The values that the steps hand to each other: frozen, without behaviour beyond what follows from their fields.
 
 Instants are timezone-aware UTC and end in ``_at``; durations are seconds; a pair of names like ``file`` and ``name``
-means the absolute path on this machine, and the path below the inputs' common folder that people see.
+means the absolute path on this machine, and the path below the inputs' common folder that people see. What there is one of
+for each file has slots, since there may be a hundred thousand.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputFile:
     """One file to work on.
 
@@ -39,7 +40,7 @@ class InputFile:
 MOST_FILES_PER_TASK = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pack:
     """What one Batch task works on: one file, or several small ones.
 
@@ -266,7 +267,7 @@ class Category(str, Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileError:
     """Why a file has no result, for people and programs.
 
@@ -288,7 +289,7 @@ class FileError:
     repeat_command: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BatchTaskOutcome:
     """What the service says of one Batch task.
 
@@ -337,7 +338,7 @@ class FinishedChunk:
         return self.submitted.label
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
     """Where a result comes from."""
 
@@ -347,7 +348,7 @@ class Provenance:
     pool_id: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredResult:
     """A result that is good for ever, and the run that it is from.
 
@@ -359,7 +360,7 @@ class StoredResult:
     provenance: Provenance
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileReport:
     """One file's end: either a result, of now or of before, or an error."""
 
@@ -399,3 +400,8 @@ class Plan:
     def new_file_count(self) -> int:
         """How many files, of different contents, there is work on."""
         return sum(len(chunk.files) for chunk in self.chunks)
+
+    def waves(self, size: int) -> Iterator[tuple[Chunk, ...]]:
+        """Give the chunks a few at a time: what is staged of some is submitted before the last is staged."""
+        for first in range(0, len(self.chunks), size):
+            yield self.chunks[first : first + size]

@@ -42,8 +42,7 @@ SLOWING = 1.5
 # Source: Batch documentation, "Count tasks and compute nodes by state".
 LIST_EVERY_POLLS = 8
 
-# A Batch task that completed a little before another may be seen after it. Where the counts say that one is missing, and
-# whenever a listing is due anyway, it goes back by this much; always, it would read each Batch task many times.
+# A Batch task that completed a little before another may be seen after it: now and then, a listing goes back by this much.
 LISTING_OVERLAP = timedelta(seconds=5)
 
 # Failures of the storage service or of the way to it, after which the same Batch task may well succeed.
@@ -158,7 +157,9 @@ class _Watched:
         self._job = job
         self._submissions = submissions
         self._outcomes: dict[str, BatchTaskOutcome] = {}
-        self._since: datetime | None = None
+        self._latest: datetime | None = None
+        """When the latest Batch task completed that is known, and the latest that was known a listing ago."""
+        self._latest_before: datetime | None = None
         self._reactivations: Counter[str] = Counter()
         self._polls = 0
         self._misses_some = False
@@ -180,7 +181,7 @@ class _Watched:
         self._polls += 1
         is_due = bool(self.chunks) and self._polls % LIST_EVERY_POLLS == 0
         if self.counts.completed > known or is_due:
-            self._list_completed(LISTING_OVERLAP if is_due or self._misses_some else timedelta(0))
+            self._list_completed(self._start_of_listing(is_due=is_due, has_moved=before != self.counts))
             self._misses_some = self.counts.completed > len(self._outcomes)
         return bool(arrived or len(self._outcomes) > known or before != self.counts)
 
@@ -193,18 +194,27 @@ class _Watched:
         if self.counts.active + self.counts.running + self.counts.completed < len(self._files):
             self._renewal.add_missing(self.chunks)
 
-    def _list_completed(self, overlap: timedelta = LISTING_OVERLAP) -> None:
-        latest = self._since
-        for completed_at, outcome in self._account.completed_tasks(
-            self._job.job_id, None if latest is None else latest - overlap
-        ):
+    def _start_of_listing(self, *, is_due: bool, has_moved: bool) -> datetime | None:
+        """Say from when on to list; None is from the beginning.
+
+        What completed while the last listing was read may not be in it, so the next one begins where that one did.
+        Where the counts say that more is missing, it goes back further, and to the beginning when nothing else moves.
+        """
+        if self._latest is None or (self._misses_some and not has_moved):
+            return None
+        start = self._latest_before or self._latest
+        return min(start, self._latest - LISTING_OVERLAP) if is_due or self._misses_some else start
+
+    def _list_completed(self, since: datetime | None = None) -> None:
+        latest = self._latest
+        for completed_at, outcome in self._account.completed_tasks(self._job.job_id, since):
             if not self._runs_again(outcome):
                 if outcome.task_id not in self._outcomes:
                     # What an earlier attempt submitted counts when its chunk has arrived.
                     advance("completed", done=self._files.get(outcome.task_id, 0))
                 self._outcomes[outcome.task_id] = outcome
             latest = completed_at if latest is None else max(latest, completed_at)
-        self._since = latest
+        self._latest_before, self._latest = self._latest, latest
 
     def _runs_again(self, outcome: BatchTaskOutcome) -> bool:
         """Let a Batch task that failed for a passing reason run again, a bounded number of times."""

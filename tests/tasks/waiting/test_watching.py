@@ -1,4 +1,4 @@
-"""Watching costs as much as there is to see: each completed Batch task is read once, and none is overlooked."""
+"""Watching costs as much as there is to see: no completed Batch task is read again and again, and none is overlooked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def listed_bytes(server):
     return sum(record.bytes for record in list(server.requests) if record.operation == "list_tasks")
 
 
-def test_a_batch_task_is_read_once_although_others_complete_in_the_next_seconds(
+def test_a_batch_task_is_not_read_again_and_again_while_others_complete(
     server, blobs, run, workload, parts, pool_options, chunk_factory
 ):
     settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
@@ -61,13 +61,13 @@ def test_a_batch_task_is_read_once_although_others_complete_in_the_next_seconds(
     assert len(finished.outcomes) == BATCH_TASKS
     read_bytes = listed_bytes(server)
     list(account.completed_tasks(job.job_id, None))
-    assert read_bytes < 2.5 * (listed_bytes(server) - read_bytes)
+    assert read_bytes < 3.5 * (listed_bytes(server) - read_bytes)
 
 
 class LateListing:
     """An account whose listings show one Batch task later than another that completed after it.
 
-    The service's documentation says that this happens; no server of ours can be brought to it.
+    It happens when one completes while pages are read; no server of ours can be brought to it at will.
     """
 
     def __init__(self, early, late):
@@ -83,16 +83,17 @@ class LateListing:
         yield from [(at, outcome) for at, outcome in visible if since is None or at >= since]
 
 
+@pytest.mark.parametrize("seconds", [1, 3600])
 def test_a_batch_task_that_is_seen_after_one_that_completed_later_is_not_overlooked(
-    run, blobs, workload, parts, chunk_factory
+    run, blobs, workload, parts, chunk_factory, seconds
 ):
     containers, job = parts
     staged = stage_chunk(blobs, chunk_factory(b"one", b"two"), workload, containers)
     now = datetime.now(timezone.utc)
     account = LateListing(
         *(
-            (now + timedelta(seconds=second), BatchTaskOutcome(task_id=pack.task_id, state="completed"))
-            for second, pack in enumerate(staged.staged)
+            (now + timedelta(seconds=place * seconds), BatchTaskOutcome(task_id=pack.task_id, state="completed"))
+            for place, pack in enumerate(staged.staged)
         )
     )
     renewal = Renewal(account=account, blobs=blobs, run=run, job=job, workload=workload, containers=containers)
@@ -101,4 +102,4 @@ def test_a_batch_task_that_is_seen_after_one_that_completed_later_is_not_overloo
         account, job, Submitted(staged), run.deadline_at, renewal, Doctor(account, job, own_pool=True), clock
     )
     assert len(finished.outcomes) == 2
-    assert clock.sleeps <= 2
+    assert clock.sleeps <= 3
