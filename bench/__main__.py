@@ -1,6 +1,7 @@
 """The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
 
-`python -m bench NAME` runs one: `run`, `nothing-new`, `packing`, `submission` or `counting`.
+`python -m bench NAME…` runs some: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`, `growth` or `counting`;
+`scale` takes half an hour and is run by its name alone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.against_tutorial import against_tutorial
 from bench.counting import counting
+from bench.growth import growth, scale
 from bench.measure import figures, in_turn
+from bench.staging import staging
 from bench.submission import submission
 
 REPOSITORY = Path(__file__).parents[1]
@@ -29,13 +33,16 @@ def main() -> int:
         "nothing-new": nothing_new_against_an_empty_flow,
         "packing": small_files_packed_against_one_a_task,
         "submission": submission,
+        "staging": staging,
+        "tutorial": against_tutorial,
+        "growth": growth,
         "counting": counting,
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
     RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or benchmarks:
         with tempfile.TemporaryDirectory(prefix="topn-bench-") as folder:
-            found = benchmarks[name](Path(folder), environment)
+            found = {**benchmarks, "scale": scale}[name](Path(folder), environment)
         (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     return 0
 

@@ -20,6 +20,7 @@ from tasks.plan import plan_files
 from tasks.provision import create_containers, create_job, create_pool
 from tasks.report import final_state, gather, report_run
 from tasks.stage import stage_files
+from tasks.step import unsearched
 from tasks.submit import submit_batch_tasks
 from tasks.sweep import sweep_before_run
 from tasks.usage import node_price, usage_meter
@@ -89,19 +90,19 @@ def run_workload(
         staged: list[PrefectFuture[StagedChunk]] = []
         submitted: list[PrefectFuture[StagedChunk]] = []
         for wave in plan.waves(THREADS):
-            staging = stage_files.map(unmapped(run), wave, unmapped(workload), unmapped(containers))
+            staging = stage_files.map(unmapped(run), unsearched(wave), unmapped(workload), unmapped(containers))
             staged += staging
             submitted += submit_batch_tasks.map(
-                unmapped(run), staging, unmapped(job), unmapped(workload), unmapped(containers)
+                unmapped(run), unsearched(staging), unmapped(job), unmapped(workload), unmapped(containers)
             )
         meter = usage_meter(run, job)
         collected = {}
         for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):
-            collected[finished.key] = collect_results.submit(finished, job, workload, containers)
+            collected[finished.key] = collect_results.submit(unsearched(finished), job, workload, containers)
             meter.add(finished)
         usage = meter.usage()
         verdicts = gather(plan, staged, submitted, collected)
-    return final_state(report_run(run, plan, workload, verdicts, output_folder, price, usage))
+    return final_state(report_run(run, unsearched(plan), workload, unsearched(verdicts), output_folder, price, usage))
 
 
 @flow(name="topn", **FLOW)

@@ -1,0 +1,151 @@
+"""Staging files: as the flow does, and by a plain loop of upload calls.
+
+The storage account is a local one; each of its answers comes 20 ms late, as from a region near by. As in the flow, files are
+staged by twelve threads, a chunk each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from azure.storage.blob import BlobServiceClient
+
+from bench.measure import ROUNDS
+from flows.topn import THREADS
+from tasks.accounts import blob_account
+from tasks.models import Chunk, Containers, InputFile, Pack
+from tasks.settings import load_settings
+from tasks.stage import stage_chunk
+from tasks.workload import Workload
+
+ANSWER_SECONDS = 0.02
+SMALL_BYTES = 10_000
+LARGE_BYTES = 64 * 1024 * 1024
+SIZES = {
+    "100 files of 10 kB": (100, SMALL_BYTES),
+    "300 files of 10 kB": (300, SMALL_BYTES),
+    "900 files of 10 kB": (900, SMALL_BYTES),
+}
+LARGE = {"4 files of 64 MiB": (4, LARGE_BYTES)}
+CHUNKS = 20
+
+NOTHING = Workload(name="bench", command="true", outputs=("out",))
+
+
+def staging(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Compare the two at several sizes, and stage once more what is there."""
+    late = [{"fault": "delay", "operation": "*", "seconds": ANSWER_SECONDS, "probability": 1}]
+    faults = folder / "faults.json"
+    faults.write_text(json.dumps({"storage_faults": late}))
+    command = [sys.executable, "-m", "localbatch", "exec", "--runner", "simulated", "--faults", str(faults), "--"]
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "bench.staging", str(folder)],
+        env={**environment, "TOPN_STATE": str(folder)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found: dict[str, object] = json.loads(done.stdout)
+    for name, figure in found.items():
+        print(f"{name}: {figure}")
+    return found
+
+
+def measure(folder: Path) -> dict[str, object]:
+    """Measure on the configured storage account."""
+    account, settings = blob_account(), load_settings()
+    key = settings.storage_key.get_secret_value() if settings.storage_key else ""
+    service = BlobServiceClient(
+        str(settings.storage_endpoint),
+        credential={"account_name": str(settings.storage_account), "account_key": key},
+    )
+    found: dict[str, object] = {}
+    for name, (count, size_bytes) in {**SIZES, **LARGE}.items():
+        files = _files(folder / name, count, size_bytes)
+        before_mib = _peak_mib()
+        ratios, ours_seconds, again_seconds = [], [], []
+        for _ in range(ROUNDS):
+            container, plain = (f"bench-{uuid.uuid4().hex}" for _ in range(2))
+            for made in (container, plain):
+                service.create_container(made)
+            ours_seconds.append(_stage(files, container))
+            grown_mib = _peak_mib() - before_mib
+            again_seconds.append(_stage(files, container))
+            started = time.monotonic()
+            for file in files:
+                with Path(file.path).open("rb") as content:
+                    service.get_blob_client(plain, file.sha256).upload_blob(content)
+            ratios.append(ours_seconds[-1] / (time.monotonic() - started))
+            blobs = [
+                {blob.name: blob.size for blob in service.get_container_client(c).list_blobs()}
+                for c in (container, plain)
+            ]
+            if blobs[0] != blobs[1] or len(blobs[0]) != count:
+                raise RuntimeError("different blobs")
+            for made in (container, plain):
+                account.delete_container(made)
+        found[f"{name}, as the flow does / a plain loop"] = {
+            "ratio_median": round(statistics.median(ratios), 3),
+            "ratios": [round(ratio, 3) for ratio in ratios],
+            "milliseconds_a_file": round(1000 * statistics.median(ours_seconds) / count, 1),
+            "again_seconds_median": round(statistics.median(again_seconds), 2),
+            "seconds_median": round(statistics.median(ours_seconds), 2),
+            "peak_grew_mib": round(grown_mib),
+        }
+    return found
+
+
+def _stage(files: list[InputFile], container: str) -> float:
+    account = blob_account()
+    containers = Containers(application=container, inputs=container, outputs=container)
+    size = -(-len(files) // CHUNKS)
+    chunks = [
+        Chunk(first=first + 1, total=len(files), packs=tuple(Pack.of([file]) for file in files[first : first + size]))
+        for first in range(0, len(files), size)
+    ]
+    started = time.monotonic()
+    with ThreadPoolExecutor(THREADS) as threads:
+        staged = list(threads.map(lambda chunk: stage_chunk(account, chunk, NOTHING, containers), chunks))
+    seconds = time.monotonic() - started
+    if any(chunk.failures for chunk in staged):
+        raise RuntimeError(f"not staged: {staged}")
+    return seconds
+
+
+def _files(folder: Path, count: int, size_bytes: int) -> list[InputFile]:
+    folder.mkdir()
+    files = []
+    for number in range(count):
+        content = random.Random(number).randbytes(size_bytes)
+        path = folder / str(number)
+        path.write_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        files.append(
+            InputFile(
+                path=str(path),
+                name=path.name,
+                output=path.name,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                content_key=sha256,
+            )
+        )
+    return files
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1]))))
