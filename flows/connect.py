@@ -36,7 +36,9 @@ def connected() -> Iterator[None]:
     with ExitStack() as services:
         if needs_prefect:
             services.enter_context(alone_in(state, lambda: say("Another run uses this folder; waiting for its end.")))
-        if not read_settings().is_configured:
+        settings = read_settings()
+        # The local Azure has keys, if no secret ones.
+        if not settings.is_configured and settings.allow_keys:
             azure = services.enter_context(LocalAzure(state))
         elif needs_prefect:
             load_settings()

@@ -31,6 +31,9 @@ BLOCK_BYTES = 8 * 1024 * 1024
 # Source: Azure Storage documentation, "Best practices when using SAS".
 CLOCK_SKEW = timedelta(minutes=15)
 
+# Source: Storage REST API, "Get User Delegation Key".
+LONGEST_KEY_LIFE = timedelta(days=7)
+
 
 class BlobAccount:
     """A client of one storage account; safe to share between threads."""
@@ -162,10 +165,10 @@ class BlobAccount:
         with self._delegation_lock:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
+                starts_at = datetime.now(timezone.utc) - CLOCK_SKEW
+                ends_at = min(expires_at + CLOCK_SKEW, starts_at + LONGEST_KEY_LIFE)
                 with translated_errors("Storage", "get a user delegation key"):
-                    key = self._service.get_user_delegation_key(
-                        datetime.now(timezone.utc) - CLOCK_SKEW, expires_at + CLOCK_SKEW
-                    )
+                    key = self._service.get_user_delegation_key(starts_at, ends_at)
                 self._delegation_key = key
             return {"user_delegation_key": key}
 

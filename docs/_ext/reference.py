@@ -69,7 +69,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 def settings(_: str) -> str:
     """Write the settings of the two accounts, with the words of the Prefect block's form."""
-    fields = find("tasks.azure_block:TopnAzure").model_fields
+    fields = AzureSettings.model_fields | find("tasks.azure_block:TopnAzure").model_fields
     rows = [[f"`TOPN_{name.upper()}`", fields[name].description] for name in AzureSettings.model_fields]
     return table(["setting", "means"], iter(rows))
 
