@@ -43,10 +43,10 @@ TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
 # What the text of an error says where there was no answer: our code for it, and the words; the text itself holds the
 # URL of the request, which may end in a signature.
 NO_ANSWER = (
-    (r"certificate verify failed: ([^(]+)", "CertificateRefused", "its certificate is refused, {}"),
+    (r"certificate verify failed: ([^(]+)", "CertificateRefused", "its certificate is refused: {}"),
     (r"Connection refused", "ConnectionRefused", "nothing listens at its address"),
     (r"Failed to resolve|Name or service not known", "HostUnknown", "the name of its host is not known"),
-    (r"timed out", "TimedOut", "no answer in time"),
+    (r"timed out", "TimedOut", "not in time"),
 )
 
 NO_IDENTITY = "NoIdentity"
@@ -148,7 +148,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     if isinstance(error, (ServiceRequestError, ServiceResponseError)):
         for pattern, code, words in NO_ANSWER:
             if found := re.search(pattern, str(error)):
-                return code, words.format(*(group.strip() for group in found.groups()))
+                return code, f"no answer ({words.format(*(group.strip() for group in found.groups()))})"
         return "", f"no answer ({type(error).__name__})"
     if isinstance(error, ClientAuthenticationError) and error.response is None:
         refusal = ENTRA_REFUSAL.search(str(error))

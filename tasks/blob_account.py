@@ -136,8 +136,14 @@ class BlobAccount:
                 return b""
             return client.download_blob(offset=max(0, size_bytes - last_bytes)).readall()
 
-    def read_url(self, container: str, blob: str, expires_at: datetime) -> str:
-        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret."""
+    def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
+        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret.
+
+        Without an instant, it is the bare URL: who asks needs a right of its own.
+        """
+        url: str = self._service.get_blob_client(container, blob).url
+        if expires_at is None:
+            return url
         signature = generate_blob_sas(
             self._account,
             container,
@@ -146,10 +152,16 @@ class BlobAccount:
             expiry=expires_at,
             **self._signing_key(expires_at),
         )
-        return f"{self._service.get_blob_client(container, blob).url}?{signature}"
+        return f"{url}?{signature}"
 
-    def write_url(self, container: str, expires_at: datetime) -> str:
-        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret."""
+    def write_url(self, container: str, expires_at: datetime | None) -> str:
+        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret.
+
+        Without an instant, it is the bare URL: who asks needs a right of its own.
+        """
+        url: str = self._service.get_container_client(container).url
+        if expires_at is None:
+            return url
         signature = generate_container_sas(
             self._account,
             container,
@@ -157,7 +169,7 @@ class BlobAccount:
             expiry=expires_at,
             **self._signing_key(expires_at),
         )
-        return f"{self._service.get_container_client(container).url}?{signature}"
+        return f"{url}?{signature}"
 
     def _signing_key(self, expires_at: datetime) -> dict[str, Any]:
         if self._key is not None:

@@ -79,7 +79,7 @@ def test_delays_double_within_a_quarter_and_are_bounded():
          "certificate has expired"),
         ("url: /?sig=SECRET ([Errno 111] Connection refused)", "ConnectionRefused", "nothing listens"),
         ("url: /?sig=SECRET (Failed to resolve 'x')", "HostUnknown", "not known"),
-        ("url: /?sig=SECRET (Read timed out.)", "TimedOut", "in time"),
+        ("url: /?sig=SECRET (Read timed out.)", "TimedOut", "not in time"),
     ],
 )  # fmt: skip
 def test_why_there_was_no_answer_is_told_and_no_signature(text, code, words):
