@@ -17,13 +17,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from flows.connect import connected, prefect_api_url, require_reachable_prefect, use_up
+from flows.connect import azure_connected, connected, prefect_api_url, require_reachable_prefect, use_up
 from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
 from flows.plan_command import print_plan, sort_inputs
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
-from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep
+from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep, PoolOptions
 from tasks.names import names_below_common_folder, shown
+from tasks.pool_setup import DEFAULT_SETUP, read_pool_setup
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, state_folder
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruption.handled():
             if options.command == "run":
                 return run(options, interruption)
-            return plan(options) if options.command == "plan" else sweep(options)
+            return {"plan": plan, "check": check, "sweep": sweep}[options.command](options)
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         return EXIT_USAGE
@@ -77,11 +78,15 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
         ConfigurationError: A setting or a server cannot be used; nothing was created.
     """
     names = names_below_common_folder(find_inputs(options.inputs))
+    pool_options = _pool_options(options)
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
     with connected():
-        return _run_flow(options, names, interruption)
+        from tasks.pool_choices import check_pool_options  # noqa: PLC0415 - brings the SDKs: imported by now
+
+        check_pool_options(pool_options)
+        return _run_flow(options, names, pool_options, interruption)
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -104,6 +109,40 @@ def plan(options: argparse.Namespace) -> int:
     )
     print_plan(planned, refused, DEFAULT_POOL)
     return EXIT_USAGE if refused else 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print whether the Azure that a run would use can be used, one line a finding; nothing is created.
+
+    Raises:
+        ConfigurationError: A setting or a Prefect server cannot be used.
+    """
+    pool_options = _pool_options(options)
+    with azure_connected():
+        from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
+        from tasks.azure_block import configured_azure  # noqa: PLC0415 - brings Prefect: slow
+        from tasks.check import Status  # noqa: PLC0415 - as above
+        from tasks.check import check as check_accounts  # noqa: PLC0415 - as above
+
+        settings = configured_azure()
+        failed = 0
+        for finding in check_accounts(
+            batch_account(), blob_account(), settings, pool_options, datetime.now(timezone.utc)
+        ):
+            print(f"{finding.status.value + ':':<7} {finding.sentence}", flush=True)
+            failed += finding.status is Status.FAILED
+    say(f"{failed} failed; nothing was created." if failed else "A run can begin; nothing was created.")
+    return EXIT_USAGE if failed else 0
+
+
+def _pool_options(options: argparse.Namespace) -> PoolOptions:
+    """Read what the options say of the pool.
+
+    Raises:
+        ConfigurationError: The file cannot be used, or contradicts the rest.
+    """
+    setup = DEFAULT_SETUP if options.pool is None else read_pool_setup(options.pool)
+    return PoolOptions(pool_id=options.pool_id, setup=setup)
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -143,7 +182,9 @@ def _nothing_is_known(flow_run_id: UUID, prefect_api: str) -> datetime | None:
     return None
 
 
-def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _Interruption) -> int:
+def _run_flow(
+    options: argparse.Namespace, names: Sequence[str], pool_options: PoolOptions, interruption: _Interruption
+) -> int:
     from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
 
     from flows.topn import topn  # noqa: PLC0415 - imported by now
@@ -156,6 +197,8 @@ def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _
                 ignore_case=options.ignore_case,
                 output_folder=options.output,
                 files_per_task=options.files_per_task,
+                pool_id=pool_options.pool_id,
+                pool=pool_options.setup,
                 keep_containers=options.keep_containers,
                 keep_job=options.keep_job or options.ask,
                 keep_pool=options.keep_pool or options.ask,
@@ -332,6 +375,14 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument("--keep-pool", action="store_true", help="leave the run's pool in place")
     run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
     run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    check_parser = commands.add_parser(
+        "check",
+        help="say whether Azure can be used",
+        description="Say whether the Azure that a run would use can be used, and what to do where not; create nothing.",
+    )
+    for command in (run_parser, check_parser):
+        command.add_argument("--pool-id", type=_pool_id, metavar="ID", help="use this existing pool")
+        command.add_argument("--pool", metavar="FILE", help="how the pool's nodes are set up, as YAML or JSON")
     sweep_parser = commands.add_parser(
         "sweep",
         help="delete what dead runs left behind",
@@ -363,6 +414,12 @@ def _files_per_task(text: str) -> int | None:
     if number > MOST_FILES_PER_TASK:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {MOST_FILES_PER_TASK}")
     return number
+
+
+def _pool_id(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of 1 to 64 letters, digits, - and _")
+    return text
 
 
 def _positive(text: str) -> int:

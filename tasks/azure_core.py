@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import random
 import re
@@ -106,6 +108,16 @@ def default_identity() -> TokenCredential:
     # It warns of each place where it finds none, in many lines; the error that it raises then is told instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
+
+
+def identity_name(scope: str) -> str:
+    """Say whose token the identity has for a scope; "" where it has none, or one that does not say."""
+    try:
+        claims = default_identity().get_token(scope).token.split(".")[1]
+        document = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return f"object {document['oid']} of tenant {document['tid']}"
+    except (AzureError, LookupError, ValueError, TypeError):
+        return ""
 
 
 @contextmanager

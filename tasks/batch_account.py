@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
 from azure.batch import BatchClient, models
 from azure.core import MatchConditions
@@ -30,7 +32,7 @@ from tasks.batch_values import (
     StartTask,
     TaskCounts,
 )
-from tasks.errors import ServiceError
+from tasks.errors import NotFoundError, ServiceError
 from tasks.models import BatchTaskOutcome
 from tasks.pool_properties import pool_properties
 from tasks.settings import AzureSettings, account_of
@@ -64,6 +66,17 @@ class BatchAccount:
         """List the images that a pool can be made from."""
         with translated_errors("Batch", "list the supported images"):
             return [_image(image) for image in self._client.list_supported_images(**request_options)]
+
+    def check_writing(self) -> None:
+        """Ask for the deletion of a job and a pool that there are not, to see that it would be allowed.
+
+        Raises:
+            ServiceError: It would not, or Batch did not answer.
+        """
+        nothing = f"topn-check-{uuid4().hex}"
+        for kind, delete in (("job", self._client.begin_delete_job), ("pool", self._client.begin_delete_pool)):
+            with suppress(NotFoundError), translated_errors("Batch", f"delete a {kind}"):
+                delete(nothing, polling_interval=1)
 
     def create_pool(self, spec: PoolSpec) -> None:
         """Create a pool that scales by its formula from the start.
@@ -270,6 +283,12 @@ class BatchAccount:
             condition = f"startswith(id,'{prefix}')"
             found = self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
             return [_pool(pool) for pool in found]
+
+    def stuck_pools(self) -> list[Pool]:
+        """List the pools whose last resize met an error: their ids, states and errors alone."""
+        with translated_errors("Batch", "list the pools"):
+            pools = [_pool(pool) for pool in self._client.list_pools(select=["id", "state", "resizeErrors"])]
+        return [pool for pool in pools if pool.resize_problems]
 
     def end_job(self, job_id: str, reason: str) -> None:
         """Terminate a job: its running Batch tasks are killed, and it takes no more.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 from azure.storage.blob import (
     BlobSasPermissions,
@@ -61,6 +63,15 @@ class BlobAccount:
         """Ask the account for something that costs nothing, to see that it answers and takes the credential."""
         with translated_errors("Storage", "list the containers"):
             next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
+
+    def check_writing(self) -> None:
+        """Write a blob to a container that there is not, to see that it would be allowed.
+
+        Raises:
+            ServiceError: It would not, or Storage did not answer.
+        """
+        with suppress(NotFoundError), translated_errors("Storage", "write a blob"):
+            self._service.get_blob_client(f"topn-check-{uuid4().hex}", "nothing").upload_blob(b"")
 
     def create_container(self, name: str, metadata: Mapping[str, str]) -> None:
         """Create a container.
