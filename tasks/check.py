@@ -91,6 +91,8 @@ def advice(error: ServiceError, settings: AzureSettings) -> str:
             return f"Check {prefix}_ACCOUNT, {prefix}_KEY and this machine's clock."
         case "AuthenticationFailed" | "InvalidAuthenticationInfo":
             return "Check that the identity is of the account's tenant (AZURE_TENANT_ID), and this machine's clock."
+        case "AuthorizationFailure" if by_key:
+            return f"Check {prefix}_ACCOUNT and {prefix}_KEY, and that the account's firewall lets this machine in."
         case "AuthorizationFailure":
             return "Let this machine's network through the account's firewall, or run within its network."
         case "KeyBasedAuthenticationNotPermitted" | "SharedKeyAccessNotPermitted":
@@ -101,23 +103,33 @@ def advice(error: ServiceError, settings: AzureSettings) -> str:
 
 
 def _answer(service: str, settings: AzureSettings, ask: Callable[[], object]) -> Finding:
-    half = service.lower()
-    if getattr(settings, f"{half}_key") is not None:
-        who = "the key"
-    else:
-        name = identity_name(SCOPES[service])
-        who = f"the identity ({name})" if name else "the identity"
-    endpoint = getattr(settings, f"{half}_endpoint")
-    return _attempt(settings, f"{service} answers at {endpoint} and takes {who}.", ask, f" [{endpoint}, {who}]")
+    endpoint = getattr(settings, f"{service.lower()}_endpoint")
+    try:
+        ask()
+    except ServiceError as error:
+        return _failure(error, settings, f" [{endpoint}, by {_who(service, settings, error.code)}]")
+    sentence = f"{service} answers at {endpoint} and takes {_who(service, settings)}."
+    return Finding(status=Status.FINE, sentence=sentence)
 
 
-def _attempt(settings: AzureSettings, sentence: str, do: Callable[[], object], where: str = "") -> Finding:
+def _who(service: str, settings: AzureSettings, code: str = "") -> str:
+    if getattr(settings, f"{service.lower()}_key") is not None:
+        return "the key"
+    name = identity_name(SCOPES[service]) if code != NO_IDENTITY else ""
+    return f"the identity ({name})" if name else "an identity"
+
+
+def _attempt(settings: AzureSettings, sentence: str, do: Callable[[], object]) -> Finding:
     try:
         do()
     except ServiceError as error:
-        told = f"{str(error).removesuffix('.')}{where}. {advice(error, settings)}"
-        return Finding(status=Status.FAILED, sentence=told)
+        return _failure(error, settings)
     return Finding(status=Status.FINE, sentence=sentence)
+
+
+def _failure(error: ServiceError, settings: AzureSettings, where: str = "") -> Finding:
+    told = f"{str(error).removesuffix('.')}{where}. {advice(error, settings)}"
+    return Finding(status=Status.FAILED, sentence=told)
 
 
 def _image(batch: BatchAccount, options: PoolOptions, now: datetime) -> Finding:
