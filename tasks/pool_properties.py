@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.batch_values import Image, PoolSpec, StartTask
@@ -11,6 +11,9 @@ from tasks.pool_setup import PoolSetup
 
 # What `extra` cannot set besides what stands in the properties, and what sets it.
 ELSEWHERE = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targetLowPriorityNodes": "spot_nodes"}
+
+# A run's parameters are shown on Prefect's pages.
+SECRETS = frozenset({"password", "accountKey", "sasKey", "sshPrivateKey", "protectedSettings"})
 
 
 def pool_properties(spec: PoolSpec) -> dict[str, Any]:
@@ -46,11 +49,17 @@ def pool_properties(spec: PoolSpec) -> dict[str, Any]:
 
 
 def check_extra(setup: PoolSetup) -> None:
-    """See that `extra` sets nothing that another field sets, before there is a pool to create.
+    """See that `extra` has no secret, and nothing that another field sets, before there is a pool to create.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: It has.
     """
+    for name in _names(setup.extra):
+        if name in SECRETS:
+            raise ConfigurationError(
+                f"extra of the pool has {name}: no secret belongs in a run's parameters, which Prefect shows; "
+                "use an identity reference."
+            )
     image = Image(
         publisher="",
         offer="",
@@ -99,6 +108,13 @@ def _network(setup: PoolSetup) -> dict[str, Any]:
     if not setup.public_addresses:
         network["publicIPAddressConfiguration"] = {"provision": "nopublicipaddresses"}
     return network
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _names(each)
 
 
 def _merged(ours: Mapping[str, Any], extra: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -107,7 +107,8 @@ class PoolSetup(BaseModel):
     @property
     def of_a_created_pool(self) -> list[str]:
         """The fields that are set and mean nothing on a pool that exists."""
-        return sorted(self.model_fields_set - {"node_identity", "container_image"})
+        # Not what was given: Prefect's form gives every field.
+        return sorted(self.model_dump(exclude_defaults=True).keys() - {"node_identity", "container_image"})
 
 
 DEFAULT_SETUP = PoolSetup()

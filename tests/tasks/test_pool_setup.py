@@ -161,6 +161,7 @@ def test_everything_else_goes_through_as_it_is(received):
         ("extra: {vmsize: x}", ["vmsize, which no pool of the Batch API has"]),
         ("extra: {userAccounts: [{user: x}]}", ["userAccounts.user, which no pool"]),
         ("extra: {mountConfiguration: [{nfsMountConfiguration: {sauce: x}}]}", ["nfsMountConfiguration.sauce"]),
+        ("extra: {userAccounts: [{name: x, password: SECRET}]}", ["password: no secret belongs in a run's parameters"]),
         ("node_identity: x", ["pool_id"]),
     ],
 )
@@ -171,6 +172,7 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, word
     for word in words:
         assert word in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    assert "SECRET" not in str(refusal.value)
 
 
 def test_a_file_that_is_not_there_is_named():
@@ -181,7 +183,9 @@ def test_a_file_that_is_not_there_is_named():
 def test_an_existing_pool_is_used_as_it_is():
     with pytest.raises(ConfigurationError, match="Pool mine is used as it is: leave out subnet_id, or pool_id"):
         check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)))
-    check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(node_identity="reader")))
+    # As Prefect's form gives it: every field, also those that nobody has set.
+    every_field = PoolSetup(node_identity="reader").model_dump()
+    check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)))
 
 
 def an_image(sku, ends_at=None, **options):
