@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from localbatch.images import IMAGES
 from tasks.batch_account import _task
 from tasks.batch_values import BatchTaskSpec, Image
 from tasks.cleanup import delete, find_leftovers
@@ -16,8 +17,11 @@ from tasks.errors import ConfigurationError
 from tasks.models import Keep, PoolOptions
 from tasks.pool_choices import check_pool_options, newest_image, support_warning
 from tasks.pool_setup import PoolSetup, read_pool_setup
+from tasks.progress import listening
 from tasks.provision import make_containers, make_job, make_pool
 from tasks.renew import Renewal
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
 
 GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
@@ -220,3 +224,22 @@ def test_an_image_whose_support_ends_within_90_days_is_told_of():
     assert support_warning(an_image("x", now + timedelta(days=91)), now) is None
     ends_at = now + timedelta(days=89)
     assert support_warning(an_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
+
+
+def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeypatch):
+    ends_at = datetime.now(timezone.utc) + timedelta(days=30)
+    image = next(each for each in IMAGES.values() if each["nodeAgentSKUId"] == "batch.node.ubuntu 24.04")
+    monkeypatch.setitem(image, "batchSupportEndOfLife", ends_at.isoformat())
+    notes = []
+    with listening(lambda progress: notes.append(progress.note)):
+        received()
+    assert notes == [f"The support of image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
+
+
+def test_the_local_azure_says_that_it_runs_no_containers(received, batch, blobs, run, workload, chunk_factory):
+    received(container_image="python:3.12")
+    containers = make_containers(blobs, run, workload)
+    job = make_job(batch, blobs, run, workload, containers, run.name, setup=PoolSetup(container_image="python:3.12"))
+    staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
+    [failure] = submit_chunk(batch, blobs, run, staged, job, workload, containers).failures.values()
+    assert "containerSettings" in failure.message or "UnsupportedProperty" in failure.message
