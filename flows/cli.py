@@ -17,14 +17,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from flows.connect import azure_connected, connected, prefect_api_url, require_reachable_prefect, use_up
+from flows.check_command import print_findings, read_pool_options
+from flows.connect import connected, prefect_api_url, require_reachable_prefect, use_up
 from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
 from flows.plan_command import print_plan, sort_inputs
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
 from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep, PoolOptions
 from tasks.names import names_below_common_folder, shown
-from tasks.pool_setup import DEFAULT_SETUP, read_pool_setup
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, state_folder
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
         ConfigurationError: A setting or a server cannot be used; nothing was created.
     """
     names = names_below_common_folder(find_inputs(options.inputs))
-    pool_options = _pool_options(options)
+    pool_options = read_pool_options(options.pool_id, options.pool)
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
@@ -112,37 +112,12 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print whether the Azure that a run would use can be used, one line a finding; nothing is created.
+    """Print whether the Azure that a run would use can be used; nothing is created.
 
     Raises:
         ConfigurationError: A setting or a Prefect server cannot be used.
     """
-    pool_options = _pool_options(options)
-    with azure_connected():
-        from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
-        from tasks.azure_block import configured_azure  # noqa: PLC0415 - brings Prefect: slow
-        from tasks.check import Status  # noqa: PLC0415 - as above
-        from tasks.check import check as check_accounts  # noqa: PLC0415 - as above
-
-        settings = configured_azure()
-        failed = 0
-        for finding in check_accounts(
-            batch_account(), blob_account(), settings, pool_options, datetime.now(timezone.utc)
-        ):
-            print(f"{finding.status.value + ':':<7} {finding.sentence}", flush=True)
-            failed += finding.status is Status.FAILED
-    say(f"{failed} failed; nothing was created." if failed else "A run can begin; nothing was created.")
-    return EXIT_USAGE if failed else 0
-
-
-def _pool_options(options: argparse.Namespace) -> PoolOptions:
-    """Read what the options say of the pool.
-
-    Raises:
-        ConfigurationError: The file cannot be used, or contradicts the rest.
-    """
-    setup = DEFAULT_SETUP if options.pool is None else read_pool_setup(options.pool)
-    return PoolOptions(pool_id=options.pool_id, setup=setup)
+    return EXIT_USAGE if print_findings(read_pool_options(options.pool_id, options.pool)) else 0
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -155,6 +130,8 @@ def sweep(options: argparse.Namespace) -> int:
     if not prefect_api_url():
         load_settings()
     from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
+    from tasks.azure_block import configured_azure  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.check import advice  # noqa: PLC0415 - as above
     from tasks.sweep import ended_at_on_own_server  # noqa: PLC0415 - brings Prefect: slow
     from tasks.sweep import sweep as sweep_accounts  # noqa: PLC0415 - as above
 
@@ -167,7 +144,7 @@ def sweep(options: argparse.Namespace) -> int:
         by = datetime.now(timezone.utc) - options.older_than
         swept = sweep_accounts(batch_account(), blob_account(), ended_at, by, dry_run=options.dry_run)
     except ServiceError as error:
-        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+        raise ConfigurationError(f"{error} {advice(error, configured_azure())}") from error
     for name in swept.leftovers.names:
         if name not in swept.failures:
             print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
