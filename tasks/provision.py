@@ -54,7 +54,9 @@ def create_pool(run: Run, workload: Workload, containers: Containers, options: P
 @task(**STEP, task_run_name="create job")
 def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str, setup: PoolSetup) -> BatchJob:
     """Create the run's job, which ends at the run's deadline."""
-    return make_job(batch_account(), blob_account(), run, workload, containers, pool_id, setup=setup)
+    account = batch_account()
+    identity = None if pool_id == run.name else choose_identity(pool_id, account.pool(pool_id).identities, setup)
+    return make_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
 
 
 def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
@@ -161,6 +163,7 @@ def make_job(
     pool_id: str,
     clock: Clock = SYSTEM_CLOCK,
     setup: PoolSetup = DEFAULT_SETUP,
+    node_identity: str | None = None,
 ) -> BatchJob:
     """Create or adopt the run's job.
 
@@ -169,10 +172,8 @@ def make_job(
 
     Raises:
         ForeignResourceError: A job of the run's name exists and is not this run's.
-        ConfigurationError: It is not plain as which identity the nodes shall read and write blobs.
     """
     own_pool = pool_id == run.name
-    identity = None if own_pool else choose_identity(pool_id, account.pool(pool_id).identities, setup)
     seconds_left = (run.deadline_at - datetime.now(timezone.utc)).total_seconds()
     spec = JobSpec(
         job_id=run.name,
@@ -182,7 +183,7 @@ def make_job(
         preparation_command_line=None if own_pool else _shell(_check(workload, setup)),
         preparation_files=(
             # It cannot be renewed: a job's preparation task is the same for ever.
-            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run), identity)
+            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run), node_identity)
         ),
     )
     try:
@@ -194,7 +195,7 @@ def make_job(
         pool_id=pool_id,
         files_variable="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
         setup=setup,
-        node_identity=identity,
+        node_identity=node_identity,
     )
 
 
