@@ -17,12 +17,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
+from flows.check_command import print_findings, read_pool_options
 from flows.connect import connected, prefect_api_url, require_reachable_prefect, use_up
 from flows.display import ask, print_failed_json, print_json, print_table, progress_shown, say
 from flows.plan_command import print_plan, sort_inputs
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
-from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep
+from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep, PoolOptions
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.settings import load_settings, state_folder
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruption.handled():
             if options.command == "run":
                 return run(options, interruption)
-            return plan(options) if options.command == "plan" else sweep(options)
+            return {"plan": plan, "check": check, "sweep": sweep}[options.command](options)
     except (UsageError, ConfigurationError) as error:
         say(str(error))
         return EXIT_USAGE
@@ -77,11 +78,15 @@ def run(options: argparse.Namespace, interruption: _Interruption) -> int:
         ConfigurationError: A setting or a server cannot be used; nothing was created.
     """
     names = names_below_common_folder(find_inputs(options.inputs))
+    pool_options = read_pool_options(options.pool_id, options.pool)
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
     with connected():
-        return _run_flow(options, names, interruption)
+        from tasks.pool_choices import check_pool_options  # noqa: PLC0415 - brings the SDKs: imported by now
+
+        check_pool_options(pool_options)
+        return _run_flow(options, names, pool_options, interruption)
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -106,6 +111,15 @@ def plan(options: argparse.Namespace) -> int:
     return EXIT_USAGE if refused else 0
 
 
+def check(options: argparse.Namespace) -> int:
+    """Print whether the Azure that a run would use can be used; nothing is created.
+
+    Raises:
+        ConfigurationError: A setting or a Prefect server cannot be used.
+    """
+    return EXIT_USAGE if print_findings(read_pool_options(options.pool_id, options.pool)) else 0
+
+
 def sweep(options: argparse.Namespace) -> int:
     """Delete what dead runs left behind in the configured Azure, and print each name.
 
@@ -116,6 +130,8 @@ def sweep(options: argparse.Namespace) -> int:
     if not prefect_api_url():
         load_settings()
     from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
+    from tasks.azure_block import configured_azure  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.check import advice  # noqa: PLC0415 - as above
     from tasks.sweep import ended_at_on_own_server  # noqa: PLC0415 - brings Prefect: slow
     from tasks.sweep import sweep as sweep_accounts  # noqa: PLC0415 - as above
 
@@ -128,7 +144,7 @@ def sweep(options: argparse.Namespace) -> int:
         by = datetime.now(timezone.utc) - options.older_than
         swept = sweep_accounts(batch_account(), blob_account(), ended_at, by, dry_run=options.dry_run)
     except ServiceError as error:
-        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+        raise ConfigurationError(f"{error} {advice(error, configured_azure())}") from error
     for name in swept.leftovers.names:
         if name not in swept.failures:
             print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
@@ -143,7 +159,9 @@ def _nothing_is_known(flow_run_id: UUID, prefect_api: str) -> datetime | None:
     return None
 
 
-def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _Interruption) -> int:
+def _run_flow(
+    options: argparse.Namespace, names: Sequence[str], pool_options: PoolOptions, interruption: _Interruption
+) -> int:
     from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
 
     from flows.topn import topn  # noqa: PLC0415 - imported by now
@@ -156,6 +174,8 @@ def _run_flow(options: argparse.Namespace, names: Sequence[str], interruption: _
                 ignore_case=options.ignore_case,
                 output_folder=options.output,
                 files_per_task=options.files_per_task,
+                pool_id=pool_options.pool_id,
+                pool=pool_options.setup,
                 keep_containers=options.keep_containers,
                 keep_job=options.keep_job or options.ask,
                 keep_pool=options.keep_pool or options.ask,
@@ -332,6 +352,14 @@ def _parser() -> argparse.ArgumentParser:
     run_parser.add_argument("--keep-pool", action="store_true", help="leave the run's pool in place")
     run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
     run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    check_parser = commands.add_parser(
+        "check",
+        help="say whether Azure can be used",
+        description="Say whether the Azure that a run would use can be used, and what to do where not; create nothing.",
+    )
+    for command in (run_parser, check_parser):
+        command.add_argument("--pool-id", type=_pool_id, metavar="ID", help="use this existing pool")
+        command.add_argument("--pool", metavar="FILE", help="how the pool's nodes are set up, as YAML or JSON")
     sweep_parser = commands.add_parser(
         "sweep",
         help="delete what dead runs left behind",
@@ -363,6 +391,12 @@ def _files_per_task(text: str) -> int | None:
     if number > MOST_FILES_PER_TASK:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {MOST_FILES_PER_TASK}")
     return number
+
+
+def _pool_id(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of 1 to 64 letters, digits, - and _")
+    return text
 
 
 def _positive(text: str) -> int:

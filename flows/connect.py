@@ -36,7 +36,9 @@ def connected() -> Iterator[None]:
     with ExitStack() as services:
         if needs_prefect:
             services.enter_context(alone_in(state, lambda: say("Another run uses this folder; waiting for its end.")))
-        if not read_settings().is_configured:
+        settings = read_settings()
+        # The local Azure has keys, if no secret ones.
+        if not settings.is_configured and settings.allow_keys:
             azure = services.enter_context(LocalAzure(state))
         elif needs_prefect:
             load_settings()
@@ -61,6 +63,31 @@ def connected() -> Iterator[None]:
         finally:
             if server is not None:
                 _wait_for_history(server)
+
+
+@contextmanager
+def azure_connected() -> Iterator[None]:
+    """Have an Azure meanwhile, named by this process's environment or a Prefect block: a local one if none is configured.
+
+    Raises:
+        ConfigurationError: A setting or the Prefect server cannot be used.
+    """
+    state = state_folder()
+    use_up(state)
+    settings = read_settings()
+    is_configured = settings.is_configured or not settings.allow_keys
+    if not is_configured and prefect_api_url():
+        require_reachable_prefect()
+        from tasks.azure_block import block_values  # noqa: PLC0415 - brings Prefect: slow
+
+        is_configured = bool(block_values())
+    if is_configured:
+        yield
+        return
+    say("No Azure is configured: starting a local one for this.")
+    with LocalAzure(state) as local:
+        os.environ.update(local.wait())
+        yield
 
 
 def use_up(state: Path) -> None:
@@ -115,7 +142,8 @@ def _use_azure(local: LocalAzure | None) -> None:
         ConfigurationError: An account does not answer, or does not take the credentials; nothing was created.
     """
     from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - imported by now
-    from tasks.azure_block import block_values  # noqa: PLC0415 - imported by now
+    from tasks.azure_block import block_values, configured_azure  # noqa: PLC0415 - imported by now
+    from tasks.check import advice  # noqa: PLC0415 - imported by now
 
     if local is not None:
         if not block_values():
@@ -127,7 +155,7 @@ def _use_azure(local: LocalAzure | None) -> None:
         batch_account().images(retry_total=0)
         blob_account().check(retry_total=0)
     except ServiceError as error:
-        raise ConfigurationError(f"{error} Check the TOPN_ settings.") from error
+        raise ConfigurationError(f"{error} {advice(error, configured_azure())}") from error
 
 
 def _wait_for_history(server: PrefectServer) -> None:

@@ -17,6 +17,8 @@ from tasks.collect import collect_results
 from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, MOST_SLOTS, Keep, PoolOptions, StagedChunk
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
+from tasks.pool_choices import check_pool_options
+from tasks.pool_setup import DEFAULT_SETUP, PoolSetup
 from tasks.provision import create_containers, create_job, create_pool
 from tasks.report import final_state, gather, report_run
 from tasks.stage import stage_files
@@ -76,6 +78,7 @@ def run_workload(
         ConfigurationError: A setting cannot be used.
         ServiceError: A service failed for good.
     """
+    check_pool_options(pool_options)
     sweep_before_run()
     run = begin_run(timeout_minutes, keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)
@@ -86,7 +89,7 @@ def run_workload(
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count):
         containers = create_containers(run, workload)
         pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
-        job = create_job(run, workload, containers, pool_id)
+        job = create_job(run, workload, containers, pool_id, pool_options.setup)
         staged: list[PrefectFuture[StagedChunk]] = []
         submitted: list[PrefectFuture[StagedChunk]] = []
         for wave in plan.waves(THREADS):
@@ -117,6 +120,7 @@ def topn(
     slots_per_node: Annotated[int, Slots] | None = None,
     vm_size: Annotated[str, NotEmpty] = DEFAULT_POOL.vm_size,
     pool_id: Annotated[str, PoolId] | None = None,
+    pool: PoolSetup = DEFAULT_SETUP,
     timeout_minutes: Annotated[float, Field(ge=1, le=LONGEST_MINUTES)] = 60,
     keep_containers: bool = False,
     keep_job: bool = False,
@@ -141,6 +145,7 @@ def topn(
         vm_size: VM size of the nodes, such as standard_d2s_v3.
         pool_id: Id (letters, digits, - and _) of an existing pool to use; it is neither changed nor deleted. Without one,
             the run makes its own.
+        pool: How the nodes of the pool are set up: network, image, containers, start commands, identity.
         timeout_minutes: When the run gives up, counted from its start; pool and job end then, whatever happens.
         keep_containers: Leave the blob containers in place.
         keep_job: Leave the job in place.
@@ -161,7 +166,12 @@ def topn(
         output_folder,
         files_per_task=files_per_task,
         pool_options=PoolOptions(
-            pool_id=pool_id, vm_size=vm_size, nodes=nodes, spot_nodes=spot_nodes, slots_per_node=slots_per_node
+            pool_id=pool_id,
+            vm_size=vm_size,
+            nodes=nodes,
+            spot_nodes=spot_nodes,
+            slots_per_node=slots_per_node,
+            setup=pool,
         ),
         timeout_minutes=timeout_minutes,
         keep=Keep(containers=keep_containers, job=keep_job, pool=keep_pool),

@@ -399,7 +399,8 @@ def _command(body: Json) -> Json:
 
 def _check_resource_file(file: Json) -> None:
     check_texts(file, "httpUrl", "storageContainerUrl", "filePath", "blobPrefix", "fileMode")
-    refuse(file, "autoStorageContainerName", "identityReference")
+    refuse(file, "autoStorageContainerName")
+    _check_identity(file)
     if bool(file.get("httpUrl")) == bool(file.get("storageContainerUrl")):
         raise invalid("resourceFiles", file, "A resource file must have one of httpUrl and storageContainerUrl")
     if file.get("httpUrl"):
@@ -408,10 +409,15 @@ def _check_resource_file(file: Json) -> None:
         raise invalid("fileMode", file["fileMode"], "The value must be octal")
 
 
+def _check_identity(body: Json) -> None:
+    if body.get("identityReference") is not None:
+        required(object_of(body, "identityReference"), "resourceId")
+
+
 def _check_output_file(file: Json) -> None:
     required(file, "filePattern")
     container = object_of(object_of(file, "destination"), "container")
-    refuse(container, "identityReference")
+    _check_identity(container)
     required(container, "containerUrl")
     check_texts(container, "path")
     for header in objects(container, "uploadHeaders", required_name="name"):

@@ -36,8 +36,9 @@ from localbatch.running import Running
 from localbatch.scheduler import PACES, Pace, Scheduler
 from localbatch.simulated import SimulatedOutput, SimulatedRunner
 from localbatch.store import Store
-from localbatch.tokens import check_token
+from localbatch.tokens import STORAGE_AUDIENCE, check_token, issue_token
 from localbatch.transfer import StorageClient
+from localbatch.wire import http_date
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +228,7 @@ class LocalBatch(Running):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                date_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=2,
                 ssl_certfile=certificate.file if certificate else None,
@@ -258,7 +260,7 @@ class LocalBatch(Running):
             wake()
 
     def _start_runner(self, nodes: Path, launcher: Launcher) -> Runner:
-        storage = StorageClient(self._clock.now, self._certificate)
+        storage = StorageClient(self._clock.now, self._certificate, self._node_token if self._oauth else None)
         if self._runner == "simulated":
             runner = SimulatedRunner(
                 nodes,
@@ -271,6 +273,10 @@ class LocalBatch(Running):
             return runner
         account = (self.account, self.endpoint)
         return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
+
+    def _node_token(self) -> str:
+        # The storage account's clock is the machine's, wherever the service's own was moved.
+        return issue_token(STORAGE_AUDIENCE, self._tenant, datetime.now(timezone.utc))
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
         self.faults.is_stopping = True
@@ -381,7 +387,12 @@ class LocalBatch(Running):
         if method not in {"GET", "HEAD"}:
             self._wake.set()
         response.headers.update(
-            {"request-id": str(uuid.uuid4()), "DataServiceVersion": "3.0", "Server": "Microsoft-HTTPAPI/2.0"}
+            {
+                "request-id": str(uuid.uuid4()),
+                "DataServiceVersion": "3.0",
+                "Server": "Microsoft-HTTPAPI/2.0",
+                "Date": http_date(now),
+            }
         )
         if headers.get("return-client-request-id", "").lower() == "true" and "client-request-id" in headers:
             response.headers["client-request-id"] = headers["client-request-id"]

@@ -28,6 +28,8 @@ from localbatch.models import Json
 ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 60.0
+BEARER_VERSION = "2020-10-02"
+"""A version of the Blob service that takes bearer tokens, as each does since 2017-11-09."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
 DOWNLOAD_FAILURES = {
@@ -58,16 +60,23 @@ class TransferError(Exception):
 
 
 class StorageClient:
-    """Asks a storage account for what a shared access signature allows, by the service's clock."""
+    """Asks a storage account for what a shared access signature or a node's identity allows, by the service's clock."""
 
-    def __init__(self, now: Callable[[], datetime], certificate: Certificate | None = None) -> None:
+    def __init__(
+        self,
+        now: Callable[[], datetime],
+        certificate: Certificate | None = None,
+        token: Callable[[], str] | None = None,
+    ) -> None:
         """Ask nothing yet.
 
         Args:
             now: The service's clock.
             certificate: What is trusted, whoever signed it: that of the storage account.
+            token: Issues a token for the storage account to the identity of a node; without it, nodes have none.
         """
         self._now = now
+        self._token = token
         context = certificate.client_context() if certificate else None
         # Without proxies, since everything is on this machine, and without files, which a node could not read either.
         self._opener = urllib.request.OpenerDirector()
@@ -88,6 +97,7 @@ class StorageClient:
         *,
         source: Path | None = None,
         headers: Mapping[str, str] | None = None,
+        by_identity: bool = False,
     ) -> IO[bytes]:
         """Get a URL, or put a file there; again if the other side stumbles.
 
@@ -97,6 +107,7 @@ class StorageClient:
             other: How the codes of other failures begin.
             source: The file; without one, the URL is got.
             headers: Of the request.
+            by_identity: Whether a node asks as itself, and not by a signature in the URL.
 
         Raises:
             TransferError: One of `failures`, or a code that begins with `other`.
@@ -106,9 +117,15 @@ class StorageClient:
             # The storage account has a clock of its own, which stays when that of the Batch account is moved.
             details = {"Url": place, "HttpStatus": "403", "Message": "Signature not valid in the specified time frame"}
             raise TransferError(*failures[403], **details)
+        headers = dict(headers or {})
+        if by_identity:
+            if not self._token:
+                reason = "The nodes of a local account have no identity: start it with --oauth basic"
+                raise TransferError(*failures[403], Url=place, Message=reason)
+            headers |= {"Authorization": f"Bearer {self._token()}", "x-ms-version": BEARER_VERSION}
         for last in (False,) * (ATTEMPTS - 1) + (True,):
             try:
-                return self._send_once(url, source, headers or {})
+                return self._send_once(url, source, headers)
             except urllib.error.HTTPError as error:
                 error.close()
                 status, reason = error.code, error.headers.get("x-ms-error-code") or error.reason
@@ -167,32 +184,33 @@ def fetch_resource_files(
             ResourceDirectoryCreateFailed or ResourceFileCreateFailed; what came before stays there.
     """
     for file in files:
-        for url, name in _expand(storage, file):
+        by_identity = bool(file.get("identityReference"))
+        for url, name in _expand(storage, file, by_identity=by_identity):
             if cancelled():
                 return
             path = _destination(directory, name)
-            _download(storage, url, path)
+            _download(storage, url, path, by_identity=by_identity)
             # Source: Batch REST API, ResourceFile: fileMode is octal, 0770 by default.
             path.chmod(int(file.get("fileMode") or "0770", 8))
 
 
-def _expand(storage: StorageClient, file: Json) -> Iterator[tuple[str, str]]:
+def _expand(storage: StorageClient, file: Json, *, by_identity: bool) -> Iterator[tuple[str, str]]:
     """Yield the URL and the place of each blob that a resource file means."""
     if file.get("httpUrl"):
         yield file["httpUrl"], file["filePath"]
         return
     container = file["storageContainerUrl"]
-    for name in _list_blobs(storage, container, file.get("blobPrefix") or ""):
+    for name in _list_blobs(storage, container, file.get("blobPrefix") or "", by_identity=by_identity):
         folder = f"{file['filePath']}/" if file.get("filePath") else ""
         yield _blob_url(container, name), folder + name
 
 
-def _list_blobs(storage: StorageClient, container: str, prefix: str) -> Iterator[str]:
+def _list_blobs(storage: StorageClient, container: str, prefix: str, *, by_identity: bool) -> Iterator[str]:
     marker: str | None = ""
     while marker is not None:
         query = urlencode({"restype": "container", "comp": "list", "prefix": prefix, "marker": marker})
         url = f"{container}{'&' if urlsplit(container).query else '?'}{query}"
-        with storage.send(url, DOWNLOAD_FAILURES, "BlobDownload") as answer:
+        with storage.send(url, DOWNLOAD_FAILURES, "BlobDownload", by_identity=by_identity) as answer:
             listing = ET.fromstring(answer.read())  # noqa: S314 - the storage service of this machine wrote it.
         yield from (name.text for name in listing.iterfind("Blobs/Blob/Name") if name.text)
         marker = listing.findtext("NextMarker") or None
@@ -223,8 +241,8 @@ def _destination(directory: Path, name: str) -> Path:
     return path
 
 
-def _download(storage: StorageClient, url: str, path: Path) -> None:
-    with storage.send(url, DOWNLOAD_FAILURES, "BlobDownload") as answer:
+def _download(storage: StorageClient, url: str, path: Path, *, by_identity: bool) -> None:
+    with storage.send(url, DOWNLOAD_FAILURES, "BlobDownload", by_identity=by_identity) as answer:
         try:
             with path.open("wb") as file:
                 shutil.copyfileobj(answer, file)
@@ -282,7 +300,8 @@ def _upload_matches(
     is_wild = re.search(r"[*?\[]", pattern) is not None
     for path, relative in find_files(pattern, directory):
         name = "/".join(filter(None, (prefix, relative))) if is_wild else prefix or relative
-        _upload(storage, path, _blob_url(container["containerUrl"], name), headers)
+        by_identity = bool(container.get("identityReference"))
+        _upload(storage, path, _blob_url(container["containerUrl"], name), headers, by_identity=by_identity)
         print(f"{path} -> {name}", file=log)
 
 
@@ -331,10 +350,13 @@ def _translate(pattern: str) -> str:
     return expression
 
 
-def _upload(storage: StorageClient, path: Path, url: str, headers: Mapping[str, str]) -> None:
+def _upload(storage: StorageClient, path: Path, url: str, headers: Mapping[str, str], *, by_identity: bool) -> None:
     fixed = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
     # The version that the signature names is the version of the request.
     version = parse_qs(urlsplit(url).query).get("sv")
     if version:
         fixed["x-ms-version"] = version[0]
-    storage.send(url, UPLOAD_FAILURES, "FileUpload", source=path, headers=fixed | dict(headers)).close()
+    answer = storage.send(
+        url, UPLOAD_FAILURES, "FileUpload", source=path, headers=fixed | dict(headers), by_identity=by_identity
+    )
+    answer.close()

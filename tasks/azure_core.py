@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,6 +15,7 @@ from typing import Any
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import (
     AzureError,
+    ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
@@ -36,6 +41,20 @@ MOST_CONNECTIONS = 32
 
 # Source: azure-core's RetryPolicyBase, and the Batch documentation "Error handling and detection in Azure Batch".
 TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
+
+# What the text of an error says where there was no answer: our code for it, and the words; the text itself holds the
+# URL of the request, which may end in a signature.
+NO_ANSWER = (
+    (r"certificate verify failed: ([^(]+)", "CertificateRefused", "its certificate is refused: {}"),
+    (r"Connection refused", "ConnectionRefused", "nothing listens at its address"),
+    (r"Failed to resolve|Name or service not known", "HostUnknown", "the name of its host is not known"),
+    (r"timed out", "TimedOut", "not in time"),
+)
+
+NO_IDENTITY = "NoIdentity"
+
+# What Microsoft Entra ID itself says of a sign-in that it refuses.
+ENTRA_REFUSAL = re.compile(r"AADSTS\d+: [^.\n]+")
 
 
 class TransientRetryPolicy(RetryPolicy[Any, Any]):
@@ -86,7 +105,19 @@ def default_identity() -> TokenCredential:
     """Find an identity as Azure's own tools do; asked only where no account key is set."""
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - imported only where it is needed: it is slow
 
+    # It warns of each place where it finds none, in many lines; the error that it raises then is told instead.
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
+
+
+def identity_name(scope: str) -> str:
+    """Say whose token the identity has for a scope; "" where it has none, or one that does not say."""
+    try:
+        claims = default_identity().get_token(scope).token.split(".")[1]
+        document = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return f"object {document['oid']} of tenant {document['tid']}"
+    except (AzureError, LookupError, ValueError, TypeError):
+        return ""
 
 
 @contextmanager
@@ -125,13 +156,29 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
 
 
 def _code_and_reason(error: AzureError) -> tuple[str, str]:
-    """Take the service's code and its first sentence; the rest is request ids and headers."""
+    """Take the service's code and its first sentence, or what it says of a credential; the rest is ids and headers."""
     if isinstance(error, (ServiceRequestError, ServiceResponseError)):
-        # The text holds the URL of the request, which may end in a signature.
+        for pattern, code, words in NO_ANSWER:
+            if found := re.search(pattern, str(error)):
+                return code, f"no answer ({words.format(*(group.strip() for group in found.groups()))})"
         return "", f"no answer ({type(error).__name__})"
+    if isinstance(error, ClientAuthenticationError) and error.response is None:
+        refusal = ENTRA_REFUSAL.search(str(error))
+        return NO_IDENTITY, refusal.group() if refusal else "no identity was found that has a token for it"
     details = getattr(error, "error", None)
-    code = str(getattr(error, "error_code", "") or getattr(details, "code", "") or "")
-    message = str(error.message or error).split("\n", 1)[0].strip().rstrip(".")
+    code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
+    code = str(getattr(code, "value", code))
+    message = _detail(error) or str(error.message or error)
+    message = message.split("\n", 1)[0].strip().rstrip(".")
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"
     return code, f"{message} [{code}]" if code and code not in message else message
+
+
+def _detail(error: AzureError) -> str | None:
+    """Find why a service does not take a credential; its sentence says only that it does not."""
+    name = "authenticationerrordetail"
+    if said := (getattr(error, "additional_info", None) or {}).get(name):
+        return str(said)
+    details = getattr(getattr(error, "error", None), "details", None) or ()
+    return next((str(each.message) for each in details if str(each.code).lower() == name), None)

@@ -5,9 +5,12 @@ One method per operation that the steps use, our own values in and out, no polic
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
 from azure.batch import BatchClient, models
 from azure.core import MatchConditions
@@ -29,8 +32,9 @@ from tasks.batch_values import (
     StartTask,
     TaskCounts,
 )
-from tasks.errors import ServiceError
+from tasks.errors import NotFoundError, ServiceError
 from tasks.models import BatchTaskOutcome
+from tasks.pool_properties import pool_properties
 from tasks.settings import AzureSettings, account_of
 
 # Source: Batch REST API 2025-06-01, Task - Create Task Collection.
@@ -63,33 +67,26 @@ class BatchAccount:
         with translated_errors("Batch", "list the supported images"):
             return [_image(image) for image in self._client.list_supported_images(**request_options)]
 
+    def check_writing(self) -> None:
+        """Ask for the deletion of a job and a pool that there are not, to see that it would be allowed.
+
+        Raises:
+            ServiceError: It would not, or Batch did not answer.
+        """
+        nothing = f"topn-check-{uuid4().hex}"
+        for kind, delete in (("job", self._client.begin_delete_job), ("pool", self._client.begin_delete_pool)):
+            with suppress(NotFoundError), translated_errors("Batch", f"delete a {kind}"):
+                delete(nothing, polling_interval=1)
+
     def create_pool(self, spec: PoolSpec) -> None:
         """Create a pool that scales by its formula from the start.
 
         Raises:
             AlreadyExistsError: A pool of this id exists.
+            ConfigurationError: Something in `extra` of its set-up is set by another field.
         """
-        pool = models.BatchPoolCreateOptions(
-            id=spec.pool_id,
-            display_name=spec.pool_id,
-            vm_size=spec.vm_size,
-            virtual_machine_configuration=models.VirtualMachineConfiguration(
-                image_reference=models.BatchVmImageReference(
-                    publisher=spec.image.publisher,
-                    offer=spec.image.offer,
-                    sku=spec.image.sku,
-                    version=spec.image.version,
-                ),
-                node_agent_sku_id=spec.image.node_agent_sku,
-            ),
-            enable_auto_scale=True,
-            auto_scale_formula=spec.autoscale_formula,
-            # The shortest interval that the service takes.
-            auto_scale_evaluation_interval=timedelta(minutes=5),
-            task_slots_per_node=spec.slots_per_node,
-            start_task=_start_task(spec.start_task),
-            metadata=_metadata(spec.metadata),
-        )
+        pool = models.BatchPoolCreateOptions(pool_properties(spec))
+        pool.start_task = _start_task(spec.start_task)
         with translated_errors("Batch", f"create pool {spec.pool_id}"):
             self._client.create_pool(pool)
 
@@ -287,6 +284,12 @@ class BatchAccount:
             found = self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
             return [_pool(pool) for pool in found]
 
+    def stuck_pools(self) -> list[Pool]:
+        """List the pools whose last resize met an error: their ids, states and errors alone."""
+        with translated_errors("Batch", "list the pools"):
+            pools = [_pool(pool) for pool in self._client.list_pools(select=["id", "state", "resizeErrors"])]
+        return [pool for pool in pools if pool.resize_problems]
+
     def end_job(self, job_id: str, reason: str) -> None:
         """Terminate a job: its running Batch tasks are killed, and it takes no more.
 
@@ -347,6 +350,24 @@ class BatchAccount:
             ]
 
 
+def unknown_pool_properties(properties: Mapping[str, Any]) -> list[str]:
+    """List the names in a pool's properties that the REST API does not have, as the SDK knows it."""
+    return list(_unknown(models.BatchPoolCreateOptions, properties, ""))
+
+
+def _unknown(model: Any, properties: Mapping[str, Any], path: str) -> Iterator[str]:
+    model.__new__(model)  # It learns the names when it is first made.
+    fields = {field._rest_name: name for name, field in model._attr_to_rest_field.items()}  # noqa: SLF001 - nothing else tells
+    for name, value in properties.items():
+        if name not in fields:
+            yield f"{path}{name}"
+            continue
+        inner = re.search(r"_models\.(\w+)", str(model.__annotations__.get(fields[name])))
+        for each in value if isinstance(value, list) else [value]:
+            if inner and isinstance(each, dict):
+                yield from _unknown(getattr(models, inner[1]), each, f"{path}{name}.")
+
+
 def _text(value: Any) -> str:
     """Read an enum's wire value, whatever its case: the SDK passes unknown cases through as they came."""
     return str(getattr(value, "value", value) or "").lower()
@@ -369,7 +390,14 @@ def _problem(error: Any) -> Problem:
 
 
 def _resource_files(blobs: Iterable[Blob]) -> list[models.ResourceFile]:
-    return [models.ResourceFile(http_url=blob.url, file_path=blob.file_path) for blob in blobs]
+    return [
+        models.ResourceFile(http_url=blob.url, file_path=blob.file_path, identity_reference=_identity(blob.identity))
+        for blob in blobs
+    ]
+
+
+def _identity(resource_id: str | None) -> models.BatchNodeIdentityReference | None:
+    return None if resource_id is None else models.BatchNodeIdentityReference(resource_id=resource_id)
 
 
 def _start_task(start_task: StartTask) -> models.BatchStartTask:
@@ -378,20 +406,29 @@ def _start_task(start_task: StartTask) -> models.BatchStartTask:
         resource_files=_resource_files(start_task.files),
         max_task_retry_count=1,
         wait_for_success=True,
+        user_identity=_admin() if start_task.as_admin else None,
     )
+
+
+def _admin() -> models.UserIdentity:
+    # Of the pool, so that what it leaves belongs to the user that Batch tasks have, too.
+    return models.UserIdentity(auto_user=models.AutoUserSpecification(scope="pool", elevation_level="admin"))
 
 
 def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
     return models.BatchTaskCreateOptions(
         id=spec.task_id,
         command_line=spec.command_line,
+        container_settings=_container(spec.container_image),
         resource_files=_resource_files(spec.resource_files),
         output_files=[
             models.OutputFile(
                 file_pattern=upload.pattern,
                 destination=models.OutputFileDestination(
                     container=models.OutputFileBlobContainerDestination(
-                        container_url=upload.container_url, path=upload.path
+                        container_url=upload.container_url,
+                        path=upload.path,
+                        identity_reference=_identity(upload.identity),
                     )
                 ),
                 upload_options=models.OutputFileUploadConfiguration(
@@ -410,7 +447,14 @@ def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
     )
 
 
+def _container(image: str | None) -> models.BatchTaskContainerSettings | None:
+    if image is None:
+        return None
+    return models.BatchTaskContainerSettings(image_name=image, working_directory="taskWorkingDirectory")
+
+
 def _pool(pool: models.BatchPool) -> Pool:
+    identities = (pool.identity.user_assigned_identities if pool.identity else None) or ()
     return Pool(
         pool_id=pool.id,
         state=_text(pool.state),
@@ -418,6 +462,7 @@ def _pool(pool: models.BatchPool) -> Pool:
         allocated_at=pool.allocation_state_transition_time,
         resize_problems=tuple(_problem(error) for error in pool.resize_errors or ()),
         metadata=_read_metadata(pool.metadata),
+        identities=tuple(identity.resource_id for identity in identities),
     )
 
 
@@ -461,4 +506,5 @@ def _image(image: models.BatchSupportedImage) -> Image:
         is_verified=_text(image.verification_type) == "verified",
         is_linux=_text(image.os_type) == "linux",
         end_of_life_at=image.batch_support_end_of_life,
+        runs_containers="dockercompatible" in {_text(capability) for capability in image.capabilities or ()},
     )

@@ -6,23 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from tasks.pool_setup import DEFAULT_SETUP, PoolSetup
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blob:
-    """A blob that a node fetches: a URL that may be read, and the name that the file gets in the working directory."""
+    """A blob that a node fetches: a URL that may be read, and the name that the file gets in the working directory.
+
+    Attributes:
+        identity: Resource id of the identity by which it may be read; None where the URL itself says so.
+    """
 
     url: str
     file_path: str
+    identity: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """Files that the node agent puts into a container after a Batch task: a pattern, and where to."""
+    """Files that the node agent puts into a container after a Batch task: a pattern, and where to.
+
+    Attributes:
+        identity: Resource id of the identity by which that may be done; None where the URL itself says so.
+    """
 
     pattern: str
     container_url: str
     path: str
     only_on_success: bool
+    identity: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +46,16 @@ class BatchTaskSpec:
     resource_files: tuple[Blob, ...]
     uploads: tuple[Upload, ...]
     retries: int
+    container_image: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartTask:
-    """What each node of a pool runs when it joins, before it takes Batch tasks."""
+    """What each node of a pool runs when it joins, before it takes Batch tasks; as root or not."""
 
     command_line: str
     files: tuple[Blob, ...]
+    as_admin: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +69,7 @@ class PoolSpec:
     autoscale_formula: str
     start_task: StartTask
     metadata: Mapping[str, str]
+    setup: PoolSetup = DEFAULT_SETUP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +86,12 @@ class JobSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A virtual machine image, and the node agent for it."""
+    """A virtual machine image, and the node agent for it.
+
+    Attributes:
+        resource_id: Of an image of the user's own, which nothing else names.
+        runs_containers: Whether Batch tasks can run in containers there.
+    """
 
     publisher: str
     offer: str
@@ -81,6 +101,8 @@ class Image:
     is_verified: bool
     is_linux: bool
     end_of_life_at: datetime | None
+    resource_id: str | None = None
+    runs_containers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +115,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """What the service says of a pool."""
+    """What the service says of a pool; `identities` are the resource ids of those that its nodes have."""
 
     pool_id: str
     state: str
@@ -101,6 +123,7 @@ class Pool:
     allocated_at: datetime | None
     resize_problems: tuple[Problem, ...]
     metadata: Mapping[str, str]
+    identities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

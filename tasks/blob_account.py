@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 from azure.storage.blob import (
     BlobBlock,
@@ -31,6 +33,9 @@ BLOCK_BYTES = 8 * 1024 * 1024
 # Clocks of two machines differ; a signature that starts "now" is refused by a clock that is behind.
 # Source: Azure Storage documentation, "Best practices when using SAS".
 CLOCK_SKEW = timedelta(minutes=15)
+
+# Source: Storage REST API, "Get User Delegation Key".
+LONGEST_KEY_LIFE = timedelta(days=7)
 
 
 class BlobAccount:
@@ -59,6 +64,15 @@ class BlobAccount:
         """Ask the account for something that costs nothing, to see that it answers and takes the credential."""
         with translated_errors("Storage", "list the containers"):
             next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
+
+    def check_writing(self) -> None:
+        """Write a blob to a container that there is not, to see that it would be allowed.
+
+        Raises:
+            ServiceError: It would not, or Storage did not answer.
+        """
+        with suppress(NotFoundError), translated_errors("Storage", "write a blob"):
+            self._service.get_blob_client(f"topn-check-{uuid4().hex}", "nothing").upload_blob(b"")
 
     def create_container(self, name: str, metadata: Mapping[str, str]) -> None:
         """Create a container.
@@ -157,8 +171,14 @@ class BlobAccount:
                 return b""
             return client.download_blob(offset=max(0, size_bytes - last_bytes)).readall()
 
-    def read_url(self, container: str, blob: str, expires_at: datetime) -> str:
-        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret."""
+    def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
+        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret.
+
+        Without an instant, it is the bare URL: who asks needs a right of its own.
+        """
+        url: str = self._service.get_blob_client(container, blob).url
+        if expires_at is None:
+            return url
         signature = generate_blob_sas(
             self._account,
             container,
@@ -167,10 +187,16 @@ class BlobAccount:
             expiry=expires_at,
             **self._signing_key(expires_at),
         )
-        return f"{self._service.get_blob_client(container, blob).url}?{signature}"
+        return f"{url}?{signature}"
 
-    def write_url(self, container: str, expires_at: datetime) -> str:
-        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret."""
+    def write_url(self, container: str, expires_at: datetime | None) -> str:
+        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret.
+
+        Without an instant, it is the bare URL: who asks needs a right of its own.
+        """
+        url: str = self._service.get_container_client(container).url
+        if expires_at is None:
+            return url
         signature = generate_container_sas(
             self._account,
             container,
@@ -178,7 +204,7 @@ class BlobAccount:
             expiry=expires_at,
             **self._signing_key(expires_at),
         )
-        return f"{self._service.get_container_client(container).url}?{signature}"
+        return f"{url}?{signature}"
 
     def _signing_key(self, expires_at: datetime) -> dict[str, Any]:
         if self._key is not None:
@@ -186,10 +212,10 @@ class BlobAccount:
         with self._delegation_lock:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
+                starts_at = datetime.now(timezone.utc) - CLOCK_SKEW
+                ends_at = min(expires_at + CLOCK_SKEW, starts_at + LONGEST_KEY_LIFE)
                 with translated_errors("Storage", "get a user delegation key"):
-                    key = self._service.get_user_delegation_key(
-                        datetime.now(timezone.utc) - CLOCK_SKEW, expires_at + CLOCK_SKEW
-                    )
+                    key = self._service.get_user_delegation_key(starts_at, ends_at)
                 self._delegation_key = key
             return {"user_delegation_key": key}
 

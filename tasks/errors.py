@@ -38,7 +38,7 @@ class ServiceError(TopnError):
     Attributes:
         service: "Batch" or "Storage".
         operation: What was asked, such as "create pool topn-…".
-        code: The service's error code, or "" where there was no answer.
+        code: The service's error code; where there was no answer, one of ours for the cause, or "".
         transient: Whether the same request may succeed later.
     """
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from tasks.pool_setup import DEFAULT_SETUP, PoolSetup
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputFile:
@@ -188,6 +190,7 @@ class PoolOptions:
         nodes: The most dedicated nodes a created pool may have.
         spot_nodes: The most spot nodes; the dedicated ones then do what these cannot.
         slots_per_node: Batch tasks that run side by side on a node of a created pool; None is one for each core.
+        setup: How its nodes are set up.
     """
 
     pool_id: str | None = None
@@ -195,6 +198,7 @@ class PoolOptions:
     nodes: int = 2
     spot_nodes: int = 0
     slots_per_node: int | None = None
+    setup: PoolSetup = DEFAULT_SETUP
 
     @property
     def slots(self) -> int:
@@ -221,11 +225,15 @@ class BatchJob:
 
     Attributes:
         files_variable: The ``AZ_BATCH_…`` variable that names the folder with the workload's files on a node.
+        setup: How the pool's nodes are set up.
+        node_identity: Resource id of the managed identity by which nodes read and write blobs; None is by signed URLs.
     """
 
     job_id: str
     pool_id: str
     files_variable: str
+    setup: PoolSetup = DEFAULT_SETUP
+    node_identity: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

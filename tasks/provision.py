@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
 from prefect import task
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 
 from tasks import signatures
 from tasks.accounts import batch_account, blob_account
 from tasks.autoscale import pool_formula
 from tasks.batch_account import BatchAccount
-from tasks.batch_values import Blob, Image, JobSpec, PoolSpec, StartTask
+from tasks.batch_values import Blob, JobSpec, PoolSpec, StartTask
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import (
@@ -23,6 +26,8 @@ from tasks.errors import (
     ServiceError,
 )
 from tasks.models import BatchJob, Containers, PoolOptions, Run
+from tasks.pool_choices import choose_identity, choose_image, support_warning
+from tasks.pool_setup import DEFAULT_SETUP, PoolSetup
 from tasks.progress import tell
 from tasks.step import STEP
 from tasks.workload import Workload
@@ -30,8 +35,6 @@ from tasks.workload import Workload
 # Jobs of others end within minutes, or not at all.
 LONGEST_QUOTA_WAIT = timedelta(minutes=10)
 QUOTA_POLL_SECONDS = 15.0
-
-IMAGE_FAMILY = "batch.node.ubuntu"
 
 
 @task(**STEP, task_run_name="create containers")
@@ -49,9 +52,11 @@ def create_pool(run: Run, workload: Workload, containers: Containers, options: P
 
 
 @task(**STEP, task_run_name="create job")
-def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str) -> BatchJob:
+def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str, setup: PoolSetup) -> BatchJob:
     """Create the run's job, which ends at the run's deadline."""
-    return make_job(batch_account(), blob_account(), run, workload, containers, pool_id)
+    account = batch_account()
+    identity = None if pool_id == run.name else choose_identity(pool_id, account.pool(pool_id).identities, setup)
+    return make_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
 
 
 def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
@@ -102,11 +107,14 @@ def make_pool(
         ConfigurationError: No image can be used.
     """
     now = datetime.now(timezone.utc)
-    files_start_task = start_task(blobs, run, workload, containers, now)
+    image = choose_image(account, options.setup, run.deadline_at)
+    if warning := support_warning(image, now):
+        _warn(warning)
+    files_start_task = start_task(blobs, run, workload, containers, now, options.setup)
     spec = PoolSpec(
         pool_id=run.name,
         vm_size=options.vm_size,
-        image=newest_image(account.images(), run.deadline_at),
+        image=image,
         slots_per_node=options.slots,
         autoscale_formula=pool_formula(
             most_nodes=options.nodes,
@@ -118,6 +126,7 @@ def make_pool(
         ),
         start_task=files_start_task,
         metadata=run.metadata(kept=run.keep.pool),
+        setup=options.setup,
     )
     try:
         account.create_pool(spec)
@@ -127,13 +136,21 @@ def make_pool(
     return run.name
 
 
-def start_task(blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, now: datetime) -> StartTask:
+def start_task(
+    blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, now: datetime, setup: PoolSetup
+) -> StartTask:
     """Describe what puts the workload's files on each node of the run's own pool, with signatures that are made now."""
     # Moved into place when all are there and the node can do the work.
-    moves = [f'mv -f {shlex.quote(name)} "$AZ_BATCH_NODE_SHARED_DIR/"' for name in workload.files]
+    steps = [_check(workload, setup)]
+    for name in workload.files:
+        steps.append(f'mv -f {shlex.quote(name)} "$AZ_BATCH_NODE_SHARED_DIR/"')
+        if setup.start_as_admin:
+            steps.append(f'chmod a+rX "$AZ_BATCH_NODE_SHARED_DIR/"{shlex.quote(name)}')
+    steps += [f"{{ {command}\n}}" for command in setup.start_commands]
     return StartTask(
-        command_line=_shell(" && ".join([_check(workload, "."), *moves])),
+        command_line=_shell(" && ".join(steps)),
         files=_file_blobs(blobs, workload, containers, signatures.expiry(run, now)),
+        as_admin=setup.start_as_admin,
     )
 
 
@@ -145,6 +162,8 @@ def make_job(
     containers: Containers,
     pool_id: str,
     clock: Clock = SYSTEM_CLOCK,
+    setup: PoolSetup = DEFAULT_SETUP,
+    node_identity: str | None = None,
 ) -> BatchJob:
     """Create or adopt the run's job.
 
@@ -161,10 +180,10 @@ def make_job(
         pool_id=pool_id,
         wall_clock_seconds=max(1.0, seconds_left),
         metadata=run.metadata(kept=run.keep.job),
-        preparation_command_line=None if own_pool else _shell(_check(workload, ".")),
+        preparation_command_line=None if own_pool else _shell(_check(workload, setup)),
         preparation_files=(
             # It cannot be renewed: a job's preparation task is the same for ever.
-            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run))
+            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run), node_identity)
         ),
     )
     try:
@@ -175,6 +194,8 @@ def make_job(
         job_id=run.name,
         pool_id=pool_id,
         files_variable="AZ_BATCH_NODE_SHARED_DIR" if own_pool else "AZ_BATCH_JOB_PREP_WORKING_DIR",
+        setup=setup,
+        node_identity=node_identity,
     )
 
 
@@ -195,34 +216,24 @@ def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline
         clock.sleep(QUOTA_POLL_SECONDS)
 
 
-def newest_image(images: list[Image], until: datetime) -> Image:
-    """Choose the newest verified Linux image of the family that is supported until an instant.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    usable = [
-        image
-        for image in images
-        if image.is_linux
-        and image.is_verified
-        and image.node_agent_sku.startswith(IMAGE_FAMILY)
-        and (image.end_of_life_at is None or image.end_of_life_at > until)
-    ]
-    if not usable:
-        raise ConfigurationError(f"The Batch account offers no verified image of the family {IMAGE_FAMILY}.")
-    return max(usable, key=lambda image: (image.node_agent_sku, image.sku))
+def _warn(sentence: str) -> None:
+    tell(sentence)
+    with suppress(MissingContextError):
+        get_run_logger().warning(sentence)
 
 
-def _check(workload: Workload, files_folder: str) -> str:
-    return f"FILES={files_folder}; {workload.check_command}"
+def _check(workload: Workload, setup: PoolSetup) -> str:
+    # What a container has is not seen from the node.
+    return "true" if setup.container_image else f"FILES=.; {workload.check_command}"
 
 
 def _file_blobs(
-    blobs: BlobAccount, workload: Workload, containers: Containers, expires_at: datetime
+    blobs: BlobAccount, workload: Workload, containers: Containers, expires_at: datetime, identity: str | None = None
 ) -> tuple[Blob, ...]:
+    signed_until = None if identity else expires_at
     return tuple(
-        Blob(url=blobs.read_url(containers.application, name, expires_at), file_path=name) for name in workload.files
+        Blob(url=blobs.read_url(containers.application, name, signed_until), file_path=name, identity=identity)
+        for name in workload.files
     )
 
 

@@ -76,7 +76,7 @@ class Renewal:
         if self.job.pool_id != self.run.name:
             return
         if signatures.must_be_renewed(self.run, self._start_task_signed_until_at, now):
-            renewed = start_task(self.blobs, self.run, self.workload, self.containers, now)
+            renewed = start_task(self.blobs, self.run, self.workload, self.containers, now, self.job.setup)
             self.account.update_start_task(self.job.pool_id, renewed)
             self._start_task_signed_until_at = signatures.expiry(self.run, now)
 

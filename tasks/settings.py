@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import ConfigurationError
@@ -33,11 +33,15 @@ class AzureSettings(BaseSettings):
     storage_endpoint: str | None = None
     storage_account: str | None = None
     storage_key: SecretStr | None = None
+    allow_keys: bool = Field(
+        default=True,
+        description='Whether account keys may be used. With "false", a key here or in the Prefect block is an error.',
+    )
 
     @property
     def is_configured(self) -> bool:
-        """Whether any of it is set."""
-        return any(value is not None for value in self.model_dump().values())
+        """Whether an account is told of."""
+        return any(value is not None for value in self.model_dump(exclude={"allow_keys"}).values())
 
 
 def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSettings:
@@ -47,10 +51,12 @@ def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSe
         block: The fields that are set in the block.
 
     Raises:
-        ConfigurationError: None is set, or half of them, or block and environment differ; the message names what.
+        ConfigurationError: None is set, or half of them, or block and environment differ, or a key is set that may not
+            be; the message names what.
     """
     settings = read_settings()
     if block:
+        _require_no_key(settings, f"the Prefect block {BLOCK}", block)
         settings = _with_block(settings, block)
     if not settings.is_configured:
         raise ConfigurationError(
@@ -68,12 +74,18 @@ def read_settings() -> AzureSettings:
     """Read the settings as they are, complete or not.
 
     Raises:
-        ConfigurationError: One cannot be read or is no endpoint.
+        ConfigurationError: One cannot be read, or is no endpoint, or a key that may not be used.
     """
     try:
         settings = AzureSettings()
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = "_".join(str(part) for part in problem["loc"]).upper().removeprefix("TOPN_")
+        raise ConfigurationError(f"TOPN_{name} cannot be read: {problem['msg']}.") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The TOPN_ settings cannot be read: {error}") from error
+    own = {name: value for name, value in settings if value is not None}
+    _require_no_key(settings, "the environment or .env", own)
     for name in ENDPOINTS:
         _require_endpoint(f"TOPN_{name.upper()}", getattr(settings, name))
     return settings
@@ -112,6 +124,14 @@ def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr]) -
         _require_endpoint(f"{name} of the Prefect block {BLOCK}", _text(block[name]))
     # Not through the constructor, which would read the environment once more.
     return settings.model_copy(update={**block, **own})
+
+
+def _require_no_key(settings: AzureSettings, where: str, values: Mapping[str, object]) -> None:
+    for name in ("batch_key", "storage_key"):
+        if name in values and not settings.allow_keys:
+            raise ConfigurationError(
+                f"TOPN_ALLOW_KEYS is false, and {where} has {name}: remove it there, so that an identity is used."
+            )
 
 
 def _text(value: str | SecretStr) -> str:

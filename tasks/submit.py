@@ -50,7 +50,7 @@ def submit_chunk(
     Raises:
         ServiceError: Batch refused a whole request.
     """
-    expires_at = signatures.expiry(run, clock.now())
+    expires_at = None if job.node_identity else signatures.expiry(run, clock.now())
     outputs_url = blobs.write_url(containers.outputs, expires_at)
     specs = [_spec(blobs, pack, job, workload, containers, outputs_url, expires_at) for pack in chunk.staged]
     refused = account.add_tasks(job.job_id, specs)
@@ -82,7 +82,7 @@ def _spec(
     workload: Workload,
     containers: Containers,
     outputs_url: str,
-    expires_at: datetime,
+    expires_at: datetime | None,
 ) -> BatchTaskSpec:
     outputs = (RESULTS,) if pack.is_archive else workload.outputs
     script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else workload.command}'
@@ -93,6 +93,7 @@ def _spec(
             Blob(
                 url=blobs.read_url(containers.inputs, blob_of(pack), expires_at),
                 file_path=ARCHIVE if pack.is_archive else NODE_INPUT,
+                identity=job.node_identity,
             ),
         ),
         uploads=tuple(
@@ -103,8 +104,10 @@ def _spec(
                 container_url=outputs_url,
                 path=output_blob(pack.task_id, name),
                 only_on_success=name not in LOGS and not pack.is_archive,
+                identity=job.node_identity,
             )
             for name in outputs + LOGS
         ),
         retries=BATCH_TASK_RETRIES,
+        container_image=job.setup.container_image,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from identity_support import TENANT, ManagedIdentity, make_authority
 
+from localbatch import LocalAzure
 from localbatch.testing import azure_faults, local_azure, local_batch  # noqa: F401 - fixtures for all tests
 
 for name in list(os.environ):
-    if name.startswith(("TOPN_", "PREFECT_", "AZURE_")):
+    if name.startswith(("TOPN_", "PREFECT_", "AZURE_", "IDENTITY_", "MSI_")):
         del os.environ[name]
 # No test may talk to anything but this machine.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -38,3 +40,46 @@ def azure_settings(local_azure, monkeypatch):  # noqa: F811 - the fixture
     for variable, value in local_azure.environment.items():
         monkeypatch.setenv(variable, value)
     return local_azure
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """The file of a private authority's certificate, and a certificate of this machine that it issued."""
+    return make_authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def secured_azure(authority, tmp_path_factory):
+    """A local Azure that speaks https, and takes the tokens of one tenant."""
+    state = tmp_path_factory.mktemp("secured")
+    with LocalAzure(state_dir=state, pace="instant", certificate=authority[1], oauth=True, tenant=TENANT) as azure:
+        yield azure
+
+
+@pytest.fixture
+def managed_identity():
+    """The identity of this machine, as one in Azure has it."""
+    with ManagedIdentity() as identity:
+        yield identity
+
+
+@pytest.fixture
+def identity_environment(secured_azure, managed_identity, authority):
+    """The variables that lead to an Azure by this machine's identity: there is no key among them."""
+    accounts = {name: value for name, value in secured_azure.environment.items() if not name.endswith("_KEY")}
+    trust = {"REQUESTS_CA_BUNDLE": str(authority[0]), "SSL_CERT_FILE": str(authority[0])}
+    return {**accounts, **trust, **managed_identity.environment, "TOPN_ALLOW_KEYS": "false"}
+
+
+@pytest.fixture
+def identity_settings(identity_environment, monkeypatch):
+    """The same, in the environment of the test."""
+    from tasks import accounts, azure_core  # noqa: PLC0415 - after the environment is clean
+
+    for variable, value in identity_environment.items():
+        monkeypatch.setenv(variable, value)
+    for kept in (azure_core.default_identity, accounts._batch_account, accounts._blob_account):
+        kept.cache_clear()
+    yield
+    for kept in (azure_core.default_identity, accounts._batch_account, accounts._blob_account):
+        kept.cache_clear()

@@ -18,6 +18,7 @@ MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package)
 
 # Steps, in the order of the process; they alone import Prefect beside the flows.
 STEPS = {
+    "check",
     "begin",
     "plan",
     "provision",

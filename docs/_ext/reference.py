@@ -54,13 +54,30 @@ def parameters(name: str) -> str:
 
 def _parameter_rows(flow: Flow[..., Any]) -> Iterator[Sequence[str]]:
     for name, schema in flow.parameters.properties.items():
-        kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+        kinds = _kinds(schema)
         bounds = [text.format(kind[bound]) for kind in kinds for bound, text in BOUNDS.items() if bound in kind]
-        default = "nothing" if schema.get("default") is None else f"`{json.dumps(schema['default'])}`"
+        is_none = schema.get("default") is None or "$ref" in schema
+        default = "nothing" if is_none else f"`{json.dumps(schema['default'])}`"
         yield f"`{name}`", ", ".join([_type(kinds[0]), *bounds]), default, schema.get("description", "")
 
 
+def fields(name: str) -> str:
+    """Write the fields of a model."""
+    schema = find(name).model_json_schema()
+    rows = [
+        [f"`{field}`", _type(_kinds(each)[0]), f"`{json.dumps(each['default'])}`", each["description"]]
+        for field, each in schema["properties"].items()
+    ]
+    return table(["field", "is", "unless given", "means"], iter(rows)).replace("`null`", "nothing")
+
+
+def _kinds(schema: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+
+
 def _type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        return "an object, see below"
     if "enum" in schema:
         return f"one of {', '.join(f'`{json.dumps(value)}`' for value in schema['enum'])}"
     of = f" of {schema['items'].get('type', 'value')}s" if "items" in schema else ""
@@ -69,7 +86,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 def settings(_: str) -> str:
     """Write the settings of the two accounts, with the words of the Prefect block's form."""
-    fields = find("tasks.azure_block:TopnAzure").model_fields
+    fields = AzureSettings.model_fields | find("tasks.azure_block:TopnAzure").model_fields
     rows = [[f"`TOPN_{name.upper()}`", fields[name].description] for name in AzureSettings.model_fields]
     return table(["setting", "means"], iter(rows))
 
@@ -116,6 +133,7 @@ class Written(SphinxDirective):
     final_argument_whitespace = True
     writers: ClassVar = {
         "parameters": parameters,
+        "fields": fields,
         "settings": settings,
         "other-settings": other_settings,
         "command": command,

@@ -209,3 +209,19 @@ def test_a_missing_container_is_named_as_such(run, blobs, container, sas_factory
     info = run("true", output_files=[make_output("../stdout.txt", url)]).execution_info
     assert info.failure_info.code == "FileUploadContainerNotFound"
     wait_until(lambda: blobs.create_container(container.container_name))
+
+
+def test_without_tokens_a_node_has_no_identity_and_that_is_said(container, run):
+    container.upload_blob("a.txt", "hello")
+    identity = models.BatchNodeIdentityReference(resource_id="/subscriptions/s/any")
+    place = models.OutputFileBlobContainerDestination(container_url=container.url, identity_reference=identity)
+    output = make_output("../stdout.txt", container.url)
+    output.destination.container = place
+    fetching = models.ResourceFile(http_url=f"{container.url}/a.txt", file_path="a.txt", identity_reference=identity)
+    for options, code in (
+        ({"resource_files": [fetching]}, "BlobAccessDenied"),
+        ({"output_files": [output]}, "FileUploadAccessDenied"),
+    ):
+        failure = run("true", **options).execution_info.failure_info
+        assert failure.code == code
+        assert "start it with --oauth basic" in {pair.name: pair.value for pair in failure.details}["Message"]

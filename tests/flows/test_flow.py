@@ -38,7 +38,7 @@ def run_flow(environment, **parameters):
 def test_an_existing_pool_is_used_and_neither_changed_nor_deleted(topn, azure_settings, nothing_left):
     from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
     from tasks.batch_values import PoolSpec, StartTask  # noqa: PLC0415
-    from tasks.provision import newest_image  # noqa: PLC0415
+    from tasks.pool_choices import newest_image  # noqa: PLC0415
 
     account = batch_account()
     pool_id = f"mine-{uuid.uuid4().hex}"

@@ -358,3 +358,31 @@ def server_task_runs(api_url):
         runs = json.load(answer)
     assert {run["state_type"] for run in runs} == {"COMPLETED"}
     return [run["name"] for run in runs]
+
+
+def test_a_pool_set_up_by_a_file_runs_the_files(topn, azure_settings, nothing_left):
+    Path("pool.yaml").write_text(
+        "start_commands: [touch $AZ_BATCH_NODE_SHARED_DIR/mine]\n"
+        "metadata: {costCenter: '42'}\n"
+        "extra: {taskSchedulingPolicy: {nodeFillType: pack}}\n"
+    )
+    found = topn.json(write("a.txt", b"one two two"), "--pool", "pool.yaml", "--keep-pool")
+
+    assert found["counted"] == 1
+    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+
+    account = batch_account()
+    pool = account._client.get_pool(found["run"]).as_dict()
+    account.delete_jobs_and_pools([], [found["run"]], 10)
+    assert "$AZ_BATCH_NODE_SHARED_DIR/mine" in pool["startTask"]["commandLine"]
+    assert {"name": "costCenter", "value": "42"} in pool["metadata"]
+    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
+    nothing_left()
+
+
+def test_a_pool_that_cannot_be_is_refused_before_anything_is_created(topn, nothing_left):
+    Path("pool.yaml").write_text("extra: {vmsize: x}\n")
+    done = topn("run", write("a.txt", b"one"), "--pool", "pool.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["extra of the pool has vmsize, which no pool of the Batch API has."]
+    nothing_left()

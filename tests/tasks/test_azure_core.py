@@ -70,3 +70,27 @@ def test_delays_double_within_a_quarter_and_are_bounded():
     for repeats, expected in [(1, 0.25), (2, 0.5), (5, 4.0), (30, LONGEST_BACKOFF_SECONDS)]:
         delay = policy.get_backoff_time({"history": [None] * repeats})
         assert 0.75 * expected <= delay <= 1.25 * expected
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("url: /?sig=SECRET ([SSL] certificate verify failed: certificate has expired (_ssl.c:1))", "CertificateRefused",
+         "certificate has expired"),
+        ("url: /?sig=SECRET ([Errno 111] Connection refused)", "ConnectionRefused", "nothing listens"),
+        ("url: /?sig=SECRET (Failed to resolve 'x')", "HostUnknown", "not known"),
+        ("url: /?sig=SECRET (Read timed out.)", "TimedOut", "not in time"),
+    ],
+)  # fmt: skip
+def test_why_there_was_no_answer_is_told_and_no_signature(text, code, words):
+    error = translate(sdk.ServiceRequestError(text), "Batch", "list the pools")
+    assert (error.code, error.transient) == (code, True)
+    assert words in str(error)
+    assert "SECRET" not in str(error)
+
+
+def test_what_entra_id_says_of_a_sign_in_is_told():
+    text = "DefaultAzureCredential failed.\nAttempted credentials:\n\tX: AADSTS90002: Tenant 'x' not found. Check."
+    error = translate(sdk.ClientAuthenticationError(text), "Batch", "list the pools")
+    assert (error.code, error.transient) == ("NoIdentity", False)
+    assert str(error) == "Batch could not list the pools: AADSTS90002: Tenant 'x' not found."

@@ -1,4 +1,4 @@
-"""The storage adapter against Azurite: what its URLs allow, and how files travel."""
+"""The storage adapter against Azurite: what its URLs allow, and how files travel; by a key, and by an identity."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ import urllib.error
 import urllib.request
 import uuid
 from datetime import datetime, timedelta, timezone
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tasks.blob_account import BLOCK_BYTES
+from tasks.accounts import blob_account
+from tasks.blob_account import BLOCK_BYTES, CLOCK_SKEW
 from tasks.errors import AlreadyExistsError, NotFoundError
 
 SOON = timedelta(minutes=5)
+
+
+@pytest.fixture(params=["azure_settings", "identity_settings"], ids=["key", "identity"])
+def blobs(request):
+    request.getfixturevalue(request.param)
+    return blob_account()
 
 
 @pytest.fixture
@@ -142,3 +150,27 @@ def test_deleting_a_container_twice_is_quiet(blobs, container):
     blobs.delete_container(container)
     blobs.delete_container(container)
     assert blobs.containers(container) == {}
+
+
+def key_in(url):
+    """When the user delegation key of a signature begins and ends."""
+    query = parse_qs(urlsplit(url).query)
+    return tuple(datetime.fromisoformat(query[name][0].replace("Z", "+00:00")) for name in ("skt", "ske"))
+
+
+def test_the_key_that_signs_begins_before_a_clock_that_is_behind_and_lasts_for_7_days_at_most(identity_settings):
+    account = blob_account()
+    for life in (SOON, timedelta(days=6, hours=23)):
+        start, end = key_in(account.read_url("c", "b", now() + life))
+        assert abs(now() - CLOCK_SKEW - start) < SOON
+        assert now() + life <= end + timedelta(seconds=1)
+        assert end - start <= timedelta(days=7)
+
+
+def test_a_key_that_would_end_before_its_signature_is_renewed_and_another_is_used_again(identity_settings):
+    account = blob_account()
+    first = key_in(account.read_url("c", "b", now() + SOON))
+    assert key_in(account.read_url("c", "b", now() + SOON)) == first
+    later = now() + timedelta(hours=1)
+    assert key_in(account.write_url("c", later))[1] >= later - timedelta(seconds=1)
+    assert key_in(account.write_url("c", later)) != first

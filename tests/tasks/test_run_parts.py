@@ -14,7 +14,8 @@ from tasks.cleanup import delete, find_leftovers
 from tasks.collect import collect_chunk
 from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
 from tasks.models import Category, FileError, Keep, StoredResult
-from tasks.provision import check_existing_pool, make_containers, make_job, make_pool, newest_image
+from tasks.pool_choices import newest_image
+from tasks.provision import check_existing_pool, make_containers, make_job, make_pool
 from tasks.results_store import ContainerStore, FolderStore, results_store
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk

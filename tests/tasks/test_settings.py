@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tasks.errors import ConfigurationError
 from tasks.settings import account_of, load_settings, read_settings, results_location
@@ -88,3 +89,35 @@ def test_results_are_in_the_state_folder_unless_named(monkeypatch, tmp_path):
     assert results_location() == str(tmp_path / "results")
     monkeypatch.setenv("TOPN_RESULTS", "/elsewhere")
     assert results_location() == "/elsewhere"
+
+
+@pytest.mark.parametrize("name", ["TOPN_BATCH_KEY", "TOPN_STORAGE_KEY"])
+def test_where_keys_are_off_a_key_is_an_error_that_names_it_and_does_not_show_it(monkeypatch, name):
+    for half in ("BATCH", "STORAGE"):
+        monkeypatch.setenv(f"TOPN_{half}_ENDPOINT", f"https://mine.{half.lower()}.example.com")
+    monkeypatch.setenv("TOPN_ALLOW_KEYS", "false")
+    assert not load_settings().allow_keys
+    monkeypatch.setenv(name, "c2VudGluZWw=")
+    with pytest.raises(ConfigurationError, match=name.removeprefix("TOPN_").lower()) as refusal:
+        load_settings()
+    assert "TOPN_ALLOW_KEYS is false" in str(refusal.value)
+    assert "c2VudGluZWw" not in str(refusal.value)
+
+
+def test_where_keys_are_off_a_key_of_the_block_is_an_error_that_names_the_block(monkeypatch):
+    Path(".env").write_text("TOPN_ALLOW_KEYS=no\n")
+    block = {
+        "batch_endpoint": "https://mine.westeurope.batch.azure.com",
+        "storage_endpoint": "https://mine.blob.core.windows.net",
+        "storage_key": SecretStr("c2VudGluZWw="),
+    }
+    with pytest.raises(ConfigurationError, match="the Prefect block topn-azure/default has storage_key"):
+        load_settings(block)
+
+
+def test_that_keys_are_off_is_no_configuration_and_a_word_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("TOPN_ALLOW_KEYS", "false")
+    assert not read_settings().is_configured
+    monkeypatch.setenv("TOPN_ALLOW_KEYS", "sometimes")
+    with pytest.raises(ConfigurationError, match=r"^TOPN_ALLOW_KEYS cannot be read: .*boolean"):
+        read_settings()

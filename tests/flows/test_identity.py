@@ -1,0 +1,125 @@
+"""A run without any key: over https, with the certificate of a private authority, by the identity of this machine."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from identity_support import BATCH, STORAGE
+
+from tasks.accounts import batch_account
+
+
+@pytest.fixture
+def topn_by_identity(topn, identity_environment):
+    servers = {name: topn.environment[name] for name in ("PREFECT_API_URL", "TOPN_STATE")}
+    topn.environment = identity_environment | servers
+    return topn
+
+
+def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_azure, managed_identity):
+
+    Path("a.txt").write_text("one two two")
+    Path("b.txt").write_text("one")
+
+    found = topn_by_identity.json("a.txt", "b.txt", "--files-per-task", "2")
+
+    assert [file["top"] for file in found["files"]] == [[["two", 2], ["one", 1]], [["one", 1]]]
+    # Each token was for one of the two services, and was used again.
+    assert sorted(managed_identity.resources) == sorted([BATCH, STORAGE])
+    requests = [record for record in secured_azure.batch.requests if record.method == "DELETE"]
+    assert {record.path.split("/")[1] for record in requests} == {"jobs", "pools"}
+    assert {record.status for record in requests} == {202}
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"aud": "https://graph.microsoft.com"}, "audience"),
+        ({"exp": 1}, "expired"),
+        ({"nbf": int(time.time()) + 3600}, "not valid yet"),
+        ({"tid": "00000000-0000-0000-0000-000000000000"}, "tenant"),
+    ],
+    ids=["audience", "expired", "early", "tenant"],
+)
+def test_a_token_that_is_refused_is_one_sentence_and_status_2(topn_by_identity, managed_identity, claims, reason):
+    Path("a.txt").write_text("one two two")
+    managed_identity.claims = claims
+
+    done = topn_by_identity("run", "a.txt")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    [sentence] = done.stderr.splitlines()
+    assert reason in sentence
+    assert "[AuthenticationFailed]" in sentence
+    assert "AZURE_TENANT_ID" in sentence
+
+
+def test_where_keys_are_off_a_key_ends_the_run_before_it_begins(topn_by_identity):
+    Path("a.txt").write_text("one two two")
+    done = topn_by_identity("run", "a.txt", TOPN_BATCH_KEY="c2VudGluZWw=")
+    assert done.returncode == 2
+    assert "TOPN_ALLOW_KEYS is false" in done.stderr
+    assert "c2VudGluZWw" not in done.stderr
+
+
+IDENTITIES = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+
+
+@pytest.fixture
+def pool_with_identity(identity_settings):
+    """Make a pool whose nodes have managed identities; this API's own clients cannot, and the portal can."""
+    made = []
+
+    def make(*names):
+        account = batch_account()
+        pool = {"id": f"mine-{uuid.uuid4().hex}", "vmSize": "standard_d2s_v3", "targetDedicatedNodes": 1}
+        identities = [{"resourceId": f"{IDENTITIES}/{name}"} for name in names]
+        pool["identity"] = {"type": "UserAssigned", "userAssignedIdentities": identities}
+        account._client.create_pool(pool)
+        made.append(pool["id"])
+        return pool["id"]
+
+    yield make
+    batch_account().delete_jobs_and_pools([], made, 10)
+
+
+def test_on_a_pool_with_an_identity_nodes_get_no_signature(topn_by_identity, pool_with_identity):
+    pool_id = pool_with_identity("reader")
+    Path("a.txt").write_text("one two two")
+
+    found = topn_by_identity.json("a.txt", "--pool-id", pool_id, "--keep-job")
+
+    assert found["files"][0]["top"] == [["two", 2], ["one", 1]]
+    account = batch_account()
+    job = account._client.get_job(found["run"]).as_dict()
+    [task] = [task.as_dict() for task in account._client.list_tasks(found["run"])]
+    account.delete_jobs_and_pools([found["run"]], [], 10)
+    assert "sig=" not in json.dumps([job, task])
+    files = task["resourceFiles"] + job["jobPreparationTask"]["resourceFiles"]
+    places = [file["destination"]["container"] for file in task["outputFiles"]]
+    assert files
+    assert places
+    for each in files + places:
+        assert each["identityReference"] == {"resourceId": f"{IDENTITIES}/reader"}
+
+
+def test_of_several_identities_one_must_be_named(topn_by_identity, pool_with_identity):
+    pool_id = pool_with_identity("reader", "other")
+    Path("a.txt").write_text("one two two")
+
+    asked = topn_by_identity("check", "--pool-id", pool_id)
+    assert asked.returncode == 2
+    assert f"Pool {pool_id} has several identities (reader, other): name one as node_identity." in asked.stdout
+
+    Path("pool.json").write_text('{"node_identity": "Reader"}')
+    assert topn_by_identity("run", "a.txt", "--pool-id", pool_id, "--pool", "pool.json").returncode == 0
+    Path("pool.json").write_text('{"node_identity": "missing"}')
+    refused = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
+    assert "has no identity missing (it has reader, other): name another." in refused.stdout
+    Path("pool.json").write_text('{"node_identity": "none"}')
+    signed = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
+    assert "read and write blobs by signed URLs." in signed.stdout

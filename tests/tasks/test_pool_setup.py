@@ -1,0 +1,245 @@
+"""How a pool is set up: checked before anything is created, and what the Batch account receives of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from localbatch.images import IMAGES
+from tasks.batch_account import _task
+from tasks.batch_values import BatchTaskSpec, Image
+from tasks.cleanup import delete, find_leftovers
+from tasks.errors import ConfigurationError
+from tasks.models import Keep, PoolOptions
+from tasks.pool_choices import check_pool_options, newest_image, support_warning
+from tasks.pool_setup import PoolSetup, read_pool_setup
+from tasks.progress import listening
+from tasks.provision import make_containers, make_job, make_pool
+from tasks.renew import Renewal
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+GROUP = "/subscriptions/s/resourceGroups/g/providers"
+SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
+IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
+IDENTITY = f"{GROUP}/Microsoft.ManagedIdentity/userAssignedIdentities/puller"
+
+
+@pytest.fixture
+def received(batch, blobs, run, workload, pool_options):
+    """Create a pool that is set up so; returns what the Batch account has of it."""
+
+    def create(**setup):
+        options = replace(pool_options, setup=PoolSetup(**setup))
+        check_pool_options(options)
+        containers = make_containers(blobs, run, workload)
+        make_pool(batch, blobs, run, workload, containers, options, 1)
+        return batch._client.get_pool(run.name).as_dict()
+
+    yield create
+    delete(batch, blobs, find_leftovers(batch, blobs, UUID(run.flow_run_id), Keep()))
+
+
+def test_a_plain_pool_has_nothing_of_all_that(received):
+    pool = received()
+    assert "networkConfiguration" not in pool
+    assert set(pool["virtualMachineConfiguration"]) == {"imageReference", "nodeAgentSKUId"}
+    assert set(pool["startTask"]) == {
+        "commandLine", "resourceFiles", "maxTaskRetryCount", "waitForSuccess", "userIdentity"
+    }  # fmt: skip
+    assert pool["startTask"]["userIdentity"]["autoUser"]["elevationLevel"] == "nonadmin"
+
+
+def test_a_network_of_ones_own_without_public_addresses(received):
+    assert received(subnet_id=SUBNET, public_addresses=False)["networkConfiguration"] == {
+        "subnetId": SUBNET,
+        "publicIPAddressConfiguration": {"provision": "nopublicipaddresses"},
+    }
+
+
+def test_an_image_of_ones_own(received):
+    machine = received(image_id=IMAGE, node_agent_sku="batch.node.el 9")["virtualMachineConfiguration"]
+    assert machine["imageReference"] == {"version": "latest", "virtualMachineImageId": IMAGE}
+    assert machine["nodeAgentSKUId"] == "batch.node.el 9"
+
+
+def test_a_container_image_takes_an_image_that_runs_containers_and_its_registry_by_an_identity(received):
+    image = "mine.azurecr.io/python:3.12"
+    pool = received(container_image=image, registry_server="mine.azurecr.io", registry_identity=IDENTITY)
+    machine = pool["virtualMachineConfiguration"]
+    assert machine["imageReference"]["offer"] == "ubuntu-hpc"
+    assert machine["containerConfiguration"] == {
+        "type": "dockerCompatible",
+        "containerImageNames": [image],
+        "containerRegistries": [{"registryServer": "mine.azurecr.io", "identityReference": {"resourceId": IDENTITY}}],
+    }
+    # Whether there is a Python is a question to the container, and not to the node.
+    assert "python3" not in pool["startTask"]["commandLine"]
+
+
+def test_batch_tasks_run_in_the_container():
+    spec = BatchTaskSpec(
+        task_id="t", command_line="true", resource_files=(), uploads=(), retries=0, container_image="python:3.12"
+    )
+    assert _task(spec).as_dict()["containerSettings"] == {
+        "imageName": "python:3.12",
+        "workingDirectory": "taskWorkingDirectory",
+    }
+    assert "containerSettings" not in {
+        name for name, value in _task(replace(spec, container_image=None)).as_dict().items() if value is not None
+    }
+
+
+def test_start_commands_of_ones_own_run_after_ours_and_stay_when_signatures_are_renewed(
+    received, batch, blobs, run, workload
+):
+    pool = received(start_commands=["true || exit 7", "echo hello # there"], start_as_admin=True)
+    command = pool["startTask"]["commandLine"]
+    assert command.index("python3") < command.index("mv -f") < command.index("exit 7") < command.index("hello")
+    assert pool["startTask"]["userIdentity"]["autoUser"]["elevationLevel"] == "admin"
+
+    setup = PoolSetup(start_commands=["true || exit 7", "echo hello # there"], start_as_admin=True)
+    containers = make_containers(blobs, run, workload)
+    job = make_job(batch, blobs, run, workload, containers, run.name, setup=setup)
+    renewal = Renewal(account=batch, blobs=blobs, run=run, job=job, workload=workload, containers=containers)
+    renewal._start_task_signed_until_at = datetime.now(timezone.utc)
+    renewal.renew([])
+    renewed = batch._client.get_pool(run.name).as_dict()["startTask"]
+    assert renewed["commandLine"] == command
+    assert renewed["userIdentity"] == pool["startTask"]["userIdentity"]
+
+
+def test_a_node_runs_the_start_commands(batch, received, run):
+    from tests_support import pool_has, wait_until  # noqa: PLC0415
+
+    received(start_commands=["false || true", "exit 3"])
+    wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
+    assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
+
+
+def test_metadata_of_ones_own_stands_beside_ours(received, run):
+    found = {item["name"]: item["value"] for item in received(metadata={"costCenter": "42"})["metadata"]}
+    assert found == {"costCenter": "42", **run.metadata(kept=False)}
+
+
+def test_everything_else_goes_through_as_it_is(received):
+    extra = {
+        "taskSchedulingPolicy": {"nodeFillType": "pack"},
+        "resizeTimeout": "PT20M",
+        "networkConfiguration": {"enableAcceleratedNetworking": True},
+        "virtualMachineConfiguration": {
+            "dataDisks": [{"lun": 0, "diskSizeGB": 64, "managedDisk": {"storageAccountType": "premium_lrs"}}],
+            "nodePlacementConfiguration": {"policy": "zonal"},
+        },
+    }
+    pool = received(subnet_id=SUBNET, extra=extra)
+    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
+    assert pool["resizeTimeout"] == "PT20M"
+    assert pool["networkConfiguration"] == {"subnetId": SUBNET, "enableAcceleratedNetworking": True}
+    for name, value in extra["virtualMachineConfiguration"].items():
+        assert pool["virtualMachineConfiguration"][name] == value
+    assert pool["virtualMachineConfiguration"]["imageReference"]["publisher"] == "canonical"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("subnet_id: nodes", ["subnet_id", "not the resource id"]),
+        (f"subnet_id: {IMAGE}", ["subnet_id", "not the resource id"]),
+        ("subnet: x", ["subnet", "not permitted"]),
+        (f"image_id: {IMAGE}", ["image_id and node_agent_sku belong together"]),
+        ("registry_server: mine.azurecr.io", ["no use without container_image"]),
+        ("metadata: {owner: me}", ["owner", "topn's own"]),
+        ("metadata: {a: 1}", ["metadata.a", "valid string"]),
+        ("start_commands: true", ["start_commands"]),
+        ("[1]", ["dictionary"]),
+        ("{", ["expected"]),
+        ("extra: {vmSize: x}", ["extra of the pool has vmSize, which topn sets"]),
+        ("extra: {startTask: {}}", ["use start_commands"]),
+        ("extra: {targetDedicatedNodes: 4}", ["use nodes"]),
+        ("extra: {virtualMachineConfiguration: {nodeAgentSKUId: x}}", ["virtualMachineConfiguration.nodeAgentSKUId"]),
+        ("extra: {vmsize: x}", ["vmsize, which no pool of the Batch API has"]),
+        ("extra: {userAccounts: [{user: x}]}", ["userAccounts.user, which no pool"]),
+        ("extra: {mountConfiguration: [{nfsMountConfiguration: {sauce: x}}]}", ["nfsMountConfiguration.sauce"]),
+        ("extra: {userAccounts: [{name: x, password: SECRET}]}", ["password: no secret belongs in a run's parameters"]),
+        ("node_identity: x", ["pool_id"]),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, words):
+    Path("pool.yaml").write_text(content)
+    with pytest.raises(ConfigurationError) as refusal:
+        check_pool_options(PoolOptions(setup=read_pool_setup("pool.yaml")))
+    for word in words:
+        assert word in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert "SECRET" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(ConfigurationError, match=r"The pool file nothing\.yaml cannot be used: No such file"):
+        read_pool_setup("nothing.yaml")
+
+
+def test_an_existing_pool_is_used_as_it_is():
+    with pytest.raises(ConfigurationError, match="Pool mine is used as it is: leave out subnet_id, or pool_id"):
+        check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)))
+    # As Prefect's form gives it: every field, also those that nobody has set.
+    every_field = PoolSetup(node_identity="reader").model_dump()
+    check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)))
+
+
+def an_image(sku, ends_at=None, **options):
+    return Image(
+        publisher="p",
+        offer="o",
+        sku=sku,
+        version="latest",
+        node_agent_sku=f"batch.node.{sku}",
+        is_verified=True,
+        is_linux=True,
+        end_of_life_at=ends_at,
+        **options,
+    )
+
+
+def test_the_image_is_of_the_chosen_family():
+    now = datetime.now(timezone.utc)
+    images = [an_image("ubuntu 24.04"), an_image("debian 12"), an_image("debian 11", now - timedelta(days=1))]
+    assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
+    with pytest.raises(ConfigurationError, match=r"family batch.node.debian 11 ends before the run, the last on"):
+        newest_image(images, now, "batch.node.debian 11")
+    with pytest.raises(ConfigurationError, match=r"no verified image of the family batch.node.el"):
+        newest_image(images, now, "batch.node.el")
+    with pytest.raises(ConfigurationError, match="that runs containers"):
+        newest_image(images, now, "batch.node.debian", needs_containers=True)
+
+
+def test_an_image_whose_support_ends_within_90_days_is_told_of():
+    now = datetime.now(timezone.utc)
+    assert support_warning(an_image("x"), now) is None
+    assert support_warning(an_image("x", now + timedelta(days=91)), now) is None
+    ends_at = now + timedelta(days=89)
+    assert support_warning(an_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
+
+
+def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeypatch):
+    ends_at = datetime.now(timezone.utc) + timedelta(days=30)
+    image = next(each for each in IMAGES.values() if each["nodeAgentSKUId"] == "batch.node.ubuntu 24.04")
+    monkeypatch.setitem(image, "batchSupportEndOfLife", ends_at.isoformat())
+    notes = []
+    with listening(lambda progress: notes.append(progress.note)):
+        received()
+    assert notes == [f"The support of image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
+
+
+def test_the_local_azure_says_that_it_runs_no_containers(received, batch, blobs, run, workload, chunk_factory):
+    received(container_image="python:3.12")
+    containers = make_containers(blobs, run, workload)
+    job = make_job(batch, blobs, run, workload, containers, run.name, setup=PoolSetup(container_image="python:3.12"))
+    staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
+    [failure] = submit_chunk(batch, blobs, run, staged, job, workload, containers).failures.values()
+    assert "containerSettings" in failure.message or "UnsupportedProperty" in failure.message
