@@ -407,7 +407,7 @@ def test_for_a_small_file_nothing_is_imported_that_takes_long(folder):
     status, *modules = run_script("-S", "-c", code, command=[sys.executable]).stdout.split()
 
     assert status == "0"
-    assert not {"argparse", "json", "pickle", "re", "string", "tempfile", "typing"}.intersection(modules)
+    assert not {"argparse", "ctypes", "json", "pickle", "re", "string", "tempfile", "typing"}.intersection(modules)
 
 
 def test_help_names_every_option(capsys):
