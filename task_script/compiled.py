@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from functools import lru_cache
 from itertools import chain
 from struct import Struct
@@ -26,11 +27,11 @@ _LONGEST_CHARACTER = 4
 
 
 class _Buffer(ctypes.Structure):
-    _fields_ = [("bytes", ctypes.c_void_p), ("size", ctypes.c_uint64), ("room", ctypes.c_uint64)]  # noqa: RUF012
+    _fields_ = [("bytes", ctypes.c_void_p), ("size", ctypes.c_uint64), ("room", ctypes.c_uint64)]
 
 
 class _Counts(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("words", ctypes.c_uint64),
         ("distinct", ctypes.c_uint64),
         ("size_bytes", ctypes.c_uint64),
@@ -51,12 +52,12 @@ class CompiledCounts(Counts):
     def __init__(self, library: Any, seed: int) -> None:
         self._library = library
         self._seed = seed
-        self._counts = library.counts_new(seed)
-        if not self._counts:
+        self._handle: Any = library.counts_new(seed)
+        if not self._handle:
             raise MemoryError
 
     def __del__(self) -> None:
-        self._library.counts_free(self._counts)
+        self._library.counts_free(self._handle)
 
     def another(self) -> CompiledCounts:
         """Return counts of the same kind, without words."""
@@ -71,28 +72,28 @@ class CompiledCounts(Counts):
             else self._checked(blocks, offset)
         )
         for text in chain(texts, [b" "]):
-            self._library.counts_add_text(self._counts, text, len(text))
+            self._library.counts_add_text(self._handle, text, len(text))
             yield
 
     def exceed(self, memory_bytes: float) -> bool:
         """Whether the counts take more memory."""
-        return bool(self._counts.contents.size_bytes > min(memory_bytes, _MOST_BYTES))
+        return bool(self._handle.contents.size_bytes > min(memory_bytes, _MOST_BYTES))
 
     def take_out(self) -> Iterator[bytes]:
         """Give the counts in parts, and forget them."""
         for part in range(_PARTS):
-            self._library.counts_part(self._counts, part)
+            self._library.counts_part(self._handle, part)
             yield self._output()
-        self._library.counts_clear(self._counts)
+        self._library.counts_clear(self._handle)
 
     def add_part(self, part: bytes) -> None:
         """Add the counts of a part."""
-        self._library.counts_add_records(self._counts, part, len(part))
+        self._library.counts_add_records(self._handle, part, len(part))
 
     def totals(self, num_words: int) -> Totals:
         """Sum up."""
-        found = self._counts.contents
-        self._library.counts_top(self._counts, min(num_words, found.distinct + 1))
+        found = self._handle.contents
+        self._library.counts_top(self._handle, min(num_words, found.distinct + 1))
         return Totals(found.words, found.distinct, list(_words_of(self._output())))
 
     def _checked(self, blocks: Iterable[bytes], offset: int) -> Iterator[bytes]:
@@ -109,7 +110,7 @@ class CompiledCounts(Counts):
             offset += used
 
     def _output(self) -> bytes:
-        output = self._counts.contents.output
+        output = self._handle.contents.output
         return ctypes.string_at(output.bytes, output.size) if output.size else b""
 
 
@@ -126,7 +127,8 @@ def _library() -> Any:
     try:
         name = f"counts-{os.uname().machine}.so"
         # The object may be in a zip file, from which no system loads it.
-        image = __loader__.get_data(os.path.join(os.path.dirname(__file__), name))
+        loader: Any = sys.modules[__name__].__loader__
+        image = loader.get_data(os.path.join(os.path.dirname(__file__), name))
         with open(os.memfd_create("counts"), "wb", buffering=0) as file:
             file.write(image)
             library = ctypes.CDLL(f"/proc/self/fd/{file.fileno()}")
@@ -147,7 +149,7 @@ def _library() -> Any:
     return library
 
 
-def _require_memory(result: int, *_: object) -> int:
+def _require_memory(result: Any, *_: object) -> Any:
     if result:
         raise MemoryError
     return result

@@ -9,6 +9,7 @@ import pytest
 
 from task_script import compiled
 from tasks import task_script_package
+from tasks.word_counts import word_count_workload
 
 SOURCE = Path(compiled.__file__).with_name("counts.c")
 TRAPS = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-Wall", "-Wextra", "-Werror")
@@ -36,3 +37,14 @@ def _compiled_is_found(counts_object):
         compiled._library.cache_clear()
         yield
     compiled._library.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """The task script as it is shipped."""
+    folder = tmp_path_factory.mktemp("package")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPN_STATE", str(folder / "state"))
+        [(name, content)] = word_count_workload(3, ignore_case=False).files.items()
+    (folder / name).write_bytes(content)
+    return folder / name

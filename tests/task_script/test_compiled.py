@@ -13,7 +13,6 @@ import pytest
 from task_script.compiled import _library, compiled_counts
 from task_script.counting import Counts, NotTextError
 from task_script.large_files import PARTS
-from tasks.word_counts import word_count_workload
 
 # Those at which the rules of UTF-8 differ, and their neighbours.
 TELLING_BYTES = bytes.fromhex("00017f808f909fa0bfc0c1c2dfe0e1ecedeeeff0f1f3f4f5ff")
@@ -112,13 +111,6 @@ def test_what_is_not_text_is_refused_by_pythons_own_words():
         taken(compiled_counts(), b"a b c\xe2", b"\x82 ")
 
 
-def packed(folder):
-    """The package, as it is shipped."""
-    [(name, content)] = word_count_workload(3, ignore_case=False).files.items()
-    (folder / name).write_bytes(content)
-    return folder / name
-
-
 @pytest.mark.parametrize(
     "prevent",
     [
@@ -131,25 +123,24 @@ def packed(folder):
         "pass",
     ],
 )
-def test_where_nothing_compiled_can_be_loaded_python_counts(tmp_path, prevent):
+def test_where_nothing_compiled_can_be_loaded_python_counts(package, prevent):
     # Each in a process: one that has loaded an object by a name gets it again by that.
     code = (
         "import os, sys; from types import SimpleNamespace; from unittest.mock import Mock;"
         "from task_script import compiled; from task_script.counting import _counts_for;"
         f"{prevent}; print(type(_counts_for(10**9)).__name__)"
     )
-    environment = {"PYTHONPATH": str(packed(tmp_path))}
+    environment = {"PYTHONPATH": str(package)}
     kind = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
     assert kind.stdout.strip() == ("CompiledCounts" if prevent == "pass" else "Counts")
 
 
-def test_the_package_counts_as_its_sources_do(tmp_path):
+def test_the_package_counts_as_its_sources_do(package, tmp_path):
     chance = random.Random(1)
     words = ["the", "\u00e9t\u00e9,", "\u732b\u3000", '"quoted"', "e=mc\u00b2"]
     with (tmp_path / "a.txt").open("w", encoding="utf-8") as file:
         file.writelines(f"{chance.choice(words)} {chance.randrange(50_000)}\n" for _ in range(100_000))
-    package = packed(tmp_path)
 
     results = []
     for command in ([str(package)], ["-m", "task_script"]):
