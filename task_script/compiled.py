@@ -49,6 +49,8 @@ def compiled_counts() -> CompiledCounts | None:
 class CompiledCounts(Counts):
     """The same counts, in memory that Python does not see."""
 
+    bytes_per_process = 32 * 2**20
+
     def __init__(self, library: Any, seed: int) -> None:
         self._library = library
         self._seed = seed

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # `string.punctuation`; importing `string` takes longer than counting a small file.
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
-# Half a second of counting: less does not gain from a process of its own.
-BYTES_PER_PROCESS = 8 * 2**20
-
 # Below, loading what is compiled takes longer than it saves.
 COMPILED_FROM_BYTES = 256 * 1024
 
@@ -79,7 +76,7 @@ def count_words(stream: BinaryIO, options: Options) -> tuple[Totals, Fingerprint
     counts = _counts_for(size_bytes)
     processes = options.processes
     if processes is None:
-        gaining = size_bytes // BYTES_PER_PROCESS
+        gaining = size_bytes // counts.bytes_per_process
         processes = min(gaining, _idle_processors()) if gaining > 1 else 1
     fingerprint = Fingerprint()
     if processes > 1 and size_bytes > 0:
@@ -96,7 +93,13 @@ def count_words(stream: BinaryIO, options: Options) -> tuple[Totals, Fingerprint
 
 
 class Counts:
-    """Words with their counts, in memory. The compiled ones give the same."""
+    """Words with their counts, in memory. The compiled ones give the same.
+
+    Attributes:
+        bytes_per_process: Half a second of counting: less does not gain from a process of its own.
+    """
+
+    bytes_per_process = 8 * 2**20
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
