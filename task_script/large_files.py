@@ -23,9 +23,9 @@ _SAFE_CUTS = (b" ", b"\n", b"\t", b"\r", b"\v", b"\f")
 
 
 class PartialCounts:
-    """Counts in a temporary file without a name, in parts: a part has the words whose hash has the same remainder.
+    """Counts in a temporary file without a name, in parts: a word's hash says which part it is in.
 
-    A word's hash is the same in processes that are forked from one another, and in no others.
+    That is the same in processes that are forked from one another, and in no others.
 
     Raises:
         CountingError: The file cannot be made or written.
