@@ -1,4 +1,4 @@
-"""How fast the task script counts, beside the tutorial's way, `wc -w`, and the start of the interpreter."""
+"""How fast the task script counts, beside a plain C program, itself in Python, the tutorial's way, and `wc -w`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from bench.measure import figures, in_turn, median_seconds
 
 PACK = """
 import sys, pathlib, tasks.word_counts
-pathlib.Path(sys.argv[1]).write_bytes(tasks.word_counts.word_count_workload(10, ignore_case=False).package)
+[package] = tasks.word_counts.word_count_workload(10, ignore_case=False).files.values()
+pathlib.Path(sys.argv[1]).write_bytes(package)
 """
 
 SIZES_MB = (1, 8, 32)
@@ -48,14 +49,20 @@ SYLLABLES = [
 ENDINGS = [""] * 18 + [",", "."]
 
 TUTORIAL = Path(__file__).parent / "tutorial_way.py"
+PLAIN_C = Path(__file__).parent / "plain_counter.c"
 
 
 def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Count texts of three sizes; the task script runs as on a node, and its results must be those of the tutorial."""
     package = folder / "task_script.pyz"
     # Elsewhere, since the peak of a process that is started here is at least this one's.
-    subprocess.run([sys.executable, "-c", PACK, str(package)], env=dict(environment), check=True)
-    script = [sys.executable, str(package), "--num-words", "10", "--output-dir", str(folder)]
+    environment = {**environment, "TOPN_STATE": str(folder / "state"), "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
+    subprocess.run([sys.executable, "-c", PACK, str(package)], env=environment, check=True)
+    plain_c = str(folder / "plain_counter")
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-O2", str(PLAIN_C), "-o", plain_c]
+    subprocess.run(compiler, env=environment, cwd=folder, check=True)
+    options = ["--num-words", "10", "--output-dir", str(folder)]
+    script = [sys.executable, str(package), *options]
 
     found: dict[str, object] = {"starting": _starting(folder, script, environment)}
     seconds: dict[str, list[float]] = {}
@@ -66,17 +73,16 @@ def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
         commands = {
             "1 process": [*script, str(text), "--processes", "1"],
             f"{processes} processes": [*script, str(text), "--processes", str(processes)],
+            "plain C": [plain_c, str(text)],
+            "Python": [sys.executable, "-m", "task_script", *options, str(text), "--processes", "1"],
             "tutorial": [sys.executable, str(TUTORIAL), str(text), str(folder / "tutorial.json")],
             "wc -w": ["wc", "-w", str(text)],
         }
         print(f"{text.stem}:")
         runs = in_turn(commands, environment)
         _check_equal(folder / f"{text.stem}_OUTPUT.json", folder / "tutorial.json")
-        one, several, tutorial, words = commands
-        found[text.stem] = [
-            figures(runs, ours, other)
-            for ours, other in ((one, tutorial), (several, tutorial), (several, one), (one, words))
-        ]
+        one, several, *others = commands
+        found[text.stem] = [figures(runs, one, other) for other in others] + [figures(runs, several, one)]
         for name in commands:
             seconds.setdefault(name, []).append(median_seconds(runs[name]))
         text.unlink()

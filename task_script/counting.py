@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 # `string.punctuation`; importing `string` takes longer than counting a small file.
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
-# Half a second of counting: less does not gain from a process of its own.
-BYTES_PER_PROCESS = 8 * 2**20
+# Below, loading what is compiled takes longer than it saves.
+COMPILED_FROM_BYTES = 256 * 1024
 
-_BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class NotTextError(ValueError):
@@ -73,51 +73,104 @@ def count_words(stream: BinaryIO, options: Options) -> tuple[Totals, Fingerprint
         CountingError: A process was killed, the disk is full, or the file was cut short meanwhile.
     """
     size_bytes = os.fstat(stream.fileno()).st_size  # 0 of what cannot be read in several places at once.
+    counts = _counts_for(size_bytes)
     processes = options.processes
     if processes is None:
-        gaining = size_bytes // BYTES_PER_PROCESS
+        gaining = size_bytes // counts.bytes_per_process
         processes = min(gaining, _idle_processors()) if gaining > 1 else 1
     fingerprint = Fingerprint()
     if processes > 1 and size_bytes > 0:
         from task_script.large_files import count_in_processes  # noqa: PLC0415
 
-        return count_in_processes(stream.fileno(), size_bytes, processes, options, fingerprint), fingerprint
+        return count_in_processes(stream.fileno(), size_bytes, processes, options, fingerprint, counts), fingerprint
     blocks = iter(lambda: stream.read(options.block_size), b"")
-    vocabulary = Vocabulary(options.memory_mb)
+    vocabulary = Vocabulary(counts, options.memory_mb)
     try:
-        for tokens in tokens_of(fingerprint.passing(blocks), ignore_case=options.ignore_case):
-            vocabulary.add(tokens)
+        vocabulary.take(fingerprint.passing(blocks), ignore_case=options.ignore_case)
         return vocabulary.totals(options.num_words), fingerprint
     finally:
         vocabulary.close()
 
 
-class Vocabulary:
-    """Words with their counts; when they reach a bound on memory, they are put aside in a temporary file.
+class Counts:
+    """Words with their counts, in memory. The compiled ones give the same.
 
-    Args:
-        memory_mb: What the counts may take, at their largest. What one block of text takes is not in it.
-        aside: Where they are put; made when it is needed, unless given.
+    Attributes:
+        bytes_per_process: Half a second of counting: less does not gain from a process of its own.
     """
 
-    def __init__(self, memory_mb: float, aside: PartialCounts | None = None) -> None:
-        self._memory_bytes = memory_mb * 2**20
-        self._aside = aside
+    bytes_per_process = 8 * 2**20
+
+    def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._sized = 0  # Words whose size is in the next figure.
         self._words_bytes = 0
 
-    def add(self, tokens: Iterable[str]) -> None:
-        """Count words that are not stripped yet."""
-        # No byte code runs per token here, only C: a third faster than a loop.
-        self._counts.update(map(str.strip, tokens, repeat(PUNCTUATION)))
-        # A dictionary keeps its order, so the new words are the last ones.
-        new = islice(reversed(self._counts), len(self._counts) - self._sized)
-        self._words_bytes += sum(map(str.__sizeof__, new))
-        self._sized = len(self._counts)
-        # While a table grows, there is another of twice its size.
-        if self._words_bytes + 3 * sys.getsizeof(self._counts) > self._memory_bytes:
-            self.put_aside()
+    def another(self) -> Counts:
+        """Return counts of the same kind, without words."""
+        return Counts()
+
+    def take(self, blocks: Iterable[bytes], *, ignore_case: bool, offset: int = 0) -> Iterator[None]:
+        """Count the words of blocks that may be cut anywhere, and stop after each; `offset` is where the first one is.
+
+        Raises:
+            NotTextError: There is a NUL byte, or there are bytes that are not UTF-8.
+        """
+        for tokens in tokens_of(blocks, ignore_case=ignore_case, offset=offset):
+            # No byte code runs per token here, only C: a third faster than a loop.
+            self._counts.update(map(str.strip, tokens, repeat(PUNCTUATION)))
+            # A dictionary keeps its order, so the new words are the last ones.
+            new = islice(reversed(self._counts), len(self._counts) - self._sized)
+            self._words_bytes += sum(map(str.__sizeof__, new))
+            self._sized = len(self._counts)
+            yield
+
+    def exceed(self, memory_bytes: float) -> bool:
+        """Whether the counts take more memory, or would while their table grows: then there is another of twice its size."""
+        return self._words_bytes + 3 * sys.getsizeof(self._counts) > memory_bytes
+
+    def take_out(self) -> Iterator[bytes]:
+        """Give the counts in parts, and forget them."""
+        from task_script.large_files import parts_of  # noqa: PLC0415
+
+        yield from parts_of(self._counts)
+        self._counts.clear()
+        self._sized = self._words_bytes = 0
+
+    def add_part(self, part: bytes) -> None:
+        """Add the counts of a part."""
+        from task_script.large_files import add_part  # noqa: PLC0415
+
+        add_part(self._counts, part)
+
+    def totals(self, num_words: int) -> Totals:
+        """Sum up; nothing can be added afterwards."""
+        return totals_of(self._counts, num_words)
+
+
+class Vocabulary:
+    """Counts that are put aside in a temporary file when they reach a bound on memory.
+
+    Args:
+        counts: Those, without words.
+        memory_mb: What they may take, at their largest. What one block of text takes is not in it.
+        aside: Where they are put; made when it is needed, unless given.
+    """
+
+    def __init__(self, counts: Counts, memory_mb: float, aside: PartialCounts | None = None) -> None:
+        self._counts = counts
+        self._memory_bytes = memory_mb * 2**20
+        self._aside = aside
+
+    def take(self, blocks: Iterable[bytes], *, ignore_case: bool, offset: int = 0) -> None:
+        """Count the words of blocks that may be cut anywhere; `offset` is where in the file the first one is.
+
+        Raises:
+            NotTextError: There is a NUL byte, or there are bytes that are not UTF-8.
+        """
+        for _ in self._counts.take(blocks, ignore_case=ignore_case, offset=offset):
+            if self._counts.exceed(self._memory_bytes):
+                self.put_aside()
 
     def put_aside(self) -> PartialCounts:
         """Put all counts aside; return where all are that ever were."""
@@ -125,18 +178,16 @@ class Vocabulary:
             from task_script.large_files import PartialCounts  # noqa: PLC0415
 
             self._aside = PartialCounts()
-        self._aside.put(self._counts)
-        self._counts.clear()
-        self._sized = self._words_bytes = 0
+        self._aside.put(self._counts.take_out())
         return self._aside
 
     def totals(self, num_words: int) -> Totals:
         """Sum up; nothing can be added afterwards."""
         if self._aside is None:
-            return totals_of(self._counts, num_words)
+            return self._counts.totals(num_words)
         from task_script.large_files import PARTS, sum_up  # noqa: PLC0415
 
-        return sum_up([self.put_aside()], range(PARTS), num_words)
+        return sum_up([self.put_aside()], range(PARTS), num_words, self._counts)
 
     def close(self) -> None:
         """Delete the temporary file, if there is one."""
@@ -174,7 +225,7 @@ def tokens_of(blocks: Iterable[bytes], *, ignore_case: bool, offset: int = 0) ->
     """
     # A token may span any number of blocks; joined once, at its end, it takes linear time.
     begun: list[str] = []
-    for text in chain(_decoded(blocks, offset), [" "]):
+    for text in chain(decoded(blocks, offset), [" "]):
         # Folding is by character, and makes or removes neither white space nor ASCII punctuation: it can go first.
         tokens = (text.casefold() if ignore_case else text).split()
         if begun and text[:1].isspace():
@@ -188,18 +239,18 @@ def tokens_of(blocks: Iterable[bytes], *, ignore_case: bool, offset: int = 0) ->
         yield tokens
 
 
-def _decoded(blocks: Iterable[bytes], offset: int) -> Iterator[str]:
+def decoded(blocks: Iterable[bytes], offset: int) -> Iterator[str]:
     """Decode blocks that may be cut anywhere, without the byte order mark at the start of the file."""
     rest = b""  # The part of a character before the end of a block.
     for block in chain(blocks, [b""]):
         data = rest + block
-        text, used = _decode(data, offset, final=not block)
+        text, used = decode(data, offset, final=not block)
         rest = data[used:]
-        yield text[1:] if offset == 0 and text.startswith(_BYTE_ORDER_MARK) else text
+        yield text[1:] if offset == 0 and data.startswith(BYTE_ORDER_MARK) else text
         offset += used
 
 
-def _decode(data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
+def decode(data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
     """Decode `data`, found at `offset`, up to its last whole character; also return how many bytes that is."""
     nul = data.find(0)
     try:
@@ -211,6 +262,16 @@ def _decode(data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
     if nul >= 0:
         raise NotTextError(f"has a NUL byte at offset {offset + nul}")
     return text, used
+
+
+def _counts_for(size_bytes: int) -> Counts:
+    if size_bytes >= COMPILED_FROM_BYTES:
+        try:
+            from task_script.compiled import compiled_counts  # noqa: PLC0415
+        except ImportError:  # An interpreter without `ctypes`.
+            return Counts()
+        return compiled_counts() or Counts()
+    return Counts()
 
 
 def _idle_processors() -> int:

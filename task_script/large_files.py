@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any, Callable, Iterable, Iterator, Sequence  # noqa: UP035 - Those of collections.abc are of 3.9.
 
-from task_script.counting import CountingError, Fingerprint, Totals, Vocabulary, tokens_of, totals_of
+from task_script.counting import CountingError, Counts, Fingerprint, Totals, Vocabulary
 from task_script.options import Options
 
 # So many times larger than the memory may a vocabulary be. Small parts also stay in a processor's cache.
@@ -23,9 +23,9 @@ _SAFE_CUTS = (b" ", b"\n", b"\t", b"\r", b"\v", b"\f")
 
 
 class PartialCounts:
-    """Counts in a temporary file without a name, in parts: a part has the words whose hash has the same remainder.
+    """Counts in a temporary file without a name, in parts: a word's hash says which part it is in.
 
-    A word's hash is the same in processes that are forked from one another, and in no others.
+    That is the same in processes that are forked from one another, and in no others.
 
     Raises:
         CountingError: The file cannot be made or written.
@@ -41,35 +41,20 @@ class PartialCounts:
         # Of each part the offsets and sizes of its chunks. A process that put counts aside tells the others by these.
         self.chunks: list[list[tuple[int, int]]] = [[] for _ in range(PARTS)]
 
-    def put(self, counts: Counter[str]) -> None:
-        """Write the counts of all words down; the empty token, which is no word, is deleted."""
-        del counts[""]
-        once: list[list[str]] = [[] for _ in range(PARTS)]  # Most words; these are added up without byte code.
-        words: list[list[str]] = [[] for _ in range(PARTS)]
-        numbers: list[list[int]] = [[] for _ in range(PARTS)]
-        for word, number in counts.items():
-            part = hash(word) % PARTS
-            if number == 1:
-                once[part].append(word)
-            else:
-                words[part].append(word)
-                numbers[part].append(number)
+    def put(self, parts: Iterable[bytes]) -> None:
+        """Write all parts of some counts down."""
         try:
-            for part, chunks in enumerate(self.chunks):
-                # No word has white space in it.
-                data = marshal.dumps((" ".join(once[part]).encode(), " ".join(words[part]).encode(), numbers[part]))
-                chunks.append((self._file.tell(), len(data)))
-                self._file.write(data)
+            for number, part in enumerate(parts):
+                self.chunks[number].append((self._file.tell(), len(part)))
+                self._file.write(part)
             self._file.flush()
         except OSError as error:
             raise _not_put_aside(error) from error
 
-    def add_to(self, counts: Counter[str], part: int) -> None:
-        """Add the counts of one part to others."""
+    def add_to(self, counts: Counts, part: int) -> None:
+        """Add one part to other counts."""
         for offset, size in self.chunks[part]:
-            once, words, numbers = marshal.loads(os.pread(self._file.fileno(), size, offset))  # noqa: S302 - Our own.
-            counts.update(dict(zip(words.decode().split(), numbers)))  # noqa: B905 - `strict` came with 3.10.
-            counts.update(once.decode().split())
+            counts.add_part(os.pread(self._file.fileno(), size, offset))
 
     def close(self) -> None:
         """Delete the file."""
@@ -77,21 +62,48 @@ class PartialCounts:
             self._file.close()
 
 
-def sum_up(stores: Sequence[PartialCounts], parts: Iterable[int], num_words: int) -> Totals:
-    """Sum up some parts of what was put aside, one after the other."""
+def parts_of(counts: Counter[str]) -> Iterator[bytes]:
+    """Give counts in parts; the empty token, which is no word, is deleted."""
+    del counts[""]
+    once: list[list[str]] = [[] for _ in range(PARTS)]  # Most words; these are added up without byte code.
+    words: list[list[str]] = [[] for _ in range(PARTS)]
+    numbers: list[list[int]] = [[] for _ in range(PARTS)]
+    for word, number in counts.items():
+        part = hash(word) % PARTS
+        if number == 1:
+            once[part].append(word)
+        else:
+            words[part].append(word)
+            numbers[part].append(number)
+    for part in range(PARTS):
+        # No word has white space in it.
+        yield marshal.dumps((" ".join(once[part]).encode(), " ".join(words[part]).encode(), numbers[part]))
+
+
+def add_part(counts: Counter[str], part: bytes) -> None:
+    """Add the counts of a part."""
+    once, words, numbers = marshal.loads(part)  # noqa: S302 - Our own.
+    counts.update(dict(zip(words.decode().split(), numbers)))  # noqa: B905 - `strict` came with 3.10.
+    counts.update(once.decode().split())
+
+
+def sum_up(stores: Sequence[PartialCounts], parts: Iterable[int], num_words: int, kind: Counts) -> Totals:
+    """Sum up some parts of what was put aside, one after the other, in counts of the kind that they were of."""
     totals = Totals(0, 0, [])
     for part in parts:
-        counts: Counter[str] = Counter()
+        counts = kind.another()
         for store in stores:
             store.add_to(counts, part)
-        totals = _joined([totals, totals_of(counts, num_words)], num_words)
+        totals = _joined([totals, counts.totals(num_words)], num_words)
     return totals
 
 
 def count_in_processes(
-    file: int, size_bytes: int, processes: int, options: Options, fingerprint: Fingerprint
+    file: int, size_bytes: int, processes: int, options: Options, fingerprint: Fingerprint, counts: Counts
 ) -> Totals:
     """Count each range of a file in a process, then sum up what they put aside in as many; pass the fingerprint by.
+
+    Each process takes `counts`, which have no words yet, for its own.
 
     Raises:
         NotTextError: The file has a NUL byte, or bytes that are not UTF-8.
@@ -102,12 +114,9 @@ def count_in_processes(
     parent = os.getpid()
 
     def count_range(number: int) -> list[list[tuple[int, int]]]:
-        vocabulary = Vocabulary(options.memory_mb / processes, stores[number])
+        vocabulary = Vocabulary(counts, options.memory_mb / processes, stores[number])
         blocks = _blocks(file, cuts[number], cuts[number + 1], options.block_size)
-        for tokens in tokens_of(blocks, ignore_case=options.ignore_case, offset=cuts[number]):
-            if os.getppid() != parent:
-                os._exit(1)  # It was killed, and nobody is left to take the result.
-            vocabulary.add(tokens)
+        vocabulary.take(_while_alive(parent, blocks), ignore_case=options.ignore_case, offset=cuts[number])
         return vocabulary.put_aside().chunks
 
     def take_fingerprint() -> None:
@@ -115,7 +124,7 @@ def count_in_processes(
             pass
 
     def sum_parts_up(number: int) -> Totals:
-        return sum_up(stores, range(number, PARTS, processes), options.num_words)
+        return sum_up(stores, range(number, PARTS, processes), options.num_words, counts)
 
     try:
         for store, chunks in zip(stores, _forked(count_range, processes, meanwhile=take_fingerprint)):  # noqa: B905
@@ -153,6 +162,13 @@ def _blocks(file: int, start: int, stop: int, block_size: int) -> Iterator[bytes
             raise CountingError("it was cut short while it was read")
         yield block
         start += len(block)
+
+
+def _while_alive(parent: int, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    for block in blocks:
+        if os.getppid() != parent:
+            os._exit(1)  # It was killed, and nobody is left to take the result.
+        yield block
 
 
 def _forked(

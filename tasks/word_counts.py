@@ -5,26 +5,17 @@ No other step knows of words.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shlex
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from tasks.models import Category, FileError, InputFile, StoredResult
 from tasks.names import cut, shown
+from tasks.task_script_package import TaskScriptPackage
 from tasks.workload import NODE_INPUT, Cell, Picture, Workload
-
-# Zip files cannot hold an earlier instant; a fixed one makes equal sources equal packages.
-FIXED_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-
-PACKAGE_MAIN = "from task_script.top_words import main\n\nraise SystemExit(main())\n"
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
 
@@ -50,9 +41,15 @@ class WordCountWorkload(Workload):
 
     Attributes:
         arguments: Options of the task script.
+        sources_sha256: Hash of the task script's sources.
     """
 
     arguments: tuple[str, ...]
+    sources_sha256: str
+
+    def file_hashes(self) -> dict[str, str]:
+        """Hash the task script's sources, which are the same with a compiler and without one."""
+        return dict.fromkeys(self.files, self.sources_sha256)
 
     def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
         """Refuse what is no output of the task script, or one of another content."""
@@ -107,19 +104,18 @@ class WordCountWorkload(Workload):
 
 def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
     """Pack the task script into one file that `python3` runs, with the options of this run."""
-    package = _pack_task_script()
+    package = TaskScriptPackage()
     arguments = ("--num-words", str(num_words), *(["--ignore-case"] if ignore_case else []))
-    # The name holds a hash, so that two versions never meet under one.
-    name = f"task_script-{hashlib.sha256(package).hexdigest()[:16]}.pyz"
     return WordCountWorkload(
         name="topn",
-        command=f'exec python3 "$FILES"/{name} {NODE_INPUT} {shlex.join(arguments)}',
+        command=f'exec python3 "$FILES"/{package.name} {NODE_INPUT} {shlex.join(arguments)}',
         outputs=(OUTPUT,),
-        files={name: package},
+        files=package,
         # This node's Python can run it.
-        check_command=f'python3 "$FILES"/{name} --check',
+        check_command=f'python3 "$FILES"/{package.name} --check',
         done="counted",
         arguments=arguments,
+        sources_sha256=package.sources_sha256,
     )
 
 
@@ -186,18 +182,3 @@ def _typed(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
-
-
-def _pack_task_script() -> bytes:
-    spec = find_spec("task_script")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("The package task_script is not installed.")
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    sources = {f"task_script/{path.name}": path.read_bytes() for path in sorted(folder.glob("*.py"))}
-    sources["__main__.py"] = PACKAGE_MAIN.encode()
-    packed = io.BytesIO()
-    # Stored, not compressed: the bytes, and so every content key, must not depend on the zlib of this machine.
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in sources.items():
-            archive.writestr(zipfile.ZipInfo(name, FIXED_ZIP_TIME), content)
-    return packed.getvalue()

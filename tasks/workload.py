@@ -79,9 +79,12 @@ class Workload:
     @property
     def sha256(self) -> str:
         """Hash of all that a result depends on, besides the input file."""
-        files = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
-        parts = [self.command, list(self.outputs), sorted(files.items())]
+        parts = [self.command, list(self.outputs), sorted(self.file_hashes().items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def file_hashes(self) -> dict[str, str]:
+        """Hash of each file that is shipped, by its name."""
+        return {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
 
     def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
         """Say why these outputs are no result of this file; None where they are one."""

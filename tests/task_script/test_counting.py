@@ -8,15 +8,19 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_support import wait_until
 
+from task_script import counting
+from task_script.compiled import CompiledCounts
 from task_script.counting import (
     PUNCTUATION,
     CountingError,
+    Counts,
     Fingerprint,
     NotTextError,
     _idle_processors,
@@ -55,6 +59,7 @@ CASES = [
 TEXTS = st.lists(
     st.one_of(
         st.text("abAB\u00df\u0130", max_size=3),
+        st.builds(str.__mul__, st.sampled_from(["ab", "\u00df."]), st.integers(0, 20)),
         st.sampled_from([*WHITE_SPACE, *string.punctuation, "\ufeff", "\u200b", "\u0345", "\u3042", "\U0001f600"]),
         st.text(max_size=4).map(lambda text: text.replace("\0", "")),
     ),
@@ -82,17 +87,23 @@ WAYS_OF_PROCESSES = st.builds(
 )
 
 
-def count(data, options):
+KINDS = pytest.mark.parametrize("compiled", [False, True], ids=["Python", "compiled"])
+
+
+def count(data, options, *, compiled=False):
     """Count what a real file holds."""
-    with open(os.memfd_create("text"), "r+b", buffering=0) as stream:
-        stream.write(data)
-        stream.seek(0)
-        return count_words(stream, options)
+    kind = CompiledCounts if compiled else Counts
+    with mock.patch.object(counting, "COMPILED_FROM_BYTES", 0 if compiled else sys.maxsize):
+        assert type(counting._counts_for(0)) is kind
+        with open(os.memfd_create("text"), "r+b", buffering=0) as stream:
+            stream.write(data)
+            stream.seek(0)
+            return count_words(stream, options)
 
 
-def count_all(text, **options):
+def count_all(text, *, compiled=False, **options):
     """Count a text, and return every word of it with its count."""
-    return dict(count(text.encode(), Options(num_words=10**9, processes=1, **options))[0].top)
+    return dict(count(text.encode(), Options(num_words=10**9, processes=1, **options), compiled=compiled)[0].top)
 
 
 def naive_counts(data: bytes, *, ignore_case: bool = False) -> Counter[str]:
@@ -105,24 +116,24 @@ def naive_top(counts, n):
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]
 
 
-def check_against_naive(data, options):
+def check_against_naive(data, options, *, compiled):
     expected = naive_counts(data, ignore_case=options.ignore_case)
 
-    totals, fingerprint = count(data, options)
+    totals, fingerprint = count(data, options, compiled=compiled)
 
     assert totals.top == naive_top(expected, options.num_words)
     assert (totals.words, totals.distinct) == (sum(expected.values()), len(expected))
     assert (fingerprint.size_bytes, fingerprint.sha256.digest()) == (len(data), hashlib.sha256(data).digest())
 
 
-def check_error_against_naive(data, options):
+def check_error_against_naive(data, options, *, compiled):
     offset = naive_error_offset(data)
 
     if offset is None:
-        check_against_naive(data, options)
+        check_against_naive(data, options, compiled=compiled)
     else:
         with pytest.raises(NotTextError, match=rf"offset {offset}\b"):
-            count(data, options)
+            count(data, options, compiled=compiled)
 
 
 def naive_error_offset(data: bytes) -> int | None:
@@ -140,12 +151,16 @@ def naive_error_offset(data: bytes) -> int | None:
     [{"block_size": 1}, {"block_size": 7}, {}, {"memory_mb": 0, "block_size": 7}, {"processes": 2}, {"processes": 9}],
     ids=str,
 )
-def test_top_words(text, n, expected, way):
-    assert count(text.encode(), Options(n, **way))[0].top == expected
+@KINDS
+def test_top_words(text, n, expected, way, compiled):
+    assert count(text.encode(), Options(n, **way), compiled=compiled)[0].top == expected
 
 
-def test_ignoring_case_folds_words():
-    assert count_all("Stra\u00dfe STRASSE The the", ignore_case=True) == {"strasse": 2, "the": 2}
+@KINDS
+def test_ignoring_case_folds_words(compiled):
+    counts = count_all("Stra\u00dfe STRASSE The the", ignore_case=True, compiled=compiled)
+
+    assert counts == {"strasse": 2, "the": 2}
 
 
 def test_folding_makes_and_removes_no_white_space_and_no_punctuation():
@@ -155,13 +170,14 @@ def test_folding_makes_and_removes_no_white_space_and_no_punctuation():
         assert folded == char if char in separating else not separating.intersection(folded), ascii(char)
 
 
-def test_every_white_space_character_separates():
+@KINDS
+def test_every_white_space_character_separates(compiled):
     assert len(WHITE_SPACE) == 29
     text = "a" + "".join(f"{space}a" for space in WHITE_SPACE)
 
     for block_size in (1, 2, 3, 1000):
-        assert count_all(text, block_size=block_size) == {"a": 30}
-    assert count(text.encode(), Options(1, processes=4))[0].top == [("a", 30)]
+        assert count_all(text, block_size=block_size, compiled=compiled) == {"a": 30}
+    assert count(text.encode(), Options(1, processes=4), compiled=compiled)[0].top == [("a", 30)]
 
 
 def test_the_punctuation_is_that_of_ascii():
@@ -169,15 +185,15 @@ def test_the_punctuation_is_that_of_ascii():
 
 
 @settings(deadline=None)
-@given(TEXTS, WAYS)
-def test_any_text_is_counted_as_by_reading_it_whole(text, options):
-    check_against_naive(text.encode(errors="ignore"), options)
+@given(TEXTS, WAYS, st.booleans())
+def test_any_text_is_counted_as_by_reading_it_whole(text, options, compiled):
+    check_against_naive(text.encode(errors="ignore"), options, compiled=compiled)
 
 
 @settings(max_examples=50, deadline=None)
-@given(TEXTS, WAYS_OF_PROCESSES)
-def test_any_text_is_counted_in_processes_as_by_reading_it_whole(text, options):
-    check_against_naive(text.encode(errors="ignore"), options)
+@given(TEXTS, WAYS_OF_PROCESSES, st.booleans())
+def test_any_text_is_counted_in_processes_as_by_reading_it_whole(text, options, compiled):
+    check_against_naive(text.encode(errors="ignore"), options, compiled=compiled)
 
 
 @given(st.dictionaries(st.text(max_size=2), st.integers(1, 4)), st.integers(0, 12))
@@ -189,23 +205,23 @@ BYTES = st.lists(st.one_of(st.binary(max_size=3), TEXTS.map(str.encode)), max_si
 
 
 @settings(deadline=None)
-@given(BYTES, WAYS)
-def test_what_is_not_text_is_refused_at_the_byte_that_decoding_it_whole_names(data, options):
-    check_error_against_naive(data, options)
+@given(BYTES, WAYS, st.booleans())
+def test_what_is_not_text_is_refused_at_the_byte_that_decoding_it_whole_names(data, options, compiled):
+    check_error_against_naive(data, options, compiled=compiled)
 
 
 @settings(max_examples=50, deadline=None)
-@given(BYTES, WAYS_OF_PROCESSES)
-def test_what_is_not_text_is_refused_by_processes_at_the_same_byte(data, options):
-    check_error_against_naive(data, options)
+@given(BYTES, WAYS_OF_PROCESSES, st.booleans())
+def test_what_is_not_text_is_refused_by_processes_at_the_same_byte(data, options, compiled):
+    check_error_against_naive(data, options, compiled=compiled)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1200)
 @settings(max_examples=2000, deadline=None)
-@given(BYTES, st.one_of(WAYS, WAYS, WAYS, WAYS_OF_PROCESSES))
-def test_a_long_campaign_finds_no_difference(data, options):
-    check_error_against_naive(data, options)
+@given(BYTES, st.one_of(WAYS, WAYS, WAYS, WAYS_OF_PROCESSES), st.booleans())
+def test_a_long_campaign_finds_no_difference(data, options, compiled):
+    check_error_against_naive(data, options, compiled=compiled)
 
 
 @pytest.mark.parametrize(
@@ -222,18 +238,20 @@ def test_a_long_campaign_finds_no_difference(data, options):
     ],
 )
 @pytest.mark.parametrize("processes", [1, 3])
-def test_refusals_say_what_is_wrong(data, message, processes):
+@KINDS
+def test_refusals_say_what_is_wrong(data, message, processes, compiled):
     with pytest.raises(NotTextError) as refusal:
-        count(data, Options(processes=processes, block_size=2))
+        count(data, Options(processes=processes, block_size=2), compiled=compiled)
 
     assert str(refusal.value) == message
 
 
-def test_a_long_token_takes_linear_time():
+@KINDS
+def test_a_long_token_takes_linear_time(compiled):
     # If each of the 16,000 blocks joined the token anew, this would copy 16 GB.
     token = "\u00e9" * (1 << 20)
 
-    assert count_all(f"a\u2003{token}\u2003a", block_size=128) == {"a": 2, token: 1}
+    assert count_all(f"a\u2003{token}\u2003a", block_size=128, compiled=compiled) == {"a": 2, token: 1}
 
 
 def test_a_pipe_is_read_once_whatever_the_processes():
@@ -246,10 +264,11 @@ def test_a_pipe_is_read_once_whatever_the_processes():
     assert totals.top == [("a", 1), ("b", 1), ("\ufeffa", 1)]
 
 
-def test_a_file_without_safe_cuts_is_one_range():
+@KINDS
+def test_a_file_without_safe_cuts_is_one_range(compiled):
     text = "\u00e9\u2003" * 50_000
 
-    totals, _ = count(text.encode(), Options(processes=3))
+    totals, _ = count(text.encode(), Options(processes=3), compiled=compiled)
 
     assert totals.top == [("\u00e9", 50_000)]
 
@@ -259,7 +278,7 @@ def test_a_file_that_is_cut_short_meanwhile_is_not_counted():
         stream.write(b"a b c ")
         stream.flush()
         with pytest.raises(CountingError, match="cut short"):
-            count_in_processes(stream.fileno(), 7, 2, Options(), Fingerprint())
+            count_in_processes(stream.fileno(), 7, 2, Options(), Fingerprint(), Counts())
 
 
 def test_no_more_processes_than_the_node_has_is_a_sentence(monkeypatch):

@@ -288,28 +288,43 @@ def test_interrupted_it_stops_without_a_word(folder, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.fixture(params=["Python", "compiled"])
+def program(request, package):
+    """The task script from its sources, and packed with what is compiled."""
+    return (sys.executable, "-m", "task_script") if request.param == "Python" else (sys.executable, str(package))
+
+
 def limited(kind, limit):
     return {"preexec_fn": lambda: resource.setrlimit(kind, (limit, limit))}
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_too_little_memory_is_a_failure_of_the_file(folder, processes):
-    (folder / "a.txt").write_text(NUMBERS)
+def test_too_little_memory_is_a_failure_of_the_file(folder, processes, program):
+    (folder / "a.txt").write_text(NUMBERS + " ".join(map(str, range(2_000_000, 5_000_000))))
 
-    script = run_script("a.txt", "--processes", processes, **limited(resource.RLIMIT_AS, 64 * 2**20))
+    script = run_script(
+        "a.txt",
+        "--processes",
+        processes,
+        "--memory-mb",
+        "999",
+        command=program,
+        **limited(resource.RLIMIT_AS, 64 * 2**20),
+    )
 
     assert script.stderr == "input error: a.txt has more words than fit in memory\n"
     assert script.returncode == 1
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_with_a_bound_on_memory_the_same_file_is_counted(folder, monkeypatch, processes):
+def test_with_a_bound_on_memory_the_same_file_is_counted(folder, monkeypatch, processes, program):
     (folder / "a.txt").write_text(NUMBERS)
     (folder / "node").mkdir()
     monkeypatch.setenv("AZ_BATCH_TASK_WORKING_DIR", str(folder / "node"))
 
     bounds = ["--memory-mb", "20", "--num-words", "2000"]
-    script = run_script("a.txt", *bounds, "--processes", processes, **limited(resource.RLIMIT_AS, 64 * 2**20))
+    limit = limited(resource.RLIMIT_AS, 64 * 2**20)
+    script = run_script("a.txt", *bounds, "--processes", processes, command=program, **limit)
 
     assert (script.returncode, script.stderr) == (0, "")
     result = json.loads((folder / "a_OUTPUT.json").read_text())
@@ -319,12 +334,11 @@ def test_with_a_bound_on_memory_the_same_file_is_counted(folder, monkeypatch, pr
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_disk_too_full_for_counts_that_do_not_fit_in_memory(folder, processes):
+def test_a_disk_too_full_for_counts_that_do_not_fit_in_memory(folder, processes, program):
     (folder / "a.txt").write_text(NUMBERS)
 
-    script = run_script(
-        "a.txt", "--memory-mb", "20", "--processes", processes, **limited(resource.RLIMIT_FSIZE, 100_000)
-    )
+    limit = limited(resource.RLIMIT_FSIZE, 100_000)
+    script = run_script("a.txt", "--memory-mb", "20", "--processes", processes, command=program, **limit)
 
     assert script.stderr == (
         "a.txt is not counted: its counts do not fit in memory and cannot be put aside: File too large\n"
@@ -407,7 +421,7 @@ def test_for_a_small_file_nothing_is_imported_that_takes_long(folder):
     status, *modules = run_script("-S", "-c", code, command=[sys.executable]).stdout.split()
 
     assert status == "0"
-    assert not {"argparse", "json", "pickle", "re", "string", "tempfile", "typing"}.intersection(modules)
+    assert not {"argparse", "ctypes", "json", "pickle", "re", "string", "tempfile", "typing"}.intersection(modules)
 
 
 def test_help_names_every_option(capsys):

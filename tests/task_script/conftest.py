@@ -1,0 +1,50 @@
+"""The compiled counts, built once so that undefined behaviour ends the process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from task_script import compiled
+from tasks import task_script_package
+from tasks.word_counts import word_count_workload
+
+SOURCE = Path(compiled.__file__).with_name("counts.c")
+TRAPS = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-Wall", "-Wextra", "-Werror")
+
+
+class Beside:
+    """A loader of a package that has an object beside its modules."""
+
+    def __init__(self, image):
+        self.get_data = lambda _path: image
+
+
+@pytest.fixture(scope="session")
+def counts_object():
+    """The object for this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_script_package, "COMPILER", (*task_script_package.COMPILER, *TRAPS))
+        return task_script_package._compile(SOURCE.read_bytes(), os.uname().machine)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_is_found(counts_object):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "__loader__", Beside(counts_object))
+        compiled._library.cache_clear()
+        yield
+    compiled._library.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """The task script as it is shipped."""
+    folder = tmp_path_factory.mktemp("package")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPN_STATE", str(folder / "state"))
+        [(name, content)] = word_count_workload(3, ignore_case=False).files.items()
+    (folder / name).write_bytes(content)
+    return folder / name
