@@ -23,6 +23,7 @@ from requests import Session
 from requests.adapters import HTTPAdapter
 
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
+from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 90.0
@@ -131,7 +132,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
         return "", f"no answer ({type(error).__name__})"
     details = getattr(error, "error", None)
     code = str(getattr(error, "error_code", "") or getattr(details, "code", "") or "")
-    message = str(error.message or error).split("\n", 1)[0].strip().rstrip(".")
+    message = redacted(str(error.message or error)).split("\n", 1)[0].strip().rstrip(".")
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"
     return code, f"{message} [{code}]" if code and code not in message else message
