@@ -109,4 +109,3 @@ class Processes:
                     self._seen.add(((folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()))
                 except OSError:
                     continue
-
