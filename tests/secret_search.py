@@ -10,7 +10,6 @@ import base64
 import re
 import sqlite3
 import threading
-import time
 from pathlib import Path
 from urllib.parse import unquote
 

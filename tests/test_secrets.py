@@ -15,7 +15,6 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
