@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 AZURITE := $(VENV)/azurite
 
-.PHONY: setup run up test test-faults lint docs bench clean
+.PHONY: setup run up test test-faults lint docs bench sbom clean
 
 setup: $(READY)
 
@@ -44,6 +44,12 @@ docs: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+sbom: setup
+	@mkdir -p .topn
+	@# Without serial number and time, equal installations give equal bills.
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o .topn/sbom.json
+	@echo "The bill of materials is .topn/sbom.json"
 
 clean:
 	rm -rf $(VENV) .topn
