@@ -49,7 +49,8 @@ sbom: setup
 	@mkdir -p .topn
 	@# Without serial number and time, equal installations give equal bills.
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o .topn/sbom.json
-	@echo "The bill of materials is .topn/sbom.json"
+	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm sbom --omit=dev --package-lock-only --sbom-format cyclonedx --loglevel=error >$(CURDIR)/.topn/sbom-azurite.json
+	@echo "The bills of materials are .topn/sbom.json and, of Azurite, .topn/sbom-azurite.json"
 
 clean:
 	rm -rf $(VENV) .topn

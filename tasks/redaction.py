@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 HIDDEN = "[hidden]"
 
-# What comes right before a secret: `sig` of a shared access signature, also encoded or as a member of JSON, and the
-# schemes of headers and connection strings.
+# What comes right before a secret: `sig` of a shared access signature, also encoded or as a member of JSON, the schemes
+# of headers and connection strings, and the user of a URL with a password.
 _SECRETS = re.compile(
     r"""(?ix)
     (
@@ -22,8 +22,9 @@ _SECRETS = re.compile(
         | \b (?: SharedAccessSignature | AccountKey ) \s*=
         | \b SharedKey (?:Lite)? \s+ [\w.-]+ :
         | \b Bearer \s+
+        | :// [^/\s:@]* : (?= [^/\s@]+ @ )
     )
-    [\w+/=%.~-]{8,}
+    (?: (?<= :) [^/\s@]+ (?= @) | [\w+/=%.~-]{8,} )
     """
 )
 

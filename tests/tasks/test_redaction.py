@@ -63,6 +63,11 @@ def test_what_is_no_secret_stays(text):
     assert redacted(text) == text
 
 
+def test_the_password_in_a_url_is_hidden():
+    text = "no answer from https://me:pa$s&w0rd@prefect.example/api, nor from https://prefect.example:443/a@b"
+    assert redacted(text) == text.replace("pa$s&w0rd", HIDDEN)
+
+
 def test_a_key_is_hidden_wherever_it_stands():
     protect("k+/e==y", "")
     assert redacted("key k+/e==y, k%2B%2Fe%3D%3Dy.") == f"key {HIDDEN}, {HIDDEN}."
