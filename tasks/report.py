@@ -21,6 +21,7 @@ from tasks.errors import FilesFailedError, OutputError
 from tasks.files import write_whole
 from tasks.models import Category, FileError, FileReport, InputFile, Plan, Run, StagedChunk, StoredResult
 from tasks.names import shown
+from tasks.redaction import redacted
 from tasks.run_pages import MOST_NAMED, reason
 from tasks.run_report import Price, RunReport, Usage
 from tasks.step import STEP, step_times
@@ -129,7 +130,7 @@ def _error_of(step: PrefectFuture[Any], what: str, category: Category) -> FileEr
     result: object = step.result(raise_on_failure=False)
     if not isinstance(result, BaseException):
         return None
-    return FileError(category=category, message=f"It could not be {what}: {str(result).rstrip('.')}")
+    return FileError(category=category, message=f"It could not be {what}: {redacted(str(result)).rstrip('.')}")
 
 
 def final_state(report: RunReport) -> State[Any]:
