@@ -194,7 +194,7 @@ def _explained(error: FileError) -> str:
     lines = [_reason(error)]
     if error.node_id:
         times = "once" if error.attempts == 1 else f"{error.attempts} times"
-        lines.append(f"  started {times}, last on node {error.node_id}; exit code {error.exit_code}")
+        lines.append(f"  started {times}, last on node {shown(error.node_id)}; exit code {error.exit_code}")
     for name, said in (("stdout", error.stdout), ("stderr", error.stderr)):
         lines += [f"  {name}: {shown(line)}" for line in said.splitlines()]
     if error.repeat_command:
