@@ -13,6 +13,9 @@ from urllib.parse import quote
 
 HIDDEN = "[hidden]"
 
+# What is shorter is no key of anything, and would be found everywhere.
+LEAST_LETTERS = 8
+
 # What comes right before a secret: `sig` of a shared access signature, also encoded or as a member of JSON, the schemes
 # of headers and connection strings, and the user of a URL with a password.
 _SECRETS = re.compile(
@@ -33,7 +36,8 @@ _keys: set[str] = set()
 
 def redacted(text: str) -> str:
     """Give a text without the secrets in it."""
-    for key in _keys:
+    # A copy, since another thread may add a key.
+    for key in tuple(_keys):
         text = text.replace(key, HIDDEN)
     return _SECRETS.sub(rf"\g<1>{HIDDEN}", text)
 
@@ -43,7 +47,7 @@ def protect(*keys: str) -> None:
 
     A filter would see the records of one logger only; each record of any logger passes the factory.
     """
-    _keys.update(form for key in keys if key for form in (key, quote(key, safe="")))
+    _keys.update(form for key in keys if len(key) >= LEAST_LETTERS for form in (key, quote(key, safe="")))
     if not isinstance(logging.getLogRecordFactory(), _RedactingFactory):
         logging.setLogRecordFactory(_RedactingFactory(logging.getLogRecordFactory()))
 

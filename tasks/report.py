@@ -73,7 +73,7 @@ def write_all_outputs(output_folder: Path, report: RunReport) -> list[str]:
         try:
             write_outputs(output_folder, report.workload, *file, inputs)
         except OSError as error:
-            refusals.append(f"{shown(file[0].file.output)} ({error.strerror})")
+            refusals.append(f"{shown(file[0].file.output)} ({error.strerror or error})")
     return refusals
 
 
