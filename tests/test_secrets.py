@@ -24,8 +24,8 @@ from tests_support import REPOSITORY, wait_until
 from flows.services import PrefectServer
 from localbatch import LocalAzure, server
 
-# A whole campaign in one fixture.
-pytestmark = pytest.mark.timeout(600)
+# A whole campaign in one fixture: two minutes.
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 # Letters and digits only, so that no encoding of texts changes them.
 BATCH_KEY = base64.b64encode(b"the sentinel among all the batch keys of this test").decode()
