@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 AZURITE := $(VENV)/azurite
 
-.PHONY: setup run up test test-faults lint docs bench clean
+.PHONY: setup run up test test-faults lint docs bench sbom clean
 
 setup: $(READY)
 
@@ -44,6 +44,13 @@ docs: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+sbom: setup
+	@mkdir -p .topn
+	@# Without serial number and time, equal installations give equal bills.
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o .topn/sbom.json
+	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm sbom --omit=dev --package-lock-only --sbom-format cyclonedx --loglevel=error >$(CURDIR)/.topn/sbom-azurite.json
+	@echo "The bills of materials are .topn/sbom.json and, of Azurite, .topn/sbom-azurite.json"
 
 clean:
 	rm -rf $(VENV) .topn

@@ -26,6 +26,7 @@ from tasks.inputs import find_inputs
 from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep, PoolOptions
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
+from tasks.redaction import redacted
 from tasks.settings import load_settings, state_folder
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _run_flow(
     if isinstance(report, (UsageError, ConfigurationError)):
         raise report
     if isinstance(report, BaseException):
-        message = str(report) if isinstance(report, TopnError) else f"{type(report).__name__}: {report}"
+        message = redacted(str(report) if isinstance(report, TopnError) else f"{type(report).__name__}: {report}")
         say(f"The run failed: {message}")
         if options.json:
             print_failed_json("", names, message)

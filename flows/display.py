@@ -19,6 +19,7 @@ from rich.text import Text
 from tasks.models import FileError, FileReport
 from tasks.names import shown
 from tasks.progress import CLEANUP, Progress, listening
+from tasks.redaction import redacted
 from tasks.run_pages import cell_text
 from tasks.run_report import RunReport
 from tasks.word_counts import as_json
@@ -32,7 +33,7 @@ MOST_EXPLAINED = 20
 
 def say(sentence: str) -> None:
     """Tell people something, on stderr; stdout is for results."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(sentence))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(redacted(sentence)))
 
 
 @contextmanager
@@ -193,7 +194,7 @@ def _explained(error: FileError) -> str:
     lines = [_reason(error)]
     if error.node_id:
         times = "once" if error.attempts == 1 else f"{error.attempts} times"
-        lines.append(f"  started {times}, last on node {error.node_id}; exit code {error.exit_code}")
+        lines.append(f"  started {times}, last on node {shown(error.node_id)}; exit code {error.exit_code}")
     for name, said in (("stdout", error.stdout), ("stderr", error.stderr)):
         lines += [f"  {name}: {shown(line)}" for line in said.splitlines()]
     if error.repeat_command:

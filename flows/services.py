@@ -139,7 +139,9 @@ class PrefectServer(Service):
         self.pages_url = f"http://127.0.0.1:{address.getsockname()[1]}"
         self.api_url = f"{self.pages_url}/api"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
-        environment = prefect_environment(state) | {
+        inherited = prefect_environment(state)
+        # The server has no use for the keys, and who reads its environment none either.
+        environment = {name: value for name, value in inherited.items() if not name.startswith("TOPN_")} | {
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
             # The pages would look for the API on port 4200 wherever they are.

@@ -38,6 +38,7 @@ class Azurite:
         *,
         port: int,
         launcher: Launcher,
+        key: str = STORAGE_KEY,
         certificate: Certificate | None = None,
         oauth: bool = False,
     ) -> None:
@@ -47,12 +48,14 @@ class Azurite:
             directory: Where it keeps its data.
             port: The port to listen on, if it is free; 0 for any.
             launcher: Starts the process.
+            key: Of the account, in Base64.
             certificate: Of the server; without one, it speaks http rather than https.
             oauth: Whether bearer tokens are accepted, too, whoever signed them.
         """
         self._directory = directory
         self._port = port
         self._launcher = launcher
+        self._key = key
         self._certificate = certificate
         self._oauth = oauth
         self._process: Child | None = None
@@ -91,7 +94,11 @@ class Azurite:
         ]
         if self._certificate:
             arguments += [f"--cert={self._certificate.file.resolve()}", f"--key={self._certificate.key.resolve()}"]
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._directory)}
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self._directory),
+            "AZURITE_ACCOUNTS": f"{STORAGE_ACCOUNT}:{self._key}",
+        }
         reading, writing = os.pipe()
         with Path(os.devnull).open("rb") as nothing, open(writing, "wb") as output:
             files = (nothing.fileno(), output.fileno(), output.fileno())

@@ -40,6 +40,7 @@ class LocalAzure(Running):
         state_dir: Path | str | None = None,
         storage_port: int = 0,
         storage_faults: bool = False,
+        storage_key: str = STORAGE_KEY,
         **options: Unpack[BatchOptions],
     ) -> None:
         """Start nothing yet.
@@ -50,6 +51,7 @@ class LocalAzure(Running):
             storage_port: The port of the storage account, if it is free; 0 for any.
             storage_faults: Whether requests to the storage account can be made to go wrong. They then take a way
                 through this process.
+            storage_key: Of the storage account, in Base64.
             options: Of the Batch account; LocalBatch says what they mean.
         """
         super().__init__()
@@ -59,7 +61,7 @@ class LocalAzure(Running):
         self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if storage_faults else None
         self.faults = new_faults()
         self.storage_account = STORAGE_ACCOUNT
-        self.storage_key = STORAGE_KEY
+        self.storage_key = storage_key
 
     @property
     def storage_faults(self) -> Faults:
@@ -94,6 +96,7 @@ class LocalAzure(Running):
                 state_dir / "blob",
                 port=port,
                 launcher=launcher,
+                key=self.storage_key,
                 certificate=certificate,
                 oauth=self._options.get("oauth", False),
             )

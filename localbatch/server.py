@@ -104,6 +104,7 @@ class BatchOptions(TypedDict, total=False):
     oauth: bool
     tenant: str | None
     on_request: Callable[[RequestRecord], None] | None
+    key: str
 
 
 class LocalBatch(Running):
@@ -136,6 +137,7 @@ class LocalBatch(Running):
         oauth: bool = False,
         tenant: str | None = None,
         on_request: Callable[[RequestRecord], None] | None = None,
+        key: str = DEVELOPMENT_KEY,
         launcher: Launcher | None = None,
         faults: Faults | None = None,
         storage_faults: Faults | None = None,
@@ -159,6 +161,7 @@ class LocalBatch(Running):
             oauth: Whether bearer tokens are accepted, too, whoever signed them.
             tenant: The id of the one tenant whose tokens are accepted.
             on_request: Is called after each request.
+            key: Of the account, in Base64.
             launcher: Who starts processes, and deletes the nodes' directory at the end; one of its own unless given.
             faults: The script of faults; one of its own unless given.
             storage_faults: The script of faults of the storage account beside this one, if it has one.
@@ -173,7 +176,7 @@ class LocalBatch(Running):
         self._oauth = oauth
         self._tenant = tenant
         self.account = DEVELOPMENT_ACCOUNT
-        self.key = DEVELOPMENT_KEY
+        self.key = key
         self.endpoint = ""
         self.requests: collections.deque[RequestRecord] = collections.deque(maxlen=REQUESTS_KEPT)
         self._state_dir = state_dir

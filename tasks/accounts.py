@@ -7,6 +7,7 @@ from functools import lru_cache
 from tasks.azure_block import configured_azure
 from tasks.batch_account import BatchAccount
 from tasks.blob_account import BlobAccount
+from tasks.redaction import protect
 from tasks.settings import AzureSettings
 
 
@@ -30,9 +31,15 @@ def blob_account() -> BlobAccount:
 
 @lru_cache(maxsize=4)
 def _batch_account(settings: AzureSettings) -> BatchAccount:
+    _protect_keys(settings)
     return BatchAccount(settings)
 
 
 @lru_cache(maxsize=4)
 def _blob_account(settings: AzureSettings) -> BlobAccount:
+    _protect_keys(settings)
     return BlobAccount(settings)
+
+
+def _protect_keys(settings: AzureSettings) -> None:
+    protect(*(key.get_secret_value() for key in (settings.batch_key, settings.storage_key) if key is not None))

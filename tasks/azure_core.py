@@ -28,6 +28,7 @@ from requests import Session
 from requests.adapters import HTTPAdapter
 
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
+from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 90.0
@@ -168,7 +169,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     details = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
     code = str(getattr(code, "value", code))
-    message = _detail(error) or str(error.message or error)
+    message = redacted(_detail(error) or str(error.message or error))
     message = message.split("\n", 1)[0].strip().rstrip(".")
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"

@@ -35,6 +35,7 @@ from tasks.batch_values import (
 from tasks.errors import NotFoundError, ServiceError
 from tasks.models import BatchTaskOutcome
 from tasks.pool_properties import pool_properties
+from tasks.redaction import redacted
 from tasks.settings import AzureSettings, account_of
 
 # Source: Batch REST API 2025-06-01, Task - Create Task Collection.
@@ -207,7 +208,7 @@ class BatchAccount:
             if status == "success" or code == "TaskExists":
                 continue
             message = (result.error.message.value if result.error and result.error.message else None) or "no reason"
-            reason = f"{message.splitlines()[0]} [{code}]"
+            reason = f"{redacted(message).splitlines()[0]} [{code}]"
             if status == "servererror":
                 raise ServiceError(
                     f"Batch could not {operation}: {reason}.",
@@ -386,7 +387,7 @@ def _read_metadata(items: Iterable[models.BatchMetadataItem] | None) -> dict[str
 
 
 def _problem(error: Any) -> Problem:
-    return Problem(code=error.code or "Unknown", message=(error.message or "no message").splitlines()[0])
+    return Problem(code=error.code or "Unknown", message=redacted(error.message or "no message").splitlines()[0])
 
 
 def _resource_files(blobs: Iterable[Blob]) -> list[models.ResourceFile]:
@@ -488,7 +489,7 @@ def _outcome(task: models.BatchTask) -> BatchTaskOutcome:
         ended_at=info.end_time if info else None,
         exit_code=info.exit_code if info else None,
         failure_code=failure.code if failure else None,
-        failure_message=failure.message if failure else None,
+        failure_message=redacted(failure.message or "") if failure else None,
         node_id=task.node_info.node_id if task.node_info else None,
         retry_count=info.retry_count if info else 0,
         requeue_count=info.requeue_count if info else 0,

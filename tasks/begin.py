@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
 from prefect import get_client, task
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
@@ -35,7 +36,7 @@ def begin_run(timeout_minutes: float, keep: Keep) -> Run:
     flow_run_id = str(flow_run.id)
     begun(flow_run_id)
     with get_client(sync_client=True) as client:
-        api = str(client.api_url)
+        api = address_of(client)
     run = Run(
         flow_run_id=flow_run_id,
         generation=len(cleanups_of(UUID(flow_run_id))),
@@ -44,6 +45,11 @@ def begin_run(timeout_minutes: float, keep: Keep) -> Run:
         keep=keep,
     )
     return adopt_or_move_on(batch_account(), blob_account(), run)
+
+
+def address_of(client: SyncPrefectClient) -> str:
+    """Name the Prefect server in use, as the metadata of what a run makes does: without a password, if one is in it."""
+    return str(client.api_url.copy_with(userinfo=b""))
 
 
 def adopt_or_move_on(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:

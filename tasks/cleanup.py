@@ -23,7 +23,9 @@ from tasks.begin import CLEANUP_ARTIFACT
 from tasks.blob_account import BlobAccount
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.models import Keep, is_owned_by, run_prefix
+from tasks.names import shown
 from tasks.progress import cleaning_up
+from tasks.run_pages import escaped
 
 # Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
 WAIT_SECONDS = 10.0
@@ -139,11 +141,17 @@ def _record(flow_run_id: UUID, leftovers: Leftovers) -> UUID:
 
 
 def _complete_record(artifact_id: UUID, leftovers: Leftovers, failures: Mapping[str, str]) -> None:
-    lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
-    if failures:
-        lines += ["", "Could not be deleted:", "", *(f"- {name}: {reason}" for name, reason in failures.items())]
     try:
         with get_client(sync_client=True) as client:
-            client.update_artifact(artifact_id, ArtifactUpdate(data="\n".join(lines)))
+            client.update_artifact(artifact_id, ArtifactUpdate(data=record_of(leftovers, failures)))
     except Exception:  # the deletions are done; a record that cannot be completed must not hide that
         logging.getLogger(__name__).exception("The record of the cleanup could not be completed.")
+
+
+def record_of(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
+    """Write in Markdown what was deleted, and why the rest was not; the reasons are the services' words."""
+    lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
+    if failures:
+        lines += ["", "Could not be deleted:", ""]
+        lines += [f"- {name}: {escaped(shown(reason))}" for name, reason in failures.items()]
+    return "\n".join(lines)

@@ -7,6 +7,7 @@
     │   ├── NotFoundError      what the request names does not exist
     │   └── AlreadyExistsError what the request would create exists
     ├── ForeignResourceError   a name of this run exists, and is not this run's
+    ├── OutputError            a result is known, and its output cannot be written
     └── FilesFailedError       the run ended, and some files have no result (report)
 
 Each message is one sentence that says what, which, and what next.
@@ -64,6 +65,10 @@ class AlreadyExistsError(ServiceError):
 
 class ForeignResourceError(TopnError):
     """A name that this run would use exists, and does not carry this run's metadata."""
+
+
+class OutputError(TopnError):
+    """Outputs cannot be written where they belong; the results are kept, and a run with another folder writes them."""
 
 
 class FilesFailedError(TopnError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Collection, Sequence
 
 OUTPUT_MARK = "_OUTPUT"
 
@@ -41,12 +41,32 @@ def names_below_common_folder(paths: Sequence[str]) -> list[str]:
 
 
 def output_names(names: Sequence[str]) -> list[str]:
-    """Say where each file's outputs go: its stem and `_OUTPUT`, or its whole name where stems in a folder clash."""
-    bases = [_stem(name) for name in names]
-    while clashing := {base for base, count in Counter(bases).items() if count > 1}:
-        # Whole names are unique, so each round gives at least one more file its whole name.
-        bases = [name if base in clashing else base for name, base in zip(names, bases, strict=True)]
-    return [_shortened(base) + OUTPUT_MARK for base in bases]
+    """Say where each file's outputs go: its stem and `_OUTPUT`, or its whole name where stems in a folder clash.
+
+    Names that some file system takes for one, since they differ by case or by how an accent is written, clash
+    everywhere; where whole names do so, each gets a hash.
+    """
+    choices = [(_shortened(_stem(name)), _shortened(name), _marked(name)) for name in names]
+    chosen = [0] * len(names)
+    while True:
+        bases = [choice[number] for choice, number in zip(choices, chosen, strict=True)]
+        clashing = [same for same in _alike(bases) if len(same) > 1]
+        if not clashing:
+            return [base + OUTPUT_MARK for base in bases]
+        for same in clashing:
+            # Those that have their whole names may keep them. Two never clash with their hashes.
+            least = min(chosen[index] for index in same)
+            for index in same:
+                chosen[index] += chosen[index] == least
+
+
+def _alike(names: Sequence[str]) -> Collection[Sequence[int]]:
+    """Group the places of names that file systems of macOS or Windows do not tell apart."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        key = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+        groups.setdefault(key, []).append(index)
+    return groups.values()
 
 
 def _stem(name: str) -> str:
@@ -56,10 +76,13 @@ def _stem(name: str) -> str:
 
 
 def _shortened(base: str) -> str:
+    name = base.rpartition("/")[2]
+    return base if len(name.encode()) <= LONGEST_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES else _marked(base)
+
+
+def _marked(base: str) -> str:
+    """End a name with a hash of the whole of it, within the length that a name may have."""
     folder, slash, name = base.rpartition("/")
-    room = LONGEST_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES
-    raw = name.encode()
-    if len(raw) <= room:
-        return base
-    mark = "~" + hashlib.sha256(raw).hexdigest()[:16]
-    return folder + slash + raw[: room - len(mark)].decode("utf-8", "ignore") + mark
+    mark = "~" + hashlib.sha256(base.encode()).hexdigest()[:16]
+    room = LONGEST_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES - len(mark)
+    return folder + slash + name.encode()[:room].decode("utf-8", "ignore") + mark

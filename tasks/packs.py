@@ -12,7 +12,7 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.resources import files as files_of_package
 from pathlib import Path
@@ -67,21 +67,30 @@ def endings(
         How the work on each file ended, as if it had had its own Batch task, and what it left, by content key.
     """
     left: dict[str, dict[str, bytes]] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            for member in archive:
-                found = archive.extractfile(member) if member.isfile() else None
-                folder, _, name = member.name.partition("/")
-                if found is not None:
-                    left.setdefault(folder, {})[name] = found.read()
-    except tarfile.TarError:
-        pass
+    # Headers that mean harm make tarfile raise the others.
+    with suppress(tarfile.TarError, ArithmeticError, LookupError, ValueError):
+        for path, document in _plain_files(content):
+            folder, _, name = path.partition("/")
+            left.setdefault(folder, {})[name] = document
     found_endings = ((file, left.get(_folder(file), {})) for file in pack.files)
     return {
         file.content_key: (_ending(documents[EXIT], outcome), documents)
         for file, documents in found_endings
         if re.fullmatch(rb"\d{1,9} \d{1,9}\n", documents.get(EXIT, b""))
     }
+
+
+def _plain_files(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Read the files of an archive that anybody may have made; none is larger than the archive, and no file is written."""
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        for member in archive:
+            if member.size < 0:
+                # What comes after it would be what came before, for ever.
+                return
+            # A sparse file may be told in few bytes, and fill the memory.
+            found = archive.extractfile(member) if member.isfile() and not member.issparse() else None
+            if found is not None:
+                yield member.name, found.read()
 
 
 def _ending(written: bytes, outcome: BatchTaskOutcome) -> BatchTaskOutcome:

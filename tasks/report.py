@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,9 +17,11 @@ from prefect.states import Completed, Failed
 
 from tasks.artifacts import publish
 from tasks.collect import Verdicts
-from tasks.errors import FilesFailedError
+from tasks.errors import FilesFailedError, OutputError
 from tasks.files import write_whole
 from tasks.models import Category, FileError, FileReport, InputFile, Plan, Run, StagedChunk, StoredResult
+from tasks.names import shown
+from tasks.redaction import redacted
 from tasks.run_pages import MOST_NAMED, reason
 from tasks.run_report import Price, RunReport, Usage
 from tasks.step import STEP, step_times
@@ -47,21 +50,51 @@ def report_run(
         output_folder=os.path.abspath(output_folder),
         host=platform.node(),
     )
-    for file in report.files:
-        write_outputs(Path(output_folder), workload, file)
+    refusals = write_all_outputs(Path(output_folder), report)
     publish(flow_run_id, report)
+    if refusals:
+        more = f"; and {len(refusals) - MOST_NAMED} more" if len(refusals) > MOST_NAMED else ""
+        raise OutputError(
+            f"{len(refusals)} outputs could not be written: {'; '.join(refusals[:MOST_NAMED])}{more}. "
+            "The results are kept: run again with another output folder."
+        )
     return report
 
 
-def write_outputs(output_folder: Path, workload: Workload, report: FileReport) -> None:
+def write_all_outputs(output_folder: Path, report: RunReport) -> list[str]:
+    """Write the outputs of all files; one that cannot be written keeps none of the others from being so.
+
+    Returns:
+        Which output could not be written, and why.
+    """
+    inputs = {os.path.realpath(file.file.path) for file in report.files}
+    refusals: list[str] = []
+    for file in report.with_result:
+        try:
+            write_outputs(output_folder, report.workload, *file, inputs)
+        except OSError as error:
+            refusals.append(f"{shown(file[0].file.output)} ({error.strerror or error})")
+    return refusals
+
+
+def write_outputs(
+    output_folder: Path, workload: Workload, report: FileReport, result: StoredResult, inputs: Collection[str] = ()
+) -> None:
     """Write what a workload makes of a file's result below the output folder, each moved into place when whole.
 
+    Nothing is written through a link that leads out of the folder, and no input is replaced.
+
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written, or may not.
     """
-    if report.result is not None:
-        for ending, content in workload.documents(report.file, report.result).items():
-            write_whole(output_folder / f"{report.file.output}{ending}", content)
+    for ending, content in workload.documents(report.file, result).items():
+        path = output_folder / f"{report.file.output}{ending}"
+        folder = Path(os.path.realpath(path.parent))
+        if not folder.is_relative_to(os.path.realpath(output_folder)):
+            raise OSError(errno.ELOOP, "a link leads out of the output folder")
+        if str(folder / path.name) in inputs:
+            raise OSError(errno.EEXIST, "it would replace an input")
+        write_whole(folder / path.name, content)
 
 
 def gather(
@@ -97,7 +130,7 @@ def _error_of(step: PrefectFuture[Any], what: str, category: Category) -> FileEr
     result: object = step.result(raise_on_failure=False)
     if not isinstance(result, BaseException):
         return None
-    return FileError(category=category, message=f"It could not be {what}: {str(result).rstrip('.')}")
+    return FileError(category=category, message=f"It could not be {what}: {redacted(str(result)).rstrip('.')}")
 
 
 def final_state(report: RunReport) -> State[Any]:

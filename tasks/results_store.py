@@ -93,7 +93,7 @@ def _from_json(content: bytes, content_key: str) -> StoredResult | None:
             return None
         outputs = {name: _as_bytes(text) for name, text in found["outputs"].items()}
         return StoredResult(outputs=outputs, provenance=Provenance(**found["provenance"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -120,7 +120,7 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         lines += ["", sentence]
     if picture is not None:
         lines += ["", f"## {picture.title}", "", _picture(picture.title, picture.svg), "", picture.sentence]
-    lines += ["", "## Outputs", "", f"In {code(report.output_folder)} on {code(report.host)}."]
+    lines += ["", "## Outputs", "", f"In {code(shown(report.output_folder))} on {code(shown(report.host))}."]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 
 from tasks.accounts import batch_account, blob_account
 from tasks.batch_account import BatchAccount
+from tasks.begin import address_of
 from tasks.blob_account import BlobAccount
 from tasks.cleanup import Leftovers, delete, leftovers_below
 from tasks.errors import ServiceError
@@ -104,7 +105,7 @@ def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | No
     this server's credentials there.
     """
     with get_client(sync_client=True) as client:
-        if str(client.api_url) != prefect_api:
+        if address_of(client) != prefect_api:
             return None
         try:
             flow_run = client.read_flow_run(flow_run_id)

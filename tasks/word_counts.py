@@ -23,6 +23,9 @@ OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
 MOST_CELL_LETTERS = 160
 MOST_CHARTED_WORDS = 15
 
+# No file has as many bytes. Source: off_t of 64 bits.
+MOST_COUNTED = 2**63 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class WordCounts:
@@ -142,12 +145,12 @@ def parse_counts(content: bytes) -> WordCounts:
         found: Any = json.loads(content)
         return WordCounts(
             sha256=_typed(found["sha256"], str),
-            size_bytes=_typed(found["bytes"], int),
-            words=_typed(found["words"], int),
-            distinct=_typed(found["distinct"], int),
-            top=tuple((_typed(word, str), _typed(count, int)) for word, count in found["top"]),
+            size_bytes=_count(found["bytes"]),
+            words=_count(found["words"]),
+            distinct=_count(found["distinct"]),
+            top=tuple((_word(word), _count(count)) for word, count in found["top"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not an output of the task script ({error})") from error
 
 
@@ -176,6 +179,21 @@ def as_text(result: StoredResult) -> str:
         "Pool:": provenance.pool_id,
     }
     return "\n".join([*words, "", *(f"{title:11} {place}" for title, place in places.items()), ""])
+
+
+def _count(value: Any) -> int:
+    """Take a number that nobody has trouble with who adds it up, draws it or writes it down."""
+    count: int = _typed(value, int)
+    if not 0 <= count <= MOST_COUNTED:
+        raise ValueError("a count is below zero, or more than any file has")
+    return count
+
+
+def _word(value: Any) -> str:
+    """Take a word that can be written down: JSON can hold half a letter."""
+    word: str = _typed(value, str)
+    word.encode()
+    return word
 
 
 def _typed(value: Any, kind: type[Any]) -> Any:

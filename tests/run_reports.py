@@ -121,4 +121,4 @@ def hostile_report():
         for number, text in enumerate(HOSTILE)
     ]
     files += [failed(100 + number, f"{number}{text}", text, said=text) for number, text in enumerate(HOSTILE)]
-    return run_report(*files, usage=usage())
+    return run_report(*files, usage=usage(), output_folder="/data/`\n\n# <b>heading</b>")

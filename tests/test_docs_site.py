@@ -31,6 +31,11 @@ NOT_RUN = {
     "docker run --env PREFECT_API_URL topn-worker sh -c \\": DOCKER,
     "az login": AZURE,
     "az group create --name topn --location westeurope": AZURE,
+    "az group delete --name topn": AZURE,
+    "az provider register --namespace Microsoft.Batch --wait": AZURE,
+    "az deployment group create --resource-group topn --name topn --template-file infra/main.bicep \\": AZURE,
+    'echo "TOPN_BATCH_ENDPOINT=$(az deployment group show -g topn -n topn --query properties.outputs.batchEndpoint.value -o tsv)" > .env': AZURE,
+    'echo "TOPN_STORAGE_ENDPOINT=$(az deployment group show -g topn -n topn --query properties.outputs.storageEndpoint.value -o tsv)" >> .env': AZURE,
     "az storage account create --resource-group topn --name mystorage --location westeurope --sku Standard_LRS": AZURE,
     "az batch account create --resource-group topn --name mybatch --location westeurope": AZURE,
     'az role assignment create --role "Storage Blob Data Contributor" --assignee PRINCIPAL --scope STORAGE_ACCOUNT_ID': (

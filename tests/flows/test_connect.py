@@ -35,6 +35,17 @@ def count_runs(api_url):
         return json.load(answer)
 
 
+def test_a_prefect_server_of_a_run_is_not_given_the_keys_of_azure(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPN_STORAGE_KEY", "a-key")
+    monkeypatch.setenv("TOPN_NOTICE_URL", "https://hooks.example/a-secret")
+    with PrefectServer(tmp_path) as server:
+        process = Path("/proc", str(server._process.pid))
+        wait_until(lambda: b"uvicorn" in (process / "cmdline").read_bytes().split(b"\0"), "the server itself runs")
+        environment = (process / "environ").read_bytes()
+    assert str(tmp_path).encode() in environment
+    assert b"TOPN_" not in environment
+
+
 def test_of_two_servers_that_start_at_once_on_a_port_one_takes_another(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -51,3 +51,11 @@ def test_a_long_list_is_cut(topn):
     done = topn("plan", "*.txt")
     assert len(done.stdout.splitlines()) == 23
     assert done.stdout.splitlines()[-1] == "new: and 10 more"
+
+
+def test_a_signature_in_a_setting_that_is_refused_is_not_told(topn):
+    Path("a.txt").write_text("one")
+    done = topn("plan", "a.txt", TOPN_RESULTS="https://a.blob.core.windows.net?sv=1&sig=c2VjcmV0c2VjcmV0%3D")
+    assert done.returncode == 2
+    assert "sig=[hidden]', which does not name a blob container." in done.stderr
+    assert "c2VjcmV0" not in done.stderr

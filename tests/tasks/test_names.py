@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,10 +35,43 @@ def test_files_are_named_below_their_common_folder(paths, names):
         ([".hidden"], [".hidden_OUTPUT"]),
         # The whole name of the first is the stem of the third, which then needs its whole name too.
         (["a.txt", "a.md", "a.txt.md"], ["a.txt_OUTPUT", "a.md_OUTPUT", "a.txt.md_OUTPUT"]),
+        # No device of Windows is called so.
+        (["con.txt", "NUL"], ["con_OUTPUT", "NUL_OUTPUT"]),
     ],
 )
 def test_outputs_take_the_stem_and_where_stems_clash_the_whole_name(names, outputs):
     assert output_names(names) == outputs
+
+
+def any_file_system(name):
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["README.txt", "readme.txt"],
+        ["a.TXT", "A.txt", "a.md"],
+        ["Docs/a.txt", "docs/a.txt"],
+        ["straße.txt", "STRASSE.txt"],
+        ["caf\u00e9.txt", "cafe\u0301.txt"],
+    ],
+)
+def test_names_that_some_file_system_takes_for_one_have_outputs_that_none_does(names):
+    outputs = output_names(names)
+    assert len({any_file_system(output) for output in outputs}) == len(names)
+    # On whichever machine, in whichever company.
+    assert outputs == output_names(names[::-1])[::-1]
+
+
+def test_a_name_that_is_made_to_meet_the_output_of_another_does_not():
+    long = "x" * 250
+    [output] = output_names([f"{long}.txt"])
+    made = output.removesuffix("_OUTPUT")
+    assert len(set(output_names([f"{long}.txt", f"{made}.txt"]))) == 2
+    [_, marked] = output_names(["a.txt", "A.txt"])
+    made = marked.removesuffix("_OUTPUT")
+    assert len({any_file_system(name) for name in output_names(["a.txt", "A.txt", made, f"{made}.txt"])}) == 4
 
 
 folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=4).filter(
@@ -47,7 +82,7 @@ folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), m
 @given(st.lists(st.lists(folder_names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True))
 def test_two_files_never_share_an_output_and_folders_are_kept(names):
     outputs = output_names(names)
-    assert len(set(outputs)) == len(names)
+    assert len({any_file_system(output) for output in outputs}) == len(names)
     for name, output in zip(names, outputs, strict=True):
         assert name.rpartition("/")[0] == output.rpartition("/")[0]
 

@@ -9,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
+from tasks.cleanup import Leftovers, record_of
 from tasks.models import Category
 from tasks.names import cut
 from tasks.run_pages import (
@@ -159,6 +160,14 @@ def test_no_page_holds_what_somebody_else_wrote_as_markup():
         )
         assert "http" not in "".join(re.findall(r"<[^>]*>", html))
         assert "\x1b" not in page
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_service_says_in_the_record_of_a_cleanup_is_no_markup(text):
+    leftovers = Leftovers(jobs=("topn-1",), pools=("topn-1",), containers=())
+    html = rendered(record_of(leftovers, {"pool topn-1": text}))
+    assert set(re.findall(r"<(\w+)", html)) == {"p", "ul", "li"}
+    assert html.count("<li>") == 2
 
 
 def test_long_names_are_cut_in_the_middle():

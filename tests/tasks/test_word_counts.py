@@ -36,11 +36,22 @@ def test_the_package_runs_alone_with_any_python(tmp_path):
         {"top": None},
         {"sha256": None},
         {"distinct": 1.5},
+        {"words": -1},
+        {"words": 10**4000},
+        {"top": [["a", 1 << 64]]},
+        # No letter, which cannot be written down.
+        {"top": [["\ud800", 1]]},
     ],
 )
 def test_an_output_of_another_shape_is_refused(change):
     with pytest.raises(ValueError, match="not an output of the task script"):
         parse_counts(json.dumps(GOOD | change).encode())
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 200_000, b'{"a":' * 200_000, b"9" * 5000, b"\xff", b"null"])
+def test_an_output_that_is_no_document_is_refused(content):
+    with pytest.raises(ValueError, match="not an output of the task script"):
+        parse_counts(content)
 
 
 def test_an_output_that_lacks_something_is_refused():

@@ -1,0 +1,234 @@
+"""Names and contents of files, and what lies in the output container, are data: nothing is run, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from azure.core.exceptions import AzureError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from run_reports import PRICE
+from tests_support import independent_count
+
+from tasks.collect import collect_chunk
+from tasks.errors import UsageError
+from tasks.html_report import write_page
+from tasks.inputs import find_inputs
+from tasks.models import FileReport, PoolOptions, StoredResult
+from tasks.plan import make_plan
+from tasks.report import write_all_outputs
+from tasks.results_store import FolderStore
+from tasks.run_pages import failures, results_json, summary
+from tasks.run_report import RunReport
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+# Each makes a file in the current folder if a shell gets hold of it.
+COMMANDS = [
+    "$(touch canary)",
+    "`touch canary`",
+    ";touch canary;",
+    "'; touch canary #",
+    '"; touch canary #',
+    "&touch canary&",
+]
+NAMES = [
+    *COMMANDS,
+    "-rf",
+    "--help",
+    "-",
+    "~",
+    "~root",
+    "*",
+    "?",
+    "[a-z]",
+    "{a,b}",
+    "!",
+    "%s%n",
+    "%2e%2e%2f",
+    "..\\..\\x",
+    "...",
+    " ",
+    "a b",
+    "a\nb",
+    "a\rb",
+    "\t",
+    "\x1b[2J",
+    "\u202etxt.exe",
+    "\u200b",
+    "\ufeff",
+    "CON",
+    "nul.txt",
+    "COM1",
+    "a:b",
+    "a?b",
+    "A",
+    "a",
+    "\uff41",
+    "\u2163",
+    "é",
+    "e\u0301",
+    "ß",
+    "ss",
+    "İ",
+    "<b>",
+    "a|b",
+    "&amp;",
+    "x" * 255,
+    "é" * 127,
+    "a_OUTPUT",
+    "a_OUTPUT.txt",
+    "input",
+    "results.tar",
+    "command.sh",
+]
+CONTENTS = [
+    *(command.encode() for command in COMMANDS),
+    b"",
+    b"\0",
+    b"\xff",
+    b"one two two",
+    b"<script>",
+    b"\n../../x\n",
+]
+
+letters = st.characters(exclude_characters="/\0", codec="utf-8")
+names = st.one_of(st.sampled_from(NAMES), st.text(letters, min_size=1, max_size=20)).filter(
+    lambda name: name not in {".", ".."} and len(name.encode()) <= 255
+)
+paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+contents = st.one_of(st.sampled_from(CONTENTS), st.binary(max_size=50), st.text(max_size=50).map(str.encode))
+
+
+def write(folder, files):
+    """Write files below a folder, but for those that a file system does not take beside the others."""
+    for name, content in files.items():
+        with suppress(OSError):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
+
+
+def litter(blobs, container):
+    """Put into the output container what no Batch task of ours does."""
+    for name in ("../../etc/passwd", "/absolute", "x" * 1024, "a\nb", "$(touch canary)", "t/../../input_OUTPUT.json"):
+        with suppress(AzureError):
+            blobs._service.get_blob_client(container, name).upload_blob(b"evil", overwrite=True)
+
+
+def expected_of(content):
+    """What a content's result is; None where it is no text."""
+    try:
+        return None if b"\0" in content else independent_count(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return None
+
+
+@pytest.fixture
+def pool_options():
+    return PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=8)
+
+
+@pytest.fixture
+def run_all(batch, blobs, run, workload, parts, watch_chunk):
+    """Take files through all parts of a run; returns its report."""
+    containers, job = parts
+
+    def do(inputs, folder, files_per_task):
+        store = FolderStore(folder / "store")
+        plan = make_plan(inputs, workload, store, files_per_task=files_per_task)
+        verdicts = {}
+        for chunk in plan.chunks:
+            staged = stage_chunk(blobs, chunk, workload, containers)
+            submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
+            finished = watch_chunk(submitted, job, containers)
+            litter(blobs, containers.outputs)
+            verdicts.update(collect_chunk(blobs, store, finished, job, workload, containers))
+        commands = {task.command_line for task in batch._client.list_tasks(job.job_id)}
+        assert len(commands) <= 2, "a command line knows more than whether it is of a pack"
+        reports = []
+        for file in plan.files:
+            verdict = verdicts[file.content_key]
+            has_result = isinstance(verdict, StoredResult)
+            reports.append(FileReport(file=file, **{"result" if has_result else "error": verdict}))
+        return RunReport(
+            run_name=run.name,
+            workload=workload,
+            files=tuple(reports),
+            price=PRICE,
+            output_folder=str(folder / "output"),
+        )
+
+    return do
+
+
+def everything_below(folder, *, but):
+    return {path for path in folder.rglob("*") if path.parts[: len(but.parts)] != but.parts}
+
+
+def assert_harmless(report, files, folder):
+    """Write all that a run writes; each file has its own result, and nothing else is there."""
+    output = folder / "output"
+    before = everything_below(folder, but=output)
+    assert write_all_outputs(output, report) == []
+    write_page(report, output)
+    for text in (summary(report), results_json(report), failures(report)):
+        text.encode()
+    assert everything_below(folder, but=output) == before
+    assert not [*Path().rglob("canary"), *folder.rglob("canary")]
+    for file in report.files:
+        expected = expected_of(Path(file.file.path).read_bytes())
+        assert (file.result is None) == (expected is None), file
+        if expected is not None:
+            found = json.loads((output / f"{file.file.output}.json").read_text())
+            assert found["file"] == file.file.name
+            assert (found["words"], found["distinct"], found["top"]) == expected
+    written = [path for path in output.rglob("*") if path.is_file()]
+    assert len(written) == 2 * len(report.with_result) + 1
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(paths, contents, min_size=1, max_size=25), st.sampled_from([1, 4]))
+def test_any_names_and_contents_have_their_own_results(run_all, tmp_path, files, files_per_task):
+    folder = tmp_path / uuid.uuid4().hex
+    inputs = write(folder / "in", files)
+    assert_harmless(run_all(inputs, folder, files_per_task), files, folder)
+
+
+@pytest.mark.parametrize("files_per_task", [1, 20])
+def test_every_name_that_is_known_to_mean_harm_has_its_own_result(run_all, tmp_path, files_per_task):
+    files = {name: CONTENTS[number % len(CONTENTS)] + b" %d" % number for number, name in enumerate(NAMES)}
+    files |= {f"in {name}/{name}": name.encode() for name in COMMANDS}
+    # Longer than the name of a blob may be.
+    files["/".join(["y" * 200] * 6)] = b"deep"
+    inputs = write(tmp_path / "in", files)
+    assert len(inputs) == len(files)
+    assert_harmless(run_all(inputs, tmp_path, files_per_task), files, tmp_path)
+
+
+def test_an_input_that_is_a_link_is_the_file_it_leads_to(run_all, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "real.txt").write_text("one")
+    (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "real.txt")
+    report = run_all([str(tmp_path / "in" / "link.txt")], tmp_path, 1)
+    assert_harmless(report, {}, tmp_path)
+    assert report.files[0].file.name == "link.txt"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "missing\n\x1b[2J", "[", "**/\0"])
+def test_a_name_that_no_file_has_is_refused_in_one_line(name):
+    with pytest.raises(UsageError) as refusal:
+        find_inputs([name])
+    assert str(refusal.value).isprintable()
+
+
+def test_a_folder_a_device_and_a_pipe_are_no_inputs(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path, tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UsageError, match=r"regular file|folder"):
+            find_inputs([str(name)])

@@ -1,0 +1,96 @@
+"""The template for Azure says what it should; whether Azure takes it was not tried."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from pycep import BicepParser
+from tests_support import REPOSITORY
+
+from localbatch.autoscale import Sample, check, evaluate
+
+TEMPLATE = REPOSITORY / "infra" / "main.bicep"
+PAGE = REPOSITORY / "docs" / "azure-from-nothing.md"
+
+# Source: Azure built-in roles, "Storage" and "Compute".
+ROLES = {
+    "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+    "azureBatchDataContributor": "6aaa78f1-f7de-44ca-8722-c64a23943cae",
+}
+
+
+@pytest.fixture(scope="module")
+def template():
+    return BicepParser().parse(file_path=TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def properties(template):
+    """The properties of each resource, by its name in the template."""
+    found = {}
+    for name, resource in template["resources"].items():
+        config = resource["config"]
+        found[name] = config.get("config", config)["properties"] if "properties" in str(config) else {}
+    return found
+
+
+def test_no_account_takes_a_key_or_an_unknown_caller(properties):
+    assert properties["batch"]["allowedAuthenticationModes"] == ["AAD"]
+    assert properties["storage"]["allowSharedKeyAccess"] is False
+    assert properties["storage"]["allowBlobPublicAccess"] is False
+    assert properties["storage"]["supportsHttpsTrafficOnly"] is True
+    assert properties["storage"]["minimumTlsVersion"] == "TLS1_2"
+
+
+def test_everybody_has_the_fewest_rights_each_on_one_account():
+    """The parser does not resolve calls, so this reads the text."""
+    blocks = re.findall(r"^resource (\w+) '([\w./]+)@.*?\n(.*?)^}", TEMPLATE.read_text(), re.MULTILINE | re.DOTALL)
+    assigned = {
+        (name, re.search(r"scope: (\w+)", body).group(1), re.search(r"roleDefinitions', (\w+)\)", body).group(1))
+        for name, kind, body in blocks
+        if kind == "Microsoft.Authorization/roleAssignments"
+    }
+    assert assigned == {
+        ("workerOnStorage", "storage", "storageBlobDataContributor"),
+        ("workerOnBatch", "batch", "azureBatchDataContributor"),
+        ("principalOnStorage", "storage", "storageBlobDataContributor"),
+        ("principalOnBatch", "batch", "azureBatchDataContributor"),
+        ("nodesOnStorage", "storage", "storageBlobDataContributor"),
+    }
+    for name, _, role in assigned:
+        [body] = [body for found, _, body in blocks if found == name]
+        who = name.partition("On")[0]
+        assert f"principalId: {who}{'Id' if who == 'principal' else '.properties.principalId'}\n" in body
+        # The name of an assignment is made of what it assigns, so that doing it twice is doing it once.
+        assert re.search(rf"name: guid\((storage|batch)\.id, {who}(Id|\.id), {role}\)", body)
+
+
+def test_the_roles_are_those_that_their_names_say(template):
+    assert {name: template["variables"][name]["value"] for name in ROLES} == ROLES
+    assert "roleDefinitions', '" not in TEMPLATE.read_text()
+
+
+@pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 4)])
+def test_the_pool_has_the_nodes_that_the_work_fills_and_none_without_work(template, waiting, nodes):
+    formula = template["variables"]["formula"]["value"]
+    for parameter in ("slotsPerNode", "mostNodes"):
+        default = template["parameters"][parameter]["default"]
+        formula = formula.replace(f"${{{parameter}}}", str(default))
+    assert "{" not in formula
+    check(formula)
+    now = datetime(2026, 11, 22, tzinfo=timezone.utc)
+    samples = [Sample(now - timedelta(seconds=30 * age), waiting) for age in range(20, -1, -1)]
+    found = evaluate(formula, now, {"PendingTasks": samples})
+    assert (found.target_dedicated_nodes, found.node_deallocation_option) == (nodes, "taskcompletion")
+
+
+def test_the_page_uses_what_the_template_has(template):
+    page = PAGE.read_text()
+    for output in re.findall(r"properties\.outputs\.(\w+)\.value", page):
+        assert output in template["outputs"]
+    for parameter in re.findall(r"(\w+)=(?:NAME|true|\"\$\()", page):
+        assert parameter in template["parameters"] or parameter.startswith("TOPN_")
+    required = {name for name, parameter in template["parameters"].items() if parameter.get("default") is None}
+    assert required == {"name"}
