@@ -21,15 +21,15 @@ def topn_by_identity(topn, identity_environment):
 
 
 def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_azure, managed_identity):
-
     Path("a.txt").write_text("one two two")
     Path("b.txt").write_text("one")
 
     found = topn_by_identity.json("a.txt", "b.txt", "--files-per-task", "2")
 
     assert [file["top"] for file in found["files"]] == [[["two", 2], ["one", 1]], [["one", 1]]]
-    # Each token was for one of the two services, and was used again.
-    assert sorted(managed_identity.resources) == sorted([BATCH, STORAGE])
+    # Each token was for one of the two services, and was used again; threads that begin together may ask for one each.
+    assert set(managed_identity.resources) == {BATCH, STORAGE}
+    assert len(managed_identity.resources) < len(list(secured_azure.batch.requests)) / 2
     requests = [record for record in secured_azure.batch.requests if record.method == "DELETE"]
     assert {record.path.split("/")[1] for record in requests} == {"jobs", "pools"}
     assert {record.status for record in requests} == {202}
