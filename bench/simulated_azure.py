@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,10 +48,7 @@ def simulated_azure(
     ]
     command += ["--runner", "simulated", *(["--task-output", OUTPUT] if has_outputs else []), *options]
     if answer_seconds:
-        late = [{"fault": "delay", "operation": "*", "seconds": answer_seconds, "probability": 1}]
-        faults = folder / "faults.json"
-        faults.write_text(json.dumps({"faults": late, "storage_faults": late}))
-        command += ["--faults", str(faults)]
+        command += ["--faults", str(_late_answers(folder, answer_seconds))]
     azure = Service("The local Azure", command, folder / "localbatch.log", environment)
     with azure, PrefectServer(folder / "prefect") as server:
         azure.wait_until(lambda: "\nready" in azure.output())
@@ -65,6 +63,34 @@ def simulated_azure(
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
             "DO_NOT_TRACK": "1",
         }
+
+
+def measure_beside(
+    folder: Path, environment: Mapping[str, str], module: str, *, answer_seconds: float
+) -> dict[str, object]:
+    """Run a module beside a local Azure with late answers, print what it found, and return it.
+
+    Args:
+        folder: Where the local Azure keeps its data; the module's only argument.
+        environment: Of this process, without settings.
+        module: Prints its figures as JSON.
+        answer_seconds: How late each answer of both accounts is.
+    """
+    command = [sys.executable, "-m", "localbatch", "exec", "--runner", "simulated"]
+    command += ["--faults", str(_late_answers(folder, answer_seconds)), "--", sys.executable, "-m", module, str(folder)]
+    environment = {**environment, "TOPN_STATE": str(folder)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    found: dict[str, object] = json.loads(done.stdout)
+    for name, figure in found.items():
+        print(f"{name}: {figure}")
+    return found
+
+
+def _late_answers(folder: Path, seconds: float) -> Path:
+    late = [{"fault": "delay", "operation": "*", "seconds": seconds, "probability": 1}]
+    faults = folder / "faults.json"
+    faults.write_text(json.dumps({"faults": late, "storage_faults": late}))
+    return faults
 
 
 def write_files(folder: Path, count: int) -> Path:

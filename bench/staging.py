@@ -11,7 +11,6 @@ import json
 import random
 import resource
 import statistics
-import subprocess
 import sys
 import time
 import uuid
@@ -22,6 +21,7 @@ from pathlib import Path
 from azure.storage.blob import BlobServiceClient
 
 from bench.measure import ROUNDS
+from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
 from tasks.accounts import blob_account
 from tasks.models import Chunk, Containers, InputFile, Pack
@@ -45,20 +45,7 @@ NOTHING = Workload(name="bench", command="true", outputs=("out",))
 
 def staging(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Compare the two at several sizes, and stage once more what is there."""
-    late = [{"fault": "delay", "operation": "*", "seconds": ANSWER_SECONDS, "probability": 1}]
-    faults = folder / "faults.json"
-    faults.write_text(json.dumps({"storage_faults": late}))
-    command = [sys.executable, "-m", "localbatch", "exec", "--runner", "simulated", "--faults", str(faults), "--"]
-    done = subprocess.run(
-        [*command, sys.executable, "-m", "bench.staging", str(folder)],
-        env={**environment, "TOPN_STATE": str(folder)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    found: dict[str, object] = json.loads(done.stdout)
-    for name, figure in found.items():
-        print(f"{name}: {figure}")
-    return found
+    return measure_beside(folder, environment, "bench.staging", answer_seconds=ANSWER_SECONDS)
 
 
 def measure(folder: Path) -> dict[str, object]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +18,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 
 from bench.measure import ROUNDS
+from bench.simulated_azure import measure_beside
 from tasks.accounts import batch_account
 from tasks.batch_values import BatchTaskSpec, JobSpec
 from tasks.settings import load_settings
@@ -34,21 +33,7 @@ REQUEST_TASKS = 100
 
 def submission(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Compare the three ways at several sizes, in Batch tasks a second."""
-    faults = folder / "faults.json"
-    faults.write_text(
-        json.dumps({"faults": [{"fault": "delay", "operation": "*", "seconds": ANSWER_SECONDS, "probability": 1}]})
-    )
-    command = [sys.executable, "-m", "localbatch", "exec", "--runner", "simulated", "--faults", str(faults), "--"]
-    done = subprocess.run(
-        [*command, sys.executable, "-m", "bench.submission"],
-        env={**environment, "TOPN_STATE": str(folder)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    found: dict[str, object] = json.loads(done.stdout)
-    for name, figure in found.items():
-        print(f"{name}: {figure}")
-    return found
+    return measure_beside(folder, environment, "bench.submission", answer_seconds=ANSWER_SECONDS)
 
 
 def measure() -> dict[str, object]:
