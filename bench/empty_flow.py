@@ -19,7 +19,12 @@ def main() -> int:
         from prefect import flow  # noqa: PLC0415 - takes seconds, while the server starts
 
         server.wait()
-        flow(lambda: None, name="empty")()
+
+        @flow
+        def empty() -> None:
+            """Do nothing."""
+
+        empty()
     return 0
 
 

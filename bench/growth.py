@@ -95,7 +95,7 @@ def _slopes(runs: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, object
 
 
 def _median(runs: Sequence[Mapping[str, Any]], name: str) -> float:
-    return statistics.median(run[name] for run in runs)
+    return float(statistics.median(run[name] for run in runs))
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def median_seconds(runs: Sequence[Run]) -> float:
 
 
 def _median_of(runs: Sequence[Run], figure: str) -> float:
-    return statistics.median(getattr(run, figure) for run in runs)
+    return float(statistics.median(getattr(run, figure) for run in runs))
 
 
 def run_once(command: Sequence[str], environment: Mapping[str, str]) -> Run:

@@ -43,7 +43,7 @@ def main() -> int:
     folder, outputs = sys.argv[1:3]
     nodes, slots, files_per_task = (int(argument) for argument in [*sys.argv[3:], "1"][:3])
     started = time.monotonic()
-    report = simulated([f"{folder}/*"], outputs, nodes, slots, files_per_task or None)
+    report: Any = simulated([f"{folder}/*"], outputs, nodes, slots, files_per_task or None)
     wall_seconds = time.monotonic() - started
     wrong = [
         file.file.name

@@ -86,5 +86,6 @@ class RememberedBlobs:
 
 if __name__ == "__main__":
     blobs: Any = RememberedBlobs()
-    tasks.accounts._blob_account = lambda _: blobs
+    accounts: Any = tasks.accounts
+    accounts._blob_account = lambda _: blobs
     raise SystemExit(main())

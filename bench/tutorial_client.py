@@ -13,6 +13,7 @@ import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
@@ -33,7 +34,7 @@ def main() -> int:
     batch_key, storage_key = (
         key.get_secret_value() if key else "" for key in (settings.batch_key, settings.storage_key)
     )
-    account = {"account_name": str(settings.storage_account), "account_key": storage_key}
+    account: dict[str, Any] = {"account_name": str(settings.storage_account), "account_key": storage_key}
     blobs = BlobServiceClient(str(settings.storage_endpoint), credential=account)
     batch = BatchClient(str(settings.batch_endpoint), AzureNamedKeyCredential(str(settings.batch_account), batch_key))
     name = f"tutorial-{uuid.uuid4().hex}"

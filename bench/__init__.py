@@ -1,0 +1,1 @@
+"""The benchmarks; no part of the product."""
