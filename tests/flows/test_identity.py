@@ -32,7 +32,8 @@ def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_a
     assert len(managed_identity.resources) < len(list(secured_azure.batch.requests)) / 2
     requests = [record for record in secured_azure.batch.requests if record.method == "DELETE"]
     assert {record.path.split("/")[1] for record in requests} == {"jobs", "pools"}
-    assert {record.status for record in requests} == {202}
+    # A deletion whose answer was late is asked for again.
+    assert {202} <= {record.status for record in requests} <= {202, 404}
 
 
 @pytest.mark.parametrize(
