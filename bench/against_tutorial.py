@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import ROUNDS, Run, figures, run_once
+from bench.measure import figures, in_turn
 from bench.simulated_azure import simulated_azure, write_files
 
 NODE_START_SECONDS = 30
@@ -53,9 +53,6 @@ def against_tutorial(folder: Path, environment: Mapping[str, str]) -> dict[str, 
                 f"by the tutorial's client with {pool.nodes} nodes of {pool.slots}": command("tutorial_client", pool)
                 for pool in pools
             }
-            runs: dict[str, list[Run]] = {name: [] for name in commands}
-            for _ in range(ROUNDS):
-                for name, arguments in commands.items():
-                    runs[name].append(run_once(arguments, clients_environment))
+            runs = in_turn(commands, clients_environment, is_warm=True)
             found[str(count)] = [figures(runs, ours, other) for other in commands if other != ours]
     return found

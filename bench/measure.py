@@ -25,13 +25,17 @@ class Run:
 
 
 def in_turn(
-    commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], rounds: int = ROUNDS
+    commands: Mapping[str, Sequence[str]],
+    environment: Mapping[str, str],
+    rounds: int = ROUNDS,
+    *,
+    is_warm: bool = False,
 ) -> dict[str, list[Run]]:
-    """Run each command once in every round, after a round that is not counted; each must succeed."""
+    """Run each command once in every round, after a round that is not counted unless all is warm; each must succeed."""
     runs: dict[str, list[Run]] = {name: [] for name in commands}
-    for number in range(rounds + 1):
+    for number in range(is_warm, rounds + 1):
         for name, command in commands.items():
-            run = run_once(command, environment)
+            run = _run(command, environment)
             if number:
                 runs[name].append(run)
     return runs
@@ -70,8 +74,7 @@ def _median_of(runs: Sequence[Run], figure: str) -> float:
     return float(statistics.median(getattr(run, figure) for run in runs))
 
 
-def run_once(command: Sequence[str], environment: Mapping[str, str]) -> Run:
-    """Run a command; it must succeed."""
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
     started = time.monotonic()
     process = subprocess.Popen(command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with process:

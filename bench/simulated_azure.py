@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.services import PrefectServer, Service
+from flows.services import LocalAzure, PrefectServer
 
 # Each Batch task leaves its own id, so that a client can see that each result is that of its file.
 OUTPUT = "$AZ_BATCH_TASK_ID"
@@ -34,28 +33,14 @@ def simulated_azure(
         has_outputs: Whether Batch tasks leave output files, each with its own id in it.
         answer_seconds: How late each answer of both accounts is, as from services that are not on this machine.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "localbatch",
-        "serve",
-        "--port",
-        "0",
-        "--storage-port",
-        "0",
-        "--state",
-        str(folder),
-    ]
-    command += ["--runner", "simulated", *(["--task-output", OUTPUT] if has_outputs else []), *options]
+    options = ["--runner", "simulated", *(["--task-output", OUTPUT] if has_outputs else []), *options]
     if answer_seconds:
-        command += ["--faults", str(_late_answers(folder, answer_seconds))]
-    azure = Service("The local Azure", command, folder / "localbatch.log", environment)
-    with azure, PrefectServer(folder / "prefect") as server:
-        azure.wait_until(lambda: "\nready" in azure.output())
+        options += ["--faults", str(_late_answers(folder, answer_seconds))]
+    with LocalAzure(folder, options=options) as azure, PrefectServer(folder / "prefect") as server:
         server.wait()
         yield {
             **environment,
-            **dict(re.findall(r"^export (TOPN_\w+)=(\S+)$", azure.output(), re.MULTILINE)),
+            **azure.wait(),
             "TOPN_STATE": str(folder / "state"),
             "HOME": str(folder),
             "PREFECT_API_URL": server.api_url,

@@ -6,7 +6,6 @@ staged by twelve threads, a chunk each.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import resource
@@ -24,7 +23,9 @@ from bench.measure import ROUNDS
 from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
 from tasks.accounts import blob_account
-from tasks.models import Chunk, Containers, InputFile, Pack
+from tasks.models import Containers, Plan
+from tasks.plan import make_plan
+from tasks.results_store import FolderStore
 from tasks.settings import load_settings
 from tasks.stage import stage_chunk
 from tasks.workload import Workload
@@ -38,7 +39,6 @@ SIZES = {
     "900 files of 10 kB": (900, SMALL_BYTES),
 }
 LARGE = {"4 files of 64 MiB": (4, LARGE_BYTES)}
-CHUNKS = 20
 
 NOTHING = Workload(name="bench", command="true", outputs=("out",))
 
@@ -58,18 +58,18 @@ def measure(folder: Path) -> dict[str, object]:
     )
     found: dict[str, object] = {}
     for name, (count, size_bytes) in {**SIZES, **LARGE}.items():
-        files = _files(folder / name, count, size_bytes)
+        plan = _plan(folder / name, count, size_bytes)
         before_mib = _peak_mib()
         ratios, ours_seconds, again_seconds = [], [], []
         for _ in range(ROUNDS):
             container, plain = (f"bench-{uuid.uuid4().hex}" for _ in range(2))
             for made in (container, plain):
                 service.create_container(made)
-            ours_seconds.append(_stage(files, container))
+            ours_seconds.append(_stage(plan, container))
             grown_mib = _peak_mib() - before_mib
-            again_seconds.append(_stage(files, container))
+            again_seconds.append(_stage(plan, container))
             started = time.monotonic()
-            for file in files:
+            for file in plan.files:
                 with Path(file.path).open("rb") as content:
                     service.get_blob_client(plain, file.sha256).upload_blob(content)
             ratios.append(ours_seconds[-1] / (time.monotonic() - started))
@@ -92,42 +92,24 @@ def measure(folder: Path) -> dict[str, object]:
     return found
 
 
-def _stage(files: list[InputFile], container: str) -> float:
+def _stage(plan: Plan, container: str) -> float:
     account = blob_account()
     containers = Containers(application=container, inputs=container, outputs=container)
-    size = -(-len(files) // CHUNKS)
-    chunks = [
-        Chunk(first=first + 1, total=len(files), packs=tuple(Pack.of([file]) for file in files[first : first + size]))
-        for first in range(0, len(files), size)
-    ]
     started = time.monotonic()
     with ThreadPoolExecutor(THREADS) as threads:
-        staged = list(threads.map(lambda chunk: stage_chunk(account, chunk, NOTHING, containers), chunks))
+        staged = list(threads.map(lambda chunk: stage_chunk(account, chunk, NOTHING, containers), plan.chunks))
     seconds = time.monotonic() - started
     if any(chunk.failures for chunk in staged):
         raise RuntimeError(f"not staged: {staged}")
     return seconds
 
 
-def _files(folder: Path, count: int, size_bytes: int) -> list[InputFile]:
+def _plan(folder: Path, count: int, size_bytes: int) -> Plan:
+    """Plan a run on as many new files, all different."""
     folder.mkdir()
-    files = []
     for number in range(count):
-        content = random.Random(number).randbytes(size_bytes)
-        path = folder / str(number)
-        path.write_bytes(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        files.append(
-            InputFile(
-                path=str(path),
-                name=path.name,
-                output=path.name,
-                sha256=sha256,
-                size_bytes=size_bytes,
-                content_key=sha256,
-            )
-        )
-    return files
+        (folder / str(number)).write_bytes(random.Random(number).randbytes(size_bytes))
+    return make_plan([f"{folder}/*"], NOTHING, FolderStore(folder / "known"), files_per_task=1)
 
 
 def _peak_mib() -> float:

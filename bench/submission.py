@@ -19,7 +19,9 @@ from azure.core.credentials import AzureNamedKeyCredential
 
 from bench.measure import ROUNDS
 from bench.simulated_azure import measure_beside
+from flows.topn import THREADS
 from tasks.accounts import batch_account
+from tasks.batch_account import MOST_TASKS_PER_REQUEST
 from tasks.batch_values import BatchTaskSpec, JobSpec
 from tasks.settings import load_settings
 
@@ -27,8 +29,6 @@ ANSWER_SECONDS = 0.05
 SIZES = (500, 1000, 2000)
 # One request each would take minutes with all of them; its speed does not depend on the number.
 ONE_BY_ONE = 200
-THREADS = 12
-REQUEST_TASKS = 100
 
 
 def submission(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
@@ -59,7 +59,7 @@ def measure() -> dict[str, object]:
 
     def ours(count: int) -> None:
         added = specs(count)
-        parts = [added[start : start + REQUEST_TASKS] for start in range(0, count, REQUEST_TASKS)]
+        parts = [added[start : start + MOST_TASKS_PER_REQUEST] for start in range(0, count, MOST_TASKS_PER_REQUEST)]
         with ThreadPoolExecutor(THREADS) as threads:
             refused = list(threads.map(lambda part: account.add_tasks(job_id, part), parts))
         if any(refused):

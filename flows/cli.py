@@ -23,7 +23,7 @@ from flows.display import ask, print_failed_json, print_json, print_table, progr
 from flows.plan_command import print_plan, sort_inputs
 from tasks.errors import ConfigurationError, FilesFailedError, ServiceError, TopnError, UsageError
 from tasks.inputs import find_inputs
-from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, Keep, PoolOptions
+from tasks.models import DEFAULT_POOL, MOST_FILES_PER_TASK, POOL_ID, Keep, PoolOptions
 from tasks.names import names_below_common_folder, shown
 from tasks.progress import CLEANUP, Progress, listening, tell
 from tasks.redaction import redacted
@@ -395,7 +395,7 @@ def _files_per_task(text: str) -> int | None:
 
 
 def _pool_id(text: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9_-]{1,64}", text):
+    if not re.fullmatch(POOL_ID, text):
         raise argparse.ArgumentTypeError(f"{text!r} is not of 1 to 64 letters, digits, - and _")
     return text
 

@@ -36,9 +36,7 @@ def connected() -> Iterator[None]:
     with ExitStack() as services:
         if needs_prefect:
             services.enter_context(alone_in(state, lambda: say("Another run uses this folder; waiting for its end.")))
-        settings = read_settings()
-        # The local Azure has keys, if no secret ones.
-        if not settings.is_configured and settings.allow_keys:
+        if read_settings().may_be_local:
             azure = services.enter_context(LocalAzure(state))
         elif needs_prefect:
             load_settings()
@@ -74,14 +72,13 @@ def azure_connected() -> Iterator[None]:
     """
     state = state_folder()
     use_up(state)
-    settings = read_settings()
-    is_configured = settings.is_configured or not settings.allow_keys
-    if not is_configured and prefect_api_url():
+    is_local = read_settings().may_be_local
+    if is_local and prefect_api_url():
         require_reachable_prefect()
         from tasks.azure_block import block_values  # noqa: PLC0415 - brings Prefect: slow
 
-        is_configured = bool(block_values())
-    if is_configured:
+        is_local = not block_values()
+    if not is_local:
         yield
         return
     say("No Azure is configured: starting a local one for this.")

@@ -117,11 +117,11 @@ class Service:
 
 
 class LocalAzure(Service):
-    """`localbatch serve`, on the given ports where they are free; 0 is any."""
+    """`localbatch serve` with any of its options, on the given ports where they are free; 0 is any."""
 
-    def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0) -> None:
+    def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0, options: Sequence[str] = ()) -> None:
         serve = ["-m", "localbatch", "serve", "--state", str(state)]
-        serve += ["--port", str(port), "--storage-port", str(storage_port)]
+        serve += ["--port", str(port), "--storage-port", str(storage_port), *options]
         super().__init__("The local Azure", [sys.executable, *serve], state / "localbatch.log", os.environ)
 
     def wait(self) -> dict[str, str]:

@@ -14,7 +14,16 @@ from tasks.artifacts import name_at_start, progress_artifact
 from tasks.begin import begin_run
 from tasks.cleanup import clean_up
 from tasks.collect import collect_results
-from tasks.models import DEFAULT_POOL, KEEP_NOTHING, MOST_FILES_PER_TASK, MOST_SLOTS, Keep, PoolOptions, StagedChunk
+from tasks.models import (
+    DEFAULT_POOL,
+    KEEP_NOTHING,
+    MOST_FILES_PER_TASK,
+    MOST_SLOTS,
+    POOL_ID,
+    Keep,
+    PoolOptions,
+    StagedChunk,
+)
 from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.plan import plan_files
 from tasks.pool_choices import check_pool_options
@@ -32,12 +41,12 @@ from tasks.workload import Workload
 Positive = Field(ge=1)
 NotEmpty = Field(min_length=1)
 
-# Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes, taskSlotsPerNode, the id.
+# Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes.
 Nodes = Field(ge=1, le=10_000)
 SpotNodes = Field(ge=0, le=10_000)
 Slots = Field(ge=1, le=MOST_SLOTS)
 FilesPerTask = Field(ge=1, le=MOST_FILES_PER_TASK)
-PoolId = Field(pattern="^[A-Za-z0-9_-]{1,64}$")
+PoolId = Field(pattern=f"^{POOL_ID}$")
 
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
 LONGEST_MINUTES = 6 * 24 * 60
@@ -84,7 +93,7 @@ def run_workload(
     plan = plan_files(inputs, workload, refresh, files_per_task)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
-        return final_state(report_run(run, plan, workload, {}, output_folder, price))
+        return final_state(report_run(run, unsearched(plan), workload, {}, output_folder, price))
 
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count):
         containers = create_containers(run, workload)

@@ -105,8 +105,7 @@ def _local_azure(state: Path, stack: ExitStack) -> LocalAzure | None:
     """
     from tasks.azure_block import block_values, configured_azure  # noqa: PLC0415 - brings Prefect, imported by now
 
-    settings = read_settings()
-    if settings.is_configured or block_values() or not settings.allow_keys:
+    if not read_settings().may_be_local or block_values():
         configured_azure()
         return None
     return stack.enter_context(LocalAzure(state, port=BATCH_PORT, storage_port=STORAGE_PORT))

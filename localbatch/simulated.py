@@ -64,7 +64,8 @@ class SimulatedRunner:
         self._task_seconds = task_seconds
         self._report = report
         self._output = output
-        self._uploads = ThreadPoolExecutor(UPLOAD_THREADS) if output else None
+        # It has no thread before there is something to upload.
+        self._uploads = ThreadPoolExecutor(UPLOAD_THREADS)
         self._changed = threading.Condition()
         self._runs: dict[int, tuple[StartRun, Report]] = {}
         self._ends: list[tuple[datetime, int]] = []
@@ -101,8 +102,7 @@ class SimulatedRunner:
             self._is_stopping = True
             self._changed.notify()
         self._thread.join()
-        if self._uploads:
-            self._uploads.shutdown(cancel_futures=True)
+        self._uploads.shutdown(cancel_futures=True)
 
     def _read(self, action: StartRun, now: datetime) -> tuple[datetime, Report]:
         """Return when a run ends, and what will be reported then."""
@@ -134,7 +134,7 @@ class SimulatedRunner:
                     self._changed.wait((self._ends[0][0] - now).total_seconds() if self._ends else None)
             # Without the lock: whoever hears it may begin the next run at once.
             for action, report in ended:
-                if self._uploads and self._output:
+                if self._output:
                     self._uploads.submit(self._upload, self._output, action, report)
                 else:
                     self._report(report)

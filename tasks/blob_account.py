@@ -132,24 +132,25 @@ class BlobAccount:
             OSError: The file cannot be read.
         """
         client = self._service.get_blob_client(container, sha256)
-        digest = hashlib.sha256()
         with path.open("rb") as file, translated_errors("Storage", f"upload {container}/{sha256}"):
             if size_bytes <= BLOCK_BYTES:
                 content = file.read(BLOCK_BYTES + 1)
-                digest.update(content)
-                if digest.hexdigest() == sha256:
+                is_right = hashlib.sha256(content).hexdigest() == sha256
+                if is_right:
                     client.upload_blob(content, overwrite=True)
-                return digest.hexdigest() == sha256
+                return is_right
             if client.exists():
                 return True
+            digest = hashlib.sha256()
             blocks: list[BlobBlock] = []
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
                 blocks.append(BlobBlock(block_id=f"{len(blocks):08}"))
                 client.stage_block(blocks[-1].id, block)
-            if digest.hexdigest() == sha256:
+            is_right = digest.hexdigest() == sha256
+            if is_right:
                 client.commit_block_list(blocks)
-            return digest.hexdigest() == sha256
+            return is_right
 
     def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
         """Put what an open file holds as a blob, replacing one of the same name; it is streamed, not held."""

@@ -15,7 +15,7 @@ from tasks.blob_account import BlobAccount
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.models import PoolOptions
 from tasks.pool_choices import check_pool_options, choose_identity, choose_image, support_warning
-from tasks.provision import check_existing_pool
+from tasks.provision import existing_pool
 from tasks.settings import AzureSettings
 
 # Half of what tokens and signatures allow for.
@@ -161,8 +161,7 @@ def _quota(batch: BatchAccount) -> Finding:
 
 def _existing_pool(batch: BatchAccount, pool_id: str, options: PoolOptions) -> Finding:
     try:
-        check_existing_pool(batch, pool_id)
-        identity = choose_identity(pool_id, batch.pool(pool_id).identities, options.setup)
+        identity = choose_identity(pool_id, existing_pool(batch, pool_id).identities, options.setup)
     except (ConfigurationError, ServiceError) as error:
         return Finding(status=Status.FAILED, sentence=str(error))
     how = f"as {identity.rsplit('/', 1)[-1]}" if identity else "by signed URLs"

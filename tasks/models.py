@@ -176,7 +176,8 @@ class Containers:
     outputs: str
 
 
-# Source: Azure Batch documentation, "Create Pool": taskSlotsPerNode.
+# Source: Azure Batch documentation, "Create Pool": the id, taskSlotsPerNode.
+POOL_ID = "[A-Za-z0-9_-]{1,64}"
 MOST_SLOTS = 256
 
 

@@ -15,7 +15,7 @@ from tasks import signatures
 from tasks.accounts import batch_account, blob_account
 from tasks.autoscale import pool_formula
 from tasks.batch_account import BatchAccount
-from tasks.batch_values import Blob, JobSpec, PoolSpec, StartTask
+from tasks.batch_values import Blob, JobSpec, Pool, PoolSpec, StartTask
 from tasks.blob_account import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import (
@@ -47,7 +47,7 @@ def create_containers(run: Run, workload: Workload) -> Containers:
 def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
     """Create the run's pool, or check the existing one that the user named; returns its id."""
     if options.pool_id is not None:
-        return check_existing_pool(batch_account(), options.pool_id)
+        return existing_pool(batch_account(), options.pool_id).pool_id
     return make_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
 
 
@@ -76,8 +76,8 @@ def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Conta
     return containers
 
 
-def check_existing_pool(account: BatchAccount, pool_id: str) -> str:
-    """Look whether a pool that the user named can be used.
+def existing_pool(account: BatchAccount, pool_id: str) -> Pool:
+    """Look at a pool that the user named, which must be such as can be used.
 
     Raises:
         ConfigurationError: There is no such pool, or it is being deleted.
@@ -88,7 +88,7 @@ def check_existing_pool(account: BatchAccount, pool_id: str) -> str:
         raise ConfigurationError(f"There is no pool {pool_id}: create it, or leave pool_id out.") from None
     if pool.state != "active":
         raise ConfigurationError(f"Pool {pool_id} is {pool.state}: name another, or leave pool_id out.")
-    return pool_id
+    return pool
 
 
 def make_pool(

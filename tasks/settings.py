@@ -43,6 +43,11 @@ class AzureSettings(BaseSettings):
         """Whether an account is told of."""
         return any(value is not None for value in self.model_dump(exclude={"allow_keys"}).values())
 
+    @property
+    def may_be_local(self) -> bool:
+        """Whether a local Azure may stand in: it has keys, if no secret ones."""
+        return self.allow_keys and not self.is_configured
+
 
 def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSettings:
     """Read the settings, and put what a Prefect block holds beside them.

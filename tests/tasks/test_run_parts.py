@@ -15,7 +15,7 @@ from tasks.collect import collect_chunk
 from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
 from tasks.models import Category, FileError, Keep, StoredResult
 from tasks.pool_choices import newest_image
-from tasks.provision import check_existing_pool, make_containers, make_job, make_pool
+from tasks.provision import existing_pool, make_containers, make_job, make_pool
 from tasks.results_store import ContainerStore, FolderStore, results_store
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
@@ -181,7 +181,7 @@ def test_cleanup_reports_what_it_cannot_delete_and_goes_on(batch, blobs, run, pa
 
 def test_an_existing_pool_must_exist(batch):
     with pytest.raises(ConfigurationError, match="no pool nowhere"):
-        check_existing_pool(batch, "nowhere")
+        existing_pool(batch, "nowhere")
 
 
 def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload, parts, chunk_factory, watch_chunk):
