@@ -54,8 +54,10 @@ class Child:
         """
         self._control.settimeout(timeout)
         said = b""
-        while part := self._control.recv(1 << 16):
-            said += part
+        # A reset: the supervisor ended before it had read the last signal; what it said came first.
+        with suppress(ConnectionResetError):
+            while part := self._control.recv(1 << 16):
+                said += part
         self._control.close()
         answer = json.loads(said or b"{}")
         if "os_error" in answer:

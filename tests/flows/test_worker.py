@@ -130,6 +130,12 @@ def leftovers(flow_run_id):
     return find_leftovers(batch(), blob_account(), flow_run_id, Keep()).names
 
 
+def wait_until_nothing_is_left(flow_run_id):
+    """A run has its state before its hook, which cleans up, is done; then its process ends."""
+    wait_until(lambda: leftovers(flow_run_id) == (), "the hook has cleaned up", seconds=ENDING_SECONDS)
+    wait_until(lambda: flow_processes(flow_run_id) == [], "no process is left", seconds=ENDING_SECONDS)
+
+
 def flow_processes(flow_run_id):
     return [int(pid) for pid, _ in processes_of(f"PREFECT__FLOW_RUN_ID={flow_run_id}")]
 
@@ -169,7 +175,7 @@ def test_a_deployed_run_completes_and_leaves_nothing(deployed, parameters):
     flow_run_id = deployed.create(**parameters)
     assert deployed.wait_for_end(flow_run_id).type.value == "COMPLETED"
     assert_counted()
-    assert leftovers(flow_run_id) == ()
+    wait_until_nothing_is_left(flow_run_id)
 
 
 def test_a_run_that_is_cancelled_ends_cancelled_and_leaves_nothing(deployed, endless):
@@ -178,8 +184,7 @@ def test_a_run_that_is_cancelled_ends_cancelled_and_leaves_nothing(deployed, end
     deployed.set_state(endless, Cancelling())
 
     assert deployed.wait_for_end(endless).type.value == "CANCELLED"
-    assert leftovers(endless) == ()
-    wait_until(lambda: flow_processes(endless) == [], "no process is left")
+    wait_until_nothing_is_left(endless)
 
 
 @pytest.mark.faults
@@ -188,8 +193,7 @@ def test_a_run_whose_process_is_killed_ends_crashed_and_leaves_nothing(deployed,
         os.kill(pid, signal.SIGKILL)
 
     assert deployed.wait_for_end(endless).type.value == "CRASHED"
-    wait_until(lambda: leftovers(endless) == (), "the hook has cleaned up")
-    wait_until(lambda: flow_processes(endless) == [], "no process is left")
+    wait_until_nothing_is_left(endless)
 
 
 @pytest.mark.faults
@@ -225,7 +229,7 @@ def test_a_run_that_reaches_its_deadline_fails_and_leaves_nothing(deployed, para
     flow_run_id = deployed.create(**parameters, timeout_minutes=1)
 
     assert deployed.wait_for_end(flow_run_id).type.value == "FAILED"
-    assert leftovers(flow_run_id) == ()
+    wait_until_nothing_is_left(flow_run_id)
     assert not Path("results/a_OUTPUT.json").exists()
 
 
@@ -234,6 +238,7 @@ def test_a_failed_run_is_retried_from_the_ui_and_completes(deployed, parameters)
     deployed.azure.faults.add("upload_fails", task="*")
     flow_run_id = deployed.create(**parameters)
     assert deployed.wait_for_end(flow_run_id).type.value == "FAILED"
+    wait_until_nothing_is_left(flow_run_id)
     deployed.azure.faults.clear()
 
     deployed.prefect("flow-run", "retry", str(flow_run_id))
@@ -241,7 +246,7 @@ def test_a_failed_run_is_retried_from_the_ui_and_completes(deployed, parameters)
     assert deployed.wait_for_end(flow_run_id).type.value == "COMPLETED"
     assert deployed.run(flow_run_id).run_count == 2
     assert_counted()
-    assert leftovers(flow_run_id) == ()
+    wait_until_nothing_is_left(flow_run_id)
 
 
 @pytest.mark.faults
@@ -266,7 +271,7 @@ def test_a_run_whose_worker_died_is_retried_and_goes_on_in_the_same_job(deployed
     ]
     # What exists already is adopted.
     assert {record.status for record in creating} == {409}
-    assert leftovers(endless) == ()
+    wait_until_nothing_is_left(endless)
 
 
 def assert_counted():

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from localbatch.launcher import Launcher
+from localbatch.launcher import Child, Launcher
 from localbatch.testing import wait_until
 
 FLEEING = f"env -i {shutil.which('setsid')} {shutil.which('sleep')}"
@@ -78,6 +79,15 @@ def test_a_program_hears_signals(launcher, tmp_path):
     assert child.wait() == 9
 
 
+def test_a_signal_that_comes_after_the_end_does_not_hide_how_it_ended():
+    control, supervisor = socket.socketpair()
+    child = Child(control)
+    supervisor.sendall(b'{"code": 9}')
+    child.send_signal(signal.SIGTERM)
+    supervisor.close()
+    assert child.wait() == 9
+
+
 def test_signals_have_their_usual_meaning_to_a_program(launcher, tmp_path):
     start(launcher, tmp_path, "grep -E 'Sig(Ign|Cgt)' /proc/self/status").wait()
     ignored = int((tmp_path / "out").read_text().split()[1], 16)
@@ -124,7 +134,7 @@ def test_everything_ends_and_goes_when_the_server_is_killed(tmp_path, seconds):
     (tmp_path / "data" / "deep").mkdir(parents=True)
     server = f"""
 import os, signal, pathlib
-from localbatch.launcher import Launcher
+from localbatch.launcher import Child, Launcher
 launcher = Launcher(remove=[pathlib.Path({str(tmp_path / "data")!r})])
 script = {f"{scatter(seconds)}; exec sleep {seconds}"!r}
 child = launcher.start(["sh", "-c", script], environment=os.environ, directory=pathlib.Path("/"), files=(0, 1, 2))
