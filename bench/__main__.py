@@ -1,7 +1,7 @@
 """The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
 
 `python -m bench NAME…` runs some: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`, `growth` or `counting`;
-`scale` takes half an hour and is run by its name alone.
+`scale` and `tutorial-in-one-pool` take half an hour each and are run by their names alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.against_tutorial import against_tutorial
+from bench.against_tutorial import against_tutorial, against_tutorial_in_one_pool
 from bench.counting import counting
 from bench.growth import growth, scale
 from bench.measure import figures, in_turn
@@ -36,11 +36,12 @@ def main() -> int:
         "growth": growth,
         "counting": counting,
     }
+    long_ones = {"scale": scale, "tutorial-in-one-pool": against_tutorial_in_one_pool}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
     RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or benchmarks:
         with tempfile.TemporaryDirectory(prefix="topn-bench-") as folder:
-            found = {**benchmarks, "scale": scale}[name](Path(folder), environment)
+            found = {**benchmarks, **long_ones}[name](Path(folder), environment)
         (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     return 0
 

@@ -1,8 +1,7 @@
-"""The flow against the tutorial's client: the same files, the same simulated nodes, one file a Batch task.
+"""The flow against the tutorial's client: the same files, simulated nodes, one file a Batch task.
 
-Nodes take 30 s to start, a Batch task takes half a second, and each answer of both accounts is 20 ms late, as from a region
-near by. The tutorial's client is compared with the same pool, and with the two nodes of one slot each that its own
-configuration has.
+Nodes take 30 s to start, and each answer of both accounts is 20 ms late, as from a region near by. The tutorial's client has
+the pool of its own configuration, two nodes of one slot each, or the flow's.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from bench.measure import figures, in_turn
 from bench.simulated_azure import simulated_azure, write_files
 
 NODE_START_SECONDS = 30
-TASK_SECONDS = 0.5
 ANSWER_SECONDS = 0.02
 
 
@@ -28,31 +26,44 @@ class Pool:
     slots: int
 
 
-USUAL = Pool(20, 2)
+FLOWS_OWN = Pool(20, 2)
 TUTORIALS_OWN = Pool(2, 1)
 
-# The tutorial's own pool would need ten minutes for the larger number.
-COMPARED = {200: (USUAL, TUTORIALS_OWN), 2000: (USUAL,)}
+# How long a Batch task takes, in seconds, for each number of files. The shorter it is, the better for the tutorial's two
+# nodes, which would need ten minutes for the larger number at half a second each.
+COMPARED = {200: 0.5, 2000: 0.1}
+COMPARED_IN_ONE_POOL = {200: 0.5, 2000: 0.5}
 
 
 def against_tutorial(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Compare the two at both numbers of files, each client started anew."""
-    options = [f"--node-start-seconds={NODE_START_SECONDS}", f"--task-seconds={TASK_SECONDS}"]
+    """Compare the two, each with the pool that it would have."""
+    return _compared(COMPARED, TUTORIALS_OWN, folder, environment)
+
+
+def against_tutorial_in_one_pool(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Compare the two with the flow's pool for both."""
+    return _compared(COMPARED_IN_ONE_POOL, FLOWS_OWN, folder, environment)
+
+
+def _compared(
+    numbers: Mapping[int, float], tutorials: Pool, folder: Path, environment: Mapping[str, str]
+) -> dict[str, object]:
+    """Compare the two at each number of files, each client started anew."""
     found: dict[str, object] = {}
-    with simulated_azure(folder, environment, options, answer_seconds=ANSWER_SECONDS) as clients_environment:
-        for count, pools in COMPARED.items():
-            inputs, outputs = write_files(folder / f"{count}", count), folder / f"out-{count}"
-            outputs.mkdir()
-
-            def command(client: str, pool: Pool, inputs: Path = inputs, outputs: Path = outputs) -> list[str]:
-                program = [sys.executable, "-m", f"bench.{client}"]
-                return [*program, str(inputs), str(outputs), str(pool.nodes), str(pool.slots)]
-
-            ours = f"{count} files by the flow"
-            commands = {ours: command("own_client", USUAL)} | {
-                f"by the tutorial's client with {pool.nodes} nodes of {pool.slots}": command("tutorial_client", pool)
-                for pool in pools
-            }
-            runs = in_turn(commands, clients_environment, is_warm=True)
-            found[str(count)] = [figures(runs, ours, other) for other in commands if other != ours]
+    for count, task_seconds in numbers.items():
+        beside = folder / str(count)
+        inputs, outputs = write_files(beside / "inputs", count), beside / "outputs"
+        outputs.mkdir()
+        ours = f"{count} files by the flow with {FLOWS_OWN.nodes} nodes of {FLOWS_OWN.slots} slots"
+        other = f"by the tutorial's client with {tutorials.nodes} of {tutorials.slots}"
+        commands = {
+            name: [sys.executable, "-m", module, str(inputs), str(outputs), str(pool.nodes), str(pool.slots)]
+            for name, module, pool in (
+                (ours, "bench.own_client", FLOWS_OWN),
+                (other, "bench.tutorial_client", tutorials),
+            )
+        }
+        options = [f"--node-start-seconds={NODE_START_SECONDS}", f"--task-seconds={task_seconds}"]
+        with simulated_azure(beside, environment, options, answer_seconds=ANSWER_SECONDS) as clients_environment:
+            found[str(count)] = figures(in_turn(commands, clients_environment, is_warm=True), ours, other)
     return found

@@ -80,7 +80,7 @@ def _late_answers(folder: Path, seconds: float) -> Path:
 
 def write_files(folder: Path, count: int) -> Path:
     """Write as many small files, all different; returns their folder."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(count):
         (folder / f"{number:07}.txt").write_text(f"file {number} of {count}\n" * 20)
     return folder
