@@ -22,6 +22,9 @@ from flows.topn import FLOW, run_workload
 from tasks.models import PoolOptions
 from tasks.workload import Workload
 
+# A million files take longer than a run usually may.
+TIMEOUT_MINUTES = 180
+
 SIMULATED = Workload(name="simulated", command="true", outputs=("result.txt",))
 
 
@@ -34,6 +37,7 @@ def simulated(inputs: list[str], output_folder: str, nodes: int, slots: int, fil
         output_folder,
         files_per_task=files_per_task,
         pool_options=PoolOptions(nodes=nodes, slots_per_node=slots),
+        timeout_minutes=TIMEOUT_MINUTES,
         refresh=True,
     )
 
