@@ -17,6 +17,8 @@ from bench.against_tutorial import against_tutorial, against_tutorial_in_one_poo
 from bench.counting import counting
 from bench.growth import growth, scale
 from bench.measure import figures, in_turn
+from bench.staging import staging
+from bench.submission import submission
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -30,8 +32,8 @@ def main() -> int:
         "run": three_files_against_an_empty_flow,
         "nothing-new": nothing_new_against_an_empty_flow,
         "packing": small_files_packed_against_one_a_task,
-        "submission": adding_batch_tasks,
-        "staging": staging_files,
+        "submission": submission,
+        "staging": staging,
         "tutorial": against_tutorial,
         "growth": growth,
         "counting": counting,
@@ -44,21 +46,6 @@ def main() -> int:
             found = {**benchmarks, **long_ones}[name](Path(folder), environment)
         (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     return 0
-
-
-def adding_batch_tasks(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Measure how fast Batch tasks are added."""
-    # What it imports is large, and the peak memory of every process started here is at least this one's.
-    from bench.submission import submission  # noqa: PLC0415
-
-    return submission(folder, environment)
-
-
-def staging_files(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Measure how fast files are staged."""
-    from bench.staging import staging  # noqa: PLC0415 - as above
-
-    return staging(folder, environment)
 
 
 def three_files_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:

@@ -55,7 +55,6 @@ PLAIN_C = Path(__file__).parent / "plain_counter.c"
 def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Count texts of three sizes; the task script runs as on a node, and its results must be those of the tutorial."""
     package = folder / "task_script.pyz"
-    # Elsewhere, since the peak of a process that is started here is at least this one's.
     environment = {**environment, "TOPN_STATE": str(folder / "state"), "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
     subprocess.run([sys.executable, "-c", PACK, str(package)], env=environment, check=True)
     plain_c = str(folder / "plain_counter")

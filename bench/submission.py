@@ -7,6 +7,7 @@ machine. As in the flow, each hundred Batch tasks are added by a thread of their
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import time
 import uuid
@@ -67,6 +68,8 @@ def measure() -> dict[str, object]:
 
     settings = load_settings()
     key = settings.batch_key.get_secret_value() if settings.batch_key else ""
+    # The client keeps ten connections, and says so of each further one.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     client = BatchClient(str(settings.batch_endpoint), AzureNamedKeyCredential(str(settings.batch_account), key))
 
     def by_the_sdk(count: int) -> None:
