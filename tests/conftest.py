@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from identity_support import TENANT, ManagedIdentity, make_authority
@@ -16,6 +17,9 @@ for name in list(os.environ):
 # No test may talk to anything but this machine.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
+# Where a shell starts the tests in the background, they and what they start would ignore SIGINT; a Prefect worker that is
+# told to end sends itself one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

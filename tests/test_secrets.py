@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 from secret_search import Processes, Search
-from tests_support import REPOSITORY, end_or_kill, wait_until
+from tests_support import REPOSITORY, wait_until
 
 from flows.services import PrefectServer
 from localbatch import LocalAzure, server
@@ -120,7 +120,7 @@ class Campaign:
             )
         finally:
             worker.terminate()
-            end_or_kill(worker)
+            worker.wait(60)
 
     def ask(self, path, **body):
         request = urllib.request.Request(

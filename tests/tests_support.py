@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-import subprocess
 import time
 from collections import Counter
 from datetime import datetime, timedelta, timezone
@@ -90,12 +89,3 @@ class Submitted:
     def arrived(self):
         chunks, self._chunks = self._chunks, []
         return chunks
-
-
-def end_or_kill(process, seconds=60):
-    """Wait for a process that was told to end; a Prefect worker on a busy machine was seen not to."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

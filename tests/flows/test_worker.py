@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY, end_or_kill, independent_count, processes_of, wait_until
+from tests_support import REPOSITORY, independent_count, processes_of, wait_until
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
@@ -74,7 +74,7 @@ class Deployed:
     def stop_worker(self, number=signal.SIGTERM):
         if self._worker is not None:
             self._worker.send_signal(number)
-            end_or_kill(self._worker)
+            self._worker.wait(60)
 
     def client(self):
         from prefect import get_client  # noqa: PLC0415 - takes seconds
