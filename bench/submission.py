@@ -11,7 +11,7 @@ import logging
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -82,22 +82,40 @@ def measure() -> dict[str, object]:
         for spec in specs(count):
             account.add_tasks(job_id, [spec])
 
-    rates: dict[str, list[float]] = {}
-    added = 0
+    ways: dict[str, Callable[[int], None]] = {"as the flow does": ours, "create_tasks of the SDK": by_the_sdk}
+    rates: dict[int, dict[str, list[float]]] = {size: {name: [] for name in ways} for size in SIZES}
+    singly: list[float] = []
     for _ in range(ROUNDS):
-        for size in SIZES:
-            rates.setdefault(f"as the flow does, {size}", []).append(_rate(ours, size))
-            rates.setdefault(f"create_tasks of the SDK, {size}", []).append(_rate(by_the_sdk, size))
-            added += 2 * size
-        rates.setdefault(f"one request each, {ONE_BY_ONE}", []).append(_rate(one_by_one, ONE_BY_ONE))
-        added += ONE_BY_ONE
+        for size, found in rates.items():
+            for name, add in ways.items():
+                found[name].append(_rate(add, size))
+        singly.append(_rate(one_by_one, ONE_BY_ONE))
+    added = ROUNDS * (len(ways) * sum(SIZES) + ONE_BY_ONE)
     counts = account.task_counts(job_id)
     if counts.active != added:
         raise RuntimeError(f"{added} were added, and {counts.active} are there")
-    return {
-        f"{name} Batch tasks, a second": {"median": round(statistics.median(found)), "all": [round(r) for r in found]}
-        for name, found in rates.items()
+    return _figures(rates, singly)
+
+
+def _figures(rates: Mapping[int, Mapping[str, Sequence[float]]], singly: Sequence[float]) -> dict[str, object]:
+    """Show rates, and the ratios of what was done in the same round."""
+    figures: dict[str, object] = {
+        "one request each, a second": {"median": round(statistics.median(singly)), "all": [round(r) for r in singly]}
     }
+    for size, found in rates.items():
+        mine, others = found.values()
+        for name, all_rates in found.items():
+            figures[f"{size} Batch tasks, {name}, a second"] = {
+                "median": round(statistics.median(all_rates)),
+                "all": [round(rate) for rate in all_rates],
+            }
+        for title, beside in (("create_tasks of the SDK", others), ("one request each", singly)):
+            ratios = [a / b for a, b in zip(mine, beside, strict=True)]
+            figures[f"{size} Batch tasks, as the flow does / {title}"] = {
+                "ratio_median": round(statistics.median(ratios), 2),
+                "ratios": [round(ratio, 2) for ratio in ratios],
+            }
+    return figures
 
 
 def _rate(add: Callable[[int], None], count: int) -> float:
