@@ -51,15 +51,8 @@ def measure() -> dict[str, object]:
         )
     )
 
-    def specs(count: int) -> list[BatchTaskSpec]:
-        prefix = uuid.uuid4().hex
-        return [
-            BatchTaskSpec(task_id=f"{prefix}-{n}", command_line="true", resource_files=(), uploads=(), retries=0)
-            for n in range(count)
-        ]
-
     def ours(count: int) -> None:
-        added = specs(count)
+        added = _specs(count)
         parts = [added[start : start + MOST_TASKS_PER_REQUEST] for start in range(0, count, MOST_TASKS_PER_REQUEST)]
         with ThreadPoolExecutor(THREADS) as threads:
             refused = list(threads.map(lambda part: account.add_tasks(job_id, part), parts))
@@ -74,12 +67,12 @@ def measure() -> dict[str, object]:
 
     def by_the_sdk(count: int) -> None:
         tasks = [
-            models.BatchTaskCreateOptions(id=spec.task_id, command_line=spec.command_line) for spec in specs(count)
+            models.BatchTaskCreateOptions(id=spec.task_id, command_line=spec.command_line) for spec in _specs(count)
         ]
         client.create_tasks(job_id, tasks, max_concurrency=THREADS)
 
     def one_by_one(count: int) -> None:
-        for spec in specs(count):
+        for spec in _specs(count):
             account.add_tasks(job_id, [spec])
 
     ways: dict[str, Callable[[int], None]] = {"as the flow does": ours, "create_tasks of the SDK": by_the_sdk}
@@ -95,6 +88,15 @@ def measure() -> dict[str, object]:
     if counts.active != added:
         raise RuntimeError(f"{added} were added, and {counts.active} are there")
     return _figures(rates, singly)
+
+
+def _specs(count: int) -> list[BatchTaskSpec]:
+    """Return as many Batch tasks, with ids of their own."""
+    prefix = uuid.uuid4().hex
+    return [
+        BatchTaskSpec(task_id=f"{prefix}-{n}", command_line="true", resource_files=(), uploads=(), retries=0)
+        for n in range(count)
+    ]
 
 
 def _figures(rates: Mapping[int, Mapping[str, Sequence[float]]], singly: Sequence[float]) -> dict[str, object]:
