@@ -6,13 +6,14 @@ One method per operation that the steps use, our own values in and out, no polic
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
 from azure.batch import BatchClient, models
+from azure.batch.models import _models
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceModifiedError, ResourceNotFoundError
@@ -49,6 +50,12 @@ NOT_REACTIVATED_CODES = frozenset({"TaskNotCompleted", "TaskSucceeded"})
 
 # Source: Batch REST API 2025-06-01, limits of `maxresults`.
 PAGE_SIZE = 1000
+
+# A model learns the names of its fields when it is first made, and its making fails in one thread while another does
+# that (azure-sdk-for-python#47426); the SDK hides this in what it reads, and gives raw values. So each is made here.
+for _model in list(vars(_models).values()):
+    if isinstance(_model, type) and issubclass(_model, MutableMapping):
+        _model.__new__(_model)
 
 
 class BatchAccount:
@@ -357,7 +364,6 @@ def unknown_pool_properties(properties: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(model: Any, properties: Mapping[str, Any], path: str) -> Iterator[str]:
-    model.__new__(model)  # It learns the names when it is first made.
     fields = {field._rest_name: name for name, field in model._attr_to_rest_field.items()}  # noqa: SLF001 - nothing else tells
     for name, value in properties.items():
         if name not in fields:

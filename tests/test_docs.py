@@ -50,7 +50,7 @@ def test_every_field_report_is_answered_by_a_test_or_says_why_not():
     for path in (REPOSITORY / "tests").rglob("*.py"):
         for numbers in re.findall(r"Field reports? ([\d, and]+):", path.read_text()):
             answered |= set(re.findall(r"\d+", numbers))
-    assert [int(number) for number, _ in rows] == list(range(1, 34))
+    assert [int(number) for number, _ in rows] == list(range(1, 35))
     assert [number for number, answer in rows if number not in answered] == [
         number for number, answer in rows if answer.startswith("No test:")
     ]

@@ -5,6 +5,8 @@ Each of these was found with azure-batch 15.1; a test that fails after an update
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -96,3 +98,41 @@ def test_ten_connections_are_kept_and_others_made_anew_so_there_is_one_for_each_
         asked = [threads.submit(batch.images) for _ in range(32)]
     assert [one.exception() for one in asked] == [None] * 32
     assert [record.getMessage() for record in caplog.records if "pool is full" in record.getMessage()] == []
+
+
+MODELS_IN_MANY_THREADS = """
+import sys, threading
+import {imported_before}
+from azure.batch.models import _models
+
+sys.setswitchinterval(1e-9)
+together = threading.Barrier(12)
+failed = []
+
+def make_each():
+    for model in list(vars(_models).values()):
+        if isinstance(model, type) and hasattr(model, "_is_model"):
+            together.wait()
+            try:
+                model({{}})
+            except RuntimeError as error:
+                failed.append(error)
+
+threads = [threading.Thread(target=make_each) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(*sorted({{str(error) for error in failed}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("imported_before", "said"),
+    [("azure.batch", "dictionary changed size during iteration"), ("tasks.batch_account", "")],
+)
+def test_models_first_made_by_many_threads_at_once_fail_so_each_is_made_once_before(imported_before, said):
+    """Field report 34: the first runs of a process broke now and then, without a pattern."""
+    program = MODELS_IN_MANY_THREADS.format(imported_before=imported_before)
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == said
