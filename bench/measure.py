@@ -72,14 +72,21 @@ def figures(runs: Mapping[str, Sequence[Run]], ours: str, other: str) -> dict[st
     )
     return {
         "title": f"{ours} / {other}",
-        "ratio_median": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
+        **ratio_figures(ratios),
         "cpu_ratio_median": round(statistics.median(cpu_ratios), 3),
         "memory_ratio": round(peak_ratio, 3),
         "ours_seconds": [round(run.wall_seconds, 3) for run in runs[ours]],
         "other_seconds": [round(run.wall_seconds, 3) for run in runs[other]],
         "ours_peak_mib": round(_median_of(runs[ours], "peak_mib"), 1),
         "other_peak_mib": round(_median_of(runs[other], "peak_mib"), 1),
+    }
+
+
+def ratio_figures(ratios: Sequence[float]) -> dict[str, object]:
+    """Return the ratio of each round, and their median."""
+    return {
+        "ratio_median": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
     }
 
 

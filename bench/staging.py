@@ -19,7 +19,7 @@ from pathlib import Path
 
 from azure.storage.blob import BlobServiceClient
 
-from bench.measure import ROUNDS
+from bench.measure import ROUNDS, ratio_figures
 from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
 from tasks.accounts import blob_account
@@ -84,8 +84,7 @@ def measure(folder: Path) -> dict[str, object]:
             for made in (container, plain):
                 account.delete_container(made)
         found[f"{name}, as the flow does / a plain loop"] = {
-            "ratio_median": round(statistics.median(ratios), 3),
-            "ratios": [round(ratio, 3) for ratio in ratios],
+            **ratio_figures(ratios),
             "milliseconds_a_file": round(1000 * statistics.median(ours_seconds) / count, 1),
             "again_seconds_median": round(statistics.median(again_seconds), 2),
             "seconds_median": round(statistics.median(ours_seconds), 2),

@@ -18,7 +18,7 @@ from pathlib import Path
 from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 
-from bench.measure import ROUNDS
+from bench.measure import ROUNDS, ratio_figures
 from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
 from tasks.accounts import batch_account
@@ -30,6 +30,8 @@ ANSWER_SECONDS = 0.05
 SIZES = (500, 1000, 2000)
 # One request each would take minutes with all of them; its speed does not depend on the number.
 ONE_BY_ONE = 200
+
+OURS, SDK, SINGLY = "as the flow does", "create_tasks of the SDK", "one request each"
 
 
 def submission(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
@@ -75,7 +77,7 @@ def measure() -> dict[str, object]:
         for spec in _specs(count):
             account.add_tasks(job_id, [spec])
 
-    ways: dict[str, Callable[[int], None]] = {"as the flow does": ours, "create_tasks of the SDK": by_the_sdk}
+    ways: dict[str, Callable[[int], None]] = {OURS: ours, SDK: by_the_sdk}
     rates: dict[int, dict[str, list[float]]] = {size: {name: [] for name in ways} for size in SIZES}
     singly: list[float] = []
     for _ in range(ROUNDS):
@@ -101,23 +103,18 @@ def _specs(count: int) -> list[BatchTaskSpec]:
 
 def _figures(rates: Mapping[int, Mapping[str, Sequence[float]]], singly: Sequence[float]) -> dict[str, object]:
     """Show rates, and the ratios of what was done in the same round."""
-    figures: dict[str, object] = {
-        "one request each, a second": {"median": round(statistics.median(singly)), "all": [round(r) for r in singly]}
-    }
+    figures: dict[str, object] = {f"{SINGLY}, a second": _rate_figures(singly)}
     for size, found in rates.items():
-        mine, others = found.values()
-        for name, all_rates in found.items():
-            figures[f"{size} Batch tasks, {name}, a second"] = {
-                "median": round(statistics.median(all_rates)),
-                "all": [round(rate) for rate in all_rates],
-            }
-        for title, beside in (("create_tasks of the SDK", others), ("one request each", singly)):
-            ratios = [a / b for a, b in zip(mine, beside, strict=True)]
-            figures[f"{size} Batch tasks, as the flow does / {title}"] = {
-                "ratio_median": round(statistics.median(ratios), 2),
-                "ratios": [round(ratio, 2) for ratio in ratios],
-            }
+        for name, measured in found.items():
+            figures[f"{size} Batch tasks, {name}, a second"] = _rate_figures(measured)
+        for name, others in (SDK, found[SDK]), (SINGLY, singly):
+            ratios = [a / b for a, b in zip(found[OURS], others, strict=True)]
+            figures[f"{size} Batch tasks, {OURS} / {name}"] = ratio_figures(ratios)
     return figures
+
+
+def _rate_figures(rates: Sequence[float]) -> dict[str, object]:
+    return {"median": round(statistics.median(rates)), "all": [round(rate) for rate in rates]}
 
 
 def _rate(add: Callable[[int], None], count: int) -> float:
