@@ -175,6 +175,13 @@ def test_every_pin_has_a_version_and_hashes_and_names_no_index():
     assert "resolved" not in (REPOSITORY / "localbatch/azurite/package-lock.json").read_text()
 
 
+def test_no_process_compiles_a_grammar_before_the_flow_begins():
+    """A tool of `make sbom` once brought one along, which doubled the start of every process: jsonschema imports it."""
+    loaded = "import flows.topn, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    modules = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True, timeout=120)
+    assert {"lark", "rfc3987_syntax"} & set(modules.stdout.split()) == set()
+
+
 def test_the_batch_sdk_is_one_that_takes_entra_credentials():
     """Field report 21: before 15, the SDK knew no `TokenCredential`."""
     pin = re.search(r"^azure-batch==(\d+)\.(\d+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
