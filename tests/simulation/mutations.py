@@ -1,0 +1,90 @@
+"""Ten faults in the product that the simulation must find: one change of one line each.
+
+`python -m simulation.mutate` applies them one by one to a copy of the project and counts the seeds until one fails.
+The list was written before the invariants that find them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutation:
+    """One change of the product's code.
+
+    Attributes:
+        area: What it breaks.
+        path: The file, below the repository's root.
+        before: A text that occurs once in the file.
+        after: What replaces it.
+    """
+
+    area: str
+    path: str
+    before: str
+    after: str
+
+
+MUTATIONS = (
+    Mutation(
+        area="cleanup",
+        path="tasks/cleanup.py",
+        before="containers=() if keep.containers else found.containers",
+        after="containers=()",
+    ),
+    Mutation(
+        area="sweep",
+        path="tasks/sweep.py",
+        before="if expires_at <= by:",
+        after="if expires_at <= by - timedelta(days=365):",
+    ),
+    Mutation(
+        area="retries",
+        path="tasks/azure_core.py",
+        before='"PUT", "POST", "PATCH", "DELETE"',
+        after='"PUT", "PATCH", "DELETE"',
+    ),
+    Mutation(
+        area="verdicts",
+        path="tasks/collect.py",
+        before='if outcome.result != "success" or outcome.exit_code != 0:',
+        after="if False:",
+    ),
+    Mutation(
+        area="deadline",
+        path="tasks/monitor.py",
+        before="if ending is None and clock.now() > deadline_at + DEADLINE_GRACE:",
+        after="if False:",
+    ),
+    Mutation(
+        area="ownership",
+        path="tasks/models.py",
+        before='return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == flow_run_id',
+        after="return True",
+    ),
+    Mutation(
+        area="hashes",
+        path="tasks/blob_account.py",
+        before="is_right = hashlib.sha256(content).hexdigest() == sha256",
+        after="is_right = True",
+    ),
+    Mutation(
+        area="signatures",
+        path="tasks/signatures.py",
+        before="return expires_at < last_needed_at(run) and expires_at - now < LEAST_LEFT",
+        after="return False",
+    ),
+    Mutation(
+        area="adoption",
+        path="tasks/begin.py",
+        before=' and (job is None or job.state == "active")',
+        after="",
+    ),
+    Mutation(
+        area="exit status",
+        path="flows/cli.py",
+        before="return EXIT_FILES_FAILED if report.failed else 0",
+        after="return 0",
+    ),
+)
