@@ -46,6 +46,19 @@ def azure_settings(local_azure, monkeypatch):  # noqa: F811 - the fixture
     return local_azure
 
 
+@pytest.fixture
+def nothing_left(azure_settings):
+    """Assert that the local Azure holds no job, pool or container of any run."""
+
+    def check():
+        from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+
+        jobs, pools = batch_account().jobs("topn-"), batch_account().pools("topn-")
+        assert (jobs, pools, blob_account().containers("topn-")) == ([], [], {})
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
     """The file of a private authority's certificate, and a certificate of this machine that it issued."""

@@ -62,18 +62,3 @@ def topn_alone(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     return Topn(HOME=str(home), TOPN_STATE=str(tmp_path / "state"))
-
-
-@pytest.fixture
-def nothing_left(local_azure, monkeypatch):
-    """Assert that the local Azure holds no job, pool or container of any run."""
-    for variable, value in local_azure.environment.items():
-        monkeypatch.setenv(variable, value)
-
-    def check():
-        from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
-
-        jobs, pools = batch_account().jobs("topn-"), batch_account().pools("topn-")
-        assert (jobs, pools, blob_account().containers("topn-")) == ([], [], {})
-
-    return check
