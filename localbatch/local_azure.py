@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from localbatch.account import new_faults
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
 from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
 from localbatch.launcher import Launcher
 from localbatch.running import Running
-from localbatch.server import NODES, BatchOptions, LocalBatch, new_faults
+from localbatch.server import NODES, BatchOptions, LocalBatch
 from localbatch.storage_faults import OPERATIONS, Passage
 
 if TYPE_CHECKING:

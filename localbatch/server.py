@@ -10,40 +10,35 @@ import logging
 import shutil
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Protocol, TypedDict
-from urllib.parse import parse_qsl
 
 import uvicorn
-from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth, errors
+from localbatch import DEVELOPMENT_KEY, errors
+from localbatch.account import Account, Request, operation_of
 from localbatch.azurite import listen
 from localbatch.certificate import Certificate
 from localbatch.clock import Clock
-from localbatch.faults import Fault, Faults, code_of, meet, message_of
+from localbatch.faults import Faults, meet
 from localbatch.http_parts import BatchProtocol, drop, read_body, serve_faults
 from localbatch.launcher import Launcher
 from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
-from localbatch.routes import JSON_TYPE, ROUTES, Call, Service, match_route, serve
 from localbatch.running import Running
-from localbatch.scheduler import PACES, Pace, Scheduler
+from localbatch.scheduler import PACES, Pace
 from localbatch.simulated import SimulatedOutput, SimulatedRunner
 from localbatch.store import Store
-from localbatch.tokens import STORAGE_AUDIENCE, check_token, issue_token
+from localbatch.tokens import STORAGE_AUDIENCE, issue_token
 from localbatch.transfer import StorageClient
-from localbatch.wire import http_date
 
 logger = logging.getLogger(__name__)
 
 REQUESTS_KEPT = 10_000
-OLDEST_API_YEAR = "2022"
 KEEP_ALIVE_SECONDS = 120
 """Longer than clients pause between two requests: a connection that closes under a POST is an error they see."""
 
@@ -175,8 +170,6 @@ class LocalBatch(Running):
         self._certificate = certificate
         self._oauth = oauth
         self._tenant = tenant
-        self.account = DEVELOPMENT_ACCOUNT
-        self.key = key
         self.endpoint = ""
         self.requests: collections.deque[RequestRecord] = collections.deque(maxlen=REQUESTS_KEPT)
         self._state_dir = state_dir
@@ -187,17 +180,26 @@ class LocalBatch(Running):
         self._task_seconds = task_seconds
         self._task_output = task_output
         self._clock = clock or Clock()
-        self._store = Store(
+        store = Store(
             pool_quota=pool_quota,
             job_quota=job_quota,
             core_quota=core_quota,
             low_priority_core_quota=low_priority_core_quota,
         )
-        self._scheduler = Scheduler(self._store, _pace(pace, node_start_seconds))
+        self._account = Account(
+            store,
+            _pace(pace, node_start_seconds),
+            root_of=self._root_of,
+            key=key,
+            oauth=oauth,
+            tenant=tenant,
+            faults=faults,
+        )
+        self.account, self.key = self._account.name, self._account.key
         self._wake = threading.Event()
         self._sleepers: list[Callable[[], None]] = [self._wake.set]
         """How to wake those who wait for an instant of the service's clock."""
-        self.faults = faults or new_faults()
+        self.faults = self._account.faults
         self.faults.on_change = self._wake.set
         self._scripts = {"/_internal/faults": self.faults, "/_internal/storage-faults": storage_faults}
         self._is_stopping = False
@@ -277,6 +279,9 @@ class LocalBatch(Running):
         account = (self.account, self.endpoint)
         return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
 
+    def _root_of(self, node: Node) -> Path:
+        return self._agent.root_of(node)
+
     def _node_token(self) -> str:
         # The storage account's clock is the machine's, wherever the service's own was moved.
         return issue_token(STORAGE_AUDIENCE, self._tenant, datetime.now(timezone.utc))
@@ -292,7 +297,7 @@ class LocalBatch(Running):
         thread.join()
 
     def _receive(self, report: Report) -> None:
-        self._store.reports.append(report)
+        self._account.receive(report)
         self._wake.set()
 
     def _tick_until_stopped(self) -> None:
@@ -300,11 +305,7 @@ class LocalBatch(Running):
             self._wake.clear()
             wake_at = None
             try:
-                with self._store.lock:
-                    now = self._clock.now()
-                    # First, so that a Batch task that has begun to run is seen before it is seen to have ended.
-                    self.faults.apply(self._store, self._scheduler, now)
-                    actions, wake_at = self._scheduler.tick(now)
+                actions, wake_at = self._account.tick(self._clock.now())
                 self._agent.perform(actions)
             except Exception:  # The account goes on: a client that sees nothing happen finds the reason in the log.
                 logger.exception("tick failed")
@@ -321,7 +322,7 @@ class LocalBatch(Running):
         if path in self._scripts:
             await serve_faults(self._scripts[path], scope, body)(scope, receive, send)
             return
-        operation = _operation_of(method, path)
+        operation = operation_of(method, path)
         fault = await meet(self.faults, operation, path)
         status = sent = 0
 
@@ -331,7 +332,9 @@ class LocalBatch(Running):
             await send(message)
 
         if not fault or fault.fault != "drop_before":
-            response = self._answer(scope, body, fault)
+            response = self._account.answer(self._request(scope, body), self._clock.now(), fault)
+            if method not in {"GET", "HEAD"}:
+                self._wake.set()
             if isinstance(body, errors.ServiceError):
                 response.headers["Connection"] = "close"  # Some of it may come yet.
             if not fault or fault.fault != "drop_after":
@@ -352,66 +355,16 @@ class LocalBatch(Running):
         if self._on_request:
             self._on_request(record)
 
-    def _answer(self, scope: Scope, body: bytes | errors.ServiceError, fault: Fault | None) -> Response:
-        """Do what a request asks for, and return the answer to it."""
-        now = self._clock.now()
+    def _request(self, scope: Scope, body: bytes | errors.ServiceError) -> Request:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        method, path, query = scope["method"], scope["raw_path"].decode(), scope["query_string"].decode()
-        base = f"{scope['scheme']}://{headers.get('host', self.endpoint.partition('//')[2])}"
-        try:
-            _refuse(fault)
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            if scheme == "Bearer" and self._oauth:
-                check_token(token, self._tenant, now)
-            else:
-                # Clients date their requests by the machine's clock, wherever the service's own was moved.
-                at = datetime.now(timezone.utc)
-                auth.verify(self.account, self.key, method=method, path=path, query=query, headers=headers, now=at)
-            route, parameters = match_route(method, path)
-            options = {name.lower(): value for name, value in parse_qsl(query)}
-            call = Call(
-                service=Service(store=self._store, scheduler=self._scheduler, root_of=self._agent.root_of),
-                method=method,
-                parameters=parameters,
-                query=options,
-                headers=headers,
-                body=_checked(options.get("api-version"), body),
-                base=base,
-                raw_path=path,
-                raw_query=query,
-                now=now,
-            )
-            response = serve(route, call)
-        except errors.ServiceError as error:
-            response = _error_response(error, base, now, with_body=method != "HEAD")
-        except Exception:  # One request must not end the service.
-            logger.exception("request failed: %s %s", method, path)
-            response = _error_response(errors.internal_error(), base, now, with_body=method != "HEAD")
-        if method not in {"GET", "HEAD"}:
-            self._wake.set()
-        response.headers.update(
-            {
-                "request-id": str(uuid.uuid4()),
-                "DataServiceVersion": "3.0",
-                "Server": "Microsoft-HTTPAPI/2.0",
-                "Date": http_date(now),
-            }
+        return Request(
+            method=scope["method"],
+            path=scope["raw_path"].decode(),
+            query=scope["query_string"].decode(),
+            headers=headers,
+            body=body,
+            base=f"{scope['scheme']}://{headers.get('host', self.endpoint.partition('//')[2])}",
         )
-        if headers.get("return-client-request-id", "").lower() == "true" and "client-request-id" in headers:
-            response.headers["client-request-id"] = headers["client-request-id"]
-        if fault and fault.retry_after is not None:
-            response.headers["Retry-After"] = str(fault.retry_after)
-        return response
-
-
-def new_faults() -> Faults:
-    """Return an empty script for a Batch account."""
-    return Faults([route.operation for route in ROUTES])
-
-
-def _refuse(fault: Fault | None) -> None:
-    if fault and fault.fault == "answer":
-        raise errors.ServiceError(fault.status, code_of(fault), message_of(fault), {})
 
 
 def _pace(name: str, node_start_seconds: float | None) -> Pace:
@@ -421,28 +374,3 @@ def _pace(name: str, node_start_seconds: float | None) -> Pace:
     real = PACES["real"]
     share = node_start_seconds / (real.creating + real.starting)
     return dataclasses.replace(PACES[name], creating=real.creating * share, starting=real.starting * share)
-
-
-def _operation_of(method: str, path: str) -> str:
-    """Return the name of the operation that a request asks for, or an empty one."""
-    try:
-        return match_route(method, path)[0].operation
-    except errors.ServiceError:
-        return ""
-
-
-def _error_response(error: errors.ServiceError, base: str, now: datetime, *, with_body: bool) -> Response:
-    if not with_body or error.status == 304:  # noqa: PLR2004 - Not Modified has no body.
-        return Response(status_code=error.status)
-    return JSONResponse(error.document(base, now), error.status, media_type=JSON_TYPE)
-
-
-def _checked(version: str | None, body: bytes | errors.ServiceError) -> bytes:
-    """Return the body of a request of any version since 2022: what is served has not changed since."""
-    if not version:
-        raise errors.missing_required_query_parameter(QueryParameterName="api-version")
-    if not version[:4].isdigit() or version < OLDEST_API_YEAR:
-        raise errors.unsupported_request_version(QueryParameterName="api-version", QueryParameterValue=version)
-    if isinstance(body, errors.ServiceError):
-        raise body
-    return body

@@ -24,7 +24,7 @@ class Scene:
 
     def __init__(self, batch, client, ask):
         self.batch, self.client, self.ask = batch, client, ask
-        self.store, self.scheduler = batch._store, batch._scheduler
+        self.store, self.scheduler = batch._account.store, batch._account.scheduler
         self.now = batch._clock.now()
 
     def pass_time(self, **duration):
@@ -249,7 +249,7 @@ by(
 
 @causes(401, "AuthenticationFailed")
 def show_a_token_that_is_none(scene):
-    scene.batch._oauth = True
+    scene.batch._account._oauth = True
     return scene.ask("GET", f"/pools?{VERSION}", authorization="Bearer x")[:2]
 
 
