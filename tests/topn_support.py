@@ -1,0 +1,107 @@
+"""The `topn` command and the flow, called in this process as if each call had a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from types import SimpleNamespace
+from unittest import mock
+
+
+class Topn:
+    """Runs `topn` in this process and in the current folder, with `environment` added to this process's environment."""
+
+    def __init__(self, **environment):
+        self.environment = environment
+
+    def __call__(self, *arguments, stdin="", **variables):
+        """Run the command; returns its returncode, stdout and stderr."""
+        from flows.cli import main  # noqa: PLC0415 - after the environment is clean
+
+        return self.call(main, arguments, stdin=stdin, **variables)
+
+    def json(self, *arguments, status=0, **variables):
+        """Run `topn run --json` and return the document that it prints."""
+        done = self("run", "--json", *arguments, **variables)
+        assert done.returncode == status, done.stderr
+        return json.loads(done.stdout)
+
+    def call(self, function, *arguments, stdin="", **variables):
+        """Call any other function that returns an exit status or raises SystemExit, in the same way."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with (
+            self.environ(**variables),
+            redirect_stdout(stdout),
+            redirect_stderr(stderr),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        ):
+            try:
+                status = function(*arguments)
+            except SystemExit as exit_:
+                status = exit_.code
+        return SimpleNamespace(returncode=status, stdout=stdout.getvalue(), stderr=stderr.getvalue())
+
+    @contextmanager
+    def environ(self, **variables):
+        """Run the block with this environment."""
+        with process_environment(**(self.environment | variables)):
+            yield
+
+
+def environment_of(azure, api_url, state):
+    """Return the variables that lead to these servers, and to a folder for everything that topn keeps."""
+    return {
+        **azure.environment,
+        "PREFECT_API_URL": api_url,
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "TOPN_STATE": str(state),
+    }
+
+
+@contextmanager
+def process_environment(**variables: str) -> Iterator[None]:
+    """Run the block as if in a process of its own with these variables; what it changes in this process is restored."""
+    from prefect import context  # noqa: PLC0415 - takes seconds
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
+
+    from tasks import redaction, step  # noqa: PLC0415 - as above
+
+    keys, make_record = set(redaction._keys), logging.getLogRecordFactory()
+    with (
+        mock.patch.dict(os.environ, variables),
+        mock.patch.object(context, "GLOBAL_SETTINGS_CONTEXT", context.GLOBAL_SETTINGS_CONTEXT),
+    ):
+        profile, settings = _prefect_settings(frozenset(os.environ.items()))
+        try:
+            with context.SettingsContext(profile=profile, settings=settings):
+                yield
+        finally:
+            # They hold on to the server that they were started for.
+            for worker in (EventsWorker, APILogWorker):
+                worker.drain_all(at_exit=False)
+            step.ended_task_runs.clear()
+            redaction._keys.intersection_update(keys)
+            logging.setLogRecordFactory(make_record)
+
+
+def _prefect_settings(environment):
+    """Read Prefect's profile and settings, once for each environment because that takes 0.2 s."""
+    return _read_prefect_settings(frozenset(item for item in environment if item[0].startswith(("PREFECT_", "HOME"))))
+
+
+@cache
+def _read_prefect_settings(variables):
+    from prefect.context import root_settings_context  # noqa: PLC0415 - takes seconds
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY  # noqa: PLC0415 - as above
+
+    del variables
+    context = root_settings_context()
+    # A flow run waits up to a second for the thread that sends heartbeats. No variable switches that off.
+    return context.profile, context.settings.copy_with_update({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
