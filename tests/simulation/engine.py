@@ -1,0 +1,500 @@
+"""Prefect's engine, replaced by a small one that runs on one thread and in virtual time.
+
+It does what the flow relies on: retries, `retry_condition_fn`, cached results that outlive a process, futures, states, the
+order of hooks, and final states. `test_engine_contract.py` runs the same flows on Prefect and on this engine.
+
+The Prefect server is replaced, too: what a process is told by it, and what the server keeps when a process dies.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import cloudpickle
+import httpx
+import prefect
+import prefect.logging
+import prefect.logging.loggers
+from prefect import Flow, Task
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound, UnfinishedRun
+from prefect.futures import PrefectFuture, PrefectFutureList
+from prefect.states import Completed, Crashed, Failed, Pending, Running
+from prefect.utilities.annotations import BaseAnnotation, opaque, unmapped
+from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
+from prefect.utilities.math import clamped_poisson_interval
+from pytest import MonkeyPatch
+from simulation.world import Fiber, Killed, World
+
+API_URL = "http://127.0.0.1:4200/api"
+
+logger = logging.getLogger("simulation.prefect")
+
+
+class FinalState(State[Any]):
+    """A state whose result is at hand: Prefect's own reads it on another thread."""
+
+    def result(self, raise_on_failure: bool = True, **_: Any) -> Any:
+        """Return or raise what the run returned or raised.
+
+        Raises:
+            UnfinishedRun: It has done neither.
+        """
+        if not self.is_final():
+            raise UnfinishedRun(f"Run is in {self.type.name} state, its result is not available.")
+        if raise_on_failure and not self.is_completed():
+            raise self.data
+        return self.data
+
+
+def at_hand(state: State[Any]) -> FinalState:
+    """Return a state of Prefect's as one whose result is at hand."""
+    return FinalState(
+        type=state.type, name=state.name, message=state.message, data=state.data, state_details=state.state_details
+    )
+
+
+@dataclass
+class Server:
+    """What a Prefect server keeps: flow runs, artifacts and, beside it, the results of steps.
+
+    Attributes:
+        fails: Raises the error that a request for an operation meets, if it meets one.
+    """
+
+    runs: dict[UUID, FlowRun] = field(default_factory=dict)
+    artifacts: list[SimpleNamespace] = field(default_factory=list)
+    results: dict[str, bytes] = field(default_factory=dict)
+    requests: int = 0
+    fails: Callable[[str], None] = lambda _: None
+
+    def create_run(self, parameters: Mapping[str, Any]) -> FlowRun:
+        """Record a flow run that has not started."""
+        run = FlowRun(id=uuid4(), flow_id=uuid4(), name="new", parameters=dict(parameters), state=Pending())
+        self.runs[run.id] = run
+        return run
+
+
+class Client:
+    """A client of the server: what the product calls of Prefect's, each call a request."""
+
+    def __init__(self, world: World, server: Server) -> None:
+        self._world = world
+        self._server = server
+        self.api_url = httpx.URL(API_URL)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def _request(self, operation: str) -> None:
+        self._world.pause()
+        self._server.requests += 1
+        self._server.fails(operation)
+
+    def read_artifacts(self, *, artifact_filter: Any, flow_run_filter: Any) -> list[SimpleNamespace]:
+        """List the artifacts of some keys and some flow runs."""
+        self._request("read_artifacts")
+        keys, runs = artifact_filter.key.any_, flow_run_filter.id.any_
+        return [found for found in self._server.artifacts if found.key in keys and found.flow_run_id in runs]
+
+    def create_artifact(self, artifact: Any) -> SimpleNamespace:
+        """Add an artifact."""
+        self._request("create_artifact")
+        kept = SimpleNamespace(id=uuid4(), **artifact.model_dump())
+        self._server.artifacts.append(kept)
+        return kept
+
+    def update_artifact(self, artifact_id: UUID, artifact: Any) -> None:
+        """Change what is set."""
+        self._request("update_artifact")
+        for kept in self._server.artifacts:
+            if kept.id == artifact_id:
+                kept.__dict__.update(artifact.model_dump(exclude_unset=True))
+
+    def update_flow_run(self, flow_run_id: UUID, *, name: str) -> None:
+        """Rename a flow run."""
+        self._request("update_flow_run")
+        self._server.runs[flow_run_id].name = name
+
+    def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        """Read a flow run.
+
+        Raises:
+            ObjectNotFound: There is none.
+        """
+        self._request("read_flow_run")
+        if flow_run_id not in self._server.runs:
+            raise ObjectNotFound(KeyError(flow_run_id))
+        return self._server.runs[flow_run_id]
+
+    def read_block_document_by_name(self, *_: Any, **__: Any) -> Any:
+        """Find no block: settings come from the environment here."""
+        raise ObjectNotFound(KeyError("block"))
+
+
+class Future(PrefectFuture[Any]):
+    """The future of a task run in this engine."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._id = uuid4()
+        self._state = at_hand(Pending())
+        self._callbacks: list[Callable[[PrefectFuture[Any]], None]] = []
+        self._crash: BaseException | None = None
+        self.is_done = False
+
+    @property
+    def task_run_id(self) -> UUID:
+        """The task run's id."""
+        return self._id
+
+    @property
+    def state(self) -> State[Any]:
+        """The task run's state."""
+        return self._state
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when the task run has ended, or after a time."""
+        self._world.wait(lambda: self.is_done, timeout)
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
+        """Return what the task run returned; raise, or return, what it raised."""
+        self.wait(timeout)
+        if self._crash is not None:
+            raise self._crash
+        return self._state.result(raise_on_failure=raise_on_failure)
+
+    def add_done_callback(self, fn: Callable[[PrefectFuture[Any]], None]) -> None:
+        """Call a function when the task run has ended, or now if it has."""
+        if self.is_done:
+            fn(self)
+        else:
+            self._callbacks.append(fn)
+
+    def end(self, state: FinalState, crash: BaseException | None = None) -> None:
+        """Take in how the task run ended."""
+        self._state, self._crash, self.is_done = state, crash, True
+        for callback in self._callbacks:
+            callback(self)
+
+
+class _TaskRun:
+    """One run of a task, with its retries, in the fiber that calls `run`."""
+
+    def __init__(self, engine: Engine, task: Task[..., Any], parameters: dict[str, Any]) -> None:
+        self._engine = engine
+        self._task = task
+        self._parameters = {name: _plain(value) for name, value in parameters.items()}
+        flow_run_id = engine.flow_run.id if engine.flow_run else None
+        self.record = SimpleNamespace(id=uuid4(), flow_run_id=flow_run_id, start_time=None, name=task.name)
+        self.state: FinalState = at_hand(Pending())
+
+    def run(self) -> FinalState:
+        """Run it to its end; returns its final state, or one that is not final if its inputs failed."""
+        try:
+            self._parameters = {name: _resolved(value) for name, value in self._parameters.items()}
+        except _UpstreamError as error:
+            self.state = at_hand(Pending(name="NotReady", message=str(error)))
+            return self.state
+        self.record.start_time = self._engine.world.now
+        key = self._key()
+        stored = self._engine.server.results.get(key) if key is not None else None
+        if stored is not None:
+            return self._end(Completed(name="Cached", data=cloudpickle.loads(stored)))
+        arguments, options = parameters_to_args_kwargs(self._task.fn, self._parameters)
+        retries = 0
+        while True:
+            try:
+                result = self._task.fn(*arguments, **options)
+                if key is not None:
+                    self._engine.server.results[key] = cloudpickle.dumps(result)
+                return self._end(Completed(data=result))
+            except Exception as error:  # noqa: BLE001 - whatever a step raises is its result
+                failed = Failed(message=f"Task run encountered an exception {error!r}", data=error)
+                if retries >= self._task.retries or not self._may_retry(failed):
+                    return self._end(failed)
+                self._engine.world.note(f"retry {self.name}: {type(error).__name__}")
+                self._engine.world.sleep(self._delay(retries))
+                retries += 1
+
+    def generate(self) -> Generator[Any, None, None]:
+        """Run a task that yields; it is not retried and not cached."""
+        self.record.start_time = self._engine.world.now
+        arguments, options = parameters_to_args_kwargs(self._task.fn, self._parameters)
+        try:
+            yield from self._task.fn(*arguments, **options)
+        except Exception as error:
+            self._end(Failed(data=error))
+            raise
+        self._end(Completed(data=None))
+
+    @property
+    def name(self) -> str:
+        """What the step is called, for people who read a trace."""
+        return str(self._task.task_run_name or self._task.name).format_map(_Shown(self._parameters))
+
+    def _key(self) -> str | None:
+        if not self._task.persist_result or self._task.cache_policy is None:
+            return None
+        context: Any = SimpleNamespace(task=self._task)
+        return self._task.cache_policy.compute_key(
+            task_ctx=context, inputs=self._parameters, flow_parameters=self._engine.flow_parameters
+        )
+
+    def _may_retry(self, failed: State[Any]) -> bool:
+        condition = self._task.retry_condition_fn
+        record: Any = self.record
+        try:
+            return condition is None or bool(condition(self._task, record, at_hand(failed)))
+        except Exception:
+            logger.exception("retry_condition_fn failed")
+            return False
+
+    def _delay(self, retries: int) -> float:
+        delays = self._task.retry_delay_seconds
+        if not delays:
+            return 0.0
+        seconds = delays[min(retries, len(delays) - 1)] if isinstance(delays, Sequence) else float(delays)
+        jitter = self._task.retry_jitter_factor
+        return clamped_poisson_interval(seconds, clamping_factor=jitter) if jitter and seconds > 0 else seconds
+
+    def _end(self, state: State[Any]) -> FinalState:
+        self.state = at_hand(state)
+        self.state.timestamp = self._engine.world.now  # type: ignore[assignment]
+        task = self._task
+        hooks = task.on_completion_hooks if self.state.is_completed() else task.on_failure_hooks
+        for hook in hooks:
+            _call_hook(hook, task, self.record, self.state)
+        return self.state
+
+
+class Engine:
+    """Runs flows and their tasks in place of Prefect's engine.
+
+    Attributes:
+        server: What outlives a process.
+        flow_run: The flow run that is under way, in this process.
+    """
+
+    def __init__(self, world: World, server: Server) -> None:
+        self.world = world
+        self.server = server
+        self.flow_run: FlowRun | None = None
+        self.flow_parameters: dict[str, Any] = {}
+        self._submitted: list[tuple[Fiber, Future]] = []
+        self._running = 0
+        self._limit = sys.maxsize
+
+    # Flows.
+
+    def run_flow(self, flow: Flow[..., Any], flow_run: FlowRun) -> FinalState:
+        """Run a flow run as its worker's process does; returns its final state.
+
+        Raises:
+            BaseException: What is no Exception, after the hooks of a crash.
+        """
+        self.flow_run, self._submitted, self._running = flow_run, [], 0
+        self._limit = getattr(flow.task_runner, "_max_workers", sys.maxsize)
+        try:
+            try:
+                state = self._call(flow, flow_run)
+            finally:
+                # The flow's threads end their work, however the flow ends.
+                self._wait_for_submitted()
+        except Killed:
+            raise
+        except BaseException as error:
+            if not (flow_run.state and flow_run.state.is_final()):
+                self._set_state(flow, at_hand(Crashed(message=f"Execution was interrupted: {error!r}", data=error)))
+            raise
+        return state
+
+    def _call(self, flow: Flow[..., Any], flow_run: FlowRun) -> FinalState:
+        try:
+            parameters = flow.validate_parameters(flow_run.parameters)
+        except Exception as error:  # noqa: BLE001 - as in a step
+            return self._set_state(flow, at_hand(Failed(message=f"Validation of flow parameters failed: {error}", data=error)))
+        parameters = get_call_parameters(flow.fn, (), parameters)
+        self.flow_parameters = parameters
+        if callable(flow.flow_run_name):
+            flow_run.name = flow.flow_run_name()
+        self._set_state(flow, at_hand(Running()))
+        arguments, options = parameters_to_args_kwargs(flow.fn, parameters)
+        try:
+            result = flow.fn(*arguments, **options)
+        except Exception as error:  # noqa: BLE001 - as in a step
+            self.world.note(f"the flow raised {type(error).__name__}: {error}")
+            return self._set_state(flow, at_hand(Failed(message=f"Flow run encountered an exception: {error!r}", data=error)))
+        return self._set_state(flow, at_hand(result if isinstance(result, State) else Completed(data=result)))
+
+    def _set_state(self, flow: Flow[..., Any], state: FinalState) -> FinalState:
+        flow_run = self.flow_run
+        if flow_run is None:
+            raise RuntimeError("no flow run is under way")
+        self.world.pause()
+        state.timestamp = self.world.now  # type: ignore[assignment]
+        state.state_details.flow_run_id = flow_run.id
+        flow_run.state = state
+        self.world.note(f"flow run {state.name}")
+        hooks = {
+            StateType.COMPLETED: flow.on_completion_hooks,
+            StateType.FAILED: flow.on_failure_hooks,
+            StateType.CRASHED: flow.on_crashed_hooks,
+            StateType.RUNNING: flow.on_running_hooks,
+        }
+        for hook in hooks.get(state.type) or ():
+            _call_hook(hook, flow, flow_run, state)
+        return state
+
+    def _wait_for_submitted(self) -> None:
+        for fiber, _ in self._submitted:
+            self.world.wait(lambda fiber=fiber: fiber.is_done)
+
+    # Tasks.
+
+    def call(self, task: Task[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Run a task in place, as calling it does."""
+        run = _TaskRun(self, task, get_call_parameters(task.fn, arguments, options))
+        if task.isgenerator:
+            return run.generate()
+        return_state = options.pop("return_state", False)
+        self.world.note(f"step {run.name}")
+        state = run.run()
+        return state if return_state else state.result()
+
+    def submit(self, task: Task[..., Any], *arguments: Any, **options: Any) -> Future:
+        """Run a task beside the flow."""
+        return self._submit(task, get_call_parameters(task.fn, arguments, options))
+
+    def map(self, task: Task[..., Any], *arguments: Any, **options: Any) -> PrefectFutureList[Any]:
+        """Run a task beside the flow for each element of what is not unmapped."""
+        parameters = get_call_parameters(task.fn, arguments, options)
+        fixed: dict[str, Any] = {}
+        mapped: dict[str, list[Any]] = {}
+        for name, value in parameters.items():
+            plain = _plain(value)
+            if isinstance(value, unmapped):
+                fixed[name] = value.value
+            elif isinstance(plain, Iterable) and not isinstance(plain, (str, bytes, Mapping)):
+                mapped[name] = list(plain)
+            else:
+                fixed[name] = plain
+        count = len(next(iter(mapped.values())))
+        return PrefectFutureList(
+            [self._submit(task, {**fixed, **{name: each[i] for name, each in mapped.items()}}) for i in range(count)]
+        )
+
+    def _submit(self, task: Task[..., Any], parameters: dict[str, Any]) -> Future:
+        future = Future(self.world)
+        run = _TaskRun(self, task, parameters)
+
+        def work() -> None:
+            self.world.wait(lambda: self._running < self._limit)
+            self._running += 1
+            self.world.note(f"step {run.name}")
+            try:
+                future.end(run.run())
+            except Killed:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
+                future.end(at_hand(Crashed(data=error)), error)
+            finally:
+                self._running -= 1
+
+        self._submitted.append((self.world.spawn(task.name, self.world.current.process, work), future))
+        return future
+
+    # In place of Prefect.
+
+    @contextmanager
+    def in_place(self, patches: MonkeyPatch) -> Generator[None, None, None]:
+        """Let flows and tasks run here, and their clients ask this server."""
+        engine = self
+
+        def call_flow(flow: Flow[..., Any], *arguments: Any, return_state: bool = False, **options: Any) -> Any:
+            parameters = get_call_parameters(flow.fn, arguments, options, apply_defaults=False)
+            state = engine.run_flow(flow, engine.server.create_run(parameters))
+            return state if return_state else state.result()
+
+        patches.setattr(Flow, "__call__", call_flow)
+        patches.setattr(Task, "__call__", lambda task, *args, **kwargs: engine.call(task, *args, **kwargs))
+        patches.setattr(Task, "submit", lambda task, *args, **kwargs: engine.submit(task, *args, **kwargs))
+        patches.setattr(Task, "map", lambda task, *args, **kwargs: engine.map(task, *args, **kwargs))
+        replace_everywhere(patches, prefect.get_client, lambda **_: Client(engine.world, engine.server))
+        replace_everywhere(patches, prefect.logging.get_run_logger, lambda *_, **__: logger)
+        replace_everywhere(patches, prefect.logging.loggers.flow_run_logger, lambda *_, **__: logger)
+        replace_everywhere(patches, prefect.runtime.flow_run, _Runtime(engine))
+        yield
+
+
+class _Runtime:
+    """What `prefect.runtime.flow_run` tells."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def id(self) -> str:
+        return str(self._engine.flow_run.id) if self._engine.flow_run else ""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self._engine.flow_parameters
+
+
+def replace_everywhere(patches: MonkeyPatch, real: object, replacement: object) -> None:
+    """Replace an object under every name that the product's modules have for it."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] in {"flows", "tasks"}:
+            for name, value in list(vars(module).items()):
+                if value is real:
+                    patches.setattr(module, name, replacement)
+
+
+class _UpstreamError(Exception):
+    """What a step needs could not be had."""
+
+
+class _Shown(dict[str, Any]):
+    """Parameters for the name of a task run; what a name lacks stays open."""
+
+    def __missing__(self, key: str) -> str:
+        return key
+
+
+def _plain(value: Any) -> Any:
+    return value.unwrap() if isinstance(value, (opaque, BaseAnnotation)) else value
+
+
+def _resolved(value: Any) -> Any:
+    """Wait for a future, or for those in a list, and return what they returned.
+
+    Raises:
+        _UpstreamError: One of them failed.
+    """
+    if isinstance(value, list) and any(isinstance(each, PrefectFuture) for each in value):
+        return [_resolved(each) for each in value]
+    if not isinstance(value, PrefectFuture):
+        return value
+    value.wait()
+    if not value.state.is_completed():
+        raise _UpstreamError(f"Upstream task run did not reach a 'COMPLETED' state: {value.state!r}")
+    return value.state.result()
+
+
+def _call_hook(hook: Callable[..., object], subject: object, run: object, state: State[Any]) -> None:
+    try:
+        hook(subject, run, state)
+    except Exception:
+        logger.exception("An error was encountered while running hook %r", getattr(hook, "__name__", hook))

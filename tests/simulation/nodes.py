@@ -1,0 +1,199 @@
+"""Simulated nodes: they fetch files, call the functions of the task script, and upload outputs, in virtual time.
+
+Transfers are localbatch's own (`localbatch.transfer`), below which the wire is replaced. Command lines are recognised, not
+run: what the shell and run_pack.sh do with them is shown by tests/integration, with real processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO
+from urllib.error import HTTPError
+
+from simulation.storage import Request, Response
+from simulation.world import Process, World
+
+from localbatch.models import Action, KillRun, Node, Report, StartRun
+from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
+from task_script import top_words
+
+# Of a node's directory, what our command lines name.
+SHARED = "shared"
+
+# The status of a shell whose program is missing, and of Python for bad usage.
+NOT_FOUND = 127
+BAD_USAGE = 2
+
+
+@dataclass
+class Nodes:
+    """Performs what the scheduler decides.
+
+    Attributes:
+        report: Takes what became of a run.
+        seconds: How long the work of a Batch task takes.
+        counted: How often each content was counted, by its SHA-256.
+    """
+
+    world: World
+    process: Process
+    root: Path
+    send: Callable[[Request], Response]
+    report: Callable[[Report], None]
+    seconds: Callable[[StartRun], float]
+    counted: Counter[str] = field(default_factory=Counter)
+    _killed: set[int] = field(default_factory=set)
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Begin what a tick decided."""
+        for action in actions:
+            if isinstance(action, StartRun):
+                run = action
+                self.world.spawn(f"run {run.directory}", self.process, lambda run=run: self._run(run))  # type: ignore[misc]
+            elif isinstance(action, KillRun):
+                self._killed.add(action.run_id)
+            else:
+                shutil.rmtree(self.root_of(action.node) / action.directory, ignore_errors=True)
+
+    def root_of(self, node: Node) -> Path:
+        """Return the root directory of a node."""
+        return self.root / node.pool_id.lower() / node.id[:16]
+
+    def _run(self, action: StartRun) -> None:
+        root = self.root_of(action.node)
+        directory = root / action.directory / "wd"
+        for folder in (root / SHARED, directory):
+            folder.mkdir(parents=True, exist_ok=True)
+        environment = _environment(action, root)
+        storage = _Storage(self.world, self.send)
+        code: int | None = None
+        failure = None
+        try:
+            fetch_resource_files(storage, action.resource_files, directory, cancelled=lambda: False)
+            self.world.sleep(self.seconds(action))
+            if action.run_id in self._killed:
+                return
+            code = self._execute(action, directory, environment)
+            send_output_files(storage, action.output_files, directory, environment, succeeded=code == 0)
+        except TransferError as error:
+            failure = error.failure
+        except OSError as error:
+            # Its node was taken away, with its files.
+            self.world.note(f"a run lost its directory: {error.strerror}")
+        if action.run_id not in self._killed:
+            self.report(Report(run_id=action.run_id, exit_code=code, failure=failure))
+
+    def _execute(self, action: StartRun, directory: Path, environment: Mapping[str, str]) -> int:
+        """Do what a command line of ours does; returns the exit code."""
+        words = shlex.split(action.command_line)
+        script = words[2] if words[:2] == ["/bin/sh", "-c"] else action.command_line
+        out, err = io.StringIO(), io.StringIO()
+        with _inside(directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = self._script(script, directory, environment)
+        for name, said in (("stdout.txt", out), ("stderr.txt", err)):
+            (directory.parent / name).write_text(said.getvalue())
+        return code
+
+    def _script(self, script: str, directory: Path, environment: Mapping[str, str]) -> int:
+        if "run_pack.sh" in script:
+            return self._pack(directory, _files_of(script, environment))
+        if "--check" in script:
+            for name in re.findall(r"mv -f (\S+) ", script):
+                (directory / name).replace(Path(environment["AZ_BATCH_NODE_SHARED_DIR"]) / name)
+            return 0
+        return self._count(script, _files_of(script, environment))
+
+    def _count(self, command: str, files: Path) -> int:
+        """Count the file in the current directory, by the task script that was shipped."""
+        match = re.search(r'exec python3 "\$FILES"/(\S+) (.+)$', command)
+        if match is None:
+            print(f"not a command of ours: {command}")
+            return NOT_FOUND
+        if not (files / match[1]).exists():
+            return BAD_USAGE
+        arguments = shlex.split(match[2])
+        with contextlib.suppress(OSError):
+            self.counted[top_words.hashlib.sha256(Path(arguments[0]).read_bytes()).hexdigest()] += 1
+        return top_words.main(arguments)
+
+    def _pack(self, directory: Path, files: Path) -> int:
+        """Do what run_pack.sh does, as far as a pack that is not interrupted shows it."""
+        with tarfile.open(directory / "pack.tar") as archive:
+            archive.extractall(directory, filter="data")
+        command = (directory / "command.sh").read_text().strip()
+        outputs = (directory / "outputs.txt").read_text().split()
+        with tarfile.open(directory / "results.tar", "w") as results:
+            for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
+                self._file_of_pack(folder, command, files, outputs, results)
+        return 0
+
+    def _file_of_pack(self, folder: Path, command: str, files: Path, outputs: list[str], results: tarfile.TarFile) -> None:
+        attempts, code, said = 0, 1, ""
+        while code != 0 and attempts < 2 and not said.startswith("input error: "):  # noqa: PLR2004 - as the script has it
+            attempts += 1
+            err = io.StringIO()
+            with _inside(folder), contextlib.redirect_stderr(err):
+                code = self._count(command, files)
+            said = err.getvalue()
+        found = {name: (folder / name).read_bytes() for name in outputs if (folder / name).exists()}
+        if code:
+            found = {"stdout.txt": b"", "stderr.txt": said.encode()}
+        for name, content in {".exit": f"{code} {attempts}\n".encode(), **found}.items():
+            member = tarfile.TarInfo(f"{folder.name}/{name}")
+            member.size = len(content)
+            results.addfile(member, io.BytesIO(content))
+
+
+class _Storage(StorageClient):
+    """A node's way to the storage account, without a socket."""
+
+    def __init__(self, world: World, send: Callable[[Request], Response]) -> None:
+        super().__init__(lambda: world.now)
+        self._world = world
+        self._send = send
+
+    def _send_once(self, url: str, source: Path | None, headers: Mapping[str, str]) -> IO[bytes]:
+        self._world.pause()
+        body = source.read_bytes() if source else b""
+        names = {name.lower(): value for name, value in headers.items()} | {"content-length": str(len(body))}
+        answer = self._send(Request("PUT" if source else "GET", url, names, body))
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            said = Message()
+            for name, value in answer.headers.items():
+                said[name] = value
+            raise HTTPError(url, answer.status, HTTPStatus(answer.status).phrase, said, io.BytesIO(answer.body))
+        return io.BytesIO(answer.body)
+
+
+def _environment(action: StartRun, root: Path) -> dict[str, str]:
+    found = {"AZ_BATCH_NODE_SHARED_DIR": str(root / SHARED), "AZ_BATCH_NODE_ID": action.node.id}
+    if action.preparation_directory:
+        found["AZ_BATCH_JOB_PREP_WORKING_DIR"] = str(root / action.preparation_directory / "wd")
+    return found | action.environment
+
+
+def _files_of(script: str, environment: Mapping[str, str]) -> Path:
+    match = re.search(r'export FILES="\$(\w+)"', script)
+    return Path(environment[match[1]] if match else ".")
+
+
+@contextlib.contextmanager
+def _inside(directory: Path) -> Iterable[None]:  # type: ignore[misc]
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)

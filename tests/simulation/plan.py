@@ -1,0 +1,259 @@
+"""What a seed chooses: the files, the options, the faults, and what becomes of the client.
+
+A plan is data. A written scenario is a plan made by hand; `plan_of` makes one from a seed. Faults that the product does not
+survive yet are in `NOT_YET`, each with a scenario in `test_not_yet.py`; `plan_of` leaves them out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulation.wire import STATUSES
+
+# What the generator leaves out, and why: the product does not survive it yet.
+NOT_YET: Mapping[str, str] = {
+    "refused cleanup": "A service that refuses deletions: what stays is not reported, and the exit status is 0.",
+    "outage in cleanup": "A service that fails while the run ends: nothing of the other services is deleted either.",
+    "refused for good": "A refusal of one file's request ends the whole run, or gives the others a wrong reason.",
+    "invalid response": "HTML or half a body with status 200 ends the run with a JSON error.",
+    "container deleted": "Somebody deletes a container of the run: the files get no true reason.",
+    "failing store": "A results store that cannot be written fails files that were counted.",
+    "failing Prefect": "A Prefect server that fails while the run begins or cleans up leaves everything in place.",
+    "clock": "A service whose clock is ten minutes ahead or more.",
+    "dead run counted again": "A new run counts again what a dead run has counted.",
+    "dead run on another server": "A run on a server of its own that dies is only swept after its deadline.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSpec:
+    """One input file.
+
+    Attributes:
+        fate: "stays", "changed" or "deleted".
+        at: The request before which that happens.
+    """
+
+    name: str
+    content: bytes
+    fate: str = "stays"
+    at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WireFault:
+    """What requests meet.
+
+    Attributes:
+        kind: As in `wire.Fault`.
+        service: "batch", "storage" or "*".
+        operation: A name, or "*".
+        first: The number of the first request that can meet it.
+        times: How many meet it; None is all.
+        seconds: How long it lasts from the first one on, in virtual time; None is for good.
+        chance: The share of the requests that meet it.
+    """
+
+    kind: str
+    service: str = "*"
+    operation: str = "*"
+    first: int = 1
+    times: int | None = None
+    seconds: float | None = None
+    chance: float = 1.0
+    after: bool = False
+    status: int = 503
+    delay: float = 0.0
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """What somebody does to the run, or what happens to its nodes, before a request.
+
+    Attributes:
+        name: A fault of localbatch's nodes, or an operation such as "terminate_job".
+        at: The number of the request.
+        options: Of a fault of localbatch.
+        until: When a standing fault ends, in seconds after it began; None is never.
+    """
+
+    name: str
+    at: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    until: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a client's life ends.
+
+    Attributes:
+        kind: "ends" by itself, "killed" or "interrupted".
+        at: The number of the request, counted from the start of this client.
+        after: Whether the request takes effect first.
+        then: What comes next: "again" (the same command), "retried" (by Prefect) or "gone".
+    """
+
+    kind: str = "ends"
+    at: int = 0
+    after: bool = False
+    then: str = "gone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One history.
+
+    Attributes:
+        deployed: Whether the flow runs as a worker runs it, and not from the command line.
+        pace: How long transitional states of the service last: instant, fast or real.
+        task_seconds: The shortest and the longest work of a Batch task.
+        skew: How many seconds the services' clock is ahead of the client's.
+        prefect_fails: Operations of the Prefect API that fail.
+        store_fails: Whether the results store cannot be written.
+        foreign: Whether somebody else has a job under the run's own name.
+        existing_pool: Whether the run uses a pool that exists.
+    """
+
+    seed: int = 0
+    files: tuple[FileSpec, ...]
+    num_words: int = 3
+    ignore_case: bool = False
+    files_per_task: int | None = None
+    refresh: bool = False
+    keep: frozenset[str] = frozenset()
+    deployed: bool = False
+    timeout_minutes: float = 60
+    nodes: int = 2
+    spot_nodes: int = 0
+    existing_pool: bool = False
+    foreign: bool = False
+    pace: str = "real"
+    task_seconds: tuple[float, float] = (0.5, 20.0)
+    skew: float = 0.0
+    wire: tuple[WireFault, ...] = ()
+    acts: tuple[Act, ...] = ()
+    prefect_fails: tuple[str, ...] = ()
+    store_fails: bool = False
+    endings: tuple[Ending, ...] = (Ending(),)
+
+
+WORDS = ("the", "of", "and", "to", "The", "straße", "STRASSE", "kot", "кот", "日本", "don't", "--", "x", "y", "z'")
+BAD = (b"one two\xff three", b"one\x00two", "d\xe9j\xe0 vu".encode("latin-1"))
+
+# A plain run of eight files has some seventy requests.
+REQUESTS = 90
+
+# What only delays: requests are repeated until they succeed.
+PASSING = ("status", "cut", "late", "lag")
+
+
+def plan_of(seed: int) -> Plan:
+    """Make the plan of a seed."""
+    chance = random.Random(f"plan {seed}")
+    deployed = chance.random() < 0.4  # noqa: PLR2004
+    endings = _endings(chance, deployed=deployed)
+    wire = tuple(_passing(chance) for _ in range(chance.choice((0, 0, 1, 1, 2, 3))))
+    acts = tuple(_act(chance) for _ in range(chance.choice((0, 0, 0, 1, 1, 2))))
+    long = deployed and chance.random() < 0.1  # noqa: PLR2004
+    if long:
+        # Nodes come after a day, when the first signatures have ended.
+        stalls = Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=chance.uniform(13, 40) * 3600)
+        acts = (stalls,)
+    return Plan(
+        seed=seed,
+        files=_files(chance),
+        num_words=chance.choice((1, 3, 3, 10)),
+        ignore_case=chance.random() < 0.2,  # noqa: PLR2004
+        files_per_task=chance.choice((None, None, None, 2, 3, 8)),
+        refresh=chance.random() < 0.1,  # noqa: PLR2004
+        keep=frozenset(kind for kind in ("containers", "job", "pool") if chance.random() < 0.07),  # noqa: PLR2004
+        deployed=deployed,
+        timeout_minutes=chance.uniform(2880, 4320) if long else chance.choice((60, 60, 60, 5, 20)) if deployed else 60,
+        nodes=chance.choice((1, 2, 2, 4)),
+        spot_nodes=chance.choice((0, 0, 0, 2)) if deployed else 0,
+        existing_pool=not long and chance.random() < 0.15,  # noqa: PLR2004
+        foreign=chance.random() < 0.03,  # noqa: PLR2004
+        pace=chance.choice(("real", "real", "fast", "instant")),
+        task_seconds=chance.choice(((0.5, 20.0), (0.1, 1.0), (30.0, 120.0))),
+        skew=chance.choice((0.0, 0.0, 0.0, chance.uniform(-100, 100))),
+        wire=wire,
+        acts=acts,
+        prefect_fails=chance.choice(((), (), (), ("update_flow_run",), ("update_artifact",))),
+        endings=endings,
+    )
+
+
+def _files(chance: random.Random) -> tuple[FileSpec, ...]:
+    files: list[FileSpec] = []
+    for number in range(chance.randint(1, 8)):
+        if files and chance.random() < 0.15:  # noqa: PLR2004
+            content = chance.choice(files).content
+        elif chance.random() < 0.12:  # noqa: PLR2004
+            content = chance.choice(BAD)
+        else:
+            content = " ".join(chance.choices(WORDS, k=chance.choice((0, 1, 5, 50, 400)))).encode()
+        fate = "stays" if chance.random() < 0.9 else chance.choice(("changed", "deleted"))  # noqa: PLR2004
+        at = chance.randint(1, REQUESTS // 2)
+        name = chance.choice((f"{number}.txt", f"{number}.txt", f"deep/er/{number}.md", f"nä me {number}.txt"))
+        files.append(FileSpec(name=name, content=content, fate=fate, at=at if fate != "stays" else 0))
+    return tuple(files)
+
+
+def _passing(chance: random.Random) -> WireFault:
+    kind = chance.choice(PASSING)
+    service = "batch" if kind == "lag" else chance.choice(("batch", "storage", "*"))
+    is_burst = chance.random() < 0.3  # noqa: PLR2004
+    return WireFault(
+        kind=kind,
+        service=service,
+        operation="get_job_task_counts" if kind == "lag" else "*",
+        first=chance.randint(1, REQUESTS) if is_burst else 1,
+        times=chance.randint(1, 5) if is_burst else None,
+        chance=1.0 if is_burst else chance.uniform(0.02, 0.2),
+        after=chance.random() < 0.5,  # noqa: PLR2004
+        status=chance.choice(STATUSES),
+        delay=chance.choice((0.5, 3.0, 20.0)),
+        retry_after=chance.choice((None, None, 1, 5)),
+    )
+
+
+NODE_ACTS = ("preempt_node", "make_node_unusable", "lose_node", "vanish_node")
+OPERATOR_ACTS = (
+    "terminate_job",
+    "delete_job",
+    "disable_job",
+    "pause_job",
+    "delete_pool",
+    "delete_task",
+    "terminate_task",
+)
+
+
+def _act(chance: random.Random) -> Act:
+    at = chance.randint(10, REQUESTS)
+    kind = chance.choice(("node", "node", "operator", "operator", "start_task_fails", "allocation_fails", "endless_task", "upload_fails"))
+    if kind == "node":
+        options = {"when": chance.choice(("now", "task_running"))}
+        return Act(name=chance.choice(NODE_ACTS), at=at, options=options)
+    if kind == "operator":
+        return Act(name=chance.choice(OPERATOR_ACTS), at=at)
+    lasts = chance.choice((30.0, 300.0, None))
+    options = {"code": "AllocationFailed"} if kind == "allocation_fails" else {}
+    return Act(name=kind, at=chance.randint(1, REQUESTS), options=options, until=lasts)
+
+
+def _endings(chance: random.Random, *, deployed: bool) -> tuple[Ending, ...]:
+    endings = []
+    while len(endings) < 3 and chance.random() < 0.3:  # noqa: PLR2004
+        then = chance.choice(("retried", "retried", "again", "gone") if deployed else ("again", "again", "gone"))
+        endings.append(Ending(kind="killed", at=chance.randint(1, REQUESTS), after=chance.random() < 0.5, then=then))  # noqa: PLR2004
+        if then == "gone":
+            return tuple(endings)
+    if not deployed and chance.random() < 0.08:  # noqa: PLR2004
+        return (*endings, Ending(kind="interrupted", at=chance.randint(3, REQUESTS)))
+    return (*endings, Ending())

@@ -1,0 +1,207 @@
+"""The wire below the official SDKs: each request reaches a service of this process, or meets a fault.
+
+A request pauses before it is answered and again before its response is seen. So any other fiber may run in between, and a
+process can be killed before its request has taken effect, or after.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+import requests
+from simulation.storage import MemoryStorage, Request, Response
+from simulation.world import Process, World
+from urllib3.exceptions import ProtocolError
+
+from localbatch import account as batch_service
+
+HTML = b"<!DOCTYPE html><html><body>Sign in to the network</body></html>"
+
+# What a fault of each kind does. `after` faults let the request take effect first.
+STATUSES = (408, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What one request meets.
+
+    Attributes:
+        kind: "status", "cut", "html", "half" (a body that is cut off), "late", "lag" (task counts of before) or "refused".
+        after: Whether the request takes effect first.
+        status: Of a response that is an error.
+        seconds: For how long the request, or its response, is under way.
+        retry_after: The header of that name, in seconds.
+    """
+
+    kind: str
+    after: bool = False
+    status: int = 503
+    seconds: float = 0.0
+    retry_after: int | None = None
+
+
+# Which fault a request meets: asked for each request of a client, with its number, service and operation.
+Chooser = Callable[["Call"], Fault | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request of a client, as faults are chosen for it.
+
+    Attributes:
+        number: Of the request in this history, from 1.
+        service: "batch" or "storage".
+        operation: Such as create_pool or put_blob.
+        target: The path.
+    """
+
+    number: int
+    service: str
+    operation: str
+    target: str
+
+
+@dataclass
+class Wire:
+    """Carries the requests of clients to the services.
+
+    Attributes:
+        choose: Which fault a request meets.
+        on_request: Called before each request of a client, with its number; it may kill the process.
+        on_response: The same before its response is seen.
+        requests: How many there were, by service and operation.
+    """
+
+    world: World
+    batch: batch_service.Account
+    storage: MemoryStorage
+    changed: Callable[[], None]
+    choose: Chooser = lambda _: None
+    on_request: Callable[[Call], None] = lambda _: None
+    on_response: Callable[[Call], None] = lambda _: None
+    count: int = 0
+    requests: dict[str, int] = field(default_factory=dict)
+    _latest_counts: dict[str, Response] = field(default_factory=dict)
+
+    def client(self, process: Process) -> Callable[[Request], Response]:
+        """Return what sends the requests of a process, which may meet faults."""
+
+        def send(request: Request) -> Response:
+            if process.is_dead:
+                self.world.pause()
+            return self._send(request)
+
+        return send
+
+    def send(self, request: Request) -> Response:
+        """Answer a request of somebody whose requests meet no faults."""
+        if request.url.startswith(self.storage.endpoint):
+            return self.storage.answer(request)
+        return self._answer_batch(request)
+
+    def _send(self, request: Request) -> Response:
+        self.world.pause()
+        self.count += 1
+        service, operation, path = self._name(request)
+        call = Call(number=self.count, service=service, operation=operation, target=path)
+        self.requests[f"{service} {operation}"] = self.requests.get(f"{service} {operation}", 0) + 1
+        self.on_request(call)
+        fault = self.choose(call)
+        response = self._meet(request, call, fault)
+        shown = response.status if isinstance(response, Response) else type(response).__name__
+        self.world.note(f"{self.count} {service} {operation} {shown}{f' {fault.kind}' if fault else ''}")
+        self.world.pause()
+        self.on_response(call)
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    def _meet(self, request: Request, call: Call, fault: Fault | None) -> Response | Exception:
+        if fault is None:
+            return self._answer(request, call)
+        if fault.kind == "lag":
+            before = self._latest_counts.get(call.target)
+            answered = self._answer(request, call)
+            return before or answered
+        if fault.kind == "late":
+            if not fault.after:
+                self.world.sleep(fault.seconds)
+            answered = self._answer(request, call)
+            if fault.after:
+                self.world.sleep(fault.seconds)
+            return answered
+        answered = self._answer(request, call) if fault.after else None
+        if fault.kind == "cut":
+            # With these arguments, requests has seen the connection end after the request was sent.
+            ended = ProtocolError("Connection aborted.", ConnectionResetError(104, "Connection reset by peer"))
+            return requests.ConnectionError(ended) if fault.after else requests.ConnectionError("Connection refused")
+        if fault.kind == "html":
+            return Response(200, {"content-type": "text/html", "content-length": str(len(HTML))}, HTML)
+        if fault.kind == "half":
+            whole = answered or Response(200, {"content-type": "application/json"}, b'{"value": [')
+            return _half(whole)
+        return _error(fault, call)
+
+    def _answer(self, request: Request, call: Call) -> Response:
+        response = self.send(request)
+        if call.operation == "get_job_task_counts" and response.status == HTTPStatus.OK:
+            self._latest_counts[call.target] = response
+        return response
+
+    def _answer_batch(self, request: Request) -> Response:
+        parts = urlsplit(request.url)
+        answered = self.batch.answer(
+            batch_service.Request(
+                method=request.method,
+                path=parts.path,
+                query=parts.query,
+                headers=request.headers,
+                body=request.body,
+                base=f"{parts.scheme}://{parts.netloc}",
+            ),
+            self.world.now,
+        )
+        if request.method not in {"GET", "HEAD"}:
+            self.changed()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answered.raw_headers}
+        return Response(answered.status_code, headers, bytes(answered.body))
+
+    def _name(self, request: Request) -> tuple[str, str, str]:
+        parts = urlsplit(request.url)
+        if not request.url.startswith(self.storage.endpoint):
+            return "batch", batch_service.operation_of(request.method, parts.path), parts.path
+        below = request.url[len(self.storage.endpoint) :].partition("?")[0].strip("/")
+        query = parse_qs(parts.query)
+        kind = "blob" if "/" in below else "container" if below else "account"
+        detail = query.get("comp", [""])[0]
+        return "storage", "_".join(filter(None, (request.method.lower(), kind, detail))), f"/{below}"
+
+
+def _half(whole: Response) -> Response:
+    """Cut a body off in the middle, as a proxy does that gives a length of its own."""
+    body = whole.body[: len(whole.body) // 2]
+    headers = {name: value for name, value in whole.headers.items() if name.lower() != "content-length"}
+    return Response(HTTPStatus.OK, {**headers, "content-length": str(len(body))}, body)
+
+
+def _error(fault: Fault, call: Call) -> Response:
+    status = HTTPStatus.FORBIDDEN if fault.kind == "refused" else HTTPStatus(fault.status)
+    code = {429: "TooManyRequests", 503: "ServerBusy", 403: "AuthorizationFailure"}.get(status, "InternalError")
+    headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+    if call.service == "batch":
+        document = {"code": code, "message": {"lang": "en-US", "value": "This was asked for by the simulation."}}
+        body = json.dumps(document).encode()
+        return Response(status, {**headers, "content-type": "application/json"}, body)
+    body = f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code><Message>Asked for.</Message></Error>".encode()
+    return Response(status, {**headers, "content-type": "application/xml", "x-ms-error-code": code}, body)
+
+
+def secrets_in(text: str, known: Mapping[str, str]) -> list[str]:
+    """List the secrets that stand in a text: signatures, and keys by name."""
+    found = [f"a signature ({match})" for match in re.findall(r"sig=[A-Za-z0-9%+/]{8}", text)]
+    return found + [name for name, value in known.items() if value in text]
