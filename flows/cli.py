@@ -284,6 +284,8 @@ class _Interruption:
             signal.set_wakeup_fd(-1)
             for name, handler in before.items():
                 signal.signal(name, handler)
+            os.close(self._seen)
+            os.close(self._see)
 
     @property
     def is_asked(self) -> bool:
