@@ -27,7 +27,7 @@ from typing_extensions import Self
 
 from tasks.errors import ConfigurationError
 
-# A first start creates the database, which took 15 s on two idle cores; later ones take 5 s.
+# The first start in a virtual environment migrates a database, which took 15 s on two idle cores; later ones take 5 s.
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
@@ -149,8 +149,7 @@ class PrefectServer(Service):
             # What links in notices begin with.
             **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
-        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-        command += ["--fd", str(address.fileno()), "--log-level", "warning"]
+        command = [sys.executable, "-m", "flows.prefect_server", "--fd", str(address.fileno())]
         with address:
             log = state / "prefect-server.log"
             super().__init__("The Prefect server", command, log, environment, handles=[address.fileno()])
