@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from localbatch.images import IMAGES
-from tasks.batch_account import _task
-from tasks.batch_values import BatchTaskSpec, Image
 from tasks.cleanup import delete, find_leftovers
-from tasks.errors import ConfigurationError
-from tasks.models import Keep, PoolOptions
-from tasks.pool_choices import check_pool_options, newest_image, support_warning
-from tasks.pool_setup import PoolSetup, read_pool_setup
+from tasks.models import Keep
+from tasks.pool_choices import check_pool_options
+from tasks.pool_setup import PoolSetup
 from tasks.progress import listening
 from tasks.provision import make_containers, make_job, make_pool
 from tasks.renew import Renewal
@@ -81,19 +77,6 @@ def test_a_container_image_takes_an_image_that_runs_containers_and_its_registry_
     assert "python3" not in pool["startTask"]["commandLine"]
 
 
-def test_batch_tasks_run_in_the_container():
-    spec = BatchTaskSpec(
-        task_id="t", command_line="true", resource_files=(), uploads=(), retries=0, container_image="python:3.12"
-    )
-    assert _task(spec).as_dict()["containerSettings"] == {
-        "imageName": "python:3.12",
-        "workingDirectory": "taskWorkingDirectory",
-    }
-    assert "containerSettings" not in {
-        name for name, value in _task(replace(spec, container_image=None)).as_dict().items() if value is not None
-    }
-
-
 def test_start_commands_of_ones_own_run_after_ours_and_stay_when_signatures_are_renewed(
     received, batch, blobs, run, workload
 ):
@@ -143,87 +126,6 @@ def test_everything_else_goes_through_as_it_is(received):
     for name, value in extra["virtualMachineConfiguration"].items():
         assert pool["virtualMachineConfiguration"][name] == value
     assert pool["virtualMachineConfiguration"]["imageReference"]["publisher"] == "canonical"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("subnet_id: nodes", ["subnet_id", "not the resource id"]),
-        (f"subnet_id: {IMAGE}", ["subnet_id", "not the resource id"]),
-        ("subnet: x", ["subnet", "not permitted"]),
-        (f"image_id: {IMAGE}", ["image_id and node_agent_sku belong together"]),
-        ("registry_server: mine.azurecr.io", ["no use without container_image"]),
-        ("metadata: {owner: me}", ["owner", "topn's own"]),
-        ("metadata: {a: 1}", ["metadata.a", "valid string"]),
-        ("start_commands: true", ["start_commands"]),
-        ("[1]", ["dictionary"]),
-        ("{", ["expected"]),
-        ("extra: {vmSize: x}", ["extra of the pool has vmSize, which topn sets"]),
-        ("extra: {startTask: {}}", ["use start_commands"]),
-        ("extra: {targetDedicatedNodes: 4}", ["use nodes"]),
-        ("extra: {virtualMachineConfiguration: {nodeAgentSKUId: x}}", ["virtualMachineConfiguration.nodeAgentSKUId"]),
-        ("extra: {vmsize: x}", ["vmsize, which no pool of the Batch API has"]),
-        ("extra: {userAccounts: [{user: x}]}", ["userAccounts.user, which no pool"]),
-        ("extra: {mountConfiguration: [{nfsMountConfiguration: {sauce: x}}]}", ["nfsMountConfiguration.sauce"]),
-        ("extra: {userAccounts: [{name: x, password: SECRET}]}", ["password: no secret belongs in a run's parameters"]),
-        ("node_identity: x", ["pool_id"]),
-    ],
-)
-def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, words):
-    Path("pool.yaml").write_text(content)
-    with pytest.raises(ConfigurationError) as refusal:
-        check_pool_options(PoolOptions(setup=read_pool_setup("pool.yaml")))
-    for word in words:
-        assert word in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-    assert "SECRET" not in str(refusal.value)
-
-
-def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(ConfigurationError, match=r"The pool file nothing\.yaml cannot be used: No such file"):
-        read_pool_setup("nothing.yaml")
-
-
-def test_an_existing_pool_is_used_as_it_is():
-    with pytest.raises(ConfigurationError, match="Pool mine is used as it is: leave out subnet_id, or pool_id"):
-        check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)))
-    # As Prefect's form gives it: every field, also those that nobody has set.
-    every_field = PoolSetup(node_identity="reader").model_dump()
-    check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)))
-
-
-def an_image(sku, ends_at=None, **options):
-    return Image(
-        publisher="p",
-        offer="o",
-        sku=sku,
-        version="latest",
-        node_agent_sku=f"batch.node.{sku}",
-        is_verified=True,
-        is_linux=True,
-        end_of_life_at=ends_at,
-        **options,
-    )
-
-
-def test_the_image_is_of_the_chosen_family():
-    now = datetime.now(timezone.utc)
-    images = [an_image("ubuntu 24.04"), an_image("debian 12"), an_image("debian 11", now - timedelta(days=1))]
-    assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
-    with pytest.raises(ConfigurationError, match=r"family batch.node.debian 11 ends before the run, the last on"):
-        newest_image(images, now, "batch.node.debian 11")
-    with pytest.raises(ConfigurationError, match=r"no verified image of the family batch.node.el"):
-        newest_image(images, now, "batch.node.el")
-    with pytest.raises(ConfigurationError, match="that runs containers"):
-        newest_image(images, now, "batch.node.debian", needs_containers=True)
-
-
-def test_an_image_whose_support_ends_within_90_days_is_told_of():
-    now = datetime.now(timezone.utc)
-    assert support_warning(an_image("x"), now) is None
-    assert support_warning(an_image("x", now + timedelta(days=91)), now) is None
-    ends_at = now + timedelta(days=89)
-    assert support_warning(an_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
 
 
 def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeypatch):

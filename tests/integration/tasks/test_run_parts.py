@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.batch_values import BatchTaskSpec, Image, JobSpec
+from tasks.batch_values import BatchTaskSpec, JobSpec
 from tasks.cleanup import delete, find_leftovers
 from tasks.collect import collect_chunk
 from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
 from tasks.models import Category, FileError, Keep, StoredResult
-from tasks.pool_choices import newest_image
 from tasks.provision import existing_pool, make_containers, make_job, make_pool
 from tasks.results_store import ContainerStore, FolderStore, results_store
 from tasks.stage import stage_chunk
@@ -236,36 +234,6 @@ def test_adding_to_a_missing_job_is_an_error(batch):
     spec = BatchTaskSpec(task_id="t", command_line="true", resource_files=(), uploads=(), retries=0)
     with pytest.raises(ServiceError, match="JobNotFound"):
         batch.add_tasks("missing", [spec])
-
-
-def an_image(sku, *, verified=True, linux=True, end_of_life_at=None):
-    return Image(
-        publisher="p",
-        offer="o",
-        sku=sku,
-        version="latest",
-        node_agent_sku=f"batch.node.ubuntu {sku}",
-        is_verified=verified,
-        is_linux=linux,
-        end_of_life_at=end_of_life_at,
-    )
-
-
-def test_the_newest_verified_image_that_outlives_the_run_is_chosen():
-    """Field report 32: images retire."""
-    until = datetime(2026, 11, 22, tzinfo=timezone.utc)
-    images = [
-        an_image("20.04", end_of_life_at=until - timedelta(days=1)),
-        an_image("22.04", end_of_life_at=until + timedelta(days=1)),
-        an_image("24.04", verified=False),
-        an_image("26.04", linux=False),
-    ]
-    assert newest_image(images, until).sku == "22.04"
-
-
-def test_no_usable_image_is_a_sentence():
-    with pytest.raises(ConfigurationError, match="no verified image"):
-        newest_image([], datetime(2026, 11, 22, tzinfo=timezone.utc))
 
 
 def test_results_may_be_kept_in_a_blob_container(blobs, local_azure, monkeypatch, tmp_path):

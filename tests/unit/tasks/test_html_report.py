@@ -11,7 +11,7 @@ import pytest
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.charts import DARK_COLOURS, time_picture
-from tasks.html_report import render, write_page
+from tasks.html_report import MOST_DOSSIERS, MOST_ROWS, render, write_page
 from tasks.names import shown
 
 
@@ -70,10 +70,14 @@ def test_the_page_needs_nobody_else_and_runs_nothing(page):
     assert policy.startswith("default-src 'none'")
 
 
-@pytest.mark.parametrize("text", HOSTILE[:-1])
-def test_texts_of_others_are_shown_as_they_are(page, text):
-    found = page(run_report(counted(1, text, top=((text, 3),)), failed(2, text, said=text), usage=usage()))
-    assert shown(text)[:30] in found.text
+def test_texts_of_others_are_shown_as_they_are(page):
+    texts = HOSTILE[:-1]
+    rows = [counted(number, text, top=((text, 3),)) for number, text in enumerate(texts)]
+    dossiers = [failed(len(rows) + number, text, said=text) for number, text in enumerate(texts)]
+    found = page(run_report(*rows, *dossiers, usage=usage()))
+    for text in texts:
+        # As a name, as a word, as the name in a dossier, and as what the program said there.
+        assert found.text.count(shown(text.splitlines()[-1])[:30]) >= 4, text
 
 
 def test_links_lead_to_the_outputs(tmp_path):
@@ -86,12 +90,13 @@ def test_links_lead_to_the_outputs(tmp_path):
 
 
 def test_the_page_is_bounded(page, tmp_path):
-    files = [*(counted(n) for n in range(20_000)), *(failed(20_000 + n, said="x" * 4000) for n in range(5000))]
+    rows, dossiers = MOST_ROWS + 100, MOST_DOSSIERS + 10
+    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, said="x" * 4000) for n in range(dossiers))]
     path = write_page(run_report(*files, usage=usage()), tmp_path)
     assert path.stat().st_size < 3_000_000
-    found = Page(path.read_text())
-    assert "And 18,000 more" in found.text
-    assert "And 4,900 more" in found.text
+    found = path.read_text()
+    assert "And 100 more" in found
+    assert "And 10 more" in found
 
 
 def test_a_run_with_nothing_new_has_a_page(page):

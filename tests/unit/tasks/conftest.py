@@ -1,0 +1,21 @@
+"""A run that has nothing on any account."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tasks.models import Keep, Run
+
+
+@pytest.fixture
+def run():
+    return Run(
+        flow_run_id=str(uuid.uuid4()),
+        generation=0,
+        deadline_at=datetime.now(timezone.utc) + timedelta(minutes=10),
+        prefect_api="http://127.0.0.1:4200/api",
+        keep=Keep(),
+    )

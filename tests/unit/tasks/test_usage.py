@@ -1,0 +1,166 @@
+"""What a run takes from Azure: added up from what the service says, in few requests."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from run_reports import at
+
+from tasks.batch_values import NodeLife
+from tasks.errors import ServiceError
+from tasks.models import BatchJob, BatchTaskOutcome, Chunk, FinishedChunk, StagedChunk
+from tasks.usage import MOST_CHANGES, UsageMeter, covered_seconds, node_price, running_since
+
+
+class MovableClock:
+    def __init__(self):
+        self.instant = at(0)
+
+    def now(self):
+        return self.instant
+
+    def sleep(self, seconds):
+        self.instant += timedelta(seconds=seconds)
+
+
+class Nodes:
+    """A Batch account that knows nodes and nothing else, and counts how often it is asked."""
+
+    def __init__(self, *lives):
+        self.lives = list(lives)
+        self.listings = 0
+
+    def node_lives(self, pool_id):
+        self.listings += 1
+        if not self.lives:
+            raise ServiceError("no answer", service="Batch", operation="list", transient=True)
+        return self.lives
+
+
+def life(node_id, allocated, *, dedicated=True, preempted=False):
+    return NodeLife(node_id=node_id, allocated_at=at(allocated), is_dedicated=dedicated, is_preempted=preempted)
+
+
+def finished(*outcomes):
+    chunk = Chunk(first=1, total=1, packs=())
+    submitted = StagedChunk(chunk=chunk, staged=(), failures={})
+    return FinishedChunk(submitted=submitted, outcomes={outcome.task_id: outcome for outcome in outcomes})
+
+
+def outcome(task_id, start, end, node_id="n1", retries=0, requeues=0):
+    return BatchTaskOutcome(
+        task_id=task_id,
+        state="completed",
+        started_at=at(start),
+        ended_at=at(end),
+        node_id=node_id,
+        retry_count=retries,
+        requeue_count=requeues,
+    )
+
+
+@pytest.fixture
+def local_endpoint(monkeypatch):
+    """An account on this machine is configured; nothing listens there."""
+    monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", "http://127.0.0.1:1/account")
+    for variable in ("TOPN_BATCH_ACCOUNT", "TOPN_STORAGE_ACCOUNT", "TOPN_BATCH_KEY", "TOPN_STORAGE_KEY"):
+        monkeypatch.setenv(variable, "a2V5")
+
+
+@pytest.fixture
+def clock():
+    return MovableClock()
+
+
+@pytest.fixture
+def meter(run, clock):
+    def make(account, pool_id=None):
+        job = BatchJob(job_id=run.name, pool_id=pool_id or run.name, files_variable="D")
+        return UsageMeter(account, run, job, clock)
+
+    return make
+
+
+def test_node_time_is_from_allocation_to_when_the_node_was_last_known(meter, clock):
+    account = Nodes(life("n1", -30), life("n2", 10), life("spot", 20, dedicated=False))
+    measured = meter(account)
+    clock.instant = at(60)
+    measured.add(finished(outcome("a", 40, 55), outcome("b", 45, 50, retries=1)))
+    account.lives = [life("n2", 10), life("spot", 20, dedicated=False, preempted=True)]
+    measured.add(finished(outcome("c", 55, 58, node_id="n3", requeues=2)))
+    clock.instant = at(100)
+    usage = measured.usage()
+
+    # n1 was last seen at 60, n2 at 100; n3 was never listed, and is known from its Batch task alone.
+    assert usage.node_seconds == 90 + 90 + 3
+    assert usage.spot_node_seconds == 40
+    assert (usage.nodes, usage.preempted_nodes) == (4, 1)
+    assert (usage.batch_tasks, usage.retries, usage.requeues) == (3, 1, 2)
+    assert usage.task_seconds == 15 + 5 + 3
+
+
+def test_waiting_is_the_time_in_which_no_batch_task_runs(meter, clock):
+    measured = meter(Nodes(life("n1", 0)))
+    measured.add(finished(outcome("a", -10, 5), outcome("b", 20, 40), outcome("c", 30, 50)))
+    clock.instant = at(100)
+    usage = measured.usage()
+    assert (usage.watched_seconds, usage.idle_seconds) == (100, 100 - 5 - 30)
+    assert usage.running == ((at(-10), 1), (at(5), 0), (at(20), 1), (at(30), 2), (at(40), 1), (at(50), 0))
+
+
+def test_nodes_are_listed_once_a_minute_however_many_files(meter, clock):
+    account = Nodes(life("n1", 0))
+    measured = meter(account)
+    for number in range(1000):
+        clock.instant = at(number * 0.3)
+        measured.add(finished(outcome(f"t{number}", number * 0.3, number * 0.3 + 0.1)))
+    measured.usage()
+    assert account.listings == 5 + 1
+
+
+def test_nodes_that_cannot_be_listed_are_known_by_their_batch_tasks(meter, clock):
+    measured = meter(Nodes())
+    measured.add(finished(outcome("a", 10, 30)))
+    assert measured.usage().node_seconds == 20
+
+
+def test_the_nodes_of_an_existing_pool_are_not_the_runs(meter):
+    account = Nodes(life("n1", -100_000))
+    measured = meter(account, pool_id="mine")
+    measured.add(finished(outcome("a", 10, 30)))
+    usage = measured.usage()
+    assert (usage.node_seconds, usage.spot_node_seconds, account.listings) == (None, None, 0)
+
+
+def test_covered_time_counts_overlaps_once():
+    assert covered_seconds([(at(0), at(10)), (at(5), at(20)), (at(30), at(40))], at(2), at(35)) == 18 + 5
+    assert covered_seconds([], at(0), at(10)) == 0
+
+
+def test_many_changes_are_thinned_out():
+    counts = running_since([(at(number), at(number + 100)) for number in range(20_000)])
+    assert MOST_CHANGES / 2 < len(counts) <= MOST_CHANGES
+    assert {count for _, count in counts[5:-5]} == {100}
+    assert counts[-1] == (at(20_099), 0)
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "given", "price"),
+    [
+        ("Standard_D2s_v3", None, 0.096),
+        ("standard_nc6", None, None),
+        ("standard_nc6", 0.9, 0.9),
+        ("standard_nc6", 0.0, 0.0),
+    ],
+)
+def test_a_price_is_what_the_user_says_or_a_list_price(local_endpoint, vm_size, given, price):
+    found = node_price(vm_size, given)
+    assert found.usd_per_node_hour == price
+    assert not found.is_paid
+
+
+def test_an_account_in_azures_cloud_is_paid_for(local_endpoint, monkeypatch):
+    monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "https://mine.westeurope.batch.azure.com")
+    assert node_price("standard_d2s_v3", None).is_paid
