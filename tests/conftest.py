@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from identity_support import TENANT, ManagedIdentity, make_authority
+from tests_support import resources_of_runs
 
 from localbatch import LocalAzure
 from localbatch.testing import azure_faults, local_azure, local_batch  # noqa: F401 - fixtures for all tests
@@ -51,10 +52,7 @@ def nothing_left(azure_settings):
     """Assert that the local Azure holds no job, pool or container of any run."""
 
     def check():
-        from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
-
-        jobs, pools = batch_account().jobs("topn-"), batch_account().pools("topn-")
-        assert (jobs, pools, blob_account().containers("topn-")) == ([], [], {})
+        assert resources_of_runs() == []
 
     return check
 

@@ -35,6 +35,14 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
         time.sleep(POLL_SECONDS)
 
 
+def resources_of_runs():
+    """List the jobs, pools and containers that runs have in the Azure of this process's environment."""
+    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+
+    jobs, pools = batch_account().jobs("topn-"), batch_account().pools("topn-")
+    return [*jobs, *pools, *blob_account().containers("topn-")]
+
+
 def processes_of(marker):
     """List the processes in whose command line or environment a text stands."""
     found = []

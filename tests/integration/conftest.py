@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
+from tests_support import REPOSITORY, resources_of_runs
 from topn_support import Topn, environment_of
 
 
@@ -25,3 +29,74 @@ def no_pictures(monkeypatch):
     from tasks import artifacts  # noqa: PLC0415 - after the environment is clean
 
     monkeypatch.setattr(artifacts, "_pictures", lambda report: None)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """The folder of the runs that tests share, with the sample texts in data/."""
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copytree(REPOSITORY / "data", folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_topn(shared_folder, local_azure, prefect_api, prefect_storage):
+    """`topn` with one state folder for all shared runs; their logs go to the Prefect server."""
+    environment = environment_of(local_azure, prefect_api, shared_folder / "state")
+    environment |= {"PREFECT_LOCAL_STORAGE_PATH": str(prefect_storage), "PREFECT_LOGGING_TO_API_ENABLED": "true"}
+    return Topn(**environment)
+
+
+class SharedRun:
+    """A run that has ended: its folder, the document that it printed, and the requests that it sent to Batch.
+
+    Tests that use one only look at it, and have the mark `xdist_group("shared_runs")`.
+    """
+
+    def __init__(self, topn, azure, folder, *arguments, status):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            seen = len(azure.batch.requests)
+            self.done = topn("run", "--json", *arguments)
+            assert self.done.returncode == status, self.done.stderr
+            self.requests = list(azure.batch.requests)[seen:]
+            with topn.environ():
+                self.left = resources_of_runs()
+        self.topn = topn
+        self.folder = folder
+        self.found = json.loads(self.done.stdout)
+
+
+@pytest.fixture(scope="session")
+def completed_run(shared_topn, shared_folder, local_azure):
+    """A run that counted the five sample texts, five words each."""
+    arguments = ("data/*.txt", "-n", "5", "--report", "page")
+    return SharedRun(shared_topn, local_azure, shared_folder, *arguments, status=0)
+
+
+@pytest.fixture(scope="session")
+def repeated_run(completed_run, tmp_path_factory, local_azure):
+    """A second run on the same texts in another folder, one of which has another name; it had nothing to count."""
+    folder = tmp_path_factory.mktemp("repeated")
+    shutil.copytree(completed_run.folder / "data", folder / "data")
+    (folder / "data/sonnets.txt").rename(folder / "data/renamed.txt")
+    return SharedRun(completed_run.topn, local_azure, folder, "data/*.txt", "-n", "5", status=0)
+
+
+@pytest.fixture(scope="session")
+def failed_run(shared_topn, tmp_path_factory, local_azure):
+    """A run in which three files of six failed, each on its own."""
+    folder = tmp_path_factory.mktemp("failed")
+    for name, content in MIXED_FILES.items():
+        (folder / name).write_bytes(content)
+    return SharedRun(shared_topn, local_azure, folder, *MIXED_FILES, status=1)
+
+
+MIXED_FILES = {
+    "good.txt": b"a b a",
+    "latin1.txt": "d\xe9j\xe0".encode("latin-1"),
+    "nul.txt": b"one two\0",
+    "empty.txt": b"",
+    "blank.txt": b" \n\t... --- !\n",
+    "b|`ad.txt": b"\xff",
+}

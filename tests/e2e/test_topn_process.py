@@ -1,0 +1,94 @@
+"""`topn` as a process: its own servers, exit statuses, signals, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tests_support import REPOSITORY, processes_of, wait_until
+
+from flows.services import PrefectServer
+
+PROFILE = 'active = "ephemeral"\n\n[profiles.ephemeral]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = "true"\n'
+
+
+@pytest.fixture
+def data():
+    """The sample texts, in the current folder."""
+    shutil.copytree(REPOSITORY / "data", "data")
+    return sorted(str(path) for path in Path("data").glob("*.txt"))
+
+
+def test_run_starts_own_servers_and_keeps_history(topn_alone, data):
+    """A Prefect profile that names no server is like none: the run starts one, and no other server starts."""
+    profile = Path(topn_alone.environment["HOME"], ".prefect/profiles.toml")
+    profile.parent.mkdir()
+    profile.write_text(PROFILE)
+
+    done = topn_alone("run", *data, timeout=240)
+
+    assert done.returncode == 0, done.stderr
+    assert "starting a local one for this run" in done.stderr
+    assert "Starting temporary server" not in done.stderr
+    assert "hamlet.txt" in done.stdout
+    state = topn_alone.environment["TOPN_STATE"]
+    wait_until(lambda: not processes_of(state), "every process has ended")
+
+    with PrefectServer(Path(state)) as server:
+        server.wait()
+        names = completed_task_runs(server.api_url)
+    assert sorted(names) == sorted(
+        ["sweep", "begin", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
+        + [f"{step} {n} of {len(data)}" for step in ("stage", "submit", "collect") for n in range(1, len(data) + 1)]
+    )
+
+
+def completed_task_runs(api_url):
+    request = urllib.request.Request(f"{api_url}/task_runs/filter", b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        runs = json.load(answer)
+    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    return [run["name"] for run in runs]
+
+
+def test_bad_usage_ends_with_status_2(topn_alone):
+    done = topn_alone("run", "missing.txt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "missing.txt does not exist: name a file, or a pattern that matches one.\n"
+    assert not Path(topn_alone.environment["TOPN_STATE"]).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_cleans_up_and_ends_with_130(topn, data, local_azure, nothing_left, number):
+    seen = len(local_azure.batch.requests)
+    process = topn.start("run", *data)
+
+    def job_exists():
+        return any(
+            (record.method, record.path) == ("POST", "/jobs") for record in list(local_azure.batch.requests)[seen:]
+        )
+
+    wait_until(job_exists, "the job was created", while_running=process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130, (output, errors)
+    assert "Traceback" not in errors
+    nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_run_leaves_no_process(topn_alone, data, number):
+    process = topn_alone.start("run", *data)
+    state = topn_alone.environment["TOPN_STATE"]
+    log = Path(state, "localbatch.log")
+    wait_until(lambda: log.exists() and "ready" in log.read_text(), "the local Azure is up", while_running=process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL), errors
+    wait_until(lambda: not processes_of(state), "every process has ended")

@@ -1,0 +1,236 @@
+"""`topn run`: the real flow, a real Prefect server, the local Azure."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tests_support import independent_count
+
+SHARED = pytest.mark.xdist_group("shared_runs")
+
+
+def write(name, content):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return name
+
+
+@SHARED
+def test_run_counts_the_sample_texts(completed_run):
+    found = completed_run.found
+    texts = sorted(completed_run.folder.glob("data/*.txt"))
+    assert (found["state"], found["counted"], found["unchanged"], found["failed"]) == ("completed", len(texts), 0, 0)
+    for path, file in zip(texts, found["files"], strict=True):
+        words, distinct, top = independent_count(path.read_text("utf-8"), 5)
+        assert file["file"] == path.name
+        assert (file["words"], file["distinct"], file["top"]) == (words, distinct, top)
+        assert file["bytes"] == path.stat().st_size
+        results = completed_run.folder / "results"
+        written = json.loads((results / f"{path.stem}_OUTPUT.json").read_text())
+        assert written == {key: value for key, value in file.items() if key != "status"}
+        text = (results / f"{path.stem}_OUTPUT.txt").read_text()
+        assert re.search(rf"^ *{top[0][1]}  {re.escape(top[0][0])}$", text, re.MULTILINE)
+        assert re.search(rf"^Job: +{found['run']}$", text, re.MULTILINE)
+
+
+@SHARED
+def test_runs_leave_no_resources_behind(completed_run, repeated_run, failed_run):
+    assert (completed_run.left, repeated_run.left, failed_run.left) == ([], [], [])
+
+
+@SHARED
+def test_run_writes_its_page_and_names_it(completed_run):
+    assert "The report is page/report.html" in completed_run.done.stderr
+    assert "hamlet.txt" in (completed_run.folder / "page/report.html").read_text()
+
+
+@SHARED
+def test_listings_of_batch_tasks_never_overlap(completed_run):
+    listings = sorted(
+        (record.started_at, record.ended_at)
+        for record in completed_run.requests
+        if record.method == "GET" and record.path.endswith("/tasks")
+    )
+    assert listings
+    for (_, ended_at), (started_at, _) in pairwise(listings):
+        assert started_at >= ended_at
+    submissions = [record for record in completed_run.requests if record.path.endswith("/addtaskcollection")]
+    assert len(submissions) == len(completed_run.found["files"])
+
+
+@SHARED
+def test_second_run_counts_nothing_and_creates_nothing(completed_run, repeated_run):
+    assert (repeated_run.found["counted"], repeated_run.found["unchanged"]) == (0, len(completed_run.found["files"]))
+    before = (completed_run.folder / "results/sonnets_OUTPUT.txt").read_text()
+    assert (repeated_run.folder / "results/renamed_OUTPUT.txt").read_text() == before
+    assert [record for record in repeated_run.requests if record.method == "POST"] == []
+
+
+@SHARED
+def test_bad_files_fail_alone_each_with_its_reason(failed_run):
+    found = failed_run.found
+    files = {file["file"]: file for file in found["files"]}
+    assert list(files) == ["good.txt", "latin1.txt", "nul.txt", "empty.txt", "blank.txt", "b|`ad.txt"]
+    assert (found["state"], found["counted"], found["failed"]) == ("failed", 3, 3)
+    assert files["good.txt"]["top"] == [["a", 2], ["b", 1]]
+    assert (files["empty.txt"]["words"], files["empty.txt"]["top"]) == (0, [])
+    assert files["blank.txt"]["words"] == 0
+    for name, offset in (("latin1.txt", 1), ("nul.txt", 7), ("b|`ad.txt", 0)):
+        error = files[name]["error"]
+        assert (error["category"], error["exit_code"]) == ("input", 1)
+        assert name in error["message"]
+        assert f"offset {offset}" in error["message"]
+    assert (failed_run.folder / "results/good_OUTPUT.txt").exists()
+    assert not (failed_run.folder / "results/nul_OUTPUT.txt").exists()
+
+
+def test_files_that_share_batch_tasks_have_own_results(topn, nothing_left):
+    names = [write(f"{number}.txt", f"word {number}".encode()) for number in range(7)]
+    bad = write("bad.txt", b"\xff")
+
+    found = topn.json(*names, bad, "--files-per-task", "3", status=1)
+
+    assert (found["counted"], found["failed"]) == (7, 1)
+    assert [file["top"] for file in found["files"][:-1]] == [[[str(n), 1], ["word", 1]] for n in range(7)]
+    assert found["files"][-1]["error"]["category"] == "input"
+    texts = [Path(f"results/{number}_OUTPUT.txt").read_text() for number in range(7)]
+    assert len({line for text in texts for line in text.splitlines() if line.startswith("Batch task:")}) == 3
+
+    # A repeated run works only on the file that failed, and explains it to people.
+    planned = topn("plan", *names, bad)
+    assert planned.stdout.startswith("1 new, 7 unchanged, 0 refused.\nA run would add 1 Batch task,")
+    again = topn("run", *names, bad)
+    assert again.returncode == 1
+    assert "bad.txt failed: bad.txt is not UTF-8 text" in again.stdout
+    assert "0 counted, 7 unchanged, 1 failed" in again.stdout
+    assert "Traceback" not in again.stderr + again.stdout
+    nothing_left()
+
+
+HOSTILE_NAMES = [
+    "with space.txt",
+    "'single'.txt",
+    '"double".txt',
+    "$(touch pwned).txt",
+    "`touch pwned`.txt",
+    "a;touch pwned;.txt",
+    "&& touch pwned.txt",
+    "-n.txt",
+    "--output=pwned.txt",
+    "line\nbreak.txt",
+    "grüße-日本語-🎉.txt",
+    "[brackets].txt",
+    "[red]markup.txt",
+    "percent%41.txt",
+    "back\\slash.txt",
+    "#fragment?query.txt",
+    "x" * 251 + ".txt",
+    "{braces}.txt",
+]
+
+
+def test_no_name_is_run_or_misread(topn, nothing_left):
+    """Field report 12: Batch starts no shell, and ours is given no name of a user's."""
+    folder = Path("in")
+    folder.mkdir()
+    for number, name in enumerate(HOSTILE_NAMES):
+        (folder / name).write_text(f"w{number} " * (number + 1))
+
+    os.chdir(folder)
+    found = topn.json("--output", "../out", "--files-per-task", "9", "--", *HOSTILE_NAMES)
+
+    assert [file["file"] for file in found["files"]] == HOSTILE_NAMES
+    assert [file["top"] for file in found["files"]] == [[[f"w{n}", n + 1]] for n in range(len(HOSTILE_NAMES))]
+    outputs = list(Path("../out").iterdir())
+    assert len(outputs) == 2 * len(HOSTILE_NAMES)
+    assert sorted(os.listdir("..")) == ["in", "out"]
+    assert sorted(os.listdir()) == sorted(HOSTILE_NAMES)
+    nothing_left()
+
+
+def test_files_of_one_name_keep_apart(topn):
+    """Field report 33: no file overwrites another's. A file that is given twice is counted once."""
+    names = [write("x/a.txt", "The the STRASSE straße".encode()), write("y/a.txt", b"two"), "x/../x/a.txt"]
+    found = topn.json(*names, "--ignore-case")
+    assert [(file["file"], file["top"]) for file in found["files"]] == [
+        ("x/a.txt", [["strasse", 2], ["the", 2]]),
+        ("y/a.txt", [["two", 1]]),
+    ]
+    assert Path("results/x/a_OUTPUT.json").exists()
+    assert Path("results/y/a_OUTPUT.json").exists()
+
+
+def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothing_left):
+    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+
+    Path("pool.yaml").write_text(
+        "start_commands: [touch $AZ_BATCH_NODE_SHARED_DIR/mine]\n"
+        "metadata: {costCenter: '42'}\n"
+        "extra: {taskSchedulingPolicy: {nodeFillType: pack}}\n"
+    )
+
+    keep = ("--keep-containers", "--keep-job", "--keep-pool")
+    found = topn.json(write("a.txt", b"kept"), "--pool", "pool.yaml", *keep)
+
+    name = found["run"]
+    account = batch_account()
+    jobs, pools = account.jobs(name), account.pools(name)
+    containers = blob_account().containers(name)
+    pool = account._client.get_pool(name).as_dict()
+    account.delete_jobs_and_pools([name], [name], 10)
+    for container in containers:
+        blob_account().delete_container(container)
+    assert found["counted"] == 1
+    assert [job.job_id for job in jobs] == [pool.pool_id for pool in pools] == [name]
+    assert sorted(containers) == [f"{name}-app", f"{name}-in", f"{name}-out"]
+    assert all(data["owner"] == "topn" and "expires_at" in data for data in containers.values())
+    assert "$AZ_BATCH_NODE_SHARED_DIR/mine" in pool["startTask"]["commandLine"]
+    assert {"name": "costCenter", "value": "42"} in pool["metadata"]
+    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
+    nothing_left()
+
+
+@pytest.mark.parametrize(("answers", "kept"), [("n\ny\n", (1, 0)), ("y\nn\n", (0, 1))])
+def test_ask_keeps_what_the_user_wants(topn, azure_settings, answers, kept):
+    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+
+    done = topn("run", "--ask", write("a.txt", b"asked"), stdin=answers)
+
+    assert done.returncode == 0, done.stderr
+    assert "Delete the job?" in done.stderr
+    assert "Delete the pool?" in done.stderr
+    name = re.search(r"topn-[0-9a-f]{32}-0", done.stdout).group()
+    jobs, pools = batch_account().jobs(name), batch_account().pools(name)
+    batch_account().delete_jobs_and_pools([name], [name], 10)
+    assert (len(jobs), len(pools)) == kept
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"TOPN_BATCH_KEY": "d3Jvbmc="}, "AuthenticationFailed"),
+        ({"TOPN_BATCH_ENDPOINT": "http://127.0.0.1:1"}, "no answer"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, "No Prefect server answers at http://127.0.0.1:1/api"),
+    ],
+    ids=["key", "azure", "prefect"],
+)
+def test_unusable_services_are_refused_at_once(topn, nothing_left, variables, sentence):
+    done = topn("run", write("a.txt", b"x"), **variables)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    nothing_left()
+
+
+def test_impossible_pool_is_refused_before_any_creation(topn, nothing_left):
+    Path("pool.yaml").write_text("extra: {vmsize: x}\n")
+    done = topn("run", write("a.txt", b"one"), "--pool", "pool.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["extra of the pool has vmsize, which no pool of the Batch API has."]
+    nothing_left()

@@ -1,0 +1,73 @@
+"""What `topn` refuses before it uses any server: one sentence on stderr, status 2, and nothing is created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.display import ask
+
+
+def refused(topn, *arguments, **variables):
+    """Run a command that must be refused; returns what it wrote to stderr."""
+    done = topn(*arguments, **variables)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run"], "required: INPUT"),
+        (["run", "missing.txt"], "missing.txt does not exist"),
+        (["run", "folder"], "folder is a folder"),
+        (["run", "*.nothing"], "*.nothing does not exist"),
+        (["run", "a.txt", "-n", "0"], "'0' is not a whole number of at least 1"),
+        (["run", "a.txt", "-n", "three"], "'three' is not a whole number of at least 1"),
+        (["run", "a.txt", "--output", "a.txt"], "The output folder a.txt cannot be written"),
+        (["run", "a.txt", "--output", "a.txt/below"], "The output folder a.txt/below cannot be written"),
+        (["run", "a.txt", "--output", "/proc/nothing"], "The output folder /proc/nothing cannot be written"),
+        (["run", "a.txt", "--no-such-option"], "unrecognized arguments"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["sweep", "--older-than", "soon"], "'soon' is not a time such as 30m, 2h or 1d"),
+        (["check", "--pool-id", "no pool"], "'no pool' is not of 1 to 64 letters"),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_creates_nothing(topn, arguments, sentence):
+    """Field report 25: no input is an error, not a run of nothing."""
+    Path("a.txt").write_text("text")
+    Path("folder").mkdir()
+    assert sentence in refused(topn, *arguments)
+    assert not Path(topn.environment["TOPN_STATE"]).exists()
+
+
+def test_incomplete_configuration_names_what_is_missing(topn):
+    Path("a.txt").write_text("text")
+    stderr = refused(topn, "run", "a.txt", TOPN_BATCH_ENDPOINT="http://127.0.0.1:1")
+    assert "TOPN_STORAGE_ENDPOINT" in stderr
+
+
+def test_sweep_without_an_azure_is_refused(topn):
+    assert "No Azure is configured" in refused(topn, "sweep")
+
+
+def test_refused_setting_shows_no_signature(topn):
+    Path("a.txt").write_text("one")
+    url = "https://a.blob.core.windows.net?sv=1&sig=c2VjcmV0c2VjcmV0%3D"
+    stderr = refused(topn, "plan", "a.txt", TOPN_RESULTS=url)
+    assert "sig=[hidden]', which does not name a blob container." in stderr
+    assert "c2VjcmV0" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_yes"), [("y", True), ("yes", True), ("", True), ("N", False), (" no ", False), ("nothing", True)]
+)
+def test_ask_takes_all_but_no_for_yes(answer, is_yes):
+    assert ask("Delete the job?", lambda: answer) is is_yes
+
+
+def test_ask_takes_the_end_of_input_for_yes(topn):
+    assert topn.call(ask, "Delete the job?").returncode is True
