@@ -16,6 +16,9 @@ from urllib.parse import unquote
 POLL_SECONDS = 0.02
 LEAST_LETTERS = 8
 
+# What the tests of the search plant.
+SECRET = "ab/cd+SentinelOfThisTest0123456789/ef=="
+
 
 def forms_of(secret):
     """What of a secret stands in a text that holds it, however it is encoded there."""

@@ -22,6 +22,18 @@ STOP_SECONDS = 100
 ANSWER_SECONDS = 65
 ASK_SECONDS = 200
 
+USUAL_PORTS = (4200, 10100, 10000)
+
+
+def make_checkout(folder):
+    """Make a folder that is like this repository with its `.venv`, and holds what is written there."""
+    folder.mkdir()
+    for path in REPOSITORY.iterdir():
+        if not path.name.startswith(".") and path.name != "results":
+            (folder / path.name).symlink_to(path)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
 
 class Up:
     """One `make up` on a state folder of its own."""
@@ -107,6 +119,11 @@ class Up:
         [deployment] = self.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
         once = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
         return self.ask(f"/deployments/{deployment['id']}/create_flow_run", **once)["id"]
+
+    def runs(self):
+        """List the ids of the flow runs that somebody asked for, newest first."""
+        found = self.ask("/flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
+        return [run["id"] for run in found if not run["auto_scheduled"]]
 
     def state(self, flow_run_id):
         """The type of a flow run's state."""

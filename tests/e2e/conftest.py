@@ -1,13 +1,18 @@
-"""The `topn` command as a process, started the way a user starts it."""
+"""The `topn` command as a process, started the way a user starts it, and one `make up` that many tests share."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 
 import pytest
+from flow_run_support import FlowRuns
+from up_support import USUAL_PORTS, Up, make_checkout
 
 COMMAND = [sys.executable, "-m", "flows.cli"]
 
@@ -62,3 +67,37 @@ def topn_alone(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     return TopnProcess(HOME=str(home), TOPN_STATE=str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="session")
+def up(tmp_path_factory):
+    """A running `make up`, on a machine whose usual ports are taken.
+
+    Tests that use it have the mark `xdist_group("up")`, so that one process runs them all.
+    """
+    folder = tmp_path_factory.mktemp("up")
+    with ExitStack() as stack:
+        for port in USUAL_PORTS:
+            taken = stack.enter_context(socket.socket())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Another process may use the port already, which is as good.
+            with suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                taken.listen()
+        instance = Up(folder, cwd=make_checkout(folder / "topn"))
+        stack.callback(instance.stop)
+        yield instance.start()
+        assert instance.end(signal.SIGTERM) == 0
+        assert instance.processes() == []
+
+
+@pytest.fixture
+def flow_runs(local_azure, prefect_api, tmp_path):
+    """Flow runs on the tests' own servers, with a fresh state folder."""
+    environment = {
+        **local_azure.environment,
+        "TOPN_STATE": str(tmp_path / "state"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "storage"),
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    }
+    return FlowRuns(prefect_api, environment)

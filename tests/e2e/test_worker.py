@@ -1,4 +1,4 @@
-"""Deployed runs, under a real worker: however one ends, nothing of it is left."""
+"""Deployed runs whose process or worker dies: nothing of them is left."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pytest
 from tests_support import REPOSITORY, independent_count, processes_of, wait_until
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+# One worker and its deployments.
+pytestmark = pytest.mark.xdist_group("worker")
 
 # A worker gives a cancelled flow run 30 s to end, and looks at dead ones every 10 s.
 ENDING_SECONDS = 120
@@ -50,7 +53,12 @@ class Deployed:
         return done.stdout
 
     def deploy(self):
-        self.prefect("work-pool", "create", "topn-pool", "--type", "process", "--overwrite")
+        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - takes seconds
+
+        from flows.prefect_setup import prepare_server  # noqa: PLC0415 - takes seconds
+
+        with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
+            prepare_server("topn-pool")
         self.prefect("--no-prompt", "deploy", "--all")
         with self.client() as client:
             for name in ("topn/default", "sweep/default"):
@@ -171,26 +179,8 @@ def endless(deployed, parameters):
     return flow_run_id
 
 
-def test_a_deployed_run_completes_and_leaves_nothing(deployed, parameters):
-    flow_run_id = deployed.create(**parameters)
-    assert deployed.wait_for_end(flow_run_id).type.value == "COMPLETED"
-    assert_counted()
-    wait_until_nothing_is_left(flow_run_id)
-
-
-def test_a_run_that_is_cancelled_ends_cancelled_and_leaves_nothing(deployed, endless):
-    from prefect.states import Cancelling  # noqa: PLC0415
-
-    deployed.set_state(endless, Cancelling())
-
-    assert deployed.wait_for_end(endless).type.value == "CANCELLED"
-    # This state, alone, comes after the hook.
-    assert leftovers(endless) == ()
-    wait_until(lambda: flow_processes(endless) == [], "no process is left")
-
-
-@pytest.mark.faults
-def test_a_run_whose_process_is_killed_ends_crashed_and_leaves_nothing(deployed, endless):
+def test_killed_process_ends_crashed_and_leaves_nothing(deployed, endless):
+    """The worker runs the hook that cleans up after a process that cannot."""
     for pid in flow_processes(endless):
         os.kill(pid, signal.SIGKILL)
 
@@ -198,23 +188,7 @@ def test_a_run_whose_process_is_killed_ends_crashed_and_leaves_nothing(deployed,
     wait_until_nothing_is_left(endless)
 
 
-@pytest.mark.faults
-def test_a_run_whose_worker_is_stopped_is_swept_once_it_is_known_to_be_dead(deployed, endless, topn_sweep):
-    from prefect.states import Crashed  # noqa: PLC0415
-
-    deployed.stop_worker(signal.SIGTERM)
-    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone")
-    assert deployed.state(endless) == "RUNNING"
-    assert len(leftovers(endless)) == 5
-    assert topn_sweep().stdout == ""
-
-    deployed.set_state(endless, Crashed(), force=True)
-    assert len(topn_sweep().stdout.splitlines()) == 5
-    assert leftovers(endless) == ()
-
-
-@pytest.mark.faults
-def test_a_run_whose_worker_is_killed_leaves_nothing_in_the_end(deployed, endless, topn_sweep):
+def test_run_of_killed_worker_leaves_nothing(deployed, endless, topn_sweep):
     deployed.stop_worker(signal.SIGKILL)
     # Nobody reads what the flow says any more; the next thing it says ends it, and its own hook cleans up.
     deployed.azure.faults.clear()
@@ -225,43 +199,20 @@ def test_a_run_whose_worker_is_killed_leaves_nothing_in_the_end(deployed, endles
     assert leftovers(endless) == ()
 
 
-@pytest.mark.faults
-def test_a_run_that_reaches_its_deadline_fails_and_leaves_nothing(deployed, parameters):
-    deployed.azure.faults.add("endless_task", task="*")
-    flow_run_id = deployed.create(**parameters, timeout_minutes=1)
-
-    assert deployed.wait_for_end(flow_run_id).type.value == "FAILED"
-    wait_until_nothing_is_left(flow_run_id)
-    assert not Path("results/a_OUTPUT.json").exists()
-
-
-@pytest.mark.faults
-def test_a_failed_run_is_retried_from_the_ui_and_completes(deployed, parameters):
-    deployed.azure.faults.add("upload_fails", task="*")
-    flow_run_id = deployed.create(**parameters)
-    assert deployed.wait_for_end(flow_run_id).type.value == "FAILED"
-    wait_until_nothing_is_left(flow_run_id)
-    deployed.azure.faults.clear()
-
-    deployed.prefect("flow-run", "retry", str(flow_run_id))
-
-    assert deployed.wait_for_end(flow_run_id).type.value == "COMPLETED"
-    assert deployed.run(flow_run_id).run_count == 2
-    assert_counted()
-    wait_until_nothing_is_left(flow_run_id)
-
-
-@pytest.mark.faults
-def test_a_run_whose_worker_died_is_retried_and_goes_on_in_the_same_job(deployed, endless):
+def test_run_of_stopped_worker_continues_in_its_job(deployed, endless, topn_sweep):
+    """Nobody knows that it is dead, so no sweep deletes anything of it; a retry adopts what exists."""
     from prefect.states import Crashed  # noqa: PLC0415
 
     deployed.stop_worker(signal.SIGTERM)
-    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone")
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=ENDING_SECONDS)
+    assert deployed.state(endless) == "RUNNING"
+    assert len(leftovers(endless)) == 5
+    assert topn_sweep().stdout == ""
+
     deployed.set_state(endless, Crashed(), force=True)
     seen = len(deployed.azure.batch.requests)
     deployed.azure.faults.clear()
     deployed.worker()
-
     deployed.prefect("flow-run", "retry", str(endless))
 
     assert deployed.wait_for_end(endless).type.value == "COMPLETED"

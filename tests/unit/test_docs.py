@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests_support import REPOSITORY
+from pages_support import NOT_RUN, PAGES, TUTORIAL, assert_shows, first_line, shown_in_the_readme, typed_on
+from tests_support import REPOSITORY, independent_count
 
 from flows.cli import _parser
 
 README = (REPOSITORY / "README.md").read_text()
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def test_every_option_of_topn_run_is_in_the_readme():
@@ -27,7 +27,7 @@ def test_every_setting_is_in_the_readme():
         assert f"TOPN_{field.upper()}" in README
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), target
@@ -35,8 +35,6 @@ def test_links_between_documents_lead_somewhere(document):
 
 def test_the_readme_shows_the_words_of_the_sample_texts():
     """The shown table is a real one: its rows are what an independent count gives."""
-    from tests_support import independent_count  # noqa: PLC0415
-
     for path in sorted((REPOSITORY / "data").glob("*.txt")):
         words, distinct, top = independent_count(path.read_text("utf-8"))
         row = next(line for line in README.splitlines() if line.startswith(path.name))
@@ -54,3 +52,20 @@ def test_every_field_report_is_answered_by_a_test_or_says_why_not():
     assert [number for number, answer in rows if number not in answered] == [
         number for number, answer in rows if answer.startswith("No test:")
     ]
+
+
+def test_the_output_of_make_run_in_the_readme_is_that_of_a_run_of_the_tutorial():
+    [shown] = [shown for command, shown in typed_on(TUTORIAL) if command.endswith("--keep-pool")]
+    assert_shows(shown, "\n".join(shown_in_the_readme("make run")))
+
+
+def test_what_is_not_run_stands_on_a_page():
+    typed = {first_line(command) for page in PAGES for command, _ in typed_on(page)}
+    assert set(NOT_RUN) - typed == set()
+
+
+def test_every_category_of_failures_is_explained():
+    from tasks.models import Category  # noqa: PLC0415
+
+    page = (REPOSITORY / "docs" / "what-to-do-when.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [category.value for category in Category]

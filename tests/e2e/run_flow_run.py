@@ -1,13 +1,8 @@
-"""Runs flow runs that exist on the server, as a worker's process does, and may kill itself at a named point.
+"""Runs a flow run that exists on the server, as a worker's process does, and may kill itself in the middle of a step.
 
-    run_flow_runs.py
+    run_flow_run.py FLOW_RUN_ID [MODULE FUNCTION CALLEE]
 
-takes their ids from its input, one after the other, and writes a line with the id after each.
-
-    run_flow_runs.py FLOW_RUN_ID [MODULE FUNCTION begin|CALLEE|end]
-
-runs one. The process gets SIGKILL when the function begins, when a function that it has called has returned for the first time
-(its middle), or when it ends, whichever thread that happens in.
+The process gets SIGKILL when CALLEE returns that FUNCTION has called, whichever thread that happens in.
 """
 
 from __future__ import annotations
@@ -20,12 +15,8 @@ import threading
 from uuid import UUID
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_at(module: str, function: str, when: str) -> None:
-    """Kill this process at a point in a function: it is looked for by its code, so that nothing is replaced."""
+def die_in(module: str, function: str, callee: str) -> None:
+    """Kill this process in the middle of a function: it is found by its code, so that nothing is replaced."""
     owner = importlib.import_module(module)
     for part in function.split("."):
         owner = getattr(owner, part)
@@ -34,17 +25,12 @@ def die_at(module: str, function: str, when: str) -> None:
 
     def at_call(frame, event, argument):
         """Python calls this when any function begins, and what it returns for each event of that one."""
-        here = frame.f_code
-        if here is code:
-            if when == "begin":
-                die()
-            return at_return if when == "end" else None
-        return at_return if here.co_name == when and _is_below(frame.f_back, code) else None
+        return at_return if frame.f_code.co_name == callee and _is_below(frame.f_back, code) else None
 
     def at_return(frame, event, argument):
         frame.f_trace_lines = False
         if event == "return":
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         return at_return
 
     threading.settrace(at_call)
@@ -73,11 +59,6 @@ def run(flow_run_id: str) -> None:
     run_flow(topn, flow_run=flow_run, parameters=flow_run.parameters, return_type="state")
 
 
-if len(sys.argv) == 1:
-    for line in sys.stdin:
-        run(line.strip())
-        print(line.strip(), flush=True)
-else:
-    if len(sys.argv) > 2:
-        die_at(*sys.argv[2:5])
-    run(sys.argv[1])
+if len(sys.argv) > 2:
+    die_in(*sys.argv[2:5])
+run(sys.argv[1])

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from tests_support import wait_until
-from up_support import Up
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: apt-get install chromium"),
+    pytest.mark.xdist_group("up"),
 ]
 
 # The pages ask the server again every few seconds; a first run starts three Pythons.
@@ -26,21 +25,16 @@ PATIENCE_MILLISECONDS = 120_000
 PRESS_MILLISECONDS = 10_000
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory):
-    instance = Up(tmp_path_factory.mktemp("up"))
-    try:
-        yield instance.start()
-    finally:
-        instance.stop()
-
-
 @pytest.fixture
 def page():
     """A page of Debian's chromium.
 
     For one test at a time: while Playwright is at work, its event loop is in the way of others.
     """
+    if CHROMIUM is None:
+        # In CI, nobody reads why a test was skipped.
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("there is no chromium here: apt-get install chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not needed where these tests are skipped
 
     with sync_playwright() as playwright:
@@ -75,25 +69,20 @@ def open_form(up, page):
     return do
 
 
-def faults(up, body):
-    """Let something go wrong with the Batch tasks of the local Azure; nothing any more with None."""
+@pytest.fixture
+def endless_tasks(up):
+    """Let no Batch task of the local Azure end by itself."""
     variables = json.loads((up.state_folder / "up.json").read_text())
-    request = urllib.request.Request(
-        f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults",
-        None if body is None else json.dumps(body).encode(),
-        method="DELETE" if body is None else "POST",
-    )
-    urllib.request.urlopen(request).close()
+    faults = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults"
+    body = json.dumps({"fault": "endless_task", "task": "*"}).encode()
+    urllib.request.urlopen(faults, body).close()
+    yield
+    urllib.request.urlopen(urllib.request.Request(faults, method="DELETE")).close()
 
 
 def text_file():
     Path("a.txt").write_text(f"one two two {os.getcwd()}")
     return os.path.abspath("a.txt")
-
-
-def runs(up):
-    found = up.ask("/flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
-    return [run["id"] for run in found if not run["auto_scheduled"]]
 
 
 def shows(page, text):
@@ -114,7 +103,7 @@ def submit(page):
 
 
 def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, page, open_form, screenshot):
-    before = runs(up)
+    before = up.runs()
     open_form()
     for words in ("Names of text files, or patterns", "How many words to give of each file.", "neither changed nor"):
         page.get_by_text(words).first.wait_for()
@@ -124,9 +113,9 @@ def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, pa
     page.get_by_label("output_folder").fill(os.path.abspath("results"))
     submit(page)
     page.wait_for_url(lambda url: not url.endswith("/run"), wait_until="commit")
-    wait_until(lambda: len(runs(up)) == len(before) + 1, "the run exists")
+    wait_until(lambda: len(up.runs()) == len(before) + 1, "the run exists")
 
-    page.goto(f"{up.pages_url}/v2/runs/flow-run/{runs(up)[0]}", wait_until="domcontentloaded")
+    page.goto(f"{up.pages_url}/v2/runs/flow-run/{up.runs()[0]}", wait_until="domcontentloaded")
     shows(page, "Completed")
     page.get_by_role("tab", name="Task Runs").click()
     for step in ("begin", "plan", "create pool", "stage 1 of 1", "submit 1 of 1", "collect 1 of 1", "report"):
@@ -141,18 +130,18 @@ def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, pa
 
 
 def test_a_bad_number_is_refused_in_the_form_and_no_run_is_made(up, page, open_form, screenshot):
-    before = runs(up)
+    before = up.runs()
     open_form()
     field = page.get_by_label("num_words")
     field.fill("0")
     page.get_by_role("button", name="Submit").click()
     assert field.evaluate("field => field.validationMessage") == "Value must be greater than or equal to 1."
     screenshot("refused-by-the-form")
-    assert runs(up) == before
+    assert up.runs() == before
 
 
 def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open_form, screenshot):
-    before = runs(up)
+    before = up.runs()
     open_form()
     # The id of a pool is none, or a text.
     page.get_by_text("str", exact=True).first.click()
@@ -161,11 +150,10 @@ def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open
     shows(page, "'no id!' is not valid under any of the given schemas")
     page.get_by_text("Id (letters, digits, - and _)").first.wait_for()
     screenshot("refused-by-the-server")
-    assert runs(up) == before
+    assert up.runs() == before
 
 
-def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, page, screenshot):
-    faults(up, {"fault": "endless_task", "task": "*"})
+def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, endless_tasks, page, screenshot):
     flow_run_id = up.create_run(inputs=[text_file()])
     page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}", wait_until="domcontentloaded")
     shows(page, "Running")
@@ -175,7 +163,6 @@ def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, 
     page.get_by_role("alertdialog").get_by_role("button", name="Cancel", exact=False).last.click()
     shows(page, "Cancelled")
     screenshot("cancelled")
-    faults(up, None)
     done = up.second_terminal("flows.cli", "sweep", "--dry-run")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 

@@ -1,0 +1,146 @@
+"""`make up`: everything in one terminal, found from another, gone after Ctrl-C, there again the next time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests_support import wait_until
+from up_support import USUAL_PORTS, Up
+
+from flows.addresses import addresses_of_up
+
+# Two starts of a Prefect server, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(600)
+
+RUN_SECONDS = 120
+
+
+@pytest.fixture
+def own_up(tmp_path):
+    """A `make up` of the test's own, not started yet."""
+    instance = Up(tmp_path)
+    yield instance
+    instance.stop()
+
+
+def text_file():
+    Path("a.txt").write_text(f"one two two {os.getcwd()}")
+    return os.path.abspath("a.txt")
+
+
+def run_parameters():
+    return ["-p", f"inputs={json.dumps([text_file()])}", "-p", f'output_folder="{os.path.abspath("results")}"']
+
+
+@pytest.mark.xdist_group("up")
+def test_each_address_is_on_a_line_of_its_own_and_answers_on_a_free_port(up):
+    addresses = re.findall(r"^http://\S+$", up.output, re.MULTILINE)
+    assert len(addresses) == 4
+    assert not {urlsplit(address).port for address in addresses} & set(USUAL_PORTS)
+    with urllib.request.urlopen(f"{up.api_url}/health") as answer:
+        assert answer.status == 200
+    # The pages look for the API where it is.
+    with urllib.request.urlopen(f"{up.pages_url}/ui-settings") as answer:
+        assert json.load(answer)["api_url"] == up.api_url
+
+
+@pytest.mark.xdist_group("up")
+def test_the_deployments_are_there_and_their_next_runs_are_scheduled(up):
+    deployments = {
+        found["id"]: found for found in up.ask("/deployments/filter", flows={"name": {"any_": ["topn", "sweep"]}})
+    }
+    schedules = {(found["name"], found["schedules"][0]["schedule"]["cron"]) for found in deployments.values()}
+    assert schedules == {("default", "0 2 * * *"), ("default", "0 * * * *")}
+
+    def scheduled():
+        runs = up.ask("/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})
+        return {run["deployment_id"] for run in runs if run["auto_scheduled"]}
+
+    wait_until(lambda: scheduled() == set(deployments), "the next nights and hours are scheduled")
+
+
+@pytest.mark.xdist_group("up")
+def test_a_deployment_run_completes_and_leaves_nothing(up):
+    done = up.deploy_run("--watch", *run_parameters())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Completed" in done.stdout
+    assert json.loads(Path("results/a_OUTPUT.json").read_text())["top"][0] == ["two", 2]
+    # It is Completed before its hook has cleaned up.
+    wait_until(lambda: sweep(up) == "", "nothing is left", seconds=RUN_SECONDS)
+
+
+def sweep(up):
+    """Return what `topn sweep` in another terminal would delete."""
+    done = up.second_terminal("flows.cli", "sweep", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.xdist_group("up")
+def test_a_bad_parameter_is_refused_before_a_run_exists(up):
+    before = up.runs()
+    done = up.deploy_run("-p", "num_words=0")
+    assert done.returncode == 1
+    assert "Validation failed for field 'num_words'" in " ".join((done.stdout + done.stderr).split())
+    assert up.runs() == before
+
+
+@pytest.mark.xdist_group("up")
+def test_topn_run_finds_the_servers_by_itself(up):
+    done = up.second_terminal("flows.cli", "run", "--json", text_file())
+    assert done.returncode == 0, done.stderr
+    assert "starting" not in done.stderr
+    flow_run_id = json.loads(done.stdout)["run"].split("-")[1]
+    assert flow_run_id in {run.replace("-", "") for run in up.runs()}
+
+
+def test_killed_up_leaves_crashed_runs_and_ctrl_c_cancels(own_up):
+    """No process is left either way. The next start shows what became of a run, and is not blocked by it."""
+    own_up.start()
+    killed = start_run(own_up)
+    own_up.process.kill()
+    own_up.process.wait()
+    wait_until(lambda: own_up.processes() == [], "no process is left")
+    assert addresses_of_up(own_up.state_folder, lambda: None) == {}
+
+    own_up.start()
+    assert own_up.state(killed) == "CRASHED"
+    # Only one run may be under way at a time.
+    cancelled = start_run(own_up)
+    assert own_up.end() == 0
+    assert "Cancelling 1 run" in own_up.output
+    assert own_up.processes() == []
+    assert addresses_of_up(own_up.state_folder, lambda: None) == {}
+    assert recorded_states(own_up) == {killed: "CRASHED", cancelled: "CANCELLED"}
+
+
+def start_run(up):
+    """Start a run under the worker, wait until it is running, and return its id."""
+    flow_run_id = up.create_run(inputs=[text_file()])
+    wait_until(lambda: up.state(flow_run_id) == "RUNNING", "the run is under way", seconds=RUN_SECONDS)
+    return flow_run_id
+
+
+def recorded_states(up):
+    """Read the states of the runs that somebody asked for from the database of a server that has ended."""
+    with closing(sqlite3.connect(up.state_folder / "prefect.db")) as database:
+        return dict(database.execute("SELECT id, state_type FROM flow_run WHERE NOT auto_scheduled").fetchall())
+
+
+def test_a_prefect_server_that_dies_is_named_and_ends_the_others(own_up):
+    """The others are stopped although nobody can record the end of their runs."""
+    own_up.start()
+    [process] = [pid for pid, command in own_up.processes() if b"flows.prefect_server" in command]
+    os.kill(int(process), signal.SIGKILL)
+    assert own_up.wait() == 1
+    assert "The Prefect server ended by signal 9" in own_up.output
+    wait_until(lambda: own_up.processes() == [], "no process is left")

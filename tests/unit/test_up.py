@@ -1,0 +1,55 @@
+"""`make up` refuses to start where it cannot, before it starts anything."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from tests_support import REPOSITORY
+
+from flows import up
+from flows.addresses import addresses_left, addresses_of_up
+from tasks.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def kept_signals():
+    """Restore the signal handlers that `make up` replaces."""
+    kept = {number: signal.getsignal(number) for number in up.STOP_SIGNALS}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    folder = tmp_path / "state"
+    monkeypatch.setenv("TOPN_STATE", str(folder))
+    return folder
+
+
+def test_second_up_in_one_folder_is_refused(state, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    with addresses_left(state):
+        assert up.main() == 2
+    error = capsys.readouterr().err
+    assert "`make up` runs in" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_it_is_refused_where_there_are_no_deployments(state, capsys):
+    assert up.main() == 2
+    assert "There is no prefect.yaml here" in capsys.readouterr().err
+    assert not state.exists()
+
+
+def test_a_folder_is_taken_by_one_at_a_time_and_its_addresses_end_with_it(tmp_path):
+    assert addresses_of_up(tmp_path, pytest.fail) == {}
+    with addresses_left(tmp_path) as write:
+        write({"PREFECT_API_URL": "http://127.0.0.1:1/api"})
+        assert addresses_of_up(tmp_path, pytest.fail) == {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
+        assert (tmp_path / "up.json").stat().st_mode & 0o077 == 0
+        with pytest.raises(ConfigurationError, match="already"), addresses_left(tmp_path):
+            pass
+    (tmp_path / "up.json").write_text('{"PREFECT_API_URL": "http://127.0.0.1:1/api"}')
+    assert addresses_of_up(tmp_path, pytest.fail) == {}
