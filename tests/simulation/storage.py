@@ -190,7 +190,7 @@ class MemoryStorage:
     def _dispatch(self, request: Request) -> Response:
         parts = urlsplit(request.url)
         _, account, container, blob, *_ = [*unquote(parts.path).split("/", 3), "", "", ""]
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        query = dict(parse_qsl(parts.query))
         call = _Call(request, container, blob.replace("\\", "/"), query)
         if container and not 3 <= len(container) <= 63:
             raise _StorageError("OutOfRangeInput")
