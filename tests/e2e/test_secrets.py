@@ -14,7 +14,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from types import SimpleNamespace
 
 import pytest
@@ -24,8 +23,17 @@ from tests_support import REPOSITORY, wait_until
 from flows.services import PrefectServer
 from localbatch import LocalAzure, server
 
-# A whole campaign in one fixture: two minutes.
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+# One process runs the campaign, and all tests look at what it left.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("secrets")]
+
+# Calls `topn` with the arguments that each line of its input holds, and writes a line with the exit status.
+TOPN_CALLS = """
+import json, sys
+from flows.cli import main
+for line in sys.stdin:
+    print(f"status {main(json.loads(line))}", flush=True)
+"""
+CALL_SECONDS = 200
 
 # Letters and digits only, so that no encoding of texts changes them.
 BATCH_KEY = base64.b64encode(b"the sentinel among all the batch keys of this test").decode()
@@ -69,106 +77,84 @@ class Campaign:
             path.write_text(f"{name} {content}")
         return names
 
-    def topn(self, title, *arguments, status):
-        """Run `topn`; the keys are in `.env` of its folder, and nowhere else."""
-        self._run(title, [sys.executable, "-m", "flows.cli", *arguments], self.folder / "work", status)
+    def start(self):
+        """Start the process that runs `topn`; the keys are in `.env` of its folder, or in the block, and nowhere else."""
+        with (self.output / "topn.out").open("wb") as output, (self.output / "topn.err").open("wb") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-u", "-c", TOPN_CALLS],
+                cwd=self.folder / "work",
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=errors,
+                text=True,
+            )
+
+    def topn(self, process, *arguments, status):
+        """Call `topn` in the process, and wait for its end."""
+        said = self.output / "topn.out"
+        seen = said.stat().st_size
+        process.stdin.write(json.dumps(arguments) + "\n")
+        process.stdin.flush()
+
+        def found():
+            return re.findall(r"^status (\d+)$", said.read_bytes()[seen:].decode(), re.MULTILINE)
+
+        wait_until(found, f"topn {arguments}", while_running=process, seconds=CALL_SECONDS)
+        assert found() == [str(status)], (self.output / "topn.err").read_text()[-4000:]
         self.azure.faults.clear()
         self.azure.storage_faults.clear()
 
-    def prefect(self, *arguments):
-        self._run("prefect", [sys.executable, "-m", "prefect", *arguments], REPOSITORY, 0)
-
-    def python(self, source):
-        self._run("python", [sys.executable, "-"], REPOSITORY, 0, source)
-
-    def _run(self, title, command, cwd, status, source=""):
+    def save_block(self):
+        """Save the block that holds the keys; they come to the program by its standard input."""
+        values = {name.removeprefix("TOPN_").lower(): value for name, value in self.azure.environment.items()}
+        source = f"from tasks.azure_block import TopnAzure\nTopnAzure(**{values!r}).save('default', overwrite=True)\n"
         done = subprocess.run(
-            command,
-            cwd=cwd,
+            [sys.executable, "-"],
+            cwd=REPOSITORY,
             env=self.environment,
             input=source,
             capture_output=True,
             text=True,
-            timeout=200,
             check=False,
         )
-        (self.output / f"{title}-{len(list(self.output.iterdir()))}.out").write_text(done.stdout + done.stderr)
-        assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
-
-    def deployed_run(self, **parameters):
-        """Run the deployment under a worker; the keys are in the Prefect block."""
-        with (self.output / "worker.out").open("wb") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "worker", "start", "--pool", "topn-pool"],
-                env=self.environment | {"PREFECT_WORKER_QUERY_SECONDS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
-            [deployment] = self.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
-            run = self.ask(f"/deployments/{deployment['id']}/create_flow_run", parameters=parameters)
-            ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-            wait_until(
-                lambda: (
-                    self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})[0]["state_type"] in ended
-                ),
-                "the deployed run has ended",
-                while_running=worker,
-                seconds=120,
-            )
-        finally:
-            worker.terminate()
-            worker.wait(60)
-
-    def ask(self, path, **body):
-        request = urllib.request.Request(
-            self.environment["PREFECT_API_URL"] + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        (self.output / "block.out").write_text(done.stdout + done.stderr)
+        assert done.returncode == 0, done.stderr
 
 
-def save_block(azure):
-    """A program that saves the block with the keys, and has them from its standard input."""
-    values = {name.removeprefix("TOPN_").lower(): value for name, value in azure.environment.items()}
-    return f"from tasks.azure_block import TopnAzure\nTopnAzure(**{values!r}).save('default', overwrite=True)\n"
-
-
-def run_all(campaign):
+def run_all(campaign, process):
     """Runs that end well and in every bad way."""
     azure, write = campaign.azure, campaign.write
     dotenv = campaign.folder / "work" / ".env"
     dotenv.write_text("".join(f"{name}={value}\n" for name, value in azure.environment.items()))
-    keep = ("--keep-containers", "--keep-job", "--keep-pool")
 
     # A pack, and a Batch task with a file of its own.
     names = write("a.txt", "b.txt", "c.txt")
     bad = write("bad.txt", content="\0")
+    keep = ("--keep-containers", "--keep-job", "--keep-pool")
     arguments = (*names[:2], *bad, names[2], "--files-per-task", "3", "--json", "--report", "report", *keep)
-    campaign.topn("good", "run", *arguments, status=1)
+    campaign.topn(process, "run", *arguments, status=1)
 
     # Whole requests are refused, Batch tasks, downloads and uploads; some refusals quote a URL.
     azure.faults.add("answer", operation="create_task_collection", status=400, code="InvalidRequestBody", message=QUOTE)
     azure.storage_faults.add("answer", operation="put_blob", path="*-in/*", status=403, message=QUOTE)
     azure.storage_faults.add("answer", operation="get_blob", path="*-in/*", status=404, code="BlobNotFound")
     azure.faults.add("upload_fails", task="*")
-    campaign.topn("refused", "run", *write(*(f"r{number}.txt" for number in range(5))), "--report", "report2", status=1)
+    files = write(*(f"r{number}.txt" for number in range(5)))
+    campaign.topn(process, "run", *files, "--report", "report2", status=1)
 
     azure.faults.add("start_task_fails", exit_code=9)
-    campaign.topn("start task", "run", *write("s.txt"), status=1)
+    campaign.topn(process, "run", *write("s.txt"), status=1)
     azure.faults.add("answer", operation="create_pool", status=409, code="PoolQuotaReached", message=QUOTE)
-    campaign.topn("exception", "run", *write("e.txt"), "--json", status=1)
-    campaign.topn("sweep", "sweep", "--dry-run", status=0)
+    campaign.topn(process, "run", *write("e.txt"), "--json", status=1)
+    campaign.topn(process, "sweep", "--dry-run", status=0)
 
+    # The block holds the keys, as for deployed runs.
     dotenv.unlink()
-    campaign.prefect("work-pool", "create", "topn-pool", "--type", "process", "--overwrite")
-    campaign.prefect("--no-prompt", "deploy", "--all")
-    campaign.python(save_block(azure))
+    campaign.save_block()
+    # The run tells of it, and waits until it passes.
     azure.faults.add("allocation_fails", code="Unallocatable", message=QUOTE)
-    inputs = [str(campaign.folder / "work" / name) for name in write("w1.txt", "w2.txt")]
-    campaign.deployed_run(inputs=inputs, output_folder=str(campaign.folder / "deployed"), keep_pool=True)
+    campaign.topn(process, "run", *write("w1.txt", "w2.txt"), status=0)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +177,9 @@ def campaign(tmp_path_factory):
     with patch.context(), azure, Processes() as processes, PrefectServer(folder / "prefect") as prefect:
         prefect.wait()
         done = Campaign(folder, azure, prefect.api_url)
-        run_all(done)
+        with done.start() as process:
+            run_all(done, process)
+            process.stdin.close()
         # What a node has, as it has it: its files go with its pool.
         shutil.copytree(folder / "azure" / "nodes", folder / "nodes", symlinks=True)
         signatures = set(re.findall(r"\bsig=([\w%+/=-]+)", "\n".join(body.decode() for body in bodies if body)))
