@@ -434,6 +434,45 @@ class InProcessAdapter(BaseAdapter):
         """Do nothing: there are no connections."""
 
 
+class InProcessSession(requests.Session):
+    """A session that sends each request of the SDK's `RequestsTransport` to a function, and prepares nothing else.
+
+    It takes half of the time that a whole request takes with a session of its own, which reads the environment, the
+    cookies and `.netrc` for each request. Its parameters are those of `requests.Session.request` that the transport
+    sets, so that an option that no policy has taken is an error here, too.
+    """
+
+    def __init__(self, handler: Callable[[Request], Response]) -> None:
+        super().__init__()
+        self._adapter = InProcessAdapter(handler)
+
+    def request(  # type: ignore[override]  # requests allows more parameters, of other types.
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        data: Any,
+        files: None,
+        verify: bool | str,
+        timeout: tuple[float, float],
+        cert: Any,
+        allow_redirects: bool,
+        proxies: Any,
+        stream: bool = False,
+    ) -> requests.Response:
+        """Return the handler's response."""
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, url, data
+        request.headers = CaseInsensitiveDict(headers)
+        if method not in {"GET", "HEAD"}:
+            request.prepare_content_length(data)
+        response = self._adapter.send(request)
+        if not stream:
+            _ = response.content  # Reading it raises the errors of a connection that ends too early.
+        return response
+
+
 class InProcessHandler(urllib.request.HTTPHandler):
     """Does for an opener of `urllib` what `InProcessAdapter` does for a session of `requests`."""
 

@@ -19,7 +19,7 @@ from azure.storage.blob import BlobBlock, generate_blob_sas, generate_container_
 
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
-from simulation.storage import InProcessAdapter, InProcessHandler, MemoryStorage, Request
+from simulation.storage import InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
 from tasks import azure_core
 from tasks.blob_account import BLOCK_BYTES, BlobAccount
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
@@ -77,7 +77,7 @@ def open_account(kind, request, monkeypatch):
     settings = AzureSettings(storage_endpoint=endpoint, storage_account=STORAGE_ACCOUNT, storage_key=STORAGE_KEY)
     with monkeypatch.context() as patch:
         if kind == "memory":
-            patch.setattr(azure_core, "HTTPAdapter", lambda **_: InProcessAdapter(storage.answer))
+            patch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
         return Account(BlobAccount(settings), http, node)
 
 
