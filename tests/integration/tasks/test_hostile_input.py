@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,7 @@ from run_reports import PRICE
 from tests_support import independent_count
 
 from tasks.collect import collect_chunk
-from tasks.errors import UsageError
 from tasks.html_report import write_page
-from tasks.inputs import find_inputs
 from tasks.models import FileReport, PoolOptions, StoredResult
 from tasks.plan import make_plan
 from tasks.report import write_all_outputs
@@ -218,17 +215,3 @@ def test_an_input_that_is_a_link_is_the_file_it_leads_to(run_all, tmp_path):
     report = run_all([str(tmp_path / "in" / "link.txt")], tmp_path, 1)
     assert_harmless(report, {}, tmp_path)
     assert report.files[0].file.name == "link.txt"
-
-
-@pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "missing\n\x1b[2J", "[", "**/\0"])
-def test_a_name_that_no_file_has_is_refused_in_one_line(name):
-    with pytest.raises(UsageError) as refusal:
-        find_inputs([name])
-    assert str(refusal.value).isprintable()
-
-
-def test_a_folder_a_device_and_a_pipe_are_no_inputs(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for name in (tmp_path, tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(UsageError, match=r"regular file|folder"):
-            find_inputs([str(name)])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import runpy
 import subprocess
-import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from tests_support import REPOSITORY
+
+from tasks.errors import FilesFailedError
 
 PAGE = (REPOSITORY / "docs/own-workload.md").read_text()
 LINE_COUNTS, LONGEST_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -25,34 +27,26 @@ def run_script(topn, nothing_left):
         for name, content in texts.items():
             Path(f"data/{name}.txt").write_bytes(content)
         Path("own_flow.py").write_text(source)
-        done = subprocess.run(
-            [sys.executable, "own_flow.py"],
-            env={**os.environ, **topn.environment, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        nothing_left()
-        return done
+        with topn.environ():
+            try:
+                runpy.run_path("own_flow.py", run_name="__main__")
+            finally:
+                nothing_left()
 
     return run
 
 
 def artifacts(prefect_api, key):
     """The newest artifact of a key."""
-    import urllib.request  # noqa: PLC0415
-
     query = json.dumps({"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}).encode()
     request = urllib.request.Request(f"{prefect_api}/artifacts/filter", query, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)[0]
 
 
-def test_a_shell_command_is_a_workload_in_some_twenty_lines(run_script, prefect_api):
+def test_shell_command_is_a_workload_of_few_lines(run_script, prefect_api):
     assert len(LINE_COUNTS.splitlines()) <= 25
-    done = run_script(LINE_COUNTS, a=b"1\n2\n3\n", b=b"")
-    assert done.returncode == 0, done.stderr
+    run_script(LINE_COUNTS, a=b"1\n2\n3\n", b=b"")
     assert Path("lines/a_OUTPUT.lines.txt").read_text() == "3\n"
     assert Path("lines/b_OUTPUT.lines.txt").read_text() == "0\n"
     rows = json.loads(artifacts(prefect_api, "lines-results")["data"])
@@ -62,15 +56,13 @@ def test_a_shell_command_is_a_workload_in_some_twenty_lines(run_script, prefect_
     ]
     assert artifacts(prefect_api, "lines-progress")["description"].startswith("2 of 2 completed")
     # What is known is not done again.
-    done = run_script(LINE_COUNTS)
-    assert done.returncode == 0, done.stderr
+    run_script(LINE_COUNTS)
     assert artifacts(prefect_api, "lines-summary")["description"] == "2 files: 2 unchanged"
 
 
-def test_a_program_is_shipped_and_its_results_are_shown_as_it_says(run_script, prefect_api):
-    done = run_script(LONGEST_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
-    assert done.returncode == 1
-    assert "bad.txt is not UTF-8 text at byte 0" in done.stderr
+def test_program_is_shipped_and_its_results_are_shown(run_script, prefect_api):
+    with pytest.raises(FilesFailedError, match=r"bad\.txt is not UTF-8 text at byte 0"):
+        run_script(LONGEST_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"
     assert json.loads(artifacts(prefect_api, "longest-results")["data"]) == [
         {"file": "good.txt", "status": "done", "letters": "5"}

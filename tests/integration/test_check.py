@@ -10,25 +10,23 @@ import pytest
 from azure.batch import models
 from identity_support import make_authority
 from tests_support import wait_until
+from topn_support import Topn
 
-from flows.cli import main
 from localbatch import LocalAzure, LocalBatch
 from tasks.accounts import batch_account
 
 
 @pytest.fixture
-def check(capsys):
-    """Run the command here; returns its exit status, and the lines that do not say "ok"."""
+def check():
+    """Run the command with the environment of the test; returns its exit status, and the lines that do not say "ok"."""
 
     def run(*arguments):
-        capsys.readouterr()
-        status = main(["check", *arguments])
-        output = capsys.readouterr()
-        lines = output.out.splitlines()
+        done = Topn()("check", *arguments)
+        lines = done.stdout.splitlines()
         assert lines
-        assert "Traceback" not in output.out + output.err
+        assert "Traceback" not in done.stdout + done.stderr
         assert all(line.endswith(".") for line in lines)
-        return status, [line for line in lines if not line.startswith("ok:")]
+        return done.returncode, [line for line in lines if not line.startswith("ok:")]
 
     return run
 
@@ -67,15 +65,14 @@ def test_where_all_is_fine_the_status_is_0_and_nothing_is_created(check, local_a
     ] == [404, 404]  # fmt: skip
 
 
-def test_by_an_identity_it_says_whose(check, identity_settings, capsys):
-    assert main(["check"]) == 0
-    assert (
-        "takes the identity (object 5f1b6b5e-0000-0000-0000-0f2a4f6c1f11 of tenant 72f988bf-" in capsys.readouterr().out
-    )
+def test_by_an_identity_it_says_whose(identity_settings):
+    done = Topn()("check")
+    assert done.returncode == 0
+    assert "takes the identity (object 5f1b6b5e-0000-0000-0000-0f2a4f6c1f11 of tenant 72f988bf-" in done.stdout
 
 
-def test_with_nothing_configured_it_checks_a_local_azure_of_its_own(topn_alone):
-    done = topn_alone("check")
+def test_without_configuration_check_starts_a_local_azure(tmp_path):
+    done = Topn(HOME=str(tmp_path), TOPN_STATE=str(tmp_path / "state"))("check")
     assert (done.returncode, "failed" in done.stdout) == (0, False)
     assert done.stderr.splitlines() == [
         "No Azure is configured: starting a local one for this.",
@@ -183,10 +180,7 @@ def test_a_clock_that_is_off_by_an_hour(check, batch_server):
     the_one(lines, "This machine's clock is 60 minutes behind that of Batch", "NTP")
 
 
-def test_a_pool_that_does_not_exist_and_one_that_is_no_id(check, azure_settings, capsys):
+def test_pool_that_does_not_exist_is_named(check, azure_settings):
     status, lines = check("--pool-id", "nowhere")
     assert status == 2
     the_one(lines, "There is no pool nowhere")
-    with pytest.raises(SystemExit):
-        main(["check", "--pool-id", "no pool"])
-    assert "'no pool' is not of 1 to 64 letters" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def test_an_output_that_cannot_be_written_is_named_and_costs_no_result(topn, tmp_path, nothing_left):
+def test_unwritable_output_is_named_and_costs_no_result(topn, tmp_path, nothing_left):
     for name in ("sub/a.txt", "b.txt"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(name)

@@ -15,9 +15,11 @@ from tasks.accounts import batch_account
 
 
 @pytest.fixture
-def topn_by_identity(topn, identity_environment):
-    servers = {name: topn.environment[name] for name in ("PREFECT_API_URL", "TOPN_STATE")}
-    topn.environment = identity_environment | servers
+def topn_by_identity(topn, identity_settings):
+    """`topn` with the variables of the identity instead of those with keys."""
+    topn.environment = {
+        name: value for name, value in topn.environment.items() if not name.startswith("TOPN_") or name == "TOPN_STATE"
+    }
     return topn
 
 
@@ -93,11 +95,12 @@ def pool_with_identity(identity_settings):
     batch_account().delete_jobs_and_pools([], made, 10)
 
 
-def test_on_a_pool_with_an_identity_nodes_get_no_signature(topn_by_identity, pool_with_identity):
-    pool_id = pool_with_identity("reader")
+def test_nodes_with_an_identity_get_no_signature(topn_by_identity, pool_with_identity):
+    pool_id = pool_with_identity("reader", "other")
     Path("a.txt").write_text("one two two")
+    Path("pool.json").write_text('{"node_identity": "Reader"}')
 
-    found = topn_by_identity.json("a.txt", "--pool-id", pool_id, "--keep-job")
+    found = topn_by_identity.json("a.txt", "--pool-id", pool_id, "--pool", "pool.json", "--keep-job")
 
     assert found["files"][0]["top"] == [["two", 2], ["one", 1]]
     account = batch_account()
@@ -113,16 +116,18 @@ def test_on_a_pool_with_an_identity_nodes_get_no_signature(topn_by_identity, poo
         assert each["identityReference"] == {"resourceId": f"{IDENTITIES}/reader"}
 
 
-def test_of_several_identities_one_must_be_named(topn_by_identity, pool_with_identity):
-    pool_id = pool_with_identity("reader", "other")
-    Path("a.txt").write_text("one two two")
+def test_one_of_several_identities_must_be_named(topn_by_identity, pool_with_identity):
+    alone = topn_by_identity("check", "--pool-id", pool_with_identity("reader"))
+    assert "read and write blobs as reader." in alone.stdout
 
+    pool_id = pool_with_identity("reader", "other")
     asked = topn_by_identity("check", "--pool-id", pool_id)
     assert asked.returncode == 2
     assert f"Pool {pool_id} has several identities (reader, other): name one as node_identity." in asked.stdout
 
     Path("pool.json").write_text('{"node_identity": "Reader"}')
-    assert topn_by_identity("run", "a.txt", "--pool-id", pool_id, "--pool", "pool.json").returncode == 0
+    named = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
+    assert (named.returncode, "read and write blobs as reader." in named.stdout) == (0, True)
     Path("pool.json").write_text('{"node_identity": "missing"}')
     refused = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
     assert "has no identity missing (it has reader, other): name another." in refused.stdout

@@ -1,0 +1,30 @@
+"""The Prefect server that a run starts, as a process."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from tests_support import wait_until
+
+from flows.services import PrefectServer
+
+
+def test_server_does_not_get_the_keys_of_azure(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPN_STORAGE_KEY", "a-key")
+    monkeypatch.setenv("TOPN_NOTICE_URL", "https://hooks.example/a-secret")
+    with PrefectServer(tmp_path) as server:
+        process = Path("/proc", str(server._process.pid))
+        wait_until(lambda: (process / "cmdline").read_bytes().split(b"\0")[1] == b"-m", "the server itself runs")
+        environment = (process / "environ").read_bytes()
+    assert str(tmp_path).encode() in environment
+    assert b"TOPN_" not in environment
+
+
+def test_second_server_takes_another_port(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with PrefectServer(tmp_path / "a", port=port) as first, PrefectServer(tmp_path / "b", port=port) as second:
+        assert first.api_url == f"http://127.0.0.1:{port}/api"
+        assert second.api_url != first.api_url

@@ -1,0 +1,65 @@
+"""The flow itself, called as a function."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import ConfigurationError, FilesFailedError
+
+
+@pytest.fixture
+def run_flow(topn):
+    """Call the flow with parameters."""
+
+    def run(**parameters):
+        from flows.topn import topn as flow  # noqa: PLC0415 - takes seconds
+
+        with topn.environ():
+            return flow(**parameters)
+
+    return run
+
+
+def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, nothing_left):
+    """The call raises because one of the files failed; what it raises has the report."""
+    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+    from tasks.batch_values import PoolSpec, StartTask  # noqa: PLC0415
+    from tasks.pool_choices import newest_image  # noqa: PLC0415
+
+    account = batch_account()
+    pool_id = f"mine-{uuid.uuid4().hex}"
+    account.create_pool(
+        PoolSpec(
+            pool_id=pool_id,
+            vm_size="standard_d2s_v3",
+            image=newest_image(account.images(), datetime.now(timezone.utc)),
+            slots_per_node=2,
+            autoscale_formula="$TargetDedicatedNodes = 1;",
+            start_task=StartTask(command_line="true", files=()),
+            metadata={"whose": "mine"},
+        )
+    )
+    Path("a.txt").write_text("one two two")
+    Path("b.txt").write_bytes(b"\xff")
+
+    with pytest.raises(FilesFailedError) as failure:
+        run_flow(inputs=["a.txt", "b.txt"], pool_id=pool_id)
+
+    good, bad = failure.value.report.files
+    assert (good.status, good.result.provenance.pool_id) == ("done", pool_id)
+    assert bad.status == "failed"
+    pool = account.pool(pool_id)
+    assert (pool.state, pool.metadata) == ("active", {"whose": "mine"})
+    nothing_left()
+    account.delete_jobs_and_pools([], [pool_id], 10)
+
+
+def test_pool_that_does_not_exist_is_named(run_flow, nothing_left):
+    Path("a.txt").write_text("one")
+    with pytest.raises(ConfigurationError, match="There is no pool nowhere: create it, or leave pool_id out"):
+        run_flow(inputs=["a.txt"], pool_id="nowhere")
+    nothing_left()

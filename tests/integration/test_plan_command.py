@@ -1,0 +1,48 @@
+"""`topn plan`, which says what a run would do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from topn_support import Topn
+
+SHARED = pytest.mark.xdist_group("shared_runs")
+
+
+@pytest.fixture
+def data(completed_run):
+    """The texts of a completed run, in the current folder."""
+    shutil.copytree(completed_run.folder / "data", "data")
+
+
+@SHARED
+def test_plan_names_new_unchanged_and_refused_inputs(completed_run, data, nothing_left):
+    Path("new.txt").write_text("three")
+    Path("same.txt").write_text("three")
+
+    done = completed_run.topn("plan", "-n", "5", "*.txt", "data/sonnets.txt", "missing.txt")
+
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [
+        "2 new, 1 unchanged, 1 refused.",
+        "A run would add 1 Batch task, on up to 1 node (standard_d2s_v3) with 2 slots each.",
+        "new: new.txt (5 bytes)",
+        "new: same.txt (5 bytes)",
+        f"unchanged: data/sonnets.txt ({Path('data/sonnets.txt').stat().st_size:,} bytes)",
+    ]
+    assert "missing.txt does not exist: name a file, or a pattern that matches one." in done.stderr
+    nothing_left()
+
+
+@SHARED
+def test_plan_needs_no_azure(completed_run, data):
+    without_azure = Topn(TOPN_STATE=completed_run.topn.environment["TOPN_STATE"])
+
+    done = without_azure("plan", "-n", "5", "data/*.txt")
+
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (
+        0,
+        ["0 new, 5 unchanged, 0 refused.", "A run would create nothing."],
+    )

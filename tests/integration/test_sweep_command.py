@@ -1,0 +1,67 @@
+"""`topn sweep`: what a dead run left behind is found and deleted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tasks.accounts import batch_account, blob_account
+from tasks.models import Keep, PoolOptions, Run
+from tasks.provision import make_containers, make_job, make_pool
+from tasks.word_counts import word_count_workload
+
+
+@pytest.fixture
+def client(prefect_api):
+    from prefect import get_client  # noqa: PLC0415 - takes seconds
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as above
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture
+def flow_run(client):
+    """A flow run that its Prefect server takes for running, as the run of a killed process is."""
+    from prefect import Flow  # noqa: PLC0415 - takes seconds
+    from prefect.states import Running  # noqa: PLC0415 - as above
+
+    return client.create_flow_run(Flow(lambda: None, name="of a test"), state=Running())
+
+
+@pytest.fixture
+def leftovers(flow_run, prefect_api, azure_settings):
+    """The resources of that run, which has an hour left."""
+    run = Run(
+        flow_run_id=str(flow_run.id),
+        generation=0,
+        deadline_at=datetime.now(timezone.utc) + timedelta(hours=1),
+        prefect_api=f"{prefect_api}/",
+        keep=Keep(),
+    )
+    workload = word_count_workload(3, ignore_case=False)
+    batch, blobs = batch_account(), blob_account()
+    containers = make_containers(blobs, run, workload)
+    options = PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=2)
+    pool_id = make_pool(batch, blobs, run, workload, containers, options, 1)
+    make_job(batch, blobs, run, workload, containers, pool_id)
+    return [f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{name}" for name in ("app", "in", "out"))]
+
+
+def test_sweep_deletes_what_a_dead_run_left(topn, client, flow_run, leftovers, nothing_left):
+    from prefect.states import Crashed  # noqa: PLC0415 - takes seconds
+
+    # Its Prefect server still takes it for running, and its deadline is an hour away: it is not known to be dead.
+    alive = topn("sweep")
+    assert (alive.returncode, alive.stdout) == (0, "")
+
+    client.set_flow_run_state(flow_run.id, Crashed(), force=True)
+    named = topn("sweep", "--dry-run")
+    assert named.returncode == 0, named.stderr
+    assert sorted(named.stdout.splitlines()) == sorted(f"left behind: {name}" for name in leftovers)
+    recent = topn("sweep", "--older-than", "1h")
+    assert recent.stdout == ""
+    deleted = topn("sweep")
+    assert sorted(deleted.stdout.splitlines()) == sorted(f"deleted: {name}" for name in leftovers)
+    nothing_left()

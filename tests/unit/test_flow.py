@@ -1,0 +1,44 @@
+"""The flow and its deployments, without running them."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from tests_support import REPOSITORY
+
+from flows.topn import topn as topn_flow
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"num_words": 0}, {"inputs": []}, {"nodes": 0}, {"slots_per_node": 0}, {"timeout_minutes": 0}, {"pool_id": 7}],
+)
+def test_bad_parameter_is_refused_before_the_run(parameters):
+    with pytest.raises(Exception, match=next(iter(parameters))):
+        topn_flow.validate_parameters(parameters)
+
+
+def test_every_final_state_has_the_same_cleanup():
+    hooks_of_states = (
+        topn_flow.on_completion_hooks,
+        topn_flow.on_failure_hooks,
+        topn_flow.on_cancellation_hooks,
+        topn_flow.on_crashed_hooks,
+    )
+    assert [[hook.__name__ for hook in hooks] for hooks in hooks_of_states] == [["clean_up"]] * 4
+
+
+def test_deployments_run_one_at_a_time_on_schedule():
+    document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
+    [pull] = document["pull"]
+    assert pull == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}
+    found = {
+        deployment["entrypoint"]: (deployment["schedules"][0]["cron"], deployment["schedules"][0]["timezone"])
+        for deployment in document["deployments"]
+    }
+    assert found == {
+        "flows/topn.py:topn": ("0 2 * * *", "Etc/UTC"),
+        "flows/sweep.py:sweep": ("0 * * * *", "Etc/UTC"),
+    }
+    limits = [deployment["concurrency_limit"] for deployment in document["deployments"]]
+    assert limits == [{"limit": 1, "collision_strategy": "CANCEL_NEW"}] * 2

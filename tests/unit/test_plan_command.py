@@ -1,0 +1,24 @@
+"""`topn plan` for files that no run has counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def thirty_files():
+    for number in range(30):
+        Path(f"{number:02}.txt").write_text(f"w{number}")
+
+
+def test_plan_counts_batch_tasks_that_files_share(topn, thirty_files):
+    assert "would add 3 Batch tasks, on up to 2 nodes" in topn("plan", "*.txt", "--files-per-task", "10").stdout
+    assert "would add 30 Batch tasks" in topn("plan", "*.txt", "--files-per-task", "auto").stdout
+
+
+def test_plan_cuts_a_long_list(topn, thirty_files):
+    done = topn("plan", "*.txt")
+    assert len(done.stdout.splitlines()) == 23
+    assert done.stdout.splitlines()[-1] == "new: and 10 more"
