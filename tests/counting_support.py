@@ -1,0 +1,141 @@
+"""Texts that set readers of text apart, and counting done in the plainest way, to compare with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import string
+import sys
+from collections import Counter
+from unittest import mock
+
+import pytest
+from hypothesis import strategies as st
+
+from task_script import counting
+from task_script.compiled import CompiledCounts
+from task_script.counting import Counts, NotTextError, count_words
+from task_script.options import Options
+
+# What str.split splits at, found by asking it.
+WHITE_SPACE = [chr(code) for code in range(0x110000) if not chr(code).split()]
+
+CASES = [
+    pytest.param("", 3, [], id="empty"),
+    pytest.param(" \t\r\n", 3, [], id="white space only"),
+    pytest.param("-- ... '' *", 3, [], id="punctuation only"),
+    pytest.param("the cat the dog the cat", 2, [("the", 3), ("cat", 2)], id="by count"),
+    pytest.param("b a c", 2, [("a", 1), ("b", 1)], id="ties by word"),
+    pytest.param("\U0001f600 \uffee z Z", 4, [("Z", 1), ("z", 1), ("\uffee", 1), ("\U0001f600", 1)], id="code points"),
+    pytest.param("b b c c a", 1, [("b", 2)], id="tie for the last place"),
+    pytest.param("one two", 10**30, [("one", 1), ("two", 1)], id="fewer words than asked for"),
+    pytest.param("The the THE", 3, [("THE", 1), ("The", 1), ("the", 1)], id="case counts"),
+    pytest.param('"Hello," (hello)! it\'s well-known', 2, [("Hello", 1), ("hello", 1)], id="stripped at both ends"),
+    pytest.param("it's 'tis well-known...", 3, [("it's", 1), ("tis", 1), ("well-known", 1)], id="not stripped inside"),
+    pytest.param("\u201cword\u201d word", 3, [("word", 1), ("\u201cword\u201d", 1)], id="only ASCII punctuation"),
+    pytest.param("a\r\nb\r\na\r\n", 2, [("a", 2), ("b", 1)], id="CRLF"),
+    pytest.param("\ufeffword word", 1, [("word", 2)], id="byte order mark"),
+    pytest.param("\ufeff\ufeffa \ufeffa", 3, [("\ufeffa", 2)], id="only one byte order mark, at the start"),
+    pytest.param("a\u200bb a\u2060b", 2, [("a\u200bb", 1), ("a\u2060b", 1)], id="invisible, not white space"),
+]
+
+# Short words from few letters meet often; the rest looks for what sets the readers of text apart.
+TEXTS = st.lists(
+    st.one_of(
+        st.text("abAB\u00df\u0130", max_size=3),
+        st.builds(str.__mul__, st.sampled_from(["ab", "\u00df."]), st.integers(0, 20)),
+        st.sampled_from([*WHITE_SPACE, *string.punctuation, "\ufeff", "\u200b", "\u0345", "\u3042", "\U0001f600"]),
+        st.text(max_size=4).map(lambda text: text.replace("\0", "")),
+    ),
+    max_size=30,
+).map("".join)
+
+
+# Each must give what counting the whole text at once gives: small blocks, counts put aside after each block, after
+# some, or never, and ranges for several processes.
+WAYS = st.builds(
+    Options,
+    num_words=st.one_of(st.integers(1, 5), st.just(10**9)),
+    ignore_case=st.booleans(),
+    processes=st.just(1),
+    memory_mb=st.sampled_from([0, 0.001, 0.002, 512]),
+    block_size=st.integers(1, 20),
+)
+WAYS_OF_PROCESSES = st.builds(
+    Options,
+    num_words=st.one_of(st.integers(1, 5), st.just(10**9)),
+    ignore_case=st.booleans(),
+    processes=st.integers(2, 4),
+    memory_mb=st.sampled_from([0, 0.002, 512]),
+    block_size=st.integers(1, 20),
+)
+
+
+REFUSALS = [
+    (b"plain \xff", "is not UTF-8 text (byte 0xff at offset 6)"),
+    (b"\xef\xbb\xbf\xff", "is not UTF-8 text (byte 0xff at offset 3)"),
+    (b"cut \xe2\x82", "is not UTF-8 text (byte 0xe2 at offset 4)"),
+    (b"cut \xe2\x82 by a space", "is not UTF-8 text (byte 0xe2 at offset 4)"),
+    (b"surrogate \xed\xa0\x80", "is not UTF-8 text (byte 0xed at offset 10)"),
+    (b"a\0\xff", "has a NUL byte at offset 1"),
+    (b"a\xe2\x82\0", "is not UTF-8 text (byte 0xe2 at offset 1)"),
+    (b"a \xff b c d e \xfe f \0", "is not UTF-8 text (byte 0xff at offset 2)"),
+]
+
+# May be text or not.
+BYTES = st.lists(st.one_of(st.binary(max_size=3), TEXTS.map(str.encode)), max_size=6).map(b"".join)
+
+
+def count(data, options, *, compiled=False):
+    """Count what a real file holds."""
+    kind = CompiledCounts if compiled else Counts
+    with mock.patch.object(counting, "COMPILED_FROM_BYTES", 0 if compiled else sys.maxsize):
+        assert type(counting._counts_for(0)) is kind
+        with open(os.memfd_create("text"), "r+b", buffering=0) as stream:
+            stream.write(data)
+            stream.seek(0)
+            return count_words(stream, options)
+
+
+def count_all(text, *, compiled=False, **options):
+    """Count a text, and return every word of it with its count."""
+    return dict(count(text.encode(), Options(num_words=10**9, processes=1, **options), compiled=compiled)[0].top)
+
+
+def naive_counts(data: bytes, *, ignore_case: bool = False) -> Counter[str]:
+    text = data.decode("utf-8-sig")
+    words = (token.strip(string.punctuation) for token in (text.casefold() if ignore_case else text).split())
+    return Counter(word for word in words if word)
+
+
+def naive_top(counts, n):
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]
+
+
+def check_against_naive(data, options, *, compiled=False):
+    expected = naive_counts(data, ignore_case=options.ignore_case)
+
+    totals, fingerprint = count(data, options, compiled=compiled)
+
+    assert totals.top == naive_top(expected, options.num_words)
+    assert (totals.words, totals.distinct) == (sum(expected.values()), len(expected))
+    assert (fingerprint.size_bytes, fingerprint.sha256.digest()) == (len(data), hashlib.sha256(data).digest())
+
+
+def check_error_against_naive(data, options, *, compiled=False):
+    offset = naive_error_offset(data)
+
+    if offset is None:
+        check_against_naive(data, options, compiled=compiled)
+    else:
+        with pytest.raises(NotTextError, match=rf"offset {offset}\b"):
+            count(data, options, compiled=compiled)
+
+
+def naive_error_offset(data: bytes) -> int | None:
+    nul = data.find(b"\0")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start if nul < 0 else min(nul, error.start)
+    return None if nul < 0 else nul
