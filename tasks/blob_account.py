@@ -228,7 +228,7 @@ class _StorageRetryPolicy(TransientRetryPolicy):
     """
 
     def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
-        for name in ("hosts", "location_mode"):
+        for name in ("hosts", "location_mode", "retry_to_secondary"):
             options.pop(name, None)
         return super().configure_retries(options)
 

@@ -37,6 +37,7 @@ from simulation.world import Fiber, Killed, World
 API_URL = "http://127.0.0.1:4200/api"
 
 logger = logging.getLogger("simulation.prefect")
+logger.propagate = False
 
 
 class FinalState(State[Any]):
@@ -207,6 +208,7 @@ class _TaskRun:
         except _UpstreamError as error:
             self.state = at_hand(Pending(name="NotReady", message=str(error)))
             return self.state
+        self._engine.world.note(f"step {self.name}")
         self.record.start_time = self._engine.world.now
         key = self._key()
         stored = self._engine.server.results.get(key) if key is not None else None
@@ -369,7 +371,6 @@ class Engine:
         if task.isgenerator:
             return run.generate()
         return_state = options.pop("return_state", False)
-        self.world.note(f"step {run.name}")
         state = run.run()
         return state if return_state else state.result()
 
@@ -402,7 +403,6 @@ class Engine:
         def work() -> None:
             self.world.wait(lambda: self._running < self._limit)
             self._running += 1
-            self.world.note(f"step {run.name}")
             try:
                 future.end(run.run())
             except Killed:

@@ -117,6 +117,7 @@ class Plan:
         store_fails: Whether the results store cannot be written.
         foreign: Whether somebody else has a job under the run's own name.
         existing_pool: Whether the run uses a pool that exists.
+        dead_run: Whether another run has died long ago, and left everything behind.
     """
 
     seed: int = 0
@@ -131,6 +132,7 @@ class Plan:
     nodes: int = 2
     spot_nodes: int = 0
     existing_pool: bool = False
+    dead_run: bool = True
     foreign: bool = False
     pace: str = "real"
     task_seconds: tuple[float, float] = (0.5, 20.0)
@@ -145,8 +147,8 @@ class Plan:
 WORDS = ("the", "of", "and", "to", "The", "straße", "STRASSE", "kot", "кот", "日本", "don't", "--", "x", "y", "z'")
 BAD = (b"one two\xff three", b"one\x00two", "d\xe9j\xe0 vu".encode("latin-1"))
 
-# A plain run of eight files has some seventy requests.
-REQUESTS = 90
+# A plain run has sixty to two hundred requests, the slow ones most of them polls.
+REQUESTS = 80
 
 # What only delays: requests are repeated until they succeed.
 PASSING = ("status", "cut", "late", "lag")
@@ -158,12 +160,15 @@ def plan_of(seed: int) -> Plan:
     deployed = chance.random() < 0.4  # noqa: PLR2004
     endings = _endings(chance, deployed=deployed)
     wire = tuple(_passing(chance) for _ in range(chance.choice((0, 0, 1, 1, 2, 3))))
-    acts = tuple(_act(chance) for _ in range(chance.choice((0, 0, 0, 1, 1, 2))))
+    # From the command line, a run has an hour, in which it would ask thousands of times.
+    acts = tuple(_act(chance, may_stall=deployed) for _ in range(chance.choice((0, 0, 0, 1, 1, 2))))
     long = deployed and chance.random() < 0.1  # noqa: PLR2004
     if long:
-        # Nodes come after a day, when the first signatures have ended.
-        stalls = Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=chance.uniform(13, 40) * 3600)
-        acts = (stalls,)
+        # The client's machine sleeps for a day, and nodes come only after that: the first signatures have ended then.
+        hours = chance.uniform(13, 40)
+        asleep = Act(name="suspend", at=chance.randint(20, 60), options={"seconds": hours * 3600})
+        stalls = Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=hours * 3600 + 300)
+        acts, endings = (stalls, asleep), (Ending(),)
     return Plan(
         seed=seed,
         files=_files(chance),
@@ -173,13 +178,15 @@ def plan_of(seed: int) -> Plan:
         refresh=chance.random() < 0.1,  # noqa: PLR2004
         keep=frozenset(kind for kind in ("containers", "job", "pool") if chance.random() < 0.07),  # noqa: PLR2004
         deployed=deployed,
-        timeout_minutes=chance.uniform(2880, 4320) if long else chance.choice((60, 60, 60, 5, 20)) if deployed else 60,
+        timeout_minutes=chance.uniform(2880, 4320) if long else chance.choice((2, 5, 5, 10)) if deployed else 60,
         nodes=chance.choice((1, 2, 2, 4)),
         spot_nodes=chance.choice((0, 0, 0, 2)) if deployed else 0,
         existing_pool=not long and chance.random() < 0.15,  # noqa: PLR2004
         foreign=chance.random() < 0.03,  # noqa: PLR2004
-        pace=chance.choice(("real", "real", "fast", "instant")),
-        task_seconds=chance.choice(((0.5, 20.0), (0.1, 1.0), (30.0, 120.0))),
+        # Slow transitions are many polls: a history of each kind of pace shows as much as ten.
+        pace=chance.choice(("real", *("fast",) * 5, *("instant",) * 4)),
+        task_seconds=chance.choice(((0.1, 1.0), (0.1, 1.0), (0.1, 1.0), (0.5, 20.0), (30.0, 120.0))),
+        dead_run=chance.random() < 0.3,  # noqa: PLR2004
         skew=chance.choice((0.0, 0.0, 0.0, chance.uniform(-100, 100))),
         wire=wire,
         acts=acts,
@@ -222,29 +229,23 @@ def _passing(chance: random.Random) -> WireFault:
     )
 
 
-NODE_ACTS = ("preempt_node", "make_node_unusable", "lose_node", "vanish_node")
-OPERATOR_ACTS = (
-    "terminate_job",
-    "delete_job",
-    "disable_job",
-    "pause_job",
-    "delete_pool",
-    "delete_task",
-    "terminate_task",
-)
+NODE_ACTS = ("preempt_node", "preempt_node", "make_node_unusable", "vanish_node")
+OPERATOR_ACTS = ("terminate_job", "delete_job", "pause_job", "delete_pool", "delete_task", "terminate_task")
+STALLS = ("disable_job", "start_task_fails", "allocation_fails", "endless_task", "upload_fails", "lose_node")
 
 
-def _act(chance: random.Random) -> Act:
-    at = chance.randint(10, REQUESTS)
-    kind = chance.choice(("node", "node", "operator", "operator", "start_task_fails", "allocation_fails", "endless_task", "upload_fails"))
-    if kind == "node":
-        options = {"when": chance.choice(("now", "task_running"))}
-        return Act(name=chance.choice(NODE_ACTS), at=at, options=options)
-    if kind == "operator":
-        return Act(name=chance.choice(OPERATOR_ACTS), at=at)
-    lasts = chance.choice((30.0, 300.0, None))
-    options = {"code": "AllocationFailed"} if kind == "allocation_fails" else {}
-    return Act(name=kind, at=chance.randint(1, REQUESTS), options=options, until=lasts)
+def _act(chance: random.Random, *, may_stall: bool) -> Act:
+    at = chance.randint(8, REQUESTS)
+    if chance.random() < (0.4 if may_stall else 0.2):  # noqa: PLR2004
+        name = chance.choice(STALLS)
+        options = {"code": "AllocationFailed"} if name == "allocation_fails" else {}
+        lasts = chance.choice((20.0, 100.0, None) if may_stall else (5.0, 30.0))
+        if name in {"disable_job", "lose_node"}:
+            return Act(name=name if may_stall else "pause_job", at=at)
+        return Act(name=name, at=chance.randint(1, REQUESTS), options=options, until=lasts)
+    if chance.random() < 0.5:  # noqa: PLR2004
+        return Act(name=chance.choice(NODE_ACTS), at=at, options={"when": chance.choice(("now", "task_running"))})
+    return Act(name=chance.choice(OPERATOR_ACTS), at=at)
 
 
 def _endings(chance: random.Random, *, deployed: bool) -> tuple[Ending, ...]:

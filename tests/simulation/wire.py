@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
@@ -81,6 +82,7 @@ class Wire:
     batch: batch_service.Account
     storage: MemoryStorage
     changed: Callable[[], None]
+    now: Callable[[], datetime]
     choose: Chooser = lambda _: None
     on_request: Callable[[Call], None] = lambda _: None
     on_response: Callable[[Call], None] = lambda _: None
@@ -164,7 +166,7 @@ class Wire:
                 body=request.body,
                 base=f"{parts.scheme}://{parts.netloc}",
             ),
-            self.world.now,
+            self.now(),
         )
         if request.method not in {"GET", "HEAD"}:
             self.changed()

@@ -7,6 +7,7 @@ clock to the next instant at which one can. So a night takes milliseconds, and t
 from __future__ import annotations
 
 import contextvars
+import math
 import os
 import random
 import threading
@@ -26,7 +27,7 @@ START = datetime(2026, 1, 5, 2, 0, tzinfo=timezone.utc)
 
 # A history that goes on for longer than this hangs.
 MAX_TIME = timedelta(days=21)
-MAX_SWITCHES = 200_000
+MAX_SWITCHES = 60_000
 
 
 class Stuck(Exception):  # noqa: N818 - It names a state of the history.
@@ -38,11 +39,12 @@ class Killed(BaseException):
 
 
 class Process:
-    """What is killed at once: some fibers of a client. The service's fibers have a process that is never killed."""
+    """What is killed at once, or suspended: the fibers of a client. Those of the service have a process of their own."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_dead = False
+        self.suspended_until = START
         self.fibers: list[Fiber] = []
 
 
@@ -112,7 +114,7 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         """Return after so much virtual time."""
-        self.current.wakes_at = self.now + timedelta(seconds=max(seconds, 0.0))
+        self.current.wakes_at = self.now + _span(seconds)
         self._switch()
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -120,7 +122,7 @@ class World:
         if not condition():
             fiber = self.current
             fiber.waits_for = condition
-            fiber.wakes_at = None if timeout is None else self.now + timedelta(seconds=timeout)
+            fiber.wakes_at = None if timeout is None else self.now + _span(timeout)
             self._switch()
         return condition()
 
@@ -166,7 +168,11 @@ class World:
         self._bury_the_dead()
         ready = [fiber for fiber in self._fibers if self._is_ready(fiber)]
         if not ready:
-            wakes = [fiber.wakes_at for fiber in self._fibers if fiber.wakes_at is not None]
+            wakes = [
+                max(fiber.wakes_at or self.now, fiber.process.suspended_until)
+                for fiber in self._fibers
+                if fiber.wakes_at is not None or fiber.process.suspended_until > self.now
+            ]
             if not wakes:
                 waiting = ", ".join(fiber.name for fiber in self._fibers)
                 raise Stuck(f"nothing can happen any more; these wait: {waiting}")
@@ -175,6 +181,8 @@ class World:
         self._resume(ready[self.random.randrange(len(ready))])
 
     def _is_ready(self, fiber: Fiber) -> bool:
+        if fiber.process.suspended_until > self.now:
+            return False
         if fiber.waits_for is not None and fiber.waits_for():
             return True
         if fiber.wakes_at is not None:
@@ -306,3 +314,8 @@ class World:
                 return self._fiber is not None and not self._fiber.is_done
 
         return SimpleNamespace(Event=Event, Thread=Thread)
+
+
+def _span(seconds: float) -> timedelta:
+    """Round up to what the clock can show: who sleeps for less would never wake later."""
+    return timedelta(microseconds=math.ceil(max(seconds, 0.0) * 1e6))

@@ -1,0 +1,615 @@
+"""One history: a plan is played, from the first sweep to the last, and what happened is handed to the invariants."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import azure.core.polling._poller as sdk_poller
+from prefect.client.schemas.objects import FlowRun
+from pytest import MonkeyPatch
+from simulation.engine import Engine, Server
+from simulation.engine import logger as prefect_logger
+from simulation.nodes import Nodes
+from simulation.plan import Act, Ending, Plan, WireFault
+from simulation.storage import Container, InProcessSession, MemoryStorage, Request
+from simulation.wire import Call, Fault, Wire
+from simulation.world import START, Fiber, Process, World
+
+import flows.cli
+import flows.topn
+import tasks.artifacts
+import tasks.azure_core
+import tasks.task_script_package
+from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth
+from localbatch.account import Account
+from localbatch.models import StartRun
+from localbatch.scheduler import PACES
+from localbatch.store import Store
+from localbatch.wire import http_date
+from tasks import accounts, step
+from tasks.errors import FilesFailedError
+from tasks.run_report import RunReport
+
+BATCH_ENDPOINT = "http://127.0.0.1:10100"
+STORAGE_ACCOUNT = "simulated"
+STORAGE_KEY = base64.b64encode(b"the key of a storage account that is kept in memory").decode()
+KEYS = {"the Batch key": DEVELOPMENT_KEY, "the storage key": STORAGE_KEY}
+
+# What the service may take for the deletions that were begun, and for nodes after a deadline.
+DELETION_SECONDS = 180.0
+NODES_GRACE = timedelta(minutes=20)
+
+# The other runs and the things of others, which stay as they are.
+OTHER_RUN = "topn-" + "ab" * 16 + "-0"
+DEAD_RUN = "topn-" + "cd" * 16 + "-0"
+OTHERS = ("mine", "topn-mine", OTHER_RUN)
+EXISTING_POOL = "mine-existing"
+
+
+@dataclass
+class Life:
+    """One client, from its start to its end.
+
+    Attributes:
+        status: The exit status of the command; None for a worker's process, and for a client that was killed.
+        report: What the run says of its files, if it ended with a report.
+        error: What it ended with instead.
+        flow_run: As the Prefect server knows it.
+    """
+
+    ending: Ending
+    flow_run: FlowRun | None = None
+    status: int | None = None
+    report: RunReport | None = None
+    error: BaseException | None = None
+    stdout: str = ""
+    stderr: str = ""
+    started_at: datetime = START
+    ended_at: datetime = START
+    requests: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended by itself, or was interrupted and cleaned up."""
+        return self.ending.kind != "killed"
+
+
+@dataclass
+class Outcome:
+    """What happened, for the invariants to look at.
+
+    Attributes:
+        counted: How often the nodes counted each content, by its SHA-256.
+        left: What of the last run was there some minutes after its end.
+        left_at_last: What of any run was there after the last sweep, but for what was to be kept.
+        others_changed: What of others' things was changed or is gone.
+        late_nodes: Nodes of runs that lived long after the deadline.
+        fired: Kinds of faults that happened, each as often as it did.
+        texts: All that anybody can read.
+    """
+
+    plan: Plan
+    lives: list[Life] = field(default_factory=list)
+    counted: Mapping[str, int] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    left_at_last: list[str] = field(default_factory=list)
+    others_changed: list[str] = field(default_factory=list)
+    late_nodes: list[str] = field(default_factory=list)
+    fired: dict[str, int] = field(default_factory=dict)
+    sweep: Life | None = None
+    texts: list[str] = field(default_factory=list)
+    trace: list[str] = field(default_factory=list)
+    requests: dict[str, int] = field(default_factory=dict)
+    contents: dict[str, list[bytes]] = field(default_factory=dict)
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def play(plan: Plan) -> Outcome:
+    """Play a plan to its end.
+
+    Raises:
+        Stuck: The history does not end.
+    """
+    world = World(plan.seed)
+    with tempfile.TemporaryDirectory(prefix="topn-simulation-", dir=_memory()) as folder, world.in_control(plan.seed) as patches:
+        history = _History(plan, world, Path(folder), patches)
+        world.run(history.main)
+        return history.outcome
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - files that live for milliseconds
+
+
+class _History:
+    def __init__(self, plan: Plan, world: World, folder: Path, patches: MonkeyPatch) -> None:
+        self.plan = plan
+        self.world = world
+        self.outcome = Outcome(plan=plan, trace=world.trace)
+        self._folder = folder
+        self._patches = patches
+        self._service = Process("service")
+        self._server = Server(fails=self._prefect_fails)
+        self._engine = Engine(world, self._server)
+        self._pending_acts = list(plan.acts)
+        self._pending_fates = [file for file in plan.files if file.fate != "stays"]
+        self._wire_first: dict[WireFault, tuple[datetime, int]] = {}
+        self._is_faulty = True
+        self._client: tuple[Process, Fiber, Ending, int] | None = None
+        self._has_changed = True
+        self._logs = io.StringIO()
+        store = Store()
+        self._batch = Account(store, PACES[plan.pace], root_of=lambda node: self._nodes.root_of(node))
+        self._storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
+        self._wire = Wire(
+            world=world,
+            batch=self._batch,
+            storage=self._storage,
+            changed=self._change,
+            now=self._service_now,
+            choose=self._choose,
+            on_request=self._before,
+            on_response=self._after,
+        )
+        self._nodes = Nodes(
+            world=world,
+            process=self._service,
+            root=folder / "nodes",
+            send=self._wire.send,
+            report=self._receive,
+            seconds=self._work_seconds,
+        )
+
+    # The whole.
+
+    def main(self) -> None:
+        """Play the history: the main fiber."""
+        with self._environment():
+            self.world.spawn("service", self._service, self._serve)
+            self._create_others()
+            flow_run: FlowRun | None = None
+            for ending in self.plan.endings:
+                if self.plan.deployed and (flow_run is None or ending.kind == "ends" and self._previous_then == "again"):
+                    flow_run = self._server.create_run(self._parameters())
+                life = self._live(ending, flow_run)
+                self._previous_then = ending.then
+                if ending.then != "retried":
+                    flow_run = None
+                self.world.note(f"life ended: {life.status} {life.error!r}")
+            self._dusk()
+
+    _previous_then = "again"
+
+    def _dusk(self) -> None:
+        """Let everything work again; see what is left, and what the last sweep leaves."""
+        self._is_faulty = False
+        self._batch.faults.clear()
+        self._change()
+        self.world.sleep(DELETION_SECONDS)
+        last = self.outcome.lives[-1]
+        ids = [str(life.flow_run.id) for life in self.outcome.lives if life.flow_run]
+        if last.is_over and last.flow_run:
+            found = self._of_runs([str(last.flow_run.id)])
+            self.outcome.left = [name for name, metadata in found.items() if not metadata.get("kept")]
+            self.outcome.kept = [name for name, metadata in found.items() if metadata.get("kept")]
+        deadline = max((life.started_at for life in self.outcome.lives), default=START)
+        deadline += timedelta(minutes=self.plan.timeout_minutes) + NODES_GRACE
+        self.world.sleep((deadline - self.world.now).total_seconds())
+        self.outcome.late_nodes = [
+            f"{pool.id}/{node.id}" for pool in self._batch.store.pools.values() for node in pool.nodes.values() if _is_ours(pool.id, ids)
+        ]
+        self.outcome.sweep = self._live(Ending(), None, ["sweep"])
+        self.world.sleep(DELETION_SECONDS)
+        found = self._of_runs([*ids, str(UUID(DEAD_RUN.split("-")[1]))])
+        self.outcome.left_at_last = [name for name, metadata in found.items() if not metadata.get("kept")]
+        self.outcome.others_changed = self._changed_others()
+        self.outcome.counted = dict(self._nodes.counted)
+        self.outcome.requests = dict(self._wire.requests)
+        self.outcome.seconds = (self.world.now - START).total_seconds()
+        self.outcome.outputs = {
+            str(path.relative_to("results")): path.read_bytes() for path in Path("results").rglob("*") if path.is_file()
+        }
+        self.outcome.texts += [
+            self._logs.getvalue(),
+            *(f"{artifact.data} {artifact.description}" for artifact in self._server.artifacts),
+            *(f"{run.name} {run.state and run.state.message} {run.parameters}" for run in self._server.runs.values()),
+            *(content.decode("utf-8", "replace") for content in self.outcome.outputs.values()),
+        ]
+
+    # Clients.
+
+    def _live(self, ending: Ending, flow_run: FlowRun | None, arguments: Sequence[str] | None = None) -> Life:
+        """Run a client to its end, whatever that is."""
+        life = Life(ending=ending, flow_run=flow_run, started_at=self.world.now)
+        if arguments is None:
+            self.outcome.lives.append(life)
+        for cache in (accounts._batch_account, accounts._blob_account):
+            cache.cache_clear()
+        step.ended_task_runs.clear()
+        self._engine.flow_run = None
+        process = Process("client")
+
+        def work() -> object:
+            if flow_run is not None:
+                return self._engine.run_flow(flows.topn.topn, flow_run)
+            return flows.cli.main(arguments or self._arguments())
+
+        out, err = io.StringIO(), io.StringIO()
+        send = self._wire.client(process)
+        self._patches.setattr(tasks.azure_core, "Session", lambda: InProcessSession(send))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            fiber = self.world.spawn("client", process, work)
+            self._client = (process, fiber, ending, self._wire.count)
+            self.world.wait(lambda: fiber.is_done or process.is_dead)
+            # A worker's process ends when its flow run has; so do its threads.
+            self.world.kill(process)
+            self.world.wait(lambda: not process.fibers)
+        self._client = None
+        life.stdout, life.stderr = out.getvalue(), err.getvalue()
+        life.ended_at = self.world.now
+        self.outcome.texts += [life.stdout, life.stderr]
+        life.flow_run = life.flow_run or self._engine.flow_run
+        if not fiber.is_done or (fiber.result is None and fiber.error is None):
+            return life
+        life.error = fiber.error
+        if isinstance(fiber.result, int):
+            life.status = fiber.result
+        if life.flow_run and life.flow_run.state and life.flow_run.state.is_final() and arguments is None:
+            data = life.flow_run.state.data
+            data = data.report if isinstance(data, FilesFailedError) else data
+            if isinstance(data, RunReport):
+                life.report = data
+            elif isinstance(data, BaseException):
+                life.error = life.error or data
+        return life
+
+    def _arguments(self) -> list[str]:
+        plan = self.plan
+        return [
+            "run",
+            "--json",
+            f"--num-words={plan.num_words}",
+            *(["--ignore-case"] if plan.ignore_case else []),
+            *([f"--files-per-task={plan.files_per_task}"] if plan.files_per_task else []),
+            *(["--refresh"] if plan.refresh else []),
+            *(f"--keep-{kind}" for kind in sorted(plan.keep)),
+            *([f"--pool-id={EXISTING_POOL}"] if plan.existing_pool else []),
+            "--",
+            *self._inputs(),
+        ]
+
+    def _parameters(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "inputs": self._inputs(),
+            "num_words": plan.num_words,
+            "ignore_case": plan.ignore_case,
+            "files_per_task": plan.files_per_task,
+            "refresh": plan.refresh,
+            "nodes": plan.nodes,
+            "spot_nodes": plan.spot_nodes,
+            "timeout_minutes": plan.timeout_minutes,
+            "pool_id": EXISTING_POOL if plan.existing_pool else None,
+            **{f"keep_{kind}": kind in plan.keep for kind in ("containers", "job", "pool")},
+        }
+
+    def _inputs(self) -> list[str]:
+        return [f"in/{file.name}" for file in self.plan.files if Path("in", file.name).exists()]
+
+    # The service.
+
+    def _service_now(self) -> datetime:
+        return self.world.now + timedelta(seconds=self.plan.skew)
+
+    def _serve(self) -> None:
+        while True:
+            self._has_changed = False
+            actions, wake_at = self._batch.tick(self._service_now())
+            self._nodes.perform(actions)
+            timeout = None if wake_at is None else (wake_at - self._service_now()).total_seconds()
+            self.world.wait(lambda: self._has_changed, timeout)
+
+    def _change(self) -> None:
+        self._has_changed = True
+
+    def _receive(self, report: Any) -> None:
+        self._batch.receive(report)
+        self._change()
+
+    def _work_seconds(self, action: StartRun) -> float:
+        return self.world.random.uniform(*self.plan.task_seconds)
+
+    # Faults.
+
+    def _fire(self, name: str) -> None:
+        self.outcome.fired[name] = self.outcome.fired.get(name, 0) + 1
+
+    def _choose(self, call: Call) -> Fault | None:
+        if not self._is_faulty:
+            return None
+        for fault in self.plan.wire:
+            if fault.service not in {"*", call.service} or fault.operation not in {"*", call.operation}:
+                continue
+            if call.number < fault.first:
+                continue
+            began_at, times = self._wire_first.setdefault(fault, (self.world.now, 0))
+            if fault.times is not None and times >= fault.times:
+                continue
+            if fault.seconds is not None and (self.world.now - began_at).total_seconds() > fault.seconds:
+                continue
+            if self.world.random.random() >= fault.chance:
+                continue
+            self._wire_first[fault] = began_at, times + 1
+            self._fire(f"wire {fault.kind}")
+            return Fault(
+                kind=fault.kind,
+                after=fault.after,
+                status=fault.status,
+                seconds=fault.delay,
+                retry_after=fault.retry_after,
+            )
+        return None
+
+    def _prefect_fails(self, operation: str) -> None:
+        if self._is_faulty and operation in self.plan.prefect_fails:
+            self._fire("prefect")
+            raise ConnectionError("The Prefect server does not answer.")
+
+    def _before(self, call: Call) -> None:
+        if not self._is_faulty:
+            return
+        for file in [file for file in self._pending_fates if file.at <= call.number]:
+            self._pending_fates.remove(file)
+            self._fire(f"file {file.fate}")
+            path = self._folder / "work" / "in" / file.name
+            path.unlink() if file.fate == "deleted" else path.write_bytes(file.content + b" changed")
+            self.outcome.contents[file.name].append(b"" if file.fate == "deleted" else file.content + b" changed")
+        for act in [act for act in self._pending_acts if act.at <= call.number]:
+            self._pending_acts.remove(act)
+            self._act(act)
+        self._end_client(call, after=False)
+
+    def _after(self, call: Call) -> None:
+        if self._is_faulty:
+            self._end_client(call, after=True)
+
+    def _end_client(self, call: Call, *, after: bool) -> None:
+        if self._client is None:
+            return
+        process, fiber, ending, started_with = self._client
+        if ending.kind == "ends" or ending.after != after or call.number - started_with != ending.at:
+            return
+        self.world.note(f"the client is {ending.kind}")
+        self._fire(ending.kind)
+        if ending.kind == "killed":
+            self.world.kill(process)
+        elif self.world.current is fiber:
+            signal.raise_signal(signal.SIGINT)
+        else:
+            fiber.on_resume = lambda: signal.raise_signal(signal.SIGINT)
+            fiber.wakes_at = self.world.now
+
+    def _act(self, act: Act) -> None:
+        """Do to the run, or to its nodes, what the plan says."""
+        self.world.note(f"act {act.name}")
+        if act.name == "suspend":
+            if self._client is not None:
+                self._client[0].suspended_until = self.world.now + timedelta(seconds=act.options["seconds"])
+            return
+        if act.name not in _OPERATIONS:
+            self._fire(act.name)
+            self._batch.faults.add(act.name, **act.options)
+            if act.until is not None:
+                self.world.spawn("act ends", self._service, lambda: self._end_act(act))
+            return
+        jobs = [job for job in self._batch.store.jobs.values() if _is_run(job.id)]
+        pools = [pool for pool in self._batch.store.pools.values() if _is_run(pool.id)]
+        done = _OPERATIONS[act.name](self, jobs, pools)
+        if done:
+            self._fire(act.name)
+
+    def _end_act(self, act: Act) -> None:
+        self.world.sleep(act.until or 0.0)
+        self.world.note(f"act {act.name} ends")
+        self._batch.faults.clear()
+        self._change()
+
+    def ask(self, method: str, path: str, body: object = None) -> int:
+        """Send a request of somebody else to the Batch account; returns the status."""
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = {"ocp-date": http_date(self.world.now)}
+        if body is not None or method != "GET":
+            headers |= {"content-length": str(len(content)), "content-type": "application/json; odata=minimalmetadata"}
+        query = "api-version=2025-06-01"
+        signed = auth.sign(DEVELOPMENT_KEY, auth.string_to_sign(DEVELOPMENT_ACCOUNT, method, path, query, headers))
+        headers["authorization"] = f"SharedKey {DEVELOPMENT_ACCOUNT}:{signed}"
+        return self._wire.send(Request(method, f"{BATCH_ENDPOINT}{path}?{query}", headers, content)).status
+
+    # What is there.
+
+    def _create_others(self) -> None:
+        far, past = "2030-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00"
+        owners: dict[str, dict[str, str]] = {
+            "mine": {"whose": "mine"},
+            "topn-mine": {},
+            EXISTING_POOL: {},
+            OTHER_RUN: _marks(OTHER_RUN, far, "http://127.0.0.1:9/api"),
+        }
+        if self.plan.dead_run:
+            owners[DEAD_RUN] = _marks(DEAD_RUN, past, "http://127.0.0.1:9/api")
+        for name, metadata in owners.items():
+            items = [{"name": key, "value": value} for key, value in metadata.items()]
+            created = self.ask("POST", "/pools", {**_POOL, "id": name, "metadata": items, "targetDedicatedNodes": 2 * (name == EXISTING_POOL)})
+            created_job = self.ask("POST", "/jobs", {"id": name, "poolInfo": {"poolId": name}, "metadata": items})
+            if (created, created_job) != (HTTPStatus.CREATED, HTTPStatus.CREATED):
+                raise RuntimeError(f"{name} could not be created: {created}, {created_job}")
+            self._storage.containers[name] = Container(dict(metadata), self.world.now, "etag")
+        if self.plan.foreign and self.plan.deployed:
+            self._is_foreign = True
+
+    def _changed_others(self) -> list[str]:
+        store = self._batch.store
+        names = (*OTHERS, EXISTING_POOL)
+        found = [f"pool {name}" for name in names if name not in store.pools or store.pools[name].state != "active"]
+        found += [f"job {name}" for name in names if name not in store.jobs or store.jobs[name].state != "active"]
+        return found + [f"container {name}" for name in names if name not in self._storage.containers]
+
+    def _of_runs(self, flow_run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Everything that carries the names of some flow runs, with its metadata."""
+        prefixes = tuple(f"topn-{flow_run_id.replace('-', '')}-" for flow_run_id in flow_run_ids)
+        store = self._batch.store
+        found: dict[str, dict[str, str]] = {}
+        for kind, records in (("job", store.jobs.values()), ("pool", store.pools.values())):
+            for record in records:
+                if record.id.startswith(prefixes):
+                    items = record.spec.get("metadata") or ()
+                    found[f"{kind} {record.id}"] = {item["name"]: item["value"] for item in items}
+        for name, container in self._storage.containers.items():
+            if name.startswith(prefixes):
+                found[f"container {name}"] = container.metadata
+        return found
+
+    # Where the clients are.
+
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[None]:
+        patches = self._patches
+        work = self._folder / "work"
+        for file in self.plan.files:
+            path = work / "in" / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+            self.outcome.contents[file.name] = [file.content]
+        patches.chdir(work)
+        for name in [name for name in os.environ if name.startswith(("TOPN_", "PREFECT_"))]:
+            patches.delenv(name)
+        variables = {
+            "TOPN_BATCH_ENDPOINT": BATCH_ENDPOINT,
+            "TOPN_BATCH_ACCOUNT": DEVELOPMENT_ACCOUNT,
+            "TOPN_BATCH_KEY": DEVELOPMENT_KEY,
+            "TOPN_STORAGE_ENDPOINT": self._storage.endpoint,
+            "TOPN_STORAGE_ACCOUNT": STORAGE_ACCOUNT,
+            "TOPN_STORAGE_KEY": STORAGE_KEY,
+            "TOPN_STATE": str(self._folder / "state"),
+        }
+        for name, value in variables.items():
+            patches.setenv(name, value)
+        threads = self.world.threading()
+        patches.setattr(sdk_poller, "threading", threads)
+        patches.setattr(tasks.artifacts, "Thread", threads.Thread)
+        patches.setattr(tasks.artifacts, "Event", threads.Event)
+        # Drawing takes longer than a whole history, and a compiler longer still: both are shown elsewhere.
+        patches.setattr(tasks.artifacts, "_pictures", lambda _: None)
+        patches.setattr(tasks.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
+        patches.setattr(tasks.task_script_package, "_compiled", lambda _: {})
+        # The servers of a run are its own processes.
+        patches.setattr(flows.cli, "connected", contextlib.nullcontext)
+        patches.setattr(flows.cli, "use_up", lambda _: None)
+        patches.setattr(flows.cli, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
+        patches.setattr(flows.cli, "require_reachable_prefect", lambda: None)
+        handler = logging.StreamHandler(self._logs)
+        handlers = [(logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)]
+        for log, level in handlers:
+            log.addHandler(handler)
+            patches.setattr(log, "level", level)
+        try:
+            with self._engine.in_place(patches):
+                yield
+        finally:
+            for log, _ in handlers:
+                log.removeHandler(handler)
+
+
+def _marks(name: str, expires_at: str, prefect_api: str) -> dict[str, str]:
+    flow_run_id = str(UUID(name.split("-")[1]))
+    return {"owner": "topn", "flow_run_id": flow_run_id, "expires_at": expires_at, "prefect_api": prefect_api}
+
+
+def _is_run(name: str) -> bool:
+    return name.startswith("topn-") and name not in {*OTHERS, DEAD_RUN}
+
+
+def _is_ours(name: str, flow_run_ids: Sequence[str]) -> bool:
+    return any(flow_run_id.replace("-", "") in name for flow_run_id in flow_run_ids)
+
+
+_POOL = {
+    "vmSize": "standard_d2s_v3",
+    "virtualMachineConfiguration": {
+        "imageReference": {"publisher": "canonical", "offer": "ubuntu-24_04-lts", "sku": "server", "version": "latest"},
+        "nodeAgentSKUId": "batch.node.ubuntu 24.04",
+    },
+    "taskSlotsPerNode": 2,
+}
+
+
+def _job_operation(operation: str, body: object = None) -> Callable[[_History, list[Any], list[Any]], bool]:
+    def act(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
+        del pools
+        return [history.ask("POST", f"/jobs/{job.id}/{operation}", body) for job in jobs[-1:]] == [HTTPStatus.ACCEPTED]
+
+    return act
+
+
+def _delete_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
+    del pools
+    return [history.ask("DELETE", f"/jobs/{job.id}") for job in jobs[-1:]] == [HTTPStatus.ACCEPTED]
+
+
+def _delete_pool(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
+    del jobs
+    return [history.ask("DELETE", f"/pools/{pool.id}") for pool in pools[-1:]] == [HTTPStatus.ACCEPTED]
+
+
+def _pause_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
+    """Disable a job for some minutes."""
+    if not _job_operation("disable", {"disableTasks": "requeue"})(history, jobs, pools):
+        return False
+    name = jobs[-1].id
+
+    def enable() -> None:
+        history.world.sleep(200)
+        history.ask("POST", f"/jobs/{name}/enable", {})
+
+    history.world.spawn("enable", history._service, enable)
+    return True
+
+
+def _task_operation(method: str, ending: str = "") -> Callable[[_History, list[Any], list[Any]], bool]:
+    def act(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
+        del pools
+        tasks_of_job = [(job, task) for job in jobs[-1:] for task in job.tasks.values() if task.state != "completed"]
+        return [history.ask(method, f"/jobs/{job.id}/tasks/{task.id}{ending}") for job, task in tasks_of_job[:1]] in (
+            [HTTPStatus.OK],
+            [HTTPStatus.NO_CONTENT],
+        )
+
+    return act
+
+
+_OPERATIONS: Mapping[str, Callable[[_History, list[Any], list[Any]], bool]] = {
+    "terminate_job": _job_operation("terminate"),
+    "disable_job": _job_operation("disable", {"disableTasks": "requeue"}),
+    "pause_job": _pause_job,
+    "delete_job": _delete_job,
+    "delete_pool": _delete_pool,
+    "delete_task": _task_operation("DELETE"),
+    "terminate_task": _task_operation("POST", "/terminate"),
+}
