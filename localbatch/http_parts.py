@@ -19,11 +19,15 @@ MAX_BODY_BYTES = 1 << 20
 """Source: Batch REST API, Add Task Collection."""
 BODY_SECONDS = 30.0
 """How long the next part of a body is waited for."""
+LINGER_SECONDS = 5.0
+"""How long a client may go on sending after its bytes were refused."""
 _CLOSE = "localbatch.close"
 
 
 class BatchProtocol(H11Protocol):
     """The HTTP of uvicorn, but an application may close the connection, and what is no HTTP is refused as Batch does."""
+
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Give every request on the connection the means to close it."""
@@ -36,20 +40,34 @@ class BatchProtocol(H11Protocol):
 
         self.app = with_close
 
+    def data_received(self, data: bytes) -> None:
+        """Read a request, or discard what a client still sends after it was refused."""
+        if not self._is_refused:
+            super().data_received(data)
+
     def shutdown(self) -> None:
         """Close a connection that has nothing to say any more."""
+        if self._is_refused:
+            self.transport.abort()
+            return
         super().shutdown()
         if self.scheme == "https" and self.transport.is_closing():
             self.transport.abort()  # Close alone would wait for the other side to close, too.
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and close the connection."""
+        """Refuse what is no HTTP, and close the connection once the client has closed it, or after a while.
+
+        Closing at once would reset the connection while the client still sends, and the client may lose the answer.
+        """
         host, port = self.server or ("", None)
         error = errors.invalid_input(Reason=msg)
         content = json.dumps(error.document(f"{self.scheme}://{host}:{port}", datetime.now(timezone.utc))).encode()
         head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: {len(content)}\r\n"
         self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + content)
-        self.transport.close()
+        self._is_refused = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 async def read_body(receive: Receive) -> bytes | errors.ServiceError | None:
@@ -71,6 +89,17 @@ async def read_body(receive: Receive) -> bytes | errors.ServiceError | None:
             parts.append(part)
         is_more = message.get("more_body", False)
     return b"".join(parts) if size <= MAX_BODY_BYTES else errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
+
+
+async def abort_connections() -> None:
+    """Close every connection of this event loop.
+
+    A server does not know connections whose TLS handshake has not finished, and may give up on others. Only the event
+    loop knows them all, in an attribute that is not public; asyncio has no other list of them before Python 3.13.
+    """
+    for transport in list(getattr(asyncio.get_running_loop(), "_transports", {}).values()):
+        transport.abort()
+    await asyncio.sleep(0)
 
 
 async def drop(scope: Scope, receive: Receive) -> None:

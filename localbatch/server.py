@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from localbatch.azurite import listen
 from localbatch.certificate import Certificate
 from localbatch.clock import Clock
 from localbatch.faults import Faults, meet
-from localbatch.http_parts import BatchProtocol, drop, read_body, serve_faults
+from localbatch.http_parts import BatchProtocol, abort_connections, drop, read_body, serve_faults
 from localbatch.launcher import Launcher
 from localbatch.models import Action, Node, Report
 from localbatch.node import NodeAgent
@@ -242,7 +243,7 @@ class LocalBatch(Running):
             server = uvicorn.Server(config)
             ticking = threading.Thread(target=self._tick_until_stopped, name="localbatch-tick", daemon=True)
             serving = threading.Thread(
-                target=lambda: asyncio.run(server.serve([listener])), name="localbatch-http", daemon=True
+                target=lambda: asyncio.run(_serve(server, listener)), name="localbatch-http", daemon=True
             )
             ticking.start()
             stack.callback(self._stop_ticking, ticking)
@@ -365,6 +366,11 @@ class LocalBatch(Running):
             body=body,
             base=f"{scope['scheme']}://{headers.get('host', self.endpoint.partition('//')[2])}",
         )
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    await server.serve([listener])
+    await abort_connections()
 
 
 def _pace(name: str, node_start_seconds: float | None) -> Pace:

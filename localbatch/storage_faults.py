@@ -23,6 +23,7 @@ from xml.sax.saxutils import escape
 from localbatch.azurite import listen
 from localbatch.certificate import Certificate
 from localbatch.faults import Fault, Faults, code_of, meet, message_of
+from localbatch.http_parts import abort_connections
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -158,6 +159,7 @@ class Passage:
                 writer.close()  # A task that has not begun yet will not do it.
                 task.cancel()
             await asyncio.gather(*connections, return_exceptions=True)
+        await abort_connections()
 
     async def _pass_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Let the requests of one connection pass."""

@@ -87,7 +87,8 @@ def say(local_azure):
         b"GET /jobs HTTP/1.1\r\n\r\n",
         b"GET /j\xc3\xb6bs HTTP/1.1\r\nhost: x\r\n\r\n",
         b"POST /jobs HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        b"GET /jobs HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 20_000,
+        # More than fits into the buffers of a connection.
+        b"GET /jobs HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 2_000_000,
     ],
     ids=["nothing", "without a host", "not in ASCII", "with a length below zero", "with a head too large"],
 )
@@ -95,6 +96,20 @@ def test_what_is_no_http_is_refused_in_the_words_of_the_service(say, text):
     head, _, content = say(text).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(content)["code"] == "InvalidInput"
+
+
+def test_a_refused_client_cannot_send_for_ever(local_azure, monkeypatch):
+    monkeypatch.setattr(http_parts, "LINGER_SECONDS", 0.0)
+    address = urlsplit(local_azure.endpoint)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            _send_without_end(connection)
+
+
+def _send_without_end(connection):
+    while True:
+        connection.sendall(b"more")
 
 
 PARTIAL = (
