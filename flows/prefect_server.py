@@ -71,7 +71,8 @@ def template_path() -> Path | None:
 
 
 def _create_template() -> None:
-    if (template := template_path()) is None or template.exists():
+    """Create the template, unless there is one that works."""
+    if (template := template_path()) is None:
         return
     with tempfile.TemporaryDirectory() as home:
         # Prefect reads it when it is imported.
@@ -126,7 +127,8 @@ def copy_template(template: Path, database: Path) -> bool:
                 return False
             shutil.copyfileobj(source, target)
         with closing(sqlite3.connect(copy)) as connection:
-            if connection.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
+            is_whole = connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+            if not is_whole or not connection.execute("SELECT name FROM block_type LIMIT 1").fetchall():
                 return False
         copy.replace(database)
     except (OSError, sqlite3.Error):
