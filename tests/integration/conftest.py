@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from run_files import HOSTILE_NAMES, MIXED_FILES
 from tests_support import REPOSITORY, resources_of_runs
 from topn_support import Topn, environment_of
 
@@ -92,11 +93,13 @@ def failed_run(shared_topn, tmp_path_factory, local_azure):
     return SharedRun(shared_topn, local_azure, folder, *MIXED_FILES, status=1)
 
 
-MIXED_FILES = {
-    "good.txt": b"a b a",
-    "latin1.txt": "d\xe9j\xe0".encode("latin-1"),
-    "nul.txt": b"one two\0",
-    "empty.txt": b"",
-    "blank.txt": b" \n\t... --- !\n",
-    "b|`ad.txt": b"\xff",
-}
+@pytest.fixture(scope="session")
+def packed_run(shared_topn, tmp_path_factory, local_azure):
+    """A run in which up to seven files shared a Batch task: files with hostile names, and a last one that failed."""
+    folder = tmp_path_factory.mktemp("packed") / "in"
+    folder.mkdir()
+    for number, name in enumerate(HOSTILE_NAMES):
+        (folder / name).write_text(f"w{number} " * (number + 1))
+    (folder / "bad.txt").write_bytes(b"\xff")
+    arguments = ("--output", "../out", "--files-per-task", "7", "--", *HOSTILE_NAMES, "bad.txt")
+    return SharedRun(shared_topn, local_azure, folder, *arguments, status=1)

@@ -1,30 +1,38 @@
-"""What a user is told of outputs that cannot be written."""
+"""Where outputs go, and what a user is told of those that cannot be written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def test_unwritable_output_is_named_and_costs_no_result(topn, tmp_path, nothing_left):
-    for name in ("sub/a.txt", "b.txt"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(name)
+def test_files_of_one_name_keep_apart(topn, tmp_path, nothing_left):
+    """Field report 33: no file overwrites another's. An output that cannot be written costs no result."""
+    for name, text in (("x/a.txt", "The the STRASSE straße"), ("y/a.txt", "two")):
+        Path(name).parent.mkdir()
+        Path(name).write_text(text)
     (tmp_path / "outside").mkdir()
     Path("results").mkdir()
-    Path("results/sub").symlink_to(tmp_path / "outside")
+    Path("results/x").symlink_to(tmp_path / "outside")
+    given = ("x/a.txt", "y/a.txt", "x/../x/a.txt", "--ignore-case")
 
-    done = topn("run", "sub/a.txt", "b.txt")
+    done = topn("run", *given)
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "The run failed: 1 outputs could not be written: sub/a_OUTPUT (a link leads out of the output folder). "
+        "The run failed: 1 outputs could not be written: x/a_OUTPUT (a link leads out of the output folder). "
         "The results are kept: run again with another output folder."
     )
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "outside").iterdir()) == []
-    assert Path("results/b_OUTPUT.txt").exists()
+    assert Path("results/y/a_OUTPUT.txt").exists()
     nothing_left()
 
-    again = topn.json("sub/a.txt", "b.txt", "--output", "elsewhere")
+    again = topn.json(*given, "--output", "elsewhere")
+
     assert (again["unchanged"], again["counted"]) == (2, 0)
-    assert Path("elsewhere/sub/a_OUTPUT.txt").exists()
+    assert [(file["file"], file["top"]) for file in again["files"]] == [
+        ("x/a.txt", [["strasse", 2], ["the", 2]]),
+        ("y/a.txt", [["two", 1]]),
+    ]
+    assert Path("elsewhere/x/a_OUTPUT.json").exists()
+    assert Path("elsewhere/y/a_OUTPUT.json").exists()

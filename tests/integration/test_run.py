@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from run_files import HOSTILE_NAMES
 from tests_support import independent_count
 
 SHARED = pytest.mark.xdist_group("shared_runs")
@@ -40,8 +41,8 @@ def test_run_counts_the_sample_texts(completed_run):
 
 
 @SHARED
-def test_runs_leave_no_resources_behind(completed_run, repeated_run, failed_run):
-    assert (completed_run.left, repeated_run.left, failed_run.left) == ([], [], [])
+def test_runs_leave_no_resources_behind(completed_run, repeated_run, failed_run, packed_run):
+    assert [run.left for run in (completed_run, repeated_run, failed_run, packed_run)] == [[]] * 4
 
 
 @SHARED
@@ -90,80 +91,39 @@ def test_bad_files_fail_alone_each_with_its_reason(failed_run):
     assert not (failed_run.folder / "results/nul_OUTPUT.txt").exists()
 
 
-def test_files_that_share_batch_tasks_have_own_results(topn, nothing_left):
-    names = [write(f"{number}.txt", f"word {number}".encode()) for number in range(7)]
-    bad = write("bad.txt", b"\xff")
+@SHARED
+def test_no_name_is_run_or_misread(packed_run):
+    """Field report 12: Batch starts no shell, and ours is given no name of a user's."""
+    *files, bad = packed_run.found["files"]
+    assert (packed_run.found["counted"], packed_run.found["failed"]) == (len(HOSTILE_NAMES), 1)
+    assert [file["file"] for file in files] == HOSTILE_NAMES
+    assert [file["top"] for file in files] == [[[f"w{number}", number + 1]] for number in range(len(HOSTILE_NAMES))]
+    assert (bad["file"], bad["error"]["category"]) == ("bad.txt", "input")
+    folder = packed_run.folder
+    assert len(list((folder / "../out").iterdir())) == 2 * len(HOSTILE_NAMES)
+    assert sorted(os.listdir(folder / "..")) == ["in", "out"]
+    assert sorted(os.listdir(folder)) == sorted([*HOSTILE_NAMES, "bad.txt"])
 
-    found = topn.json(*names, bad, "--files-per-task", "3", status=1)
 
-    assert (found["counted"], found["failed"]) == (7, 1)
-    assert [file["top"] for file in found["files"][:-1]] == [[[str(n), 1], ["word", 1]] for n in range(7)]
-    assert found["files"][-1]["error"]["category"] == "input"
-    texts = [Path(f"results/{number}_OUTPUT.txt").read_text() for number in range(7)]
+@SHARED
+def test_files_share_as_many_batch_tasks_as_needed(packed_run):
+    texts = [path.read_text() for path in (packed_run.folder / "../out").glob("*.txt")]
     assert len({line for text in texts for line in text.splitlines() if line.startswith("Batch task:")}) == 3
 
-    # A repeated run works only on the file that failed, and explains it to people.
-    planned = topn("plan", *names, bad)
-    assert planned.stdout.startswith("1 new, 7 unchanged, 0 refused.\nA run would add 1 Batch task,")
-    again = topn("run", *names, bad)
+
+@SHARED
+def test_repeated_run_works_only_on_failed_files(packed_run, monkeypatch):
+    monkeypatch.chdir(packed_run.folder)
+    inputs = ("--", *HOSTILE_NAMES, "bad.txt")
+    planned = packed_run.topn("plan", *inputs)
+    assert planned.stdout.startswith("1 new, 18 unchanged, 0 refused.\nA run would add 1 Batch task,")
+
+    again = packed_run.topn("run", "--output", "../out", *inputs)
+
     assert again.returncode == 1
     assert "bad.txt failed: bad.txt is not UTF-8 text" in again.stdout
-    assert "0 counted, 7 unchanged, 1 failed" in again.stdout
+    assert "0 counted, 18 unchanged, 1 failed" in again.stdout
     assert "Traceback" not in again.stderr + again.stdout
-    nothing_left()
-
-
-HOSTILE_NAMES = [
-    "with space.txt",
-    "'single'.txt",
-    '"double".txt',
-    "$(touch pwned).txt",
-    "`touch pwned`.txt",
-    "a;touch pwned;.txt",
-    "&& touch pwned.txt",
-    "-n.txt",
-    "--output=pwned.txt",
-    "line\nbreak.txt",
-    "grüße-日本語-🎉.txt",
-    "[brackets].txt",
-    "[red]markup.txt",
-    "percent%41.txt",
-    "back\\slash.txt",
-    "#fragment?query.txt",
-    "x" * 251 + ".txt",
-    "{braces}.txt",
-]
-
-
-def test_no_name_is_run_or_misread(topn, nothing_left):
-    """Field report 12: Batch starts no shell, and ours is given no name of a user's."""
-    folder = Path("in")
-    folder.mkdir()
-    for number, name in enumerate(HOSTILE_NAMES):
-        (folder / name).write_text(f"w{number} " * (number + 1))
-
-    os.chdir(folder)
-    found = topn.json("--output", "../out", "--files-per-task", "9", "--", *HOSTILE_NAMES)
-
-    assert [file["file"] for file in found["files"]] == HOSTILE_NAMES
-    assert [file["top"] for file in found["files"]] == [[[f"w{n}", n + 1]] for n in range(len(HOSTILE_NAMES))]
-    outputs = list(Path("../out").iterdir())
-    assert len(outputs) == 2 * len(HOSTILE_NAMES)
-    assert sorted(os.listdir("..")) == ["in", "out"]
-    assert sorted(os.listdir()) == sorted(HOSTILE_NAMES)
-    nothing_left()
-
-
-def test_files_of_one_name_keep_apart(topn):
-    """Field report 33: no file overwrites another's. A file that is given twice is counted once."""
-    names = [write("x/a.txt", "The the STRASSE straße".encode()), write("y/a.txt", b"two"), "x/../x/a.txt"]
-    found = topn.json(*names, "--ignore-case")
-    assert [(file["file"], file["top"]) for file in found["files"]] == [
-        ("x/a.txt", [["strasse", 2], ["the", 2]]),
-        ("y/a.txt", [["two", 1]]),
-    ]
-    assert Path("results/x/a_OUTPUT.json").exists()
-    assert Path("results/y/a_OUTPUT.json").exists()
 
 
 def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothing_left):
@@ -196,11 +156,10 @@ def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothi
     nothing_left()
 
 
-@pytest.mark.parametrize(("answers", "kept"), [("n\ny\n", (1, 0)), ("y\nn\n", (0, 1))])
-def test_ask_keeps_what_the_user_wants(topn, azure_settings, answers, kept):
+def test_ask_deletes_what_the_user_wants(topn, azure_settings):
     from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
 
-    done = topn("run", "--ask", write("a.txt", b"asked"), stdin=answers)
+    done = topn("run", "--ask", write("a.txt", b"asked"), stdin="n\ny\n")
 
     assert done.returncode == 0, done.stderr
     assert "Delete the job?" in done.stderr
@@ -208,7 +167,7 @@ def test_ask_keeps_what_the_user_wants(topn, azure_settings, answers, kept):
     name = re.search(r"topn-[0-9a-f]{32}-0", done.stdout).group()
     jobs, pools = batch_account().jobs(name), batch_account().pools(name)
     batch_account().delete_jobs_and_pools([name], [name], 10)
-    assert (len(jobs), len(pools)) == kept
+    assert (len(jobs), len(pools)) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.display import ask
-
 
 def refused(topn, *arguments, **variables):
     """Run a command that must be refused; returns what it wrote to stderr."""
@@ -60,14 +58,3 @@ def test_refused_setting_shows_no_signature(topn):
     stderr = refused(topn, "plan", "a.txt", TOPN_RESULTS=url)
     assert "sig=[hidden]', which does not name a blob container." in stderr
     assert "c2VjcmV0" not in stderr
-
-
-@pytest.mark.parametrize(
-    ("answer", "is_yes"), [("y", True), ("yes", True), ("", True), ("N", False), (" no ", False), ("nothing", True)]
-)
-def test_ask_takes_all_but_no_for_yes(answer, is_yes):
-    assert ask("Delete the job?", lambda: answer) is is_yes
-
-
-def test_ask_takes_the_end_of_input_for_yes(topn):
-    assert topn.call(ask, "Delete the job?").returncode is True

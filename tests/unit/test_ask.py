@@ -1,0 +1,40 @@
+"""`topn run --ask`: the tutorial's questions, and what their answers keep."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from flows.cli import _ask_and_delete
+from flows.display import ask
+from tasks import cleanup
+from tasks.models import Keep
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_yes"), [("y", True), ("yes", True), ("", True), ("N", False), (" no ", False), ("nothing", True)]
+)
+def test_any_answer_but_no_means_yes(answer, is_yes):
+    assert ask("Delete the job?", lambda: answer) is is_yes
+
+
+@pytest.mark.parametrize(
+    ("options", "stdin", "keep"),
+    [
+        ({}, "y\ny\n", Keep()),
+        ({}, "n\ny\n", Keep(job=True)),
+        ({}, "y\nn\n", Keep(pool=True)),
+        ({}, "", Keep()),
+        ({"keep_job": True}, "y\n", Keep(job=True)),
+        ({"keep_pool": True, "keep_containers": True}, "y\n", Keep(pool=True, containers=True)),
+    ],
+)
+def test_answers_and_options_decide_what_stays(topn, monkeypatch, options, stdin, keep):
+    asked = []
+    monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: asked.append((flow_run_id, keep)) or {})
+    options = {"keep_containers": False, "keep_job": False, "keep_pool": False} | options
+
+    topn.call(_ask_and_delete, "the run", argparse.Namespace(**options), stdin=stdin)
+
+    assert asked == [("the run", keep)]
