@@ -16,7 +16,7 @@ from tests_support import independent_count
 
 from tasks.collect import collect_chunk
 from tasks.html_report import write_page
-from tasks.models import FileReport, PoolOptions, StoredResult
+from tasks.models import Chunk, FileReport, PoolOptions, StoredResult
 from tasks.plan import make_plan
 from tasks.report import write_all_outputs
 from tasks.results_store import FolderStore
@@ -139,13 +139,13 @@ def run_all(batch, blobs, run, workload, parts, watch_chunk):
     def do(inputs, folder, files_per_task):
         store = FolderStore(folder / "store")
         plan = make_plan(inputs, workload, store, files_per_task=files_per_task)
-        verdicts = {}
-        for chunk in plan.chunks:
-            staged = stage_chunk(blobs, chunk, workload, containers)
-            submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
-            finished = watch_chunk(submitted, job, containers)
-            litter(blobs, containers.outputs)
-            verdicts.update(collect_chunk(blobs, store, finished, job, workload, containers))
+        packs = tuple(pack for chunk in plan.chunks for pack in chunk.packs)
+        chunk = Chunk(first=1, total=plan.new_file_count, packs=packs)
+        staged = stage_chunk(blobs, chunk, workload, containers)
+        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
+        finished = watch_chunk(submitted, job, containers)
+        litter(blobs, containers.outputs)
+        verdicts = collect_chunk(blobs, store, finished, job, workload, containers)
         commands = {task.command_line for task in batch._client.list_tasks(job.job_id)}
         assert len(commands) <= 2, "a command line knows more than whether it is of a pack"
         reports = []
@@ -198,7 +198,7 @@ def test_any_names_and_contents_have_their_own_results(run_all, tmp_path, files,
 
 
 @pytest.mark.parametrize("files_per_task", [1, 20])
-def test_every_name_that_is_known_to_mean_harm_has_its_own_result(run_all, tmp_path, files_per_task):
+def test_every_harmful_name_has_its_own_result(run_all, tmp_path, files_per_task):
     files = {name: CONTENTS[number % len(CONTENTS)] + b" %d" % number for number, name in enumerate(NAMES)}
     files |= {f"in {name}/{name}": name.encode() for name in COMMANDS}
     # Longer than the name of a blob may be.
@@ -208,7 +208,7 @@ def test_every_name_that_is_known_to_mean_harm_has_its_own_result(run_all, tmp_p
     assert_harmless(run_all(inputs, tmp_path, files_per_task), files, tmp_path)
 
 
-def test_an_input_that_is_a_link_is_the_file_it_leads_to(run_all, tmp_path):
+def test_linked_input_is_the_file_it_leads_to(run_all, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "real.txt").write_text("one")
     (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "real.txt")
