@@ -66,7 +66,9 @@ def fired(script):
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
 @pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_adopted(requests_of, slept, service, fault):
+def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_adopted(
+    requests_of, slept, service, fault
+):
     script, operation, do = requests_of[service]
     script.add(**fault, operation=operation, times=2)
 

@@ -86,15 +86,6 @@ def test_finished_batch_tasks_do_not_fill_the_disks_of_nodes(batch, parts, submi
     assert task.constraints.retention_time == timedelta(days=1)
 
 
-def test_waiting_ends_at_the_deadline_whatever_hangs(parts, run, submitted, watch_chunk, azure_faults):
-    """Field report 28: no timeout of a thread, which cannot be interrupted, but the watcher's own clock."""
-    azure_faults.add("endless_task", task="*")
-    clock = letting_time_pass()
-    finished = watch_chunk(submitted(b"one"), parts[1], parts[0], clock)
-    assert finished.reason.category is Category.WALL_CLOCK
-    assert clock.now() > run.deadline_at
-
-
 def test_watching_costs_the_same_requests_whatever_the_number_of_batch_tasks(
     batch, run, parts, submitted, watch_chunk, local_azure
 ):

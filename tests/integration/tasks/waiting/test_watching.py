@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
 from tests_support import MovableClock, Submitted, wait_until
 
 from localbatch import LocalBatch
 from tasks.batch_account import BatchAccount
-from tasks.batch_values import TaskCounts
 from tasks.doctor import Doctor
-from tasks.models import BatchTaskOutcome
 from tasks.monitor import watch
 from tasks.provision import make_job, make_pool
 from tasks.renew import Renewal
@@ -62,44 +60,3 @@ def test_a_batch_task_is_not_read_again_and_again_while_others_complete(
     read_bytes = listed_bytes(server)
     list(account.completed_tasks(job.job_id, None))
     assert read_bytes < 3.5 * (listed_bytes(server) - read_bytes)
-
-
-class LateListing:
-    """An account whose listings show one Batch task later than another that completed after it.
-
-    It happens when one completes while pages are read; no server of ours can be brought to it at will.
-    """
-
-    def __init__(self, early, late):
-        self._completed = [early, late]
-        self._listings = 0
-
-    def task_counts(self, job_id):
-        return TaskCounts(active=0, running=0, completed=2)
-
-    def completed_tasks(self, job_id, since):
-        self._listings += 1
-        visible = self._completed if self._listings > 1 else self._completed[1:]
-        yield from [(at, outcome) for at, outcome in visible if since is None or at >= since]
-
-
-@pytest.mark.parametrize("seconds", [1, 3600])
-def test_a_batch_task_that_is_seen_after_one_that_completed_later_is_not_overlooked(
-    run, blobs, workload, parts, chunk_factory, seconds
-):
-    containers, job = parts
-    staged = stage_chunk(blobs, chunk_factory(b"one", b"two"), workload, containers)
-    now = datetime.now(timezone.utc)
-    account = LateListing(
-        *(
-            (now + timedelta(seconds=place * seconds), BatchTaskOutcome(task_id=pack.task_id, state="completed"))
-            for place, pack in enumerate(staged.staged)
-        )
-    )
-    renewal = Renewal(account=account, blobs=blobs, run=run, job=job, workload=workload, containers=containers)
-    clock = MovableClock()
-    [finished] = watch(
-        account, job, Submitted(staged), run.deadline_at, renewal, Doctor(account, job, own_pool=True), clock
-    )
-    assert len(finished.outcomes) == 2
-    assert clock.sleeps <= 3

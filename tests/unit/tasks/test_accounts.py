@@ -1,0 +1,47 @@
+"""Opening an account keeps its key, and every signature, out of all logs."""
+
+from __future__ import annotations
+
+import io
+import logging
+
+import pytest
+
+from tasks import redaction
+from tasks.accounts import _batch_account, _blob_account
+from tasks.redaction import HIDDEN
+from tasks.settings import AzureSettings
+
+KEYS = {"batch_key": "YmF0Y2gga2V5", "storage_key": "c3RvcmFnZSBrZXk="}
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Everything that is logged in this test, by a process that has protected nothing yet."""
+    monkeypatch.setattr(redaction, "_keys", set())
+    make_record = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logging.getLogger().addHandler(handler)
+    yield stream.getvalue
+    logging.getLogger().removeHandler(handler)
+    logging.setLogRecordFactory(make_record)
+
+
+@pytest.mark.parametrize("open_account", [_batch_account, _blob_account])
+def test_opening_an_account_hides_its_secrets(log, open_account):
+    open_account.cache_clear()
+    settings = AzureSettings(
+        batch_endpoint="http://127.0.0.1:1",
+        batch_account="batch",
+        storage_endpoint="http://127.0.0.1:1/store",
+        storage_account="store",
+        **KEYS,
+    )
+
+    open_account(settings)
+
+    logging.getLogger("some.library").warning("%s sent /c/b?sig=Zm9vYmFyc2VjcmV0", " ".join(KEYS.values()))
+    assert log() == f"{HIDDEN} {HIDDEN} sent /c/b?sig={HIDDEN}\n"
+    open_account.cache_clear()

@@ -1,0 +1,99 @@
+"""Waiting for Batch tasks ends, and misses none, whatever the service says of them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from run_reports import input_file
+from tests_support import MovableClock, Submitted
+
+from tasks.batch_values import TaskCounts
+from tasks.models import BatchJob, BatchTaskOutcome, Category, Chunk, Pack, StagedChunk
+from tasks.monitor import DEADLINE_GRACE, LONGEST_POLL_SECONDS, watch
+
+JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
+
+
+class Account:
+    """A job of one Batch task that runs for ever."""
+
+    def task_counts(self, job_id):
+        return TaskCounts(active=0, running=1, completed=0)
+
+    def completed_tasks(self, job_id, since):
+        return iter(())
+
+
+class LateListing:
+    """An account whose listings show one Batch task later than another that completed after it.
+
+    It happens when one completes while pages are read; no server of ours can be brought to it at will.
+    """
+
+    def __init__(self, early, late):
+        self._completed = [early, late]
+        self._listings = 0
+
+    def task_counts(self, job_id):
+        return TaskCounts(active=0, running=0, completed=2)
+
+    def completed_tasks(self, job_id, since):
+        self._listings += 1
+        visible = self._completed if self._listings > 1 else self._completed[1:]
+        yield from [(at, outcome) for at, outcome in visible if since is None or at >= since]
+
+
+class Renewal:
+    """Signatures that need no renewal."""
+
+    def renew(self, chunks):
+        return chunks
+
+
+class HealthyDoctor:
+    """A doctor who finds nothing wrong with the job, its pool and its nodes."""
+
+    def examine(self):
+        return None
+
+    def reason_of_jobs_end(self):
+        return None
+
+
+def staged_chunk(file_count):
+    packs = tuple(Pack.of([input_file(number)]) for number in range(file_count))
+    return StagedChunk(chunk=Chunk(first=1, total=file_count, packs=packs), staged=packs, failures={})
+
+
+def test_waiting_ends_at_the_deadline_whatever_hangs():
+    """Field report 28: no timeout of a thread, which cannot be interrupted, but the watcher's own clock."""
+
+    def check_time():
+        assert clock.now() < deadline_at + 2 * DEADLINE_GRACE
+
+    clock = MovableClock(check_time)
+    deadline_at = clock.now() + timedelta(minutes=10)
+
+    [finished] = watch(Account(), JOB, Submitted(staged_chunk(1)), deadline_at, Renewal(), HealthyDoctor(), clock)
+
+    assert finished.reason.category is Category.WALL_CLOCK
+    assert finished.outcomes == {}
+    waited = clock.now() - (deadline_at + DEADLINE_GRACE)
+    assert timedelta() < waited <= timedelta(seconds=LONGEST_POLL_SECONDS)
+
+
+@pytest.mark.parametrize("seconds", [1, 3600])
+def test_a_batch_task_that_is_seen_after_one_that_completed_later_is_not_overlooked(seconds):
+    staged = staged_chunk(2)
+    now = datetime.now(timezone.utc)
+    account = LateListing(
+        *(
+            (now + timedelta(seconds=place * seconds), BatchTaskOutcome(task_id=pack.task_id, state="completed"))
+            for place, pack in enumerate(staged.staged)
+        )
+    )
+    clock = MovableClock()
+    [finished] = watch(account, JOB, Submitted(staged), now + timedelta(hours=9), Renewal(), HealthyDoctor(), clock)
+    assert len(finished.outcomes) == 2
+    assert clock.sleeps <= 3

@@ -1,0 +1,38 @@
+"""Two runs never use one state folder at the same time."""
+
+from __future__ import annotations
+
+import threading
+
+from tests_support import wait_until
+
+from flows.services import alone_in
+
+
+def test_second_run_waits_for_the_first(tmp_path):
+    notified, entered, leave = threading.Event(), threading.Event(), threading.Event()
+
+    def second_run():
+        with alone_in(tmp_path, notified.set):
+            entered.set()
+            leave.wait()
+
+    second = threading.Thread(target=second_run)
+    with alone_in(tmp_path, leave.set):
+        second.start()
+        try:
+            wait_until(lambda: notified.is_set() or entered.is_set(), "the second run to come to the lock")
+            assert notified.is_set()
+            assert not entered.is_set()
+        finally:
+            leave.set()
+    second.join()
+    assert entered.is_set()
+
+
+def test_state_folder_is_free_after_a_run(tmp_path):
+    waits = []
+    for _ in range(2):
+        with alone_in(tmp_path / "new", lambda: waits.append("waited")):
+            pass
+    assert waits == []
