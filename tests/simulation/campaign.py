@@ -54,8 +54,10 @@ def play_all(first: int, seeds: int, seconds: float | None, processes: int, *, f
             if pack is not None:
                 waiting.append(pool.submit(play_pack, pack))
     took = time.monotonic() - started_at
-    print(f"{histories} histories, {requests} requests in {took:.1f} s: "
-          f"{60 * histories / took:.0f} histories a minute, {requests / took:.0f} requests a second")
+    print(
+        f"{histories} histories, {requests} requests in {took:.1f} s: "
+        f"{60 * histories / took:.0f} histories a minute, {requests / took:.0f} requests a second"
+    )
     print(f"{histories - len(failed)} passed, {len(failed)} failed")
     if failed:
         print(f"Replay one with `make simulate SEED={failed[0]}`.")
@@ -112,6 +114,9 @@ def show(outcome: Outcome) -> None:
     """Print what became of each client."""
     print(f"fired: {outcome.fired}")
     for life in outcome.lives:
-        files = [(file.file.name, file.status, file.error and file.error.message) for file in life.report.files] if life.report else None
+        files = (
+            [(file.file.name, file.status, file.error and file.error.message) for file in life.report.files]
+            if life.report
+            else None
+        )
         print(f"{life.ending} status={life.status} error={life.error!r} files={files}\n{life.stderr}")
-

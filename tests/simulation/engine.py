@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,13 +27,17 @@ import prefect.logging.loggers
 from prefect import Flow, Task
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, UnfinishedRun
-from prefect.futures import PrefectFuture, PrefectFutureList
+from prefect.futures import PrefectFuture
 from prefect.states import Completed, Crashed, Failed, Pending, Running
 from prefect.utilities.annotations import BaseAnnotation, opaque, unmapped
 from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 from prefect.utilities.math import clamped_poisson_interval
 from pytest import MonkeyPatch
+
 from simulation.world import Fiber, Killed, World
+
+# The packages whose names for parts of Prefect lead here.
+PRODUCT = frozenset({"flows", "tasks"})
 
 API_URL = "http://127.0.0.1:4200/api"
 
@@ -201,8 +206,12 @@ class _TaskRun:
         self.record = SimpleNamespace(id=uuid4(), flow_run_id=flow_run_id, start_time=None, name=task.name)
         self.state: FinalState = at_hand(Pending())
 
-    def run(self) -> FinalState:
-        """Run it to its end; returns its final state, or one that is not final if its inputs failed."""
+    def run(self, *, is_submitted: bool = False) -> FinalState:
+        """Run it to its end; returns its final state, or one that is not final if its inputs failed.
+
+        Raises:
+            CancelledError: The flow ends, and this attempt has not started.
+        """
         try:
             self._parameters = {name: _resolved(value) for name, value in self._parameters.items()}
         except _UpstreamError as error:
@@ -217,6 +226,8 @@ class _TaskRun:
         arguments, options = parameters_to_args_kwargs(self._task.fn, self._parameters)
         retries = 0
         while True:
+            if is_submitted and self._engine.is_ending:
+                raise CancelledError("Task run cancelled by the task runner")
             try:
                 result = self._task.fn(*arguments, **options)
                 if key is not None:
@@ -287,6 +298,7 @@ class Engine:
     Attributes:
         server: What outlives a process.
         flow_run: The flow run that is under way, in this process.
+        is_ending: Whether its body has ended.
     """
 
     def __init__(self, world: World, server: Server) -> None:
@@ -294,9 +306,12 @@ class Engine:
         self.server = server
         self.flow_run: FlowRun | None = None
         self.flow_parameters: dict[str, Any] = {}
-        self._submitted: list[tuple[Fiber, Future]] = []
+        self._submitted: list[Fiber] = []
+        self._queue: list[Future] = []
+        self.is_ending = False
         self._running = 0
         self._limit = sys.maxsize
+        self.runtime = _Runtime(self)
 
     # Flows.
 
@@ -306,13 +321,16 @@ class Engine:
         Raises:
             BaseException: What is no Exception, after the hooks of a crash.
         """
-        self.flow_run, self._submitted, self._running = flow_run, [], 0
+        self.flow_run, self._submitted, self._queue, self._running = flow_run, [], [], 0
+        self.is_ending = False
         self._limit = getattr(flow.task_runner, "_max_workers", sys.maxsize)
         try:
             try:
                 state = self._call(flow, flow_run)
             finally:
-                # The flow's threads end their work, however the flow ends.
+                # However the flow ends: what has not started never does, and what has is waited for.
+                self.is_ending = True
+                self._queue.clear()
                 self._wait_for_submitted()
         except Killed:
             raise
@@ -326,7 +344,9 @@ class Engine:
         try:
             parameters = flow.validate_parameters(flow_run.parameters)
         except Exception as error:  # noqa: BLE001 - as in a step
-            return self._set_state(flow, at_hand(Failed(message=f"Validation of flow parameters failed: {error}", data=error)))
+            return self._set_state(
+                flow, at_hand(Failed(message=f"Validation of flow parameters failed: {error}", data=error))
+            )
         parameters = get_call_parameters(flow.fn, (), parameters)
         self.flow_parameters = parameters
         if callable(flow.flow_run_name):
@@ -337,7 +357,9 @@ class Engine:
             result = flow.fn(*arguments, **options)
         except Exception as error:  # noqa: BLE001 - as in a step
             self.world.note(f"the flow raised {type(error).__name__}: {error}")
-            return self._set_state(flow, at_hand(Failed(message=f"Flow run encountered an exception: {error!r}", data=error)))
+            return self._set_state(
+                flow, at_hand(Failed(message=f"Flow run encountered an exception: {error!r}", data=error))
+            )
         return self._set_state(flow, at_hand(result if isinstance(result, State) else Completed(data=result)))
 
     def _set_state(self, flow: Flow[..., Any], state: FinalState) -> FinalState:
@@ -360,7 +382,7 @@ class Engine:
         return state
 
     def _wait_for_submitted(self) -> None:
-        for fiber, _ in self._submitted:
+        for fiber in self._submitted:
             self.world.wait(lambda fiber=fiber: fiber.is_done)
 
     # Tasks.
@@ -378,7 +400,7 @@ class Engine:
         """Run a task beside the flow."""
         return self._submit(task, get_call_parameters(task.fn, arguments, options))
 
-    def map(self, task: Task[..., Any], *arguments: Any, **options: Any) -> PrefectFutureList[Any]:
+    def map(self, task: Task[..., Any], *arguments: Any, **options: Any) -> list[Future]:
         """Run a task beside the flow for each element of what is not unmapped."""
         parameters = get_call_parameters(task.fn, arguments, options)
         fixed: dict[str, Any] = {}
@@ -392,19 +414,24 @@ class Engine:
             else:
                 fixed[name] = plain
         count = len(next(iter(mapped.values())))
-        return PrefectFutureList(
-            [self._submit(task, {**fixed, **{name: each[i] for name, each in mapped.items()}}) for i in range(count)]
-        )
+        return [self._submit(task, {**fixed, **{name: each[i] for name, each in mapped.items()}}) for i in range(count)]
 
     def _submit(self, task: Task[..., Any], parameters: dict[str, Any]) -> Future:
         future = Future(self.world)
         run = _TaskRun(self, task, parameters)
 
         def work() -> None:
-            self.world.wait(lambda: self._running < self._limit)
+            # In their order, as in a pool of threads: what a task run waits for is ahead of it.
+            self.world.wait(
+                lambda: future not in self._queue or (self._running < self._limit and self._queue[0] is future)
+            )
+            if future not in self._queue:
+                future.end(at_hand(Crashed()), CancelledError())
+                return
+            self._queue.pop(0)
             self._running += 1
             try:
-                future.end(run.run())
+                future.end(run.run(is_submitted=True))
             except Killed:
                 raise
             except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
@@ -412,7 +439,8 @@ class Engine:
             finally:
                 self._running -= 1
 
-        self._submitted.append((self.world.spawn(task.name, self.world.current.process, work), future))
+        self._queue.append(future)
+        self._submitted.append(self.world.spawn(task.name, self.world.current.process, work))
         return future
 
     # In place of Prefect.
@@ -434,7 +462,7 @@ class Engine:
         replace_everywhere(patches, prefect.get_client, lambda **_: Client(engine.world, engine.server))
         replace_everywhere(patches, prefect.logging.get_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.logging.loggers.flow_run_logger, lambda *_, **__: logger)
-        replace_everywhere(patches, prefect.runtime.flow_run, _Runtime(engine))
+        replace_everywhere(patches, prefect.runtime.flow_run, self.runtime)
         yield
 
 
@@ -453,10 +481,12 @@ class _Runtime:
         return self._engine.flow_parameters
 
 
-def replace_everywhere(patches: MonkeyPatch, real: object, replacement: object) -> None:
-    """Replace an object under every name that the product's modules have for it."""
+def replace_everywhere(
+    patches: MonkeyPatch, real: object, replacement: object, packages: AbstractSet[str] = PRODUCT
+) -> None:
+    """Replace an object under every name that the modules of some packages have for it."""
     for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] in {"flows", "tasks"}:
+        if packages & {module_name.partition(".")[0], module_name.rpartition(".")[2]}:
             for name, value in list(vars(module).items()):
                 if value is real:
                     patches.setattr(module, name, replacement)

@@ -22,13 +22,6 @@ from uuid import UUID
 import azure.core.polling._poller as sdk_poller
 from prefect.client.schemas.objects import FlowRun
 from pytest import MonkeyPatch
-from simulation.engine import Engine, Server
-from simulation.engine import logger as prefect_logger
-from simulation.nodes import Nodes
-from simulation.plan import Act, Ending, Plan, WireFault
-from simulation.storage import Container, InProcessSession, MemoryStorage, Request
-from simulation.wire import Call, Fault, Wire
-from simulation.world import START, Fiber, Process, World
 
 import flows.cli
 import flows.topn
@@ -41,6 +34,13 @@ from localbatch.models import StartRun
 from localbatch.scheduler import PACES
 from localbatch.store import Store
 from localbatch.wire import http_date
+from simulation.engine import Engine, Server
+from simulation.engine import logger as prefect_logger
+from simulation.nodes import Nodes
+from simulation.plan import Act, Ending, Plan, WireFault
+from simulation.storage import Container, InProcessSession, MemoryStorage, Request
+from simulation.wire import Call, Fault, Wire
+from simulation.world import START, Fiber, Process, World
 from tasks import accounts, step
 from tasks.errors import FilesFailedError
 from tasks.run_report import RunReport
@@ -128,14 +128,17 @@ def play(plan: Plan) -> Outcome:
         Stuck: The history does not end.
     """
     world = World(plan.seed)
-    with tempfile.TemporaryDirectory(prefix="topn-simulation-", dir=_memory()) as folder, world.in_control(plan.seed) as patches:
+    with (
+        tempfile.TemporaryDirectory(prefix="topn-simulation-", dir=_memory()) as folder,
+        world.in_control(plan.seed) as patches,
+    ):
         history = _History(plan, world, Path(folder), patches)
         world.run(history.main)
         return history.outcome
 
 
 def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - files that live for milliseconds
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 class _History:
@@ -186,7 +189,9 @@ class _History:
             self._create_others()
             flow_run: FlowRun | None = None
             for ending in self.plan.endings:
-                if self.plan.deployed and (flow_run is None or ending.kind == "ends" and self._previous_then == "again"):
+                if self.plan.deployed and (
+                    flow_run is None or (ending.kind == "ends" and self._previous_then == "again")
+                ):
                     flow_run = self._server.create_run(self._parameters())
                 life = self._live(ending, flow_run)
                 self._previous_then = ending.then
@@ -213,7 +218,10 @@ class _History:
         deadline += timedelta(minutes=self.plan.timeout_minutes) + NODES_GRACE
         self.world.sleep((deadline - self.world.now).total_seconds())
         self.outcome.late_nodes = [
-            f"{pool.id}/{node.id}" for pool in self._batch.store.pools.values() for node in pool.nodes.values() if _is_ours(pool.id, ids)
+            f"{pool.id}/{node.id}"
+            for pool in self._batch.store.pools.values()
+            for node in pool.nodes.values()
+            if _is_ours(pool.id, ids)
         ]
         self.outcome.sweep = self._live(Ending(), None, ["sweep"])
         self.world.sleep(DELETION_SECONDS)
@@ -456,7 +464,11 @@ class _History:
             owners[DEAD_RUN] = _marks(DEAD_RUN, past, "http://127.0.0.1:9/api")
         for name, metadata in owners.items():
             items = [{"name": key, "value": value} for key, value in metadata.items()]
-            created = self.ask("POST", "/pools", {**_POOL, "id": name, "metadata": items, "targetDedicatedNodes": 2 * (name == EXISTING_POOL)})
+            created = self.ask(
+                "POST",
+                "/pools",
+                {**_POOL, "id": name, "metadata": items, "targetDedicatedNodes": 2 * (name == EXISTING_POOL)},
+            )
             created_job = self.ask("POST", "/jobs", {"id": name, "poolInfo": {"poolId": name}, "metadata": items})
             if (created, created_job) != (HTTPStatus.CREATED, HTTPStatus.CREATED):
                 raise RuntimeError(f"{name} could not be created: {created}, {created_job}")

@@ -12,7 +12,6 @@ from hashlib import sha256
 from simulation.history import KEYS, Life, Outcome
 from simulation.plan import Plan
 from simulation.wire import secrets_in
-
 from tasks.models import FileReport
 from tasks.word_counts import counts_of
 
@@ -128,7 +127,7 @@ def excuses(outcome: Outcome, life: Life) -> set[str]:
 def _outages(outcome: Outcome) -> bool:
     """Whether requests were refused, or failed for longer than they are repeated."""
     return any(
-        fault.kind == "refused" or (fault.seconds is None and fault.times is None and fault.chance > 0.5)  # noqa: PLR2004
+        fault.kind == "refused" or (fault.seconds is None and fault.times is None and fault.chance > 0.5)
         for fault in outcome.plan.wire
     )
 
@@ -181,7 +180,12 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
     repeats = sum(times for name, times in outcome.fired.items() if name in REPEATS)
     # What a new run counts again of a dead one is in NOT_YET.
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run})
-    bad = {sha256(content).hexdigest() for found in outcome.contents.values() for content in found if _text(content) is None}
+    bad = {
+        sha256(content).hexdigest()
+        for found in outcome.contents.values()
+        for content in found
+        if _text(content) is None
+    }
     for digest, times in outcome.counted.items():
         attempts = 2 if digest in bad else 1
         if times > attempts * (runs + (runs if outcome.plan.refresh else 0) + 3 * repeats):

@@ -21,7 +21,9 @@ PACKAGES = ("flows", "tasks", "task_script", "localbatch", "tests/simulation")
 def main(argv: Sequence[str] | None = None) -> int:
     """Try each mutation; returns 1 if one is not found."""
     parser = argparse.ArgumentParser(prog="simulation.mutate", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=500, metavar="N", help="number of seeds per mutation (default: 500)")
+    parser.add_argument(
+        "--seeds", type=int, default=500, metavar="N", help="number of seeds per mutation (default: 500)"
+    )
     parser.add_argument("areas", nargs="*", metavar="AREA", help="only these, such as cleanup (default: all)")
     options = parser.parse_args(argv)
     missed = 0

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
 
-from simulation.storage import Request, Response
-from simulation.world import Process, World
-
 from localbatch.models import Action, KillRun, Node, Report, StartRun
 from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
+from simulation.storage import Request, Response
+from simulation.world import Process, World
 from task_script import top_words
 
 # Of a node's directory, what our command lines name.
@@ -139,9 +138,11 @@ class Nodes:
                 self._file_of_pack(folder, command, files, outputs, results)
         return 0
 
-    def _file_of_pack(self, folder: Path, command: str, files: Path, outputs: list[str], results: tarfile.TarFile) -> None:
+    def _file_of_pack(
+        self, folder: Path, command: str, files: Path, outputs: list[str], results: tarfile.TarFile
+    ) -> None:
         attempts, code, said = 0, 1, ""
-        while code != 0 and attempts < 2 and not said.startswith("input error: "):  # noqa: PLR2004 - as the script has it
+        while code != 0 and attempts < 2 and not said.startswith("input error: "):
             attempts += 1
             err = io.StringIO()
             with _inside(folder), contextlib.redirect_stderr(err):

@@ -157,12 +157,12 @@ PASSING = ("status", "cut", "late", "lag")
 def plan_of(seed: int) -> Plan:
     """Make the plan of a seed."""
     chance = random.Random(f"plan {seed}")
-    deployed = chance.random() < 0.4  # noqa: PLR2004
+    deployed = chance.random() < 0.4
     endings = _endings(chance, deployed=deployed)
     wire = tuple(_passing(chance) for _ in range(chance.choice((0, 0, 1, 1, 2, 3))))
     # From the command line, a run has an hour, in which it would ask thousands of times.
     acts = tuple(_act(chance, may_stall=deployed) for _ in range(chance.choice((0, 0, 0, 1, 1, 2))))
-    long = deployed and chance.random() < 0.1  # noqa: PLR2004
+    long = deployed and chance.random() < 0.1
     if long:
         # The client's machine sleeps for a day, and nodes come only after that: the first signatures have ended then.
         hours = chance.uniform(13, 40)
@@ -173,20 +173,20 @@ def plan_of(seed: int) -> Plan:
         seed=seed,
         files=_files(chance),
         num_words=chance.choice((1, 3, 3, 10)),
-        ignore_case=chance.random() < 0.2,  # noqa: PLR2004
+        ignore_case=chance.random() < 0.2,
         files_per_task=chance.choice((None, None, None, 2, 3, 8)),
-        refresh=chance.random() < 0.1,  # noqa: PLR2004
-        keep=frozenset(kind for kind in ("containers", "job", "pool") if chance.random() < 0.07),  # noqa: PLR2004
+        refresh=chance.random() < 0.1,
+        keep=frozenset(kind for kind in ("containers", "job", "pool") if chance.random() < 0.07),
         deployed=deployed,
         timeout_minutes=chance.uniform(2880, 4320) if long else chance.choice((2, 5, 5, 10)) if deployed else 60,
         nodes=chance.choice((1, 2, 2, 4)),
         spot_nodes=chance.choice((0, 0, 0, 2)) if deployed else 0,
-        existing_pool=not long and chance.random() < 0.15,  # noqa: PLR2004
-        foreign=chance.random() < 0.03,  # noqa: PLR2004
+        existing_pool=not long and chance.random() < 0.15,
+        foreign=chance.random() < 0.03,
         # Slow transitions are many polls: a history of each kind of pace shows as much as ten.
         pace=chance.choice(("real", *("fast",) * 5, *("instant",) * 4)),
         task_seconds=chance.choice(((0.1, 1.0), (0.1, 1.0), (0.1, 1.0), (0.5, 20.0), (30.0, 120.0))),
-        dead_run=chance.random() < 0.3,  # noqa: PLR2004
+        dead_run=chance.random() < 0.3,
         skew=chance.choice((0.0, 0.0, 0.0, chance.uniform(-100, 100))),
         wire=wire,
         acts=acts,
@@ -198,13 +198,13 @@ def plan_of(seed: int) -> Plan:
 def _files(chance: random.Random) -> tuple[FileSpec, ...]:
     files: list[FileSpec] = []
     for number in range(chance.randint(1, 8)):
-        if files and chance.random() < 0.15:  # noqa: PLR2004
+        if files and chance.random() < 0.15:
             content = chance.choice(files).content
-        elif chance.random() < 0.12:  # noqa: PLR2004
+        elif chance.random() < 0.12:
             content = chance.choice(BAD)
         else:
             content = " ".join(chance.choices(WORDS, k=chance.choice((0, 1, 5, 50, 400)))).encode()
-        fate = "stays" if chance.random() < 0.9 else chance.choice(("changed", "deleted"))  # noqa: PLR2004
+        fate = "stays" if chance.random() < 0.9 else chance.choice(("changed", "deleted"))
         at = chance.randint(1, REQUESTS // 2)
         name = chance.choice((f"{number}.txt", f"{number}.txt", f"deep/er/{number}.md", f"nä me {number}.txt"))
         files.append(FileSpec(name=name, content=content, fate=fate, at=at if fate != "stays" else 0))
@@ -214,7 +214,7 @@ def _files(chance: random.Random) -> tuple[FileSpec, ...]:
 def _passing(chance: random.Random) -> WireFault:
     kind = chance.choice(PASSING)
     service = "batch" if kind == "lag" else chance.choice(("batch", "storage", "*"))
-    is_burst = chance.random() < 0.3  # noqa: PLR2004
+    is_burst = chance.random() < 0.3
     return WireFault(
         kind=kind,
         service=service,
@@ -222,7 +222,7 @@ def _passing(chance: random.Random) -> WireFault:
         first=chance.randint(1, REQUESTS) if is_burst else 1,
         times=chance.randint(1, 5) if is_burst else None,
         chance=1.0 if is_burst else chance.uniform(0.02, 0.2),
-        after=chance.random() < 0.5,  # noqa: PLR2004
+        after=chance.random() < 0.5,
         status=chance.choice(STATUSES),
         delay=chance.choice((0.5, 3.0, 20.0)),
         retry_after=chance.choice((None, None, 1, 5)),
@@ -236,25 +236,25 @@ STALLS = ("disable_job", "start_task_fails", "allocation_fails", "endless_task",
 
 def _act(chance: random.Random, *, may_stall: bool) -> Act:
     at = chance.randint(8, REQUESTS)
-    if chance.random() < (0.4 if may_stall else 0.2):  # noqa: PLR2004
+    if chance.random() < (0.4 if may_stall else 0.2):
         name = chance.choice(STALLS)
         options = {"code": "AllocationFailed"} if name == "allocation_fails" else {}
         lasts = chance.choice((20.0, 100.0, None) if may_stall else (5.0, 30.0))
         if name in {"disable_job", "lose_node"}:
             return Act(name=name if may_stall else "pause_job", at=at)
         return Act(name=name, at=chance.randint(1, REQUESTS), options=options, until=lasts)
-    if chance.random() < 0.5:  # noqa: PLR2004
+    if chance.random() < 0.5:
         return Act(name=chance.choice(NODE_ACTS), at=at, options={"when": chance.choice(("now", "task_running"))})
     return Act(name=chance.choice(OPERATOR_ACTS), at=at)
 
 
 def _endings(chance: random.Random, *, deployed: bool) -> tuple[Ending, ...]:
     endings = []
-    while len(endings) < 3 and chance.random() < 0.3:  # noqa: PLR2004
+    while len(endings) < 3 and chance.random() < 0.3:
         then = chance.choice(("retried", "retried", "again", "gone") if deployed else ("again", "again", "gone"))
-        endings.append(Ending(kind="killed", at=chance.randint(1, REQUESTS), after=chance.random() < 0.5, then=then))  # noqa: PLR2004
+        endings.append(Ending(kind="killed", at=chance.randint(1, REQUESTS), after=chance.random() < 0.5, then=then))
         if then == "gone":
             return tuple(endings)
-    if not deployed and chance.random() < 0.08:  # noqa: PLR2004
+    if not deployed and chance.random() < 0.08:
         return (*endings, Ending(kind="interrupted", at=chance.randint(3, REQUESTS)))
     return (*endings, Ending())

@@ -15,11 +15,11 @@ from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
 import requests
-from simulation.storage import MemoryStorage, Request, Response
-from simulation.world import Process, World
 from urllib3.exceptions import ProtocolError
 
 from localbatch import account as batch_service
+from simulation.storage import MemoryStorage, Request, Response
+from simulation.world import Process, World
 
 HTML = b"<!DOCTYPE html><html><body>Sign in to the network</body></html>"
 
