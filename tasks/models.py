@@ -28,6 +28,7 @@ class InputFile:
         sha256: Hash of its content.
         size_bytes: Its length.
         content_key: Hash of everything that its result depends on; names the result for ever.
+        copies: Paths of the other inputs with this content; any of them can be read instead.
     """
 
     path: str
@@ -36,6 +37,7 @@ class InputFile:
     sha256: str
     size_bytes: int
     content_key: str
+    copies: tuple[str, ...] = ()
 
 
 # They are worked on one after the other, and a node that dies takes the work on all of them with it.

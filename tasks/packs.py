@@ -49,11 +49,8 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
             _add(archive, "command.sh", f"{workload.command}\n".encode())
             _add(archive, "outputs.txt", "\n".join(workload.outputs).encode())
             for input_file in pack.files:
-                try:
-                    if not _add_file(archive, input_file):
-                        left_out[input_file.content_key] = was_changed(input_file)
-                except OSError as error:
-                    left_out[input_file.content_key] = is_unreadable(input_file, error)
+                if (failure := _add_file(archive, input_file)) is not None:
+                    left_out[input_file.content_key] = failure
         file.seek(0)
         yield file, left_out
 
@@ -115,11 +112,25 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _add_file(archive: tarfile.TarFile, file: InputFile) -> bool:
-    """Stream a file into an archive; returns whether it was what had been hashed. If not, the node works in vain."""
+def _add_file(archive: tarfile.TarFile, file: InputFile) -> FileError | None:
+    """Stream a file into an archive; returns why it is not what had been hashed, and the node would work in vain.
+
+    Where one copy of the content is not, the next is added under the same name: who unpacks the archive keeps the last.
+    """
+    failure = was_changed(file)
+    for path in (file.path, *file.copies):
+        try:
+            if _add_content(archive, file, Path(path)):
+                return None
+        except OSError as error:
+            failure = is_unreadable(file, error)
+    return failure
+
+
+def _add_content(archive: tarfile.TarFile, file: InputFile, path: Path) -> bool:
     member = tarfile.TarInfo(f"{_folder(file)}/{NODE_INPUT}")
     member.size = file.size_bytes
-    with Path(file.path).open("rb") as source:
+    with path.open("rb") as source:
         content = _Padded(source)
         archive.addfile(member, content)
         return not content.was_short and not source.read(1) and content.hash.hexdigest() == file.sha256

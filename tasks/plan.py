@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
@@ -74,7 +75,7 @@ def make_plan(
         _input_file(path, name, output, workload)
         for path, name, output in zip(paths, names, output_names(names), strict=True)
     )
-    by_content = {file.content_key: file for file in files}
+    by_content = _without_copies(files)
     known: dict[str, StoredResult] = {}
     if not refresh:
         found = ((file, store.get(key)) for key, file in by_content.items())
@@ -85,6 +86,17 @@ def make_plan(
         }
     new = [file for key, file in by_content.items() if key not in known]
     return Plan(files=files, unchanged=known, chunks=_chunks(packs_of(new, files_per_task)))
+
+
+def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
+    """Return the first file of each content, by content key; it knows where the others are."""
+    by_content: dict[str, list[InputFile]] = {}
+    for file in files:
+        by_content.setdefault(file.content_key, []).append(file)
+    return {
+        key: replace(first, copies=tuple(file.path for file in others)) if others else first
+        for key, (first, *others) in by_content.items()
+    }
 
 
 def _input_file(path: str, name: str, output: str, workload: Workload) -> InputFile:

@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -40,10 +41,11 @@ def report_run(
 ) -> RunReport:
     """Put the run together, files in input order, write each result's outputs, and show all in the Prefect UI."""
     flow_run_id = UUID(run.flow_run_id)
+    counted = {file.content_key: file for chunk in plan.chunks for file in chunk.files}
     report = RunReport(
         run_name=run.name,
         workload=workload,
-        files=tuple(_file_report(file, plan, verdicts) for file in plan.files),
+        files=tuple(_file_report(file, plan, verdicts, counted, workload) for file in plan.files),
         steps=step_times(flow_run_id),
         usage=usage,
         price=price,
@@ -147,11 +149,22 @@ def final_state(report: RunReport) -> State[Any]:
     return Failed(message=str(error), data=error)
 
 
-def _file_report(file: InputFile, plan: Plan, verdicts: Verdicts) -> FileReport:
+def _file_report(
+    file: InputFile, plan: Plan, verdicts: Verdicts, counted: Mapping[str, InputFile], workload: Workload
+) -> FileReport:
     if (known := plan.unchanged.get(file.content_key)) is not None:
         return FileReport(file=file, result=known, unchanged=True)
     verdict = verdicts.get(file.content_key)
     if isinstance(verdict, StoredResult):
         return FileReport(file=file, result=verdict)
     error = verdict or FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
-    return FileReport(file=file, error=error)
+    return FileReport(file=file, error=_own(error, counted.get(file.content_key), file, workload))
+
+
+def _own(error: FileError, counted: InputFile | None, file: InputFile, workload: Workload) -> FileError:
+    """Return the error of a content as that of one of the files that have it: names of the others are replaced."""
+    if counted is None or counted.name == file.name:
+        return error
+    message = error.message.replace(shown(counted.name), shown(file.name), 1)
+    command = error.repeat_command and workload.repeat_command(file)
+    return replace(error, message=message, repeat_command=command)

@@ -48,11 +48,14 @@ def blob_of(pack: Pack) -> str:
 
 
 def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:
-    try:
-        is_there = account.upload_file(containers.inputs, Path(file.path), file.size_bytes, file.sha256)
-    except OSError as error:
-        return {file.content_key: is_unreadable(file, error)}
-    return {} if is_there else {file.content_key: was_changed(file)}
+    failure = was_changed(file)
+    for path in (file.path, *file.copies):
+        try:
+            if account.upload_file(containers.inputs, Path(path), file.size_bytes, file.sha256):
+                return {}
+        except OSError as error:
+            failure = is_unreadable(file, error)
+    return {file.content_key: failure}
 
 
 def _stage_archive(
