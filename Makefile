@@ -5,19 +5,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 AZURITE := $(VENV)/azurite
 
-.PHONY: setup run up test test-faults lint docs bench sbom clean
+.PHONY: setup run up test test-all test-layers simulate lint docs bench sbom clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt tests/contract/track1.txt localbatch/azurite/package.json localbatch/azurite/package-lock.json
+$(READY): pyproject.toml constraints.txt tests/localbatch/contract/track1.txt localbatch/azurite/package.json localbatch/azurite/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# The pins are complete; pip's own resolving of them fails where one package is asked for with an extra and without.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r tests/contract/track1.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r tests/localbatch/contract/track1.txt
 	@mkdir -p $(AZURITE)
 	@cp localbatch/azurite/package.json localbatch/azurite/package-lock.json $(AZURITE)/
 	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error
+	@# A template of Prefect's database, without which each new state folder takes 10 s longer to start.
+	$(BIN)/python -m flows.prefect_server
 	@touch $@
 
 run: setup
@@ -26,11 +28,22 @@ run: setup
 up: setup
 	@$(BIN)/python -m flows.up
 
-test: setup
-	$(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 
-test-faults: setup
-	$(BIN)/python -m pytest -m faults
+test: test-layers
+	$(SIMULATION) --seconds 30 --processes 2
+
+# Everything: instead of the seeds that fit into 30 seconds, a fixed number of them.
+test-all: test-layers
+	$(SIMULATION) --seeds 1000 --processes 2
+	$(PYTEST) tests/e2e
+
+test-layers: setup
+	$(PYTEST) tests/unit tests/integration tests/localbatch tests/simulation
+
+simulate: setup
+	$(SIMULATION) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --processes 2)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -42,6 +42,9 @@ NOT_RUN = {
     ),
 }
 
+# Pages of which nothing is run, and why.
+PAGES_NOT_RUN = {"azure-from-nothing": "it is about Azure; its two commands of `topn` are on other pages, too"}
+
 
 def blocks_of(page):
     """The blocks of a page that show a terminal."""

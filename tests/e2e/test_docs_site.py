@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from pages_support import PAGES, assert_shows, is_run, saved_on, shown_in_the_readme, typed_on
+from pages_support import PAGES, PAGES_NOT_RUN, assert_shows, is_run, saved_on, shown_in_the_readme, typed_on
 from tests_support import REPOSITORY
 from up_support import make_checkout
 
@@ -54,7 +54,11 @@ def terminal(up, tmp_path):
 @pytest.mark.xdist_group("up")
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if any(is_run(command) for command, _ in typed_on(page))],
+    [
+        page
+        for page in PAGES
+        if page.stem not in PAGES_NOT_RUN and any(is_run(command) for command, _ in typed_on(page))
+    ],
     ids=lambda page: page.stem,
 )
 def test_what_a_page_tells_to_type_works_and_shows_what_the_page_shows(page, up, terminal, tmp_path):

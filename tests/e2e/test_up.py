@@ -37,10 +37,6 @@ def text_file():
     return os.path.abspath("a.txt")
 
 
-def run_parameters():
-    return ["-p", f"inputs={json.dumps([text_file()])}", "-p", f'output_folder="{os.path.abspath("results")}"']
-
-
 @pytest.mark.xdist_group("up")
 def test_each_address_is_on_a_line_of_its_own_and_answers_on_a_free_port(up):
     addresses = re.findall(r"^http://\S+$", up.output, re.MULTILINE)
@@ -66,23 +62,6 @@ def test_the_deployments_are_there_and_their_next_runs_are_scheduled(up):
         return {run["deployment_id"] for run in runs if run["auto_scheduled"]}
 
     wait_until(lambda: scheduled() == set(deployments), "the next nights and hours are scheduled")
-
-
-@pytest.mark.xdist_group("up")
-def test_a_deployment_run_completes_and_leaves_nothing(up):
-    done = up.deploy_run("--watch", *run_parameters())
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Completed" in done.stdout
-    assert json.loads(Path("results/a_OUTPUT.json").read_text())["top"][0] == ["two", 2]
-    # It is Completed before its hook has cleaned up.
-    wait_until(lambda: sweep(up) == "", "nothing is left", seconds=RUN_SECONDS)
-
-
-def sweep(up):
-    """Return what `topn sweep` in another terminal would delete."""
-    done = up.second_terminal("flows.cli", "sweep", "--dry-run")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.xdist_group("up")
