@@ -73,7 +73,7 @@ def test_run_shows_what_it_did(completed_run, shown, prefect_api):
 
 
 @SHARED
-def test_run_without_new_files_is_the_latest(completed_run, repeated_run, shown, prefect_api):
+def test_run_without_new_files_says_so(completed_run, repeated_run, shown, prefect_api):
     flow_run, artifacts = shown(repeated_run.found["run"])
     _, earlier = shown(completed_run.found["run"])
     [latest] = ask(prefect_api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}})
