@@ -103,3 +103,23 @@ def packed_run(shared_topn, tmp_path_factory, local_azure):
     (folder / "bad.txt").write_bytes(b"\xff")
     arguments = ("--output", "../out", "--files-per-task", "7", "--", *HOSTILE_NAMES, "bad.txt")
     return SharedRun(shared_topn, local_azure, folder, *arguments, status=1)
+
+
+# By compiler, source and machine.
+_compiled_objects = {}
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    """Compile the word counter once in this process, and not again for each new state folder."""
+    from tasks import task_script_package  # noqa: PLC0415 - after the environment is clean
+
+    compile_anew = task_script_package._compile
+
+    def compile_once(source, machine):
+        key = (task_script_package.COMPILER, source, machine)
+        if key not in _compiled_objects:
+            _compiled_objects[key] = compile_anew(source, machine)
+        return _compiled_objects[key]
+
+    monkeypatch.setattr(task_script_package, "_compile", compile_once)

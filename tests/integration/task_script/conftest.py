@@ -22,6 +22,11 @@ class Beside:
         self.get_data = lambda _path: image
 
 
+@pytest.fixture(autouse=True)
+def compiled_once():
+    """Compile whenever the product does."""
+
+
 @pytest.fixture(scope="session")
 def counts_object():
     """The object for this machine."""

@@ -14,6 +14,16 @@ from tasks.workload import Workload
 
 
 @pytest.fixture
+def run(shared_run):
+    return shared_run
+
+
+@pytest.fixture
+def parts(shared_parts):
+    return shared_parts
+
+
+@pytest.fixture
 def work(batch, blobs, run, workload, parts, watch_chunk, chunk_factory, tmp_path):
     """Work on contents as one pack; returns the verdicts in their order."""
     containers, job = parts

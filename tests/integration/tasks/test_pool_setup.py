@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from localbatch.images import IMAGES
+from tasks.accounts import batch_account
 from tasks.cleanup import delete, find_leftovers
 from tasks.models import Keep
 from tasks.pool_choices import check_pool_options
@@ -23,6 +24,11 @@ GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
 IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
 IDENTITY = f"{GROUP}/Microsoft.ManagedIdentity/userAssignedIdentities/puller"
+
+
+@pytest.fixture
+def batch(batch_without_nodes):
+    return batch_without_nodes
 
 
 @pytest.fixture
@@ -96,14 +102,6 @@ def test_start_commands_of_ones_own_run_after_ours_and_stay_when_signatures_are_
     assert renewed["userIdentity"] == pool["startTask"]["userIdentity"]
 
 
-def test_a_node_runs_the_start_commands(batch, received, run):
-    from tests_support import pool_has, wait_until  # noqa: PLC0415
-
-    received(start_commands=["false || true", "exit 3"])
-    wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
-    assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
-
-
 def test_metadata_of_ones_own_stands_beside_ours(received, run):
     found = {item["name"]: item["value"] for item in received(metadata={"costCenter": "42"})["metadata"]}
     assert found == {"costCenter": "42", **run.metadata(kept=False)}
@@ -138,10 +136,28 @@ def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeyp
     assert notes == [f"The support of image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
 
 
-def test_the_local_azure_says_that_it_runs_no_containers(received, batch, blobs, run, workload, chunk_factory):
-    received(container_image="python:3.12")
-    containers = make_containers(blobs, run, workload)
-    job = make_job(batch, blobs, run, workload, containers, run.name, setup=PoolSetup(container_image="python:3.12"))
-    staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
-    [failure] = submit_chunk(batch, blobs, run, staged, job, workload, containers).failures.values()
-    assert "containerSettings" in failure.message or "UnsupportedProperty" in failure.message
+class TestOnNodes:
+    """What only nodes can show."""
+
+    @pytest.fixture
+    def batch(self, azure_settings):
+        return batch_account()
+
+    def test_a_node_runs_the_start_commands(self, batch, received, run):
+        from tests_support import pool_has, wait_until  # noqa: PLC0415
+
+        received(start_commands=["false || true", "exit 3"])
+        wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
+        assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
+
+    def test_the_local_azure_says_that_it_runs_no_containers(
+        self, received, batch, blobs, run, workload, chunk_factory
+    ):
+        received(container_image="python:3.12")
+        containers = make_containers(blobs, run, workload)
+        job = make_job(
+            batch, blobs, run, workload, containers, run.name, setup=PoolSetup(container_image="python:3.12")
+        )
+        staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
+        [failure] = submit_chunk(batch, blobs, run, staged, job, workload, containers).failures.values()
+        assert "containerSettings" in failure.message or "UnsupportedProperty" in failure.message

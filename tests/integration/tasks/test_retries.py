@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from azure.core.pipeline.transport import RequestsTransport
+from azure.core.pipeline.transport import HttpTransport
 
 from localbatch import LocalAzure
 from tasks.azure_core import REQUEST_RETRIES
@@ -56,7 +56,7 @@ def requests_of(batch, blobs, run, workload, local_azure):
 def slept(monkeypatch):
     """What the SDK would have slept between its attempts, in seconds; no time passes."""
     seconds = []
-    monkeypatch.setattr(RequestsTransport, "sleep", lambda _transport, duration: seconds.append(duration))
+    monkeypatch.setattr(HttpTransport, "sleep", lambda _transport, duration: seconds.append(duration))
     return seconds
 
 

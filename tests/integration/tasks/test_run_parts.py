@@ -8,16 +8,24 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.batch_values import BatchTaskSpec, JobSpec
-from tasks.cleanup import delete, find_leftovers
+from tasks.batch_values import BatchTaskSpec
 from tasks.collect import collect_chunk
-from tasks.errors import ConfigurationError, ForeignResourceError, ServiceError
-from tasks.models import Category, FileError, Keep, StoredResult
-from tasks.provision import existing_pool, make_containers, make_job, make_pool
+from tasks.errors import ServiceError
+from tasks.models import Category, FileError, StoredResult
 from tasks.results_store import ContainerStore, FolderStore, results_store
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
 from tasks.word_counts import counts_of
+
+
+@pytest.fixture
+def run(shared_run):
+    return shared_run
+
+
+@pytest.fixture
+def parts(shared_parts):
+    return shared_parts
 
 
 @pytest.fixture
@@ -125,108 +133,31 @@ def test_a_file_that_changed_or_vanished_after_it_was_hashed_fails_alone(
     assert len(staged.failures) == 2
 
 
-def test_making_everything_twice_adopts_what_is_there(batch, blobs, run, workload, pool_options, parts):
-    containers, job = parts
-    assert make_containers(blobs, run, workload) == containers
-    assert make_pool(batch, blobs, run, workload, containers, pool_options, 1) == run.name
-    assert make_job(batch, blobs, run, workload, containers, run.name) == job
-
-
-def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, pool_options, parts):
-    mine = replace(run, flow_run_id=str(uuid.uuid4()))
-    of_somebody_else = {"owner": "topn", "flow_run_id": "another"}
-    blobs.create_container(f"{mine.name}-app", of_somebody_else)
-    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
-    with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
-        make_containers(blobs, mine, workload)
-    with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
-        make_job(batch, blobs, mine, workload, parts[0], run.name)
-
-    assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
-
-    batch.delete_jobs_and_pools([mine.name], [], 5)
-    blobs.delete_container(f"{mine.name}-app")
-
-
-def test_cleanup_deletes_all_generations_and_twice_is_quiet(batch, blobs, run, workload, pool_options):
-    later = replace(run, generation=1)
-    for generation in (run, later):
-        containers = make_containers(blobs, generation, workload)
-        make_pool(batch, blobs, generation, workload, containers, pool_options, 1)
-        make_job(batch, blobs, generation, workload, containers, generation.name)
-    flow_run_id = uuid.UUID(run.flow_run_id)
-    leftovers = find_leftovers(batch, blobs, flow_run_id, Keep())
-    assert len(leftovers.names) == 10
-
-    assert delete(batch, blobs, leftovers) == {}
-    assert delete(batch, blobs, leftovers) == {}
-
-    assert find_leftovers(batch, blobs, flow_run_id, Keep()).names == ()
-
-
-def test_cleanup_keeps_what_it_is_told_to_keep(batch, blobs, run, parts):
-    flow_run_id = uuid.UUID(run.flow_run_id)
-    assert find_leftovers(batch, blobs, flow_run_id, Keep(containers=True, pool=True)).names == (f"job {run.name}",)
-    assert len(find_leftovers(batch, blobs, flow_run_id, Keep(job=True)).names) == 4
-
-
-def test_cleanup_reports_what_it_cannot_delete_and_goes_on(batch, blobs, run, parts):
-    leftovers = find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep())
-    failures = delete(batch, blobs, replace(leftovers, containers=("Not-A-Name", *leftovers.containers)))
-    assert list(failures) == ["container Not-A-Name"]
-    assert find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names == ()
-
-
-def test_an_existing_pool_must_exist(batch):
-    with pytest.raises(ConfigurationError, match="no pool nowhere"):
-        existing_pool(batch, "nowhere")
-
-
-def test_an_ended_job_ends_the_wait_with_its_reason(batch, blobs, run, workload, parts, chunk_factory, watch_chunk):
-    containers, _ = parts
-    short = replace(run, flow_run_id=str(uuid.uuid4()))
-    # On a pool that does not exist yet, Batch tasks wait for ever.
-    waiting_job = replace(make_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
-    batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
-    chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
-    batch.create_job(
-        JobSpec(job_id=waiting_job.job_id, pool_id="missing", wall_clock_seconds=1, metadata=short.metadata(kept=False))
-    )
-    submitted = submit_chunk(batch, blobs, short, chunk, waiting_job, workload, containers)
-
-    finished = watch_chunk(submitted, waiting_job, containers)
-
-    assert finished.reason.category in {Category.WALL_CLOCK, Category.NODE}
-    batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
-
-
-def test_batch_tasks_are_added_once_however_often(batch, parts):
-    _, job = parts
+def test_batch_tasks_are_added_once_however_often(batch, idle_job):
     specs = [
         BatchTaskSpec(task_id=f"t{i}", command_line="true", resource_files=(), uploads=(), retries=0)
         for i in range(250)
     ]
-    assert batch.add_tasks(job.job_id, specs) == {}
-    assert batch.add_tasks(job.job_id, specs) == {}
-    counts = batch.task_counts(job.job_id)
+    assert batch.add_tasks(idle_job, specs) == {}
+    assert batch.add_tasks(idle_job, specs) == {}
+    counts = batch.task_counts(idle_job)
     assert counts.active + counts.running + counts.completed == 250
 
 
-def test_a_request_that_is_too_large_is_halved(batch, parts, local_azure):
-    _, job = parts
+def test_a_request_that_is_too_large_is_halved(batch, idle_job, local_azure):
     specs = [
         BatchTaskSpec(task_id=f"big{i}", command_line="true " + "x" * 30_000, resource_files=(), uploads=(), retries=0)
         for i in range(60)
     ]
-    assert batch.add_tasks(job.job_id, specs) == {}
-    statuses = [record.status for record in local_azure.batch.requests if "addtaskcollection" in record.path]
+    assert batch.add_tasks(idle_job, specs) == {}
+    statuses = [record.status for record in list(local_azure.batch.requests) if idle_job in record.path]
     assert 413 in statuses
+    assert batch.task_counts(idle_job).active == 60
 
 
-def test_a_refused_batch_task_is_named_and_the_others_are_added(batch, parts):
-    _, job = parts
+def test_a_refused_batch_task_is_named_and_the_others_are_added(batch, idle_job):
     good = BatchTaskSpec(task_id="good", command_line="true", resource_files=(), uploads=(), retries=0)
-    refused = batch.add_tasks(job.job_id, [good, replace(good, task_id="not an id!")])
+    refused = batch.add_tasks(idle_job, [good, replace(good, task_id="not an id!")])
     assert list(refused) == ["not an id!"]
 
 

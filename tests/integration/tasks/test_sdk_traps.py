@@ -18,6 +18,17 @@ from tasks.batch_values import BatchTaskSpec
 from tasks.errors import NotFoundError, ServiceError
 
 
+@pytest.fixture
+def batch(batch_without_nodes):
+    return batch_without_nodes
+
+
+@pytest.fixture
+def azure_faults(server_without_nodes):
+    yield server_without_nodes.faults
+    server_without_nodes.faults.clear()
+
+
 def a_task(task_id):
     return BatchTaskSpec(task_id=task_id, command_line="true", resource_files=(), uploads=(), retries=0)
 

@@ -22,6 +22,11 @@ from tasks.sweep import sweep
 NOW = datetime.now(timezone.utc)
 
 
+@pytest.fixture
+def batch(batch_without_nodes):
+    return batch_without_nodes
+
+
 def nothing_is_known(flow_run_id, prefect_api):
     """A Prefect server that knows no run."""
 

@@ -1,0 +1,36 @@
+"""Results outlive the pool."""
+
+from __future__ import annotations
+
+import pytest
+from tests_support import wait_until
+
+from tasks.collect import collect_chunk
+from tasks.models import StoredResult
+from tasks.results_store import FolderStore
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+
+@pytest.fixture
+def submitted(batch, blobs, run, workload, parts, chunk_factory):
+    containers, job = parts
+
+    def do(*contents):
+        staged = stage_chunk(blobs, chunk_factory(*contents), workload, containers)
+        return submit_chunk(batch, blobs, run, staged, job, workload, containers)
+
+    return do
+
+
+def test_results_and_logs_outlive_their_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):
+    """Field report 13: what is read from a node after a Batch task is lost with the node."""
+    containers, job = parts
+    finished = watch_chunk(submitted(b"one two two", b"abc\xffdef"), job, containers)
+    batch.delete_jobs_and_pools([], [job.pool_id], 10)
+    wait_until(lambda: not batch.pools(job.pool_id), "the pool to be gone")
+
+    good, bad = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
+
+    assert isinstance(good, StoredResult)
+    assert "offset 3" in bad.stderr

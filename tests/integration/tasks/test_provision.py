@@ -1,0 +1,100 @@
+"""What is made of a run, adopted and deleted: no node is needed."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tasks.batch_values import JobSpec
+from tasks.cleanup import delete, find_leftovers
+from tasks.errors import ConfigurationError, ForeignResourceError
+from tasks.models import Category, Keep
+from tasks.provision import existing_pool, make_containers, make_job, make_pool
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
+
+
+@pytest.fixture
+def batch(batch_without_nodes):
+    return batch_without_nodes
+
+
+def test_making_everything_twice_adopts_what_is_there(batch, blobs, run, workload, pool_options, parts):
+    containers, job = parts
+    assert make_containers(blobs, run, workload) == containers
+    assert make_pool(batch, blobs, run, workload, containers, pool_options, 1) == run.name
+    assert make_job(batch, blobs, run, workload, containers, run.name) == job
+
+
+def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, pool_options, parts):
+    mine = replace(run, flow_run_id=str(uuid.uuid4()))
+    of_somebody_else = {"owner": "topn", "flow_run_id": "another"}
+    blobs.create_container(f"{mine.name}-app", of_somebody_else)
+    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
+    with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
+        make_containers(blobs, mine, workload)
+    with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
+        make_job(batch, blobs, mine, workload, parts[0], run.name)
+
+    assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
+
+    batch.delete_jobs_and_pools([mine.name], [], 5)
+    blobs.delete_container(f"{mine.name}-app")
+
+
+def test_cleanup_deletes_all_generations_and_twice_is_quiet(batch, blobs, run, workload, pool_options):
+    later = replace(run, generation=1)
+    for generation in (run, later):
+        containers = make_containers(blobs, generation, workload)
+        make_pool(batch, blobs, generation, workload, containers, pool_options, 1)
+        make_job(batch, blobs, generation, workload, containers, generation.name)
+    flow_run_id = uuid.UUID(run.flow_run_id)
+    leftovers = find_leftovers(batch, blobs, flow_run_id, Keep())
+    assert len(leftovers.names) == 10
+
+    assert delete(batch, blobs, leftovers) == {}
+    assert delete(batch, blobs, leftovers) == {}
+
+    assert find_leftovers(batch, blobs, flow_run_id, Keep()).names == ()
+
+
+def test_cleanup_keeps_what_it_is_told_to_keep(batch, blobs, run, parts):
+    flow_run_id = uuid.UUID(run.flow_run_id)
+    assert find_leftovers(batch, blobs, flow_run_id, Keep(containers=True, pool=True)).names == (f"job {run.name}",)
+    assert len(find_leftovers(batch, blobs, flow_run_id, Keep(job=True)).names) == 4
+
+
+def test_cleanup_reports_what_it_cannot_delete_and_goes_on(batch, blobs, run, parts):
+    leftovers = find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep())
+    failures = delete(batch, blobs, replace(leftovers, containers=("Not-A-Name", *leftovers.containers)))
+    assert list(failures) == ["container Not-A-Name"]
+    assert find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names == ()
+
+
+def test_an_existing_pool_must_exist(batch):
+    with pytest.raises(ConfigurationError, match="no pool nowhere"):
+        existing_pool(batch, "nowhere")
+
+
+def test_an_ended_job_ends_the_wait_with_its_reason(
+    server_without_nodes, batch, blobs, run, workload, parts, chunk_factory, watch_chunk
+):
+    containers, _ = parts
+    short = replace(run, flow_run_id=str(uuid.uuid4()))
+    # On a pool that does not exist yet, Batch tasks wait for ever.
+    waiting_job = replace(make_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
+    batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
+    chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
+    batch.create_job(
+        JobSpec(job_id=waiting_job.job_id, pool_id="missing", wall_clock_seconds=1, metadata=short.metadata(kept=False))
+    )
+    submitted = submit_chunk(batch, blobs, short, chunk, waiting_job, workload, containers)
+    server_without_nodes.advance(timedelta(seconds=2))
+
+    finished = watch_chunk(submitted, waiting_job, containers)
+
+    assert finished.reason.category in {Category.WALL_CLOCK, Category.NODE}
+    batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
