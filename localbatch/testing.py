@@ -39,7 +39,7 @@ def azure_faults(local_azure: LocalAzure) -> Iterator[Faults]:
     local_azure.faults.clear()
 
 
-def wait_until(look: Callable[[], _T], *, timeout_seconds: float = 20.0) -> _T:
+def wait_until(look: Callable[[], _T], *, timeout_seconds: float = 60.0) -> _T:
     """Look again and again until what is seen is true, and return it.
 
     Raises:

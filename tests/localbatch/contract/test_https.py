@@ -19,6 +19,7 @@ from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, gener
 from identity_support import BATCH, STORAGE, TENANT, mint
 
 from localbatch import LocalAzure, LocalBatch
+from localbatch.__main__ import main
 from localbatch.testing import wait_until
 
 
@@ -160,18 +161,24 @@ def test_a_local_azure_without_keys(authority, tmp_path, storage_faults):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "sentence"),
-    [
-        (["--cert=c.pem"], 2, "belong together"),
-        (["--oauth=basic"], 2, "needs --cert and --key"),
-        (["--cert=/none.pem", "--key=/none.key"], 1, "/none.pem and /none.key are no certificate and its key"),
-    ],
+    ("option", "sentence"),
+    [("--cert=c.pem", "belong together"), ("--oauth=basic", "needs --cert and --key")],
 )
-def test_what_cannot_be_https_is_said_in_one_sentence(arguments, status, sentence):
-    command = [sys.executable, "-m", "localbatch", "exec", *arguments, "--", "true"]
+def test_what_cannot_be_https_is_said_in_one_sentence(capsys, option, sentence):
+    with pytest.raises(SystemExit) as stop:
+        main(["exec", option, "--", "true"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_what_is_no_certificate_is_said_in_one_sentence():
+    options = ["--cert=/none.pem", "--key=/none.key"]
+    command = [sys.executable, "-m", "localbatch", "exec", *options, "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == status
-    assert sentence in done.stderr
+    assert done.returncode == 1
+    assert "/none.pem and /none.key are no certificate and its key" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
