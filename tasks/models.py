@@ -261,8 +261,8 @@ class StagedChunk:
 
     @property
     def key(self) -> str:
-        """Hash of the contents that are staged, and of how they are packed."""
-        return _key_of_packs(self.staged)
+        """Hash of the chunk and of what is staged of it; two chunks of which nothing is staged differ in the first."""
+        return hashlib.sha256(f"{self.chunk.key} {_key_of_packs(self.staged)}".encode()).hexdigest()
 
 
 class Category(str, Enum):

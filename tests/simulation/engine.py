@@ -24,15 +24,16 @@ import httpx
 import prefect
 import prefect.logging
 import prefect.logging.loggers
+import pytest
 from prefect import Flow, Task
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, UnfinishedRun
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Crashed, Failed, Pending, Running
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Pending, Running
 from prefect.utilities.annotations import BaseAnnotation, opaque, unmapped
 from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 from prefect.utilities.math import clamped_poisson_interval
-from pytest import MonkeyPatch
+from typing_extensions import Self
 
 from simulation.world import Fiber, Killed, World
 
@@ -73,6 +74,7 @@ class Server:
     """What a Prefect server keeps: flow runs, artifacts and, beside it, the results of steps.
 
     Attributes:
+        flow_retries: How often a failed flow run is run again, by the settings of Prefect.
         fails: Raises the error that a request for an operation meets, if it meets one.
     """
 
@@ -80,6 +82,7 @@ class Server:
     artifacts: list[SimpleNamespace] = field(default_factory=list)
     results: dict[str, bytes] = field(default_factory=dict)
     requests: int = 0
+    flow_retries: int = 0
     fails: Callable[[str], None] = lambda _: None
 
     def create_run(self, parameters: Mapping[str, Any]) -> FlowRun:
@@ -97,7 +100,7 @@ class Client:
         self._server = server
         self.api_url = httpx.URL(API_URL)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -357,9 +360,10 @@ class Engine:
             result = flow.fn(*arguments, **options)
         except Exception as error:  # noqa: BLE001 - as in a step
             self.world.note(f"the flow raised {type(error).__name__}: {error}")
-            return self._set_state(
+            state = self._set_state(
                 flow, at_hand(Failed(message=f"Flow run encountered an exception: {error!r}", data=error))
             )
+            return state if state.is_final() else self._call(flow, flow_run)
         return self._set_state(flow, at_hand(result if isinstance(result, State) else Completed(data=result)))
 
     def _set_state(self, flow: Flow[..., Any], state: FinalState) -> FinalState:
@@ -367,6 +371,12 @@ class Engine:
         if flow_run is None:
             raise RuntimeError("no flow run is under way")
         self.world.pause()
+        self.server.fails("set_final_state" if state.is_final() else "set_state")
+        if state.is_running():
+            flow_run.run_count += 1
+        if state.is_failed() and flow_run.run_count <= self.server.flow_retries:
+            # The server decides so, and no hook of a failure is called.
+            state = at_hand(AwaitingRetry())
         state.timestamp = self.world.now  # type: ignore[assignment]
         state.state_details.flow_run_id = flow_run.id
         flow_run.state = state
@@ -446,7 +456,7 @@ class Engine:
     # In place of Prefect.
 
     @contextmanager
-    def in_place(self, patches: MonkeyPatch) -> Generator[None, None, None]:
+    def in_place(self, patches: pytest.MonkeyPatch) -> Generator[None, None, None]:
         """Let flows and tasks run here, and their clients ask this server."""
         engine = self
 
@@ -456,14 +466,23 @@ class Engine:
             return state if return_state else state.result()
 
         patches.setattr(Flow, "__call__", call_flow)
-        patches.setattr(Task, "__call__", lambda task, *args, **kwargs: engine.call(task, *args, **kwargs))
-        patches.setattr(Task, "submit", lambda task, *args, **kwargs: engine.submit(task, *args, **kwargs))
-        patches.setattr(Task, "map", lambda task, *args, **kwargs: engine.map(task, *args, **kwargs))
+        patches.setattr(Task, "__call__", _of_task(engine.call))
+        patches.setattr(Task, "submit", _of_task(engine.submit))
+        patches.setattr(Task, "map", _of_task(engine.map))
         replace_everywhere(patches, prefect.get_client, lambda **_: Client(engine.world, engine.server))
         replace_everywhere(patches, prefect.logging.get_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.logging.loggers.flow_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.runtime.flow_run, self.runtime)
         yield
+
+
+def _of_task(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method of `Task` from a method of the engine: a bound one would not be given the task."""
+
+    def method(task: Task[..., Any], *arguments: Any, **options: Any) -> Any:
+        return run(task, *arguments, **options)
+
+    return method
 
 
 class _Runtime:
@@ -482,7 +501,7 @@ class _Runtime:
 
 
 def replace_everywhere(
-    patches: MonkeyPatch, real: object, replacement: object, packages: AbstractSet[str] = PRODUCT
+    patches: pytest.MonkeyPatch, real: object, replacement: object, packages: AbstractSet[str] = PRODUCT
 ) -> None:
     """Replace an object under every name that the modules of some packages have for it."""
     for module_name, module in list(sys.modules.items()):

@@ -20,8 +20,8 @@ from typing import Any
 from uuid import UUID
 
 import azure.core.polling._poller as sdk_poller
-from prefect.client.schemas.objects import FlowRun
-from pytest import MonkeyPatch
+import pytest
+from prefect.client.schemas.objects import FlowRun, State
 
 import flows.cli
 import flows.topn
@@ -30,7 +30,7 @@ import tasks.azure_core
 import tasks.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth
 from localbatch.account import Account
-from localbatch.models import StartRun
+from localbatch.models import Node, StartRun
 from localbatch.scheduler import PACES
 from localbatch.store import Store
 from localbatch.wire import http_date
@@ -70,10 +70,12 @@ class Life:
         report: What the run says of its files, if it ended with a report.
         error: What it ended with instead.
         flow_run: As the Prefect server knows it.
+        state: Of the flow run, when the client's life ended.
     """
 
     ending: Ending
     flow_run: FlowRun | None = None
+    state: State[Any] | None = None
     status: int | None = None
     report: RunReport | None = None
     error: BaseException | None = None
@@ -96,6 +98,7 @@ class Outcome:
     Attributes:
         counted: How often the nodes counted each content, by its SHA-256.
         left: What of the last run was there some minutes after its end.
+        left_of_dead: What of the runs of killed clients was there then.
         left_at_last: What of any run was there after the last sweep, but for what was to be kept.
         others_changed: What of others' things was changed or is gone.
         late_nodes: Nodes of runs that lived long after the deadline.
@@ -108,6 +111,7 @@ class Outcome:
     counted: Mapping[str, int] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    left_of_dead: list[str] = field(default_factory=list)
     left_at_last: list[str] = field(default_factory=list)
     others_changed: list[str] = field(default_factory=list)
     late_nodes: list[str] = field(default_factory=list)
@@ -142,14 +146,14 @@ def _memory() -> str | None:
 
 
 class _History:
-    def __init__(self, plan: Plan, world: World, folder: Path, patches: MonkeyPatch) -> None:
+    def __init__(self, plan: Plan, world: World, folder: Path, patches: pytest.MonkeyPatch) -> None:
         self.plan = plan
         self.world = world
         self.outcome = Outcome(plan=plan, trace=world.trace)
         self._folder = folder
         self._patches = patches
-        self._service = Process("service")
-        self._server = Server(fails=self._prefect_fails)
+        self.service = Process("service")
+        self._server = Server(fails=self._prefect_fails, flow_retries=plan.flow_retries)
         self._engine = Engine(world, self._server)
         self._pending_acts = list(plan.acts)
         self._pending_fates = [file for file in plan.files if file.fate != "stays"]
@@ -159,12 +163,12 @@ class _History:
         self._has_changed = True
         self._logs = io.StringIO()
         store = Store()
-        self._batch = Account(store, PACES[plan.pace], root_of=lambda node: self._nodes.root_of(node))
-        self._storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
+        self._batch = Account(store, PACES[plan.pace], root_of=self._root_of)
+        self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,
             batch=self._batch,
-            storage=self._storage,
+            storage=self.storage,
             changed=self._change,
             now=self._service_now,
             choose=self._choose,
@@ -173,7 +177,7 @@ class _History:
         )
         self._nodes = Nodes(
             world=world,
-            process=self._service,
+            process=self.service,
             root=folder / "nodes",
             send=self._wire.send,
             report=self._receive,
@@ -185,9 +189,12 @@ class _History:
     def main(self) -> None:
         """Play the history: the main fiber."""
         with self._environment():
-            self.world.spawn("service", self._service, self._serve)
+            self.world.spawn("service", self.service, self._serve)
             self._create_others()
             flow_run: FlowRun | None = None
+            if self.plan.store_fails:
+                (self._folder / "state").mkdir()
+                (self._folder / "state" / "results").write_text("A file where a folder should be.")
             for ending in self.plan.endings:
                 if self.plan.deployed and (
                     flow_run is None or (ending.kind == "ends" and self._previous_then == "again")
@@ -195,6 +202,8 @@ class _History:
                     flow_run = self._server.create_run(self._parameters())
                 life = self._live(ending, flow_run)
                 self._previous_then = ending.then
+                if self.plan.damages_store:
+                    self._damage_store()
                 if ending.then != "retried":
                     flow_run = None
                 self.world.note(f"life ended: {life.status} {life.error!r}")
@@ -214,6 +223,9 @@ class _History:
             found = self._of_runs([str(last.flow_run.id)])
             self.outcome.left = [name for name, metadata in found.items() if not metadata.get("kept")]
             self.outcome.kept = [name for name, metadata in found.items() if metadata.get("kept")]
+        dead = {str(life.flow_run.id) for life in self.outcome.lives if life.flow_run and not life.is_over}
+        dead -= {str(last.flow_run.id)} if last.flow_run else set()
+        self.outcome.left_of_dead = list(self._of_runs(sorted(dead)))
         deadline = max((life.started_at for life in self.outcome.lives), default=START)
         deadline += timedelta(minutes=self.plan.timeout_minutes) + NODES_GRACE
         self.world.sleep((deadline - self.world.now).total_seconds())
@@ -240,6 +252,8 @@ class _History:
             *(f"{run.name} {run.state and run.state.message} {run.parameters}" for run in self._server.runs.values()),
             *(content.decode("utf-8", "replace") for content in self.outcome.outputs.values()),
         ]
+        # Its name is the one thing that no seed decides.
+        self.outcome.texts = [text.replace(str(self._folder), "/simulated") for text in self.outcome.texts]
 
     # Clients.
 
@@ -274,13 +288,14 @@ class _History:
         life.ended_at = self.world.now
         self.outcome.texts += [life.stdout, life.stderr]
         life.flow_run = life.flow_run or self._engine.flow_run
+        life.state = life.flow_run.state if life.flow_run else None
         if not fiber.is_done or (fiber.result is None and fiber.error is None):
             return life
         life.error = fiber.error
         if isinstance(fiber.result, int):
             life.status = fiber.result
-        if life.flow_run and life.flow_run.state and life.flow_run.state.is_final() and arguments is None:
-            data = life.flow_run.state.data
+        if life.state and life.state.is_final() and arguments is None:
+            data = life.state.data
             data = data.report if isinstance(data, FilesFailedError) else data
             if isinstance(data, RunReport):
                 life.report = data
@@ -318,10 +333,24 @@ class _History:
             **{f"keep_{kind}": kind in plan.keep for kind in ("containers", "job", "pool")},
         }
 
+    def _damage_store(self) -> None:
+        """Change a count in each kept result, and leave it readable."""
+        for path in (self._folder / "state" / "results").glob("*.json"):
+            found = json.loads(path.read_text())
+            for name, text in found["outputs"].items():
+                counts = json.loads(text)
+                counts["words"] += 1
+                found["outputs"][name] = json.dumps(counts)
+            path.write_text(json.dumps(found))
+            self._fire("store damaged")
+
     def _inputs(self) -> list[str]:
         return [f"in/{file.name}" for file in self.plan.files if Path("in", file.name).exists()]
 
     # The service.
+
+    def _root_of(self, node: Node) -> Path:
+        return self._nodes.root_of(node)
 
     def _service_now(self) -> datetime:
         return self.world.now + timedelta(seconds=self.plan.skew)
@@ -425,7 +454,7 @@ class _History:
             self._fire(act.name)
             self._batch.faults.add(act.name, **act.options)
             if act.until is not None:
-                self.world.spawn("act ends", self._service, lambda: self._end_act(act))
+                self.world.spawn("act ends", self.service, lambda: self._end_act(act))
             return
         jobs = [job for job in self._batch.store.jobs.values() if _is_run(job.id)]
         pools = [pool for pool in self._batch.store.pools.values() if _is_run(pool.id)]
@@ -472,7 +501,7 @@ class _History:
             created_job = self.ask("POST", "/jobs", {"id": name, "poolInfo": {"poolId": name}, "metadata": items})
             if (created, created_job) != (HTTPStatus.CREATED, HTTPStatus.CREATED):
                 raise RuntimeError(f"{name} could not be created: {created}, {created_job}")
-            self._storage.containers[name] = Container(dict(metadata), self.world.now, "etag")
+            self.storage.containers[name] = Container(dict(metadata), self.world.now, "etag")
         if self.plan.foreign and self.plan.deployed:
             self._is_foreign = True
 
@@ -481,7 +510,7 @@ class _History:
         names = (*OTHERS, EXISTING_POOL)
         found = [f"pool {name}" for name in names if name not in store.pools or store.pools[name].state != "active"]
         found += [f"job {name}" for name in names if name not in store.jobs or store.jobs[name].state != "active"]
-        return found + [f"container {name}" for name in names if name not in self._storage.containers]
+        return found + [f"container {name}" for name in names if name not in self.storage.containers]
 
     def _of_runs(self, flow_run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """Everything that carries the names of some flow runs, with its metadata."""
@@ -493,7 +522,7 @@ class _History:
                 if record.id.startswith(prefixes):
                     items = record.spec.get("metadata") or ()
                     found[f"{kind} {record.id}"] = {item["name"]: item["value"] for item in items}
-        for name, container in self._storage.containers.items():
+        for name, container in self.storage.containers.items():
             if name.startswith(prefixes):
                 found[f"container {name}"] = container.metadata
         return found
@@ -516,7 +545,7 @@ class _History:
             "TOPN_BATCH_ENDPOINT": BATCH_ENDPOINT,
             "TOPN_BATCH_ACCOUNT": DEVELOPMENT_ACCOUNT,
             "TOPN_BATCH_KEY": DEVELOPMENT_KEY,
-            "TOPN_STORAGE_ENDPOINT": self._storage.endpoint,
+            "TOPN_STORAGE_ENDPOINT": self.storage.endpoint,
             "TOPN_STORAGE_ACCOUNT": STORAGE_ACCOUNT,
             "TOPN_STORAGE_KEY": STORAGE_KEY,
             "TOPN_STATE": str(self._folder / "state"),
@@ -590,6 +619,13 @@ def _delete_pool(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
     return [history.ask("DELETE", f"/pools/{pool.id}") for pool in pools[-1:]] == [HTTPStatus.ACCEPTED]
 
 
+def _delete_container(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
+    """Delete the container with the inputs of the run."""
+    del jobs, pools
+    names = [name for name in history.storage.containers if _is_run(name) and name.endswith("-in")]
+    return [history.storage.containers.pop(name) for name in names] != []
+
+
 def _pause_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
     """Disable a job for some minutes."""
     if not _job_operation("disable", {"disableTasks": "requeue"})(history, jobs, pools):
@@ -600,7 +636,7 @@ def _pause_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
         history.world.sleep(200)
         history.ask("POST", f"/jobs/{name}/enable", {})
 
-    history.world.spawn("enable", history._service, enable)
+    history.world.spawn("enable", history.service, enable)
     return True
 
 
@@ -622,6 +658,7 @@ _OPERATIONS: Mapping[str, Callable[[_History, list[Any], list[Any]], bool]] = {
     "pause_job": _pause_job,
     "delete_job": _delete_job,
     "delete_pool": _delete_pool,
+    "delete_container": _delete_container,
     "delete_task": _task_operation("DELETE"),
     "terminate_task": _task_operation("POST", "/terminate"),
 }

@@ -13,6 +13,7 @@ from simulation.history import KEYS, Life, Outcome
 from simulation.plan import Plan
 from simulation.wire import secrets_in
 from tasks.models import FileReport
+from tasks.run_report import RunReport
 from tasks.word_counts import counts_of
 
 EXIT_FAILED = 1
@@ -26,8 +27,9 @@ NOT_A_REASON = re.compile(
 
 # What can take a Batch task or a whole run down, so that good files may fail; with it, a reason of one of the kinds is true.
 TAKES_DOWN = {
-    "terminate_job": {"cancelled"},
-    "delete_job": {"cancelled"},
+    # Whose Batch tasks were not added yet hears of it when they are.
+    "terminate_job": {"cancelled", "node"},
+    "delete_job": {"cancelled", "node"},
     "disable_job": {"cancelled", "wall_clock"},
     "pause_job": {"cancelled", "wall_clock"},
     "delete_pool": {"node", "cancelled"},
@@ -143,21 +145,20 @@ def the_end_of_the_run_is_told(outcome: Outcome) -> Iterator[str]:
             continue
         if "Traceback" in life.stderr:
             yield f"a traceback on the terminal: {life.stderr[-500:]}"
-        if life.report is None:
-            yield from _without_report(outcome, life)
-            continue
-        failed = bool(life.report.failed)
-        if life.status is not None and life.status != (EXIT_FAILED if failed else 0):
-            yield f"{len(life.report.failed)} files failed, and the exit status is {life.status}"
-        state = life.flow_run.state if life.flow_run else None
-        if state is not None and state.is_completed() == failed:
-            yield f"{len(life.report.failed)} files failed, and the state is {state.name}"
-        if life.status is not None:
-            document = json.loads(life.stdout)
-            if [file["status"] == "failed" for file in document["files"]] != [
-                file.result is None for file in life.report.files
-            ]:
-                yield "the JSON says otherwise than the report"
+        yield from _without_report(outcome, life) if life.report is None else _with_report(life, life.report)
+
+
+def _with_report(life: Life, report: RunReport) -> Iterator[str]:
+    failed = bool(report.failed)
+    if life.state is not None and life.state.is_completed() == failed:
+        yield f"{len(report.failed)} files failed, and the state is {life.state.name}"
+    if life.status is None:
+        return
+    if life.status != (EXIT_FAILED if failed else 0):
+        yield f"{len(report.failed)} files failed, and the exit status is {life.status}"
+    document = json.loads(life.stdout)
+    if [file["status"] == "failed" for file in document["files"]] != [file.result is None for file in report.files]:
+        yield "the JSON says otherwise than the report"
 
 
 def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
@@ -179,6 +180,7 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
     """A node counts a content once, and again only if an attempt was lost, or failed as it may."""
     repeats = sum(times for name, times in outcome.fired.items() if name in REPEATS)
     # What a new run counts again of a dead one is in NOT_YET.
+    lives = len(outcome.lives)
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run})
     bad = {
         sha256(content).hexdigest()
@@ -187,15 +189,18 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
         if _text(content) is None
     }
     for digest, times in outcome.counted.items():
-        attempts = 2 if digest in bad else 1
-        if times > attempts * (runs + (runs if outcome.plan.refresh else 0) + 3 * repeats):
+        # What failed is tried again, by Batch and by each repeat of the run.
+        times_each = 2 * lives if digest in bad else runs * (2 if outcome.plan.refresh else 1)
+        if times > times_each * (1 + 3 * repeats):
             yield f"{digest[:8]} was counted {times} times"
 
 
 def nothing_stays_and_nothing_of_others_goes(outcome: Outcome) -> Iterator[str]:
     """Cleanup deletes what the run made, but for what it keeps; a sweep deletes the rest; neither touches anything else."""
-    if outcome.left and not outcome.plan.foreign:
-        yield f"the run left {', '.join(outcome.left)}"
+    last = outcome.lives[-1]
+    unreported = [name for name in outcome.left if not _is_reported(outcome, last, name)]
+    if unreported and not outcome.plan.foreign:
+        yield f"the run left {', '.join(unreported)} without a word"
     if outcome.left_at_last and not outcome.plan.foreign:
         yield f"the last sweep left {', '.join(outcome.left_at_last)}"
     if outcome.others_changed:
@@ -206,6 +211,13 @@ def nothing_stays_and_nothing_of_others_goes(outcome: Outcome) -> Iterator[str]:
     sweep = outcome.sweep
     if sweep is not None and sweep.status != 0:
         yield f"the last sweep ended with {sweep.status}: {sweep.stderr[-300:]}"
+
+
+def _is_reported(outcome: Outcome, life: Life, name: str) -> bool:
+    """Whether the user hears of what stays, where there was a cause for it to stay."""
+    if life.status is not None:
+        return _outages(outcome) and name in life.stderr and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
+    return _outages(outcome) and life.state is not None and name in str(life.state.message)
 
 
 def no_node_lives_past_the_deadline(outcome: Outcome) -> Iterator[str]:

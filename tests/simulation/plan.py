@@ -1,7 +1,7 @@
 """What a seed chooses: the files, the options, the faults, and what becomes of the client.
 
 A plan is data. A written scenario is a plan made by hand; `plan_of` makes one from a seed. Faults that the product does not
-survive yet are in `NOT_YET`, each with a scenario in `test_not_yet.py`; `plan_of` leaves them out.
+survive yet are in `scenarios.NOT_YET`; `plan_of` leaves them out.
 """
 
 from __future__ import annotations
@@ -12,20 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulation.wire import STATUSES
-
-# What the generator leaves out, and why: the product does not survive it yet.
-NOT_YET: Mapping[str, str] = {
-    "refused cleanup": "A service that refuses deletions: what stays is not reported, and the exit status is 0.",
-    "outage in cleanup": "A service that fails while the run ends: nothing of the other services is deleted either.",
-    "refused for good": "A refusal of one file's request ends the whole run, or gives the others a wrong reason.",
-    "invalid response": "HTML or half a body with status 200 ends the run with a JSON error.",
-    "container deleted": "Somebody deletes a container of the run: the files get no true reason.",
-    "failing store": "A results store that cannot be written fails files that were counted.",
-    "failing Prefect": "A Prefect server that fails while the run begins or cleans up leaves everything in place.",
-    "clock": "A service whose clock is ten minutes ahead or more.",
-    "dead run counted again": "A new run counts again what a dead run has counted.",
-    "dead run on another server": "A run on a server of its own that dies is only swept after its deadline.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +101,8 @@ class Plan:
         skew: How many seconds the services' clock is ahead of the client's.
         prefect_fails: Operations of the Prefect API that fail.
         store_fails: Whether the results store cannot be written.
+        damages_store: Whether kept results are changed after each client.
+        flow_retries: How often Prefect runs a failed flow again, by its own settings.
         foreign: Whether somebody else has a job under the run's own name.
         existing_pool: Whether the run uses a pool that exists.
         dead_run: Whether another run has died long ago, and left everything behind.
@@ -141,6 +129,8 @@ class Plan:
     acts: tuple[Act, ...] = ()
     prefect_fails: tuple[str, ...] = ()
     store_fails: bool = False
+    damages_store: bool = False
+    flow_retries: int = 0
     endings: tuple[Ending, ...] = (Ending(),)
 
 

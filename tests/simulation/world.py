@@ -18,9 +18,9 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import time_machine
 from greenlet import getcurrent, greenlet
-from pytest import MonkeyPatch
 
 # In the past: threads of other tests in this process, whose clocks never go back, are not led into the future.
 START = datetime(2026, 1, 5, 2, 0, tzinfo=timezone.utc)
@@ -239,7 +239,7 @@ class World:
     # What it replaces.
 
     @contextmanager
-    def in_control(self, seed: int) -> Iterator[MonkeyPatch]:
+    def in_control(self, seed: int) -> Iterator[pytest.MonkeyPatch]:
         """Control time, waiting and randomness of this thread, the SDKs' included.
 
         Yields:
@@ -263,7 +263,7 @@ class World:
         with ExitStack() as stack:
             stack.callback(random.setstate, state)
             self._traveller = stack.enter_context(time_machine.travel(START, tick=False))
-            patches = stack.enter_context(MonkeyPatch.context())
+            patches = stack.enter_context(pytest.MonkeyPatch.context())
             patches.setattr(time, "sleep", sleep)
             patches.setattr(time, "monotonic", monotonic)
             patches.setattr(os, "urandom", chance.randbytes)

@@ -1,0 +1,143 @@
+"""Written histories, and that a seed replays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.campaign import main
+from simulation.history import play
+from simulation.invariants import broken
+from simulation.plan import Act, Ending, FileSpec, Plan, WireFault, plan_of
+from simulation.scenarios import FIXED, NOT_YET, TEXTS
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed_fault_stays_fixed(name):
+    assert list(FIXED[name].check(play(FIXED[name].plan))) == []
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_known_fault_is_still_found(name):
+    """When one is fixed, its scenario moves to FIXED, and the generator makes more of its kind."""
+    assert list(NOT_YET[name].check(play(NOT_YET[name].plan))) != []
+
+
+def test_quiet_run_breaks_nothing():
+    outcome = play(Plan(files=TEXTS))
+    assert broken(outcome) == []
+    assert outcome.lives[0].status == 0
+    assert sorted(outcome.counted.values()) == [1, 1, 1]
+
+
+def test_killed_run_that_is_retried_counts_nothing_twice():
+    for at in range(20, 80, 7):
+        plan = Plan(
+            files=TEXTS,
+            deployed=True,
+            pace="fast",
+            dead_run=False,
+            endings=(Ending(kind="killed", at=at, then="retried"), Ending()),
+        )
+        outcome = play(plan)
+        assert broken(outcome) == []
+        assert sorted(outcome.counted.values()) == [1, 1, 1]
+
+
+def test_interrupted_run_leaves_nothing():
+    outcome = play(Plan(files=TEXTS, endings=(Ending(kind="interrupted", at=45),)))
+    assert broken(outcome) == []
+    assert outcome.lives[0].status == 130
+
+
+def test_reordered_and_late_replies_change_nothing():
+    late = WireFault(kind="late", chance=0.3, after=True, delay=5.0)
+    cut = WireFault(kind="cut", chance=0.1, after=True)
+    assert broken(play(Plan(files=TEXTS, wire=(late, cut)))) == []
+
+
+def test_signatures_are_renewed_after_a_day_asleep():
+    day = 26 * 3600.0
+    plan = Plan(
+        files=TEXTS,
+        deployed=True,
+        timeout_minutes=3000,
+        pace="fast",
+        dead_run=False,
+        acts=(
+            Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=day + 300),
+            Act(name="suspend", at=40, options={"seconds": day}),
+        ),
+    )
+    outcome = play(plan)
+    assert broken(outcome) == []
+    assert not outcome.lives[0].report.failed
+
+
+def test_seed_replays_under_another_hash_seed():
+    seeds = range(5)
+    traces = []
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", REPLAY, *map(str, seeds)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        traces.append(done.stdout)
+    assert traces[0] == traces[1]
+    assert len(traces[0].splitlines()) > 100
+
+
+REPLAY = """
+import sys
+from simulation.history import play
+from simulation.plan import plan_of
+for seed in sys.argv[1:]:
+    outcome = play(plan_of(int(seed)))
+    print("\\n".join(outcome.trace), outcome.fired, outcome.counted, outcome.texts[:2])
+"""
+
+
+def test_same_seed_gives_the_same_history_twice():
+    first, second = play(plan_of(7)), play(plan_of(7))
+    assert first.trace == second.trace
+    assert first.texts == second.texts
+    assert first.outputs == second.outputs
+
+
+def test_generator_makes_plans_of_all_kinds():
+    plans = [plan_of(seed) for seed in range(500)]
+    endings = {(ending.kind, ending.then) for plan in plans for ending in plan.endings}
+    assert {("killed", "retried"), ("killed", "again"), ("killed", "gone"), ("ends", "gone")} <= endings
+    assert {fault.kind for plan in plans for fault in plan.wire} == {"status", "cut", "late", "lag"}
+    assert {file.fate for plan in plans for file in plan.files} == {"stays", "changed", "deleted"}
+    assert len({act.name for plan in plans for act in plan.acts}) >= 12
+    assert {len(plan.files) for plan in plans} == set(range(1, 9))
+
+
+def test_campaign_names_seeds_that_fail(capsys, monkeypatch):
+    """A seed that fails is printed, with how to replay it, and the exit status is 1."""
+    assert main(["--seeds", "2", "--processes", "1"]) == 0
+    assert "2 passed, 0 failed" in capsys.readouterr().out
+    monkeypatch.setattr("simulation.campaign.play_pack", _fail)
+    assert main(["--seeds", "2", "--processes", "1"]) == 1
+    assert "make simulate SEED=0" in capsys.readouterr().out
+
+
+def _fail(seeds):
+    return [(seed, ["it is broken"], 1) for seed in seeds]
+
+
+def test_bad_file_fails_alone():
+    bad = FileSpec(name="bad.txt", content=b"\xff")
+    outcome = play(Plan(files=(*TEXTS, bad), pace="instant"))
+    assert broken(outcome) == []
+    assert [file.file.name for file in outcome.lives[0].report.failed] == ["bad.txt"]
+    assert outcome.lives[0].status == 1
