@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -116,6 +116,31 @@ def made(batch, blobs, run, workload, pool_options):
     job = make_job(batch, blobs, run, workload, containers, pool_id)
     yield containers, job
     delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
+
+
+class AzureOfOneTest:
+    """The storage account that all tests share, beside a Batch account whose clock one test may move."""
+
+    def __init__(self, azure, batch):
+        self.batch, self.faults = batch, batch.faults
+        self.environment = {
+            **azure.environment,
+            "TOPN_BATCH_ENDPOINT": batch.endpoint,
+            "TOPN_BATCH_ACCOUNT": batch.account,
+            "TOPN_BATCH_KEY": batch.key,
+        }
+
+
+@pytest.fixture
+def azure_of_one_test(local_azure, tmp_path):
+    """Start a Batch account for this test alone; `pace` is that of LocalBatch."""
+    with ExitStack() as stack:
+
+        def start(pace="instant"):
+            server = stack.enter_context(LocalBatch(state_dir=tmp_path / "batch", pace=pace))
+            return AzureOfOneTest(local_azure, server)
+
+        yield start
 
 
 @pytest.fixture

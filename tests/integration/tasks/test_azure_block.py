@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from topn_support import Topn
 
 from tasks import azure_block
 from tasks.azure_block import NAME, TopnAzure, configured_azure
@@ -96,21 +95,18 @@ def test_without_block_and_environment_a_deployed_run_is_told_of_make_up(on_serv
         configured_azure()
 
 
-def test_a_run_uses_the_accounts_of_the_block(on_server, local_azure, tmp_path):
+def test_a_run_uses_the_accounts_of_the_block(on_server, local_azure, tmp_path, no_pictures):
     values = {name.removeprefix("TOPN_").lower(): value for name, value in local_azure.environment.items()}
     TopnAzure(**values).save(NAME)
     Path("a.txt").write_text(f"one two two {tmp_path}")
     seen = len(local_azure.batch.requests)
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), "HOME": str(tmp_path)}
-
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", "a.txt"],
-        env={**environment, "PREFECT_API_URL": on_server, "TOPN_STATE": str(tmp_path / "state")},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+    topn = Topn(
+        PREFECT_API_URL=on_server,
+        PREFECT_LOCAL_STORAGE_PATH=str(tmp_path / "storage"),
+        TOPN_STATE=str(tmp_path / "state"),
     )
+
+    done = topn("run", "a.txt")
 
     assert done.returncode == 0, done.stderr
     assert "starting a local one" not in done.stderr

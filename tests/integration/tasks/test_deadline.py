@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+from tests_support import wait_until
+
 from tasks.batch_values import JobSpec
 from tasks.collect import collect_chunk
 from tasks.models import BatchJob, Category
@@ -11,17 +16,29 @@ from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
 
 
+@pytest.fixture
+def azure_settings(azure_of_one_test, monkeypatch):
+    azure = azure_of_one_test()
+    for variable, value in azure.environment.items():
+        monkeypatch.setenv(variable, value)
+    return azure
+
+
 def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
     batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, watch_chunk, tmp_path
 ):
     azure_settings.faults.add("endless_task", task="*")
     containers = make_containers(blobs, run, workload)
     pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
-    batch.create_job(JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=3, metadata=run.metadata(kept=False)))
+    batch.create_job(
+        JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=600, metadata=run.metadata(kept=False))
+    )
     job = BatchJob(job_id=run.name, pool_id=pool_id, files_variable="AZ_BATCH_NODE_SHARED_DIR")
     chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
     try:
         submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
+        wait_until(lambda: batch.task_counts(job.job_id).running, "the Batch task to run")
+        azure_settings.batch.advance(timedelta(minutes=10))
         finished = watch_chunk(submitted, job, containers)
         [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers).values()
     finally:

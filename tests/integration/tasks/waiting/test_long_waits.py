@@ -9,19 +9,28 @@ from datetime import timedelta
 import pytest
 from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, wait_until
 
-from localbatch import LocalAzure
 from tasks.models import StoredResult
 
 
 @pytest.fixture
-def local_azure(tmp_path):
-    """A local Azure of each test's own: it moves the clock."""
-    with LocalAzure(state_dir=tmp_path / "azure", pace="instant") as azure:
-        yield azure
+def azure_settings(azure_of_one_test, monkeypatch):
+    """A Batch account of each test's own: it moves the clock."""
+    return use(azure_of_one_test(), monkeypatch)
+
+
+def use(azure, monkeypatch):
+    for variable, value in azure.environment.items():
+        monkeypatch.setenv(variable, value)
+    return azure
+
+
+@pytest.fixture
+def azure_faults(azure_settings):
+    return azure_settings.faults
 
 
 def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
-    batch, run, submitted, watch_chunk, counted, notes, local_azure
+    batch, run, submitted, watch_chunk, counted, notes, azure_settings
 ):
     """Field report 10: an allocation that failed for want of machines is tried again, and kills nothing."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": "AllocationFailed"}])
@@ -32,8 +41,8 @@ def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
         time.sleep(POLL_SECONDS)
         if notes and not told_after:
             told_after.append(clock.sleeps)
-            local_azure.faults.clear()
-            local_azure.batch.advance(timedelta(minutes=6))
+            azure_settings.faults.clear()
+            azure_settings.batch.advance(timedelta(minutes=6))
 
     clock = MovableClock(meanwhile)
     finished = watch_chunk(chunk, job, containers, clock)
@@ -44,7 +53,7 @@ def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
 
 
 def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
-    batch, blobs, run, workload, submitted, watch_chunk, counted, local_azure, azure_faults
+    batch, blobs, run, workload, submitted, watch_chunk, counted, azure_settings
 ):
     """Field reports 19 and 20: nothing waits longer than its signatures, neither a Batch task nor a node's start task."""
     chunk, job, containers = submitted([{"fault": "allocation_fails"}])
@@ -54,10 +63,10 @@ def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
         time.sleep(POLL_SECONDS)
         if clock.now() < first_end + timedelta(hours=1):
             clock.advance(timedelta(hours=5))
-            local_azure.batch.advance(timedelta(hours=5))
-        elif local_azure.faults.listing():
-            local_azure.faults.clear()
-            local_azure.batch.advance(timedelta(minutes=6))
+            azure_settings.batch.advance(timedelta(hours=5))
+        elif azure_settings.faults.listing():
+            azure_settings.faults.clear()
+            azure_settings.batch.advance(timedelta(minutes=6))
 
     clock = MovableClock(pass_hours)
     finished = watch_chunk(chunk, job, containers, clock)
@@ -66,41 +75,35 @@ def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
     assert finished.submitted.signed_until_at > first_end + timedelta(hours=12)
 
 
-@pytest.fixture
-def slow_azure(tmp_path):
-    """A local Azure whose nodes take as long as real ones, by a clock that the test moves."""
-    with LocalAzure(state_dir=tmp_path / "slow", pace="real") as azure:
-        yield azure
-
-
 class TestSpot:
     """A pool of spot nodes."""
 
     @pytest.fixture
-    def local_azure(self, slow_azure):
-        return slow_azure
+    def azure_settings(self, azure_of_one_test, monkeypatch):
+        """Nodes take as long as real ones, by a clock that the test moves."""
+        return use(azure_of_one_test(pace="real"), monkeypatch)
 
     @pytest.fixture
     def pool_options(self, pool_options):
         return replace(pool_options, spot_nodes=1)
 
     def test_where_a_spot_node_was_taken_away_a_dedicated_one_does_the_rest(
-        self, batch, run, submitted, watch_chunk, counted, local_azure
+        self, batch, run, submitted, watch_chunk, counted, azure_settings
     ):
         """Field report 7: a preempted node stays in the pool, and the work goes on elsewhere."""
-        local_azure.faults.add("endless_task", task="*")
+        azure_settings.faults.add("endless_task", task="*")
         chunk, job, containers = submitted()
         taken_away = set()
 
         def minutes_pass():
             time.sleep(POLL_SECONDS)
-            local_azure.batch.advance(timedelta(seconds=30))
+            azure_settings.batch.advance(timedelta(seconds=30))
             for node in batch.nodes(run.name):
                 if node.node_id.endswith("_p") and node.state == "running":
-                    local_azure.faults.add("preempt_node", node=node.node_id)
+                    azure_settings.faults.add("preempt_node", node=node.node_id)
                     taken_away.add(node.node_id)
                 elif node.node_id.endswith("_d") and node.state == "running":
-                    local_azure.faults.clear()
+                    azure_settings.faults.clear()
 
         finished = watch_chunk(chunk, job, containers, MovableClock(minutes_pass))
 
