@@ -14,7 +14,6 @@ from counting_support import (
     TEXTS,
     WAYS,
     WHITE_SPACE,
-    check_against_naive,
     check_error_against_naive,
     count,
     count_all,
@@ -57,20 +56,15 @@ def test_the_punctuation_is_that_of_ascii():
 
 
 @settings(deadline=None)
-@given(TEXTS, WAYS)
-def test_any_text_is_counted_as_by_reading_it_whole(text, options):
-    check_against_naive(text.encode(errors="ignore"), options)
+@given(st.one_of(TEXTS.map(str.encode), BYTES), WAYS)
+def test_any_bytes_are_counted_or_refused_as_whole(data, options):
+    """As reading the whole file and decoding it at once."""
+    check_error_against_naive(data, options)
 
 
 @given(st.dictionaries(st.text(max_size=2), st.integers(1, 4)), st.integers(0, 12))
 def test_top_words_are_the_first_of_all_sorted(counts, n):
     assert top_words(Counter(counts), n) == naive_top(counts, n)
-
-
-@settings(deadline=None)
-@given(BYTES, WAYS)
-def test_what_is_not_text_is_refused_at_the_byte_that_decoding_it_whole_names(data, options):
-    check_error_against_naive(data, options)
 
 
 @pytest.mark.parametrize(("data", "message"), REFUSALS)
