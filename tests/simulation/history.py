@@ -161,6 +161,7 @@ class _History:
         self._is_faulty = True
         self._client: tuple[Process, Fiber, Ending, int] | None = None
         self._has_changed = True
+        self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
         self._batch = Account(store, PACES[plan.pace], root_of=self._root_of)
@@ -284,6 +285,8 @@ class _History:
             self.world.kill(process)
             self.world.wait(lambda: not process.fibers)
         self._client = None
+        if self._failure is not None:
+            raise self._failure
         life.stdout, life.stderr = out.getvalue(), err.getvalue()
         life.ended_at = self.world.now
         self.outcome.texts += [life.stdout, life.stderr]
@@ -420,7 +423,10 @@ class _History:
             self.outcome.contents[file.name].append(b"" if file.fate == "deleted" else file.content + b" changed")
         for act in [act for act in self._pending_acts if act.at <= call.number]:
             self._pending_acts.remove(act)
-            self._act(act)
+            try:
+                self._act(act)
+            except Exception as error:  # noqa: BLE001 - the client would take it for an error of its own
+                self._failure = error
         self._end_client(call, after=False)
 
     def _after(self, call: Call) -> None:
@@ -565,17 +571,11 @@ class _History:
         patches.setattr(flows.cli, "use_up", lambda _: None)
         patches.setattr(flows.cli, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
         patches.setattr(flows.cli, "require_reachable_prefect", lambda: None)
-        handler = logging.StreamHandler(self._logs)
-        handlers = [(logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)]
-        for log, level in handlers:
-            log.addHandler(handler)
+        for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):
+            patches.setattr(log, "handlers", [logging.StreamHandler(self._logs)])
             patches.setattr(log, "level", level)
-        try:
-            with self._engine.in_place(patches):
-                yield
-        finally:
-            for log, _ in handlers:
-                log.removeHandler(handler)
+        with self._engine.in_place(patches):
+            yield
 
 
 def _marks(name: str, expires_at: str, prefect_api: str) -> dict[str, str]:

@@ -107,6 +107,9 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
     bad = any(_text(content) is None for content in contents)
     if bad and category == "input" and "offset" in message:
         return
+    if bad and category == "program" and outcome.fired.get("upload_fails"):
+        # What the program said was not uploaded either.
+        return
     changed = outcome.fired.get(f"file {spec.fate}", 0) > 0
     if changed and category == "input" and ("changed" in message or "cannot be read" in message):
         return
@@ -139,7 +142,8 @@ def the_end_of_the_run_is_told(outcome: Outcome) -> Iterator[str]:
     for life in outcome.lives:
         if life.ending.kind == "killed" and life.status is None and not life.report and not life.error:
             continue
-        if life.ending.kind == "interrupted" and outcome.fired.get("interrupted"):
+        is_late = "Still cleaning up" in life.stderr
+        if life.ending.kind == "interrupted" and outcome.fired.get("interrupted") and not is_late:
             if life.status != EXIT_INTERRUPTED:
                 yield f"an interrupted run ended with {life.status}: {life.stderr[-300:]}"
             continue
@@ -191,6 +195,9 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
     for digest, times in outcome.counted.items():
         # What failed is tried again, by Batch and by each repeat of the run.
         times_each = 2 * lives if digest in bad else runs * (2 if outcome.plan.refresh else 1)
+        if outcome.plan.files_per_task:
+            # A repeat that finds other work makes other packs.
+            times_each = max(times_each, lives)
         if times > times_each * (1 + 3 * repeats):
             yield f"{digest[:8]} was counted {times} times"
 

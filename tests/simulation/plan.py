@@ -229,6 +229,7 @@ def _act(chance: random.Random, *, may_stall: bool) -> Act:
     if chance.random() < (0.4 if may_stall else 0.2):
         name = chance.choice(STALLS)
         options = {"code": "AllocationFailed"} if name == "allocation_fails" else {}
+        options = {"task": "*"} if name in {"endless_task", "upload_fails"} else options
         lasts = chance.choice((20.0, 100.0, None) if may_stall else (5.0, 30.0))
         if name in {"disable_job", "lose_node"}:
             return Act(name=name if may_stall else "pause_job", at=at)
