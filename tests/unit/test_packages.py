@@ -91,3 +91,11 @@ def test_the_batch_sdk_is_one_that_takes_entra_credentials():
     """Field report 21: before 15, the SDK knew no `TokenCredential`."""
     pin = re.search(r"^azure-batch==(\d+)\.(\d+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     assert (int(pin.group(1)), int(pin.group(2))) >= (15, 1)
+
+
+@pytest.mark.xdist_group("checked")
+def test_groups_of_tests_stay_in_one_process(request):
+    """pytest-xdist adds the group to the id of a test, and distributes by that."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("only with --dist loadgroup")
+    assert request.node.nodeid.endswith("@checked")
