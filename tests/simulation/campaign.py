@@ -88,9 +88,9 @@ def _summary(seed: int) -> tuple[list[str], int]:
 
     try:
         outcome = play(plan_of(seed))
+        return broken(outcome), sum(outcome.requests.values())
     except Exception as error:  # noqa: BLE001 - a history that breaks the simulation itself is one that fails
         return [f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})"], 0
-    return broken(outcome), sum(outcome.requests.values())
 
 
 def replay(seed: int) -> int:

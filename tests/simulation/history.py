@@ -292,18 +292,11 @@ class _History:
         self.outcome.texts += [life.stdout, life.stderr]
         life.flow_run = life.flow_run or self._engine.flow_run
         life.state = life.flow_run.state if life.flow_run else None
-        if not fiber.is_done or (fiber.result is None and fiber.error is None):
-            return life
-        life.error = fiber.error
-        if isinstance(fiber.result, int):
-            life.status = fiber.result
-        if life.state and life.state.is_final() and arguments is None:
-            data = life.state.data
-            data = data.report if isinstance(data, FilesFailedError) else data
-            if isinstance(data, RunReport):
-                life.report = data
-            elif isinstance(data, BaseException):
-                life.error = life.error or data
+        if fiber.result is not None or fiber.error is not None:
+            life.error = fiber.error
+            life.status = fiber.result if isinstance(fiber.result, int) else None
+            if arguments is None and life.state and life.state.is_final():
+                _take_in(life, life.state.data)
         return life
 
     def _arguments(self) -> list[str]:
@@ -576,6 +569,15 @@ class _History:
             patches.setattr(log, "level", level)
         with self._engine.in_place(patches):
             yield
+
+
+def _take_in(life: Life, data: object) -> None:
+    """Take the report, or the error, that a final state holds."""
+    data = data.report if isinstance(data, FilesFailedError) else data
+    if isinstance(data, RunReport):
+        life.report = data
+    elif isinstance(data, BaseException):
+        life.error = life.error or data
 
 
 def _marks(name: str, expires_at: str, prefect_api: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from simulation.plan import Plan
 from simulation.wire import secrets_in
 from tasks.models import FileReport
 from tasks.run_report import RunReport
-from tasks.word_counts import counts_of
+from tasks.word_counts import WordCounts, counts_of
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -85,18 +85,8 @@ def every_file_has_its_result_or_a_true_reason(outcome: Outcome) -> Iterator[str
 def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
     spec = next(spec for spec in outcome.plan.files if _matches(spec.name, file.file.name))
     contents = [content for content in outcome.contents[spec.name] if content or spec.content == b""]
-    by_hash = {sha256(content).hexdigest(): content for content in contents}
     if file.result is not None:
-        counts = counts_of(file.result)
-        content = by_hash.get(counts.sha256)
-        if content is None or counts.sha256 != file.file.sha256:
-            yield f"{spec.name} has the result of another content"
-            return
-        text = _text(content)
-        if text is None:
-            yield f"{spec.name} is not text and has a result"
-        elif (counts.words, counts.distinct, [list(pair) for pair in counts.top]) != count(text, outcome.plan):
-            yield f"{spec.name} is counted wrongly: {counts}"
+        yield from _result(outcome.plan, spec.name, contents, file.file.sha256, counts_of(file.result))
         return
     if file.error is None:
         yield f"{spec.name} has neither a result nor an error"
@@ -115,6 +105,16 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
         return
     if category not in excuses(outcome, life):
         yield f"{spec.name} failed without a cause [{category}]: {message}"
+
+
+def _result(plan: Plan, name: str, contents: list[bytes], digest: str, counts: WordCounts) -> Iterator[str]:
+    content = {sha256(content).hexdigest(): content for content in contents}.get(counts.sha256)
+    if content is None or counts.sha256 != digest:
+        yield f"{name} has the result of another content"
+    elif (text := _text(content)) is None:
+        yield f"{name} is not text and has a result"
+    elif (counts.words, counts.distinct, [list(pair) for pair in counts.top]) != count(text, plan):
+        yield f"{name} is counted wrongly: {counts}"
 
 
 def excuses(outcome: Outcome, life: Life) -> set[str]:
