@@ -159,10 +159,6 @@ def test_up_to_twenty_files_each_is_a_chunk_of_its_own():
     assert [chunk_size(count) for count in (1, 20, 21, 200, 5000, 9000, 9001)] == [1, 1, 2, 10, 100, 100, 101]
 
 
-def test_the_package_of_the_task_script_is_the_same_bytes_each_time():
-    assert word_count_workload(3, False).files == word_count_workload(3, False).files
-
-
 @pytest.mark.parametrize(
     ("vm_size", "slots"),
     [
