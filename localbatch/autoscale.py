@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from lark import Lark, Token, Tree, UnexpectedInput, UnexpectedToken
@@ -204,6 +205,8 @@ class _StopEvaluation(Exception):  # noqa: N818 - The formula said so.
     """The formula called `stop()`."""
 
 
+# A pool evaluates the same formula every few minutes; what is parsed is never changed.
+@lru_cache(maxsize=64)
 def _parse(formula: str) -> list[_Node]:
     """Return the statements of a formula."""
     if len(formula) > MAX_FORMULA_CHARACTERS:
