@@ -189,10 +189,10 @@ def _run_flow(
         finally:
             interruption.clean_up_if_the_run_did_not()
     outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
-    if interruption.is_asked and isinstance(outcome, BaseException):
+    report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
+    if interruption.is_asked and isinstance(report, BaseException):
         # Where the request met Prefect's own code, that reports it as an error of another kind.
         raise KeyboardInterrupt
-    report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
     if isinstance(report, (UsageError, ConfigurationError)):
         raise report
     if isinstance(report, BaseException):

@@ -161,6 +161,7 @@ class _History:
         self._is_faulty = True
         self._client: tuple[Process, Fiber, Ending, int] | None = None
         self._has_changed = True
+        self._has_ended = False
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
@@ -279,7 +280,7 @@ class _History:
         self._patches.setattr(tasks.azure_core, "Session", lambda: InProcessSession(send))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             fiber = self.world.spawn("client", process, work)
-            self._client = (process, fiber, ending, self._wire.count)
+            self._client, self._has_ended = (process, fiber, ending, self._wire.count), False
             self.world.wait(lambda: fiber.is_done or process.is_dead)
             # A worker's process ends when its flow run has; so do its threads.
             self.world.kill(process)
@@ -430,8 +431,10 @@ class _History:
         if self._client is None:
             return
         process, fiber, ending, started_with = self._client
-        if ending.kind == "ends" or ending.after != after or call.number - started_with != ending.at:
+        is_there = call.number - started_with == ending.at or call.operation == ending.operation
+        if ending.kind == "ends" or ending.after != after or not is_there or self._has_ended:
             return
+        self._has_ended = True
         self.world.note(f"the client is {ending.kind}")
         self._fire(ending.kind)
         if ending.kind == "killed":

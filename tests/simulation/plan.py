@@ -79,13 +79,15 @@ class Ending:
 
     Attributes:
         kind: "ends" by itself, "killed" or "interrupted".
-        at: The number of the request, counted from the start of this client.
+        at: The number of the request, counted from the start of this client; 0 is the first of an operation.
+        operation: Which, if it is not told by a number.
         after: Whether the request takes effect first.
         then: What comes next: "again" (the same command), "retried" (by Prefect) or "gone".
     """
 
     kind: str = "ends"
     at: int = 0
+    operation: str = ""
     after: bool = False
     then: str = "gone"
 
@@ -201,17 +203,43 @@ def _files(chance: random.Random) -> tuple[FileSpec, ...]:
     return tuple(files)
 
 
+# Operations that can be singled out, in the order of a run.
+OPERATIONS = (
+    ("batch", "list_jobs"),
+    ("batch", "list_supported_images"),
+    ("storage", "put_container"),
+    ("batch", "create_pool"),
+    ("batch", "create_job"),
+    ("storage", "put_blob"),
+    ("batch", "create_task_collection"),
+    ("batch", "get_job_task_counts"),
+    ("batch", "list_tasks"),
+    ("batch", "get_pool"),
+    ("storage", "get_blob"),
+    ("batch", "delete_job"),
+    ("batch", "delete_pool"),
+    ("storage", "delete_container"),
+)
+
+# As often as a request is repeated.
+MAX_BURST = 8
+
+
 def _passing(chance: random.Random) -> WireFault:
     kind = chance.choice(PASSING)
-    service = "batch" if kind == "lag" else chance.choice(("batch", "storage", "*"))
-    is_burst = chance.random() < 0.3
+    shape = chance.choice(("spread", "spread", "burst", "operation"))
+    service, operation = chance.choice(("batch", "storage", "*")), "*"
+    if shape == "operation":
+        service, operation = chance.choice(OPERATIONS)
+    if kind == "lag":
+        service, operation = "batch", "get_job_task_counts"
     return WireFault(
         kind=kind,
         service=service,
-        operation="get_job_task_counts" if kind == "lag" else "*",
-        first=chance.randint(1, REQUESTS) if is_burst else 1,
-        times=chance.randint(1, 5) if is_burst else None,
-        chance=1.0 if is_burst else chance.uniform(0.02, 0.2),
+        operation=operation,
+        first=chance.randint(1, REQUESTS) if shape == "burst" else 1,
+        times=None if shape == "spread" else chance.randint(1, MAX_BURST),
+        chance=chance.uniform(0.02, 0.2) if shape == "spread" else 1.0,
         after=chance.random() < 0.5,
         status=chance.choice(STATUSES),
         delay=chance.choice((0.5, 3.0, 20.0)),

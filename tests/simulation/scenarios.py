@@ -61,6 +61,16 @@ FIXED: Mapping[str, Scenario] = {
             ),
         ],
     ),
+    "interrupted while cleaning up": Scenario(
+        says="A run with failed files was interrupted during its cleanup: its results were not printed.",
+        plan=Plan(
+            files=(FileSpec(name="bad.txt", content=b"\xff"),),
+            wire=(WireFault(kind="late", service="batch", operation="delete_job", delay=3.0),),
+            endings=(Ending(kind="interrupted", at=0, operation="delete_job"),),
+            pace="instant",
+            dead_run=False,
+        ),
+    ),
     "all files changed": Scenario(
         says="Chunks of which nothing could be staged shared a cache key, and all but one had no true reason.",
         plan=Plan(
