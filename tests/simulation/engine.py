@@ -374,7 +374,7 @@ class Engine:
         self.server.fails("set_final_state" if state.is_final() else "set_state")
         if state.is_running():
             flow_run.run_count += 1
-        if state.is_failed() and flow_run.run_count <= self.server.flow_retries:
+        if state.is_failed() and 0 < flow_run.run_count <= self.server.flow_retries:
             # The server decides so, and no hook of a failure is called.
             state = at_hand(AwaitingRetry())
         state.timestamp = self.world.now  # type: ignore[assignment]

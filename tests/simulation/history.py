@@ -162,6 +162,7 @@ class _History:
         self._client: tuple[Process, Fiber, Ending, int] | None = None
         self._has_changed = True
         self._has_ended = False
+        self._foreign: list[str] = []
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
@@ -198,20 +199,17 @@ class _History:
                 (self._folder / "state").mkdir()
                 (self._folder / "state" / "results").write_text("A file where a folder should be.")
             for ending in self.plan.endings:
-                if self.plan.deployed and (
-                    flow_run is None or (ending.kind == "ends" and self._previous_then == "again")
-                ):
+                if self.plan.deployed and flow_run is None:
                     flow_run = self._server.create_run(self._parameters())
+                    if self.plan.foreign:
+                        self._create_foreign(flow_run)
                 life = self._live(ending, flow_run)
-                self._previous_then = ending.then
                 if self.plan.damages_store:
                     self._damage_store()
                 if ending.then != "retried":
                     flow_run = None
                 self.world.note(f"life ended: {life.status} {life.error!r}")
             self._dusk()
-
-    _previous_then = "again"
 
     def _dusk(self) -> None:
         """Let everything work again; see what is left, and what the last sweep leaves."""
@@ -504,29 +502,48 @@ class _History:
             if (created, created_job) != (HTTPStatus.CREATED, HTTPStatus.CREATED):
                 raise RuntimeError(f"{name} could not be created: {created}, {created_job}")
             self.storage.containers[name] = Container(dict(metadata), self.world.now, "etag")
-        if self.plan.foreign and self.plan.deployed:
-            self._is_foreign = True
+
+    def _create_foreign(self, flow_run: FlowRun) -> None:
+        """Put something of somebody else's under a name that a run will want."""
+        name = f"topn-{flow_run.id.hex}-0"
+        if self.plan.foreign == "pool":
+            created = self.ask("POST", "/pools", {**_POOL, "id": name, "targetDedicatedNodes": 0})
+        elif self.plan.foreign == "job":
+            created = self.ask("POST", "/jobs", {"id": name, "poolInfo": {"poolId": "mine"}})
+        else:
+            name, created = f"{name}-in", HTTPStatus.CREATED
+            self.storage.containers[name] = Container({"owner": "somebody"}, self.world.now, "etag")
+        if created != HTTPStatus.CREATED:
+            raise RuntimeError(f"{name} could not be created: {created}")
+        self._foreign.append(f"{self.plan.foreign} {name}")
 
     def _changed_others(self) -> list[str]:
         store = self._batch.store
         names = (*OTHERS, EXISTING_POOL)
         found = [f"pool {name}" for name in names if name not in store.pools or store.pools[name].state != "active"]
         found += [f"job {name}" for name in names if name not in store.jobs or store.jobs[name].state != "active"]
-        return found + [f"container {name}" for name in names if name not in self.storage.containers]
+        found += [f"container {name}" for name in names if name not in self.storage.containers]
+        there = self._everything()
+        return found + [name for name in self._foreign if name not in there]
 
     def _of_runs(self, flow_run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """Everything that carries the names of some flow runs, with its metadata."""
         prefixes = tuple(f"topn-{flow_run_id.replace('-', '')}-" for flow_run_id in flow_run_ids)
+        return {
+            name: metadata
+            for name, metadata in self._everything().items()
+            if name.partition(" ")[2].startswith(prefixes) and name not in self._foreign
+        }
+
+    def _everything(self) -> dict[str, dict[str, str]]:
+        """Everything that is there, with its metadata."""
         store = self._batch.store
         found: dict[str, dict[str, str]] = {}
         for kind, records in (("job", store.jobs.values()), ("pool", store.pools.values())):
             for record in records:
-                if record.id.startswith(prefixes):
-                    items = record.spec.get("metadata") or ()
-                    found[f"{kind} {record.id}"] = {item["name"]: item["value"] for item in items}
-        for name, container in self.storage.containers.items():
-            if name.startswith(prefixes):
-                found[f"container {name}"] = container.metadata
+                items = record.spec.get("metadata") or ()
+                found[f"{kind} {record.id}"] = {item["name"]: item["value"] for item in items}
+        found |= {f"container {name}": container.metadata for name, container in self.storage.containers.items()}
         return found
 
     # Where the clients are.

@@ -61,6 +61,9 @@ REPEATS = {
     "start_task_fails",
 }
 
+# Requests that fail are repeated for a minute each, and a run has some to do after its deadline.
+GRACE_MINUTES = 20.0
+
 # A short deadline is a reason, too.
 SHORT_MINUTES = 20.0
 
@@ -206,9 +209,9 @@ def nothing_stays_and_nothing_of_others_goes(outcome: Outcome) -> Iterator[str]:
     """Cleanup deletes what the run made, but for what it keeps; a sweep deletes the rest; neither touches anything else."""
     last = outcome.lives[-1]
     unreported = [name for name in outcome.left if not _is_reported(outcome, last, name)]
-    if unreported and not outcome.plan.foreign:
+    if unreported:
         yield f"the run left {', '.join(unreported)} without a word"
-    if outcome.left_at_last and not outcome.plan.foreign:
+    if outcome.left_at_last:
         yield f"the last sweep left {', '.join(outcome.left_at_last)}"
     if outcome.others_changed:
         yield f"changed or gone, and not of this run: {', '.join(outcome.others_changed)}"
@@ -233,6 +236,16 @@ def no_node_lives_past_the_deadline(outcome: Outcome) -> Iterator[str]:
         yield f"nodes after the deadline: {', '.join(outcome.late_nodes)}"
 
 
+def no_run_outlives_its_deadline(outcome: Outcome) -> Iterator[str]:
+    """A run ends some minutes after its deadline at the latest, unless its machine was asleep."""
+    if any(act.name == "suspend" for act in outcome.plan.acts):
+        return
+    for life in outcome.lives:
+        took_minutes = (life.ended_at - life.started_at).total_seconds() / 60
+        if took_minutes > outcome.plan.timeout_minutes + GRACE_MINUTES:
+            yield f"a run of {outcome.plan.timeout_minutes} minutes took {took_minutes:.0f}"
+
+
 def no_secret_is_in_any_text(outcome: Outcome) -> Iterator[str]:
     """No key and no signature stands in what anybody can read."""
     for text in outcome.texts:
@@ -255,6 +268,7 @@ CHECKS = (
     nothing_is_counted_twice_without_a_cause,
     nothing_stays_and_nothing_of_others_goes,
     no_node_lives_past_the_deadline,
+    no_run_outlives_its_deadline,
     no_secret_is_in_any_text,
     requests_are_bounded,
 )

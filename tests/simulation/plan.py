@@ -105,7 +105,7 @@ class Plan:
         store_fails: Whether the results store cannot be written.
         damages_store: Whether kept results are changed after each client.
         flow_retries: How often Prefect runs a failed flow again, by its own settings.
-        foreign: Whether somebody else has a job under the run's own name.
+        foreign: What somebody else has under the name of a deployed run: "job", "pool", "container" or "".
         existing_pool: Whether the run uses a pool that exists.
         dead_run: Whether another run has died long ago, and left everything behind.
     """
@@ -123,7 +123,7 @@ class Plan:
     spot_nodes: int = 0
     existing_pool: bool = False
     dead_run: bool = True
-    foreign: bool = False
+    foreign: str = ""
     pace: str = "real"
     task_seconds: tuple[float, float] = (0.5, 20.0)
     skew: float = 0.0
@@ -161,6 +161,8 @@ def plan_of(seed: int) -> Plan:
         asleep = Act(name="suspend", at=chance.randint(20, 60), options={"seconds": hours * 3600})
         stalls = Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=hours * 3600 + 300)
         acts, endings = (stalls, asleep), (Ending(),)
+    elif deployed and chance.random() < 0.08:
+        wire = (*wire, _blind(chance))
     return Plan(
         seed=seed,
         files=_files(chance),
@@ -174,7 +176,7 @@ def plan_of(seed: int) -> Plan:
         nodes=chance.choice((1, 2, 2, 4)),
         spot_nodes=chance.choice((0, 0, 0, 2)) if deployed else 0,
         existing_pool=not long and chance.random() < 0.15,
-        foreign=chance.random() < 0.03,
+        foreign=chance.choice(("job", "pool", "container")) if deployed and chance.random() < 0.06 else "",
         # Slow transitions are many polls: a history of each kind of pace shows as much as ten.
         pace=chance.choice(("real", *("fast",) * 5, *("instant",) * 4)),
         task_seconds=chance.choice(((0.1, 1.0), (0.1, 1.0), (0.1, 1.0), (0.5, 20.0), (30.0, 120.0))),
@@ -245,6 +247,12 @@ def _passing(chance: random.Random) -> WireFault:
         delay=chance.choice((0.5, 3.0, 20.0)),
         retry_after=chance.choice((None, None, 1, 5)),
     )
+
+
+def _blind(chance: random.Random) -> WireFault:
+    """Let one way of looking at the job fail until the end: then only the deadline ends the run."""
+    operation = chance.choice(("get_job_task_counts", "get_job", "list_tasks"))
+    return WireFault(kind="status", service="batch", operation=operation, first=chance.randint(1, REQUESTS), status=503)
 
 
 NODE_ACTS = ("preempt_node", "preempt_node", "make_node_unusable", "vanish_node")
