@@ -19,7 +19,7 @@ from azure.storage.blob import BlobBlock, generate_blob_sas, generate_container_
 
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
-from simulation.storage import InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
+from simulation.storage import Container, InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
 from tasks import azure_core
 from tasks.blob_account import BLOCK_BYTES, BlobAccount
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
@@ -262,6 +262,24 @@ def test_block_list_selects_and_orders_blocks(blobs, container):
         client.commit_block_list([BlobBlock("2")])
     assert (caught.value.status_code, caught.value.error_code) == (400, "InvalidBlockList")
     assert blobs.download(container, "a") == b"one33"
+
+
+def test_blob_beyond_one_request_is_read_whole(blobs, container):
+    """The SDK reads a blob of more than 32 MiB in several requests."""
+    content = b"0123456789abcdef" * (33 * 1024 * 1024 // 16)
+    blobs.upload_bytes(container, "large", content)
+    assert hashlib.sha256(blobs.download(container, "large")).digest() == hashlib.sha256(content).digest()
+
+
+def test_containers_beyond_one_page_are_listed(monkeypatch):
+    """A page has 5,000 containers at most."""
+    storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, now)
+    storage.containers |= {f"many-{number}": Container({}, now(), "etag") for number in range(5001)}
+    monkeypatch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
+    settings = AzureSettings(
+        storage_endpoint=storage.endpoint, storage_account=STORAGE_ACCOUNT, storage_key=STORAGE_KEY
+    )
+    assert len(BlobAccount(settings).containers("many-")) == 5001
 
 
 def test_malformed_requests_are_refused(account, container):
