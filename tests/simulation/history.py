@@ -71,6 +71,7 @@ class Life:
         error: What it ended with instead.
         flow_run: As the Prefect server knows it.
         state: Of the flow run, when the client's life ended.
+        fired: Kinds of faults that happened meanwhile.
     """
 
     ending: Ending
@@ -83,7 +84,7 @@ class Life:
     stderr: str = ""
     started_at: datetime = START
     ended_at: datetime = START
-    requests: int = 0
+    fired: set[str] = field(default_factory=set)
 
     @property
     def is_over(self) -> bool:
@@ -372,6 +373,8 @@ class _History:
 
     def _fire(self, name: str) -> None:
         self.outcome.fired[name] = self.outcome.fired.get(name, 0) + 1
+        if self.outcome.lives:
+            self.outcome.lives[-1].fired.add(name)
 
     def _choose(self, call: Call) -> Fault | None:
         if not self._is_faulty:

@@ -64,6 +64,12 @@ REPEATS = {
 # Requests that fail are repeated for a minute each, and a run has some to do after its deadline.
 GRACE_MINUTES = 20.0
 
+# What takes down only the attempt that it happens in.
+ENDS_ONE_ATTEMPT = {"terminate_job", "delete_job", "delete_pool"}
+
+# With this much time, a pool that gets no nodes for a day is no reason.
+PATIENT_MINUTES = 1000.0
+
 # A short deadline is a reason, too.
 SHORT_MINUTES = 20.0
 
@@ -122,7 +128,14 @@ def _result(plan: Plan, name: str, contents: list[bytes], digest: str, counts: W
 
 def excuses(outcome: Outcome, life: Life) -> set[str]:
     """Kinds of reasons for which any file may have failed, after what was made to happen."""
-    found = {category for name in outcome.fired for category in TAKES_DOWN.get(name, ())}
+    is_patient = outcome.plan.timeout_minutes > PATIENT_MINUTES
+    causes = {
+        name
+        for name in outcome.fired
+        # A repeat does not go on with what was ended, and a run of days waits for nodes.
+        if not (name in ENDS_ONE_ATTEMPT and name not in life.fired) and not (name == "allocation_fails" and is_patient)
+    }
+    found = {category for name in causes for category in TAKES_DOWN.get(name, ())}
     if outcome.plan.timeout_minutes <= SHORT_MINUTES or _outages(outcome):
         found |= {"wall_clock", "cancelled"}
     if _outages(outcome):

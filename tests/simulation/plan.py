@@ -163,6 +163,11 @@ def plan_of(seed: int) -> Plan:
         acts, endings = (stalls, asleep), (Ending(),)
     elif deployed and chance.random() < 0.08:
         wire = (*wire, _blind(chance))
+    retried = next((ending for ending in endings if ending.kind == "killed" and ending.then == "retried"), None)
+    if retried is not None and chance.random() < 0.3:
+        # Somebody ends what the repeat would go on with.
+        at = max(8, retried.at - chance.randint(0, 10))
+        acts = (*acts, Act(name=chance.choice(("terminate_job", "delete_job", "delete_pool")), at=at))
     return Plan(
         seed=seed,
         files=_files(chance),
@@ -282,6 +287,8 @@ def _endings(chance: random.Random, *, deployed: bool) -> tuple[Ending, ...]:
         endings.append(Ending(kind="killed", at=chance.randint(1, REQUESTS), after=chance.random() < 0.5, then=then))
         if then == "gone":
             return tuple(endings)
+    if deployed and chance.random() < 0.1:
+        endings.append(Ending(then="retried"))
     if not deployed and chance.random() < 0.08:
         return (*endings, Ending(kind="interrupted", at=chance.randint(3, REQUESTS)))
     return (*endings, Ending())
