@@ -89,7 +89,11 @@ def test_a_token_that_is_not_good_here_is_refused_with_the_reason(open_client, c
     assert reason in detail.message
 
 
-@pytest.mark.parametrize("token", ["x", "a.b.c", "..", f"{mint()}.more", "a.W10.c"])
+@pytest.mark.parametrize(
+    "token",
+    ["x", "a.b.c", "..", f"{mint()}.more", "a.W10.c"],
+    ids=["no dots", "no JSON", "empty", "four parts", "no claims"],
+)
 def test_what_is_no_token_is_refused(open_client, token):
     with pytest.raises(ClientAuthenticationError):
         list(open_client(Identity(token)).list_pools())
