@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simulation.wire import STATUSES
@@ -164,10 +164,12 @@ def plan_of(seed: int) -> Plan:
     elif deployed and chance.random() < 0.08:
         wire = (*wire, _blind(chance))
     retried = next((ending for ending in endings if ending.kind == "killed" and ending.then == "retried"), None)
-    if retried is not None and chance.random() < 0.3:
+    if retried is not None and not long and chance.random() < 0.5:
         # Somebody ends what the repeat would go on with.
-        at = max(8, retried.at - chance.randint(0, 10))
-        acts = (*acts, Act(name=chance.choice(("terminate_job", "delete_job", "delete_pool")), at=at))
+        at = chance.randint(20, 60)
+        acts = (*acts, Act(name=chance.choice(("terminate_job", "terminate_job", "delete_job", "delete_pool")), at=at))
+        soon = replace(retried, at=at + chance.randint(1, 6))
+        endings = (*(soon if ending is retried else ending for ending in endings),)
     return Plan(
         seed=seed,
         files=_files(chance),
