@@ -49,10 +49,11 @@ def azure_settings(local_azure, monkeypatch):  # noqa: F811 - the fixture
 
 @pytest.fixture
 def nothing_left(azure_settings):
-    """Assert that the local Azure holds no job, pool or container of any run."""
+    """Assert that the local Azure holds no job, pool or container of a run that was not there before the test."""
+    before = resources_of_runs()
 
     def check():
-        assert resources_of_runs() == []
+        assert resources_of_runs() - before == set()
 
     return check
 

@@ -36,11 +36,14 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
 
 
 def resources_of_runs():
-    """List the jobs, pools and containers that runs have in the Azure of this process's environment."""
+    """Return the names of all jobs, pools and containers of runs in the Azure of this process's environment."""
     from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
-    jobs, pools = batch_account().jobs("topn-"), batch_account().pools("topn-")
-    return [*jobs, *pools, *blob_account().containers("topn-")]
+    return {
+        *(f"job {job.job_id}" for job in batch_account().jobs("topn-")),
+        *(f"pool {pool.pool_id}" for pool in batch_account().pools("topn-")),
+        *(f"container {name}" for name in blob_account().containers("topn-")),
+    }
 
 
 def processes_of(marker):

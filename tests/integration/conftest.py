@@ -57,12 +57,14 @@ class SharedRun:
     def __init__(self, topn, azure, folder, *arguments, status):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            with topn.environ():
+                before = resources_of_runs()
             seen = len(azure.batch.requests)
             self.done = topn("run", "--json", *arguments)
             assert self.done.returncode == status, self.done.stderr
             self.requests = list(azure.batch.requests)[seen:]
             with topn.environ():
-                self.left = resources_of_runs()
+                self.left = resources_of_runs() - before
         self.topn = topn
         self.folder = folder
         self.found = json.loads(self.done.stdout)

@@ -42,7 +42,7 @@ def test_run_counts_the_sample_texts(completed_run):
 
 @SHARED
 def test_runs_leave_no_resources_behind(completed_run, repeated_run, failed_run, packed_run):
-    assert [run.left for run in (completed_run, repeated_run, failed_run, packed_run)] == [[]] * 4
+    assert [run.left for run in (completed_run, repeated_run, failed_run, packed_run)] == [set()] * 4
 
 
 @SHARED
