@@ -9,8 +9,7 @@ from tests_support import letting_time_pass, wait_until
 
 from tasks.batch_values import BatchTaskSpec
 from tasks.collect import collect_chunk
-from tasks.models import Category, StoredResult
-from tasks.progress import listening
+from tasks.models import Category
 from tasks.results_store import FolderStore
 from tasks.stage import stage_chunk
 from tasks.submit import submit_chunk
@@ -54,26 +53,6 @@ def test_an_upload_that_failed_is_told_as_such(
     [error] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert error.category is Category.UPLOAD
     assert f"[{code}]" in error.message
-
-
-def test_a_batch_task_whose_upload_failed_for_a_passing_reason_runs_again(
-    blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path
-):
-    """Field report 16: such uploads fail at random, and nobody should have to count the file again by hand."""
-    containers, job = parts
-    azure_faults.add("upload_fails", task="*", code="FileUploadMiscError")
-    notes = []
-
-    def note(progress):
-        if progress.note:
-            notes.append(progress.note)
-            azure_faults.clear()
-
-    with listening(note):
-        finished = watch_chunk(submitted(b"one"), job, containers)
-    [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
-    assert isinstance(verdict, StoredResult)
-    assert set(notes) == {"A Batch task failed for a passing reason and runs again [FileUploadMiscError]."}
 
 
 def test_finished_batch_tasks_do_not_fill_the_disks_of_nodes(batch, parts, submitted):
