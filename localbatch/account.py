@@ -106,7 +106,7 @@ class Account:
             return self.scheduler.tick(now)
 
     def receive(self, report: Report) -> None:
-        """Take in what became of a run; the next tick settles it."""
+        """Record what became of a run; the next tick settles it."""
         self.store.reports.append(report)
 
     def answer(self, request: Request, now: datetime, fault: Fault | None = None) -> Response:

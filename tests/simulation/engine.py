@@ -192,7 +192,7 @@ class Future(PrefectFuture[Any]):
             self._callbacks.append(fn)
 
     def end(self, state: FinalState, crash: BaseException | None = None) -> None:
-        """Take in how the task run ended."""
+        """Record how the task run ended."""
         self._state, self._crash, self.is_done = state, crash, True
         for callback in self._callbacks:
             callback(self)

@@ -296,7 +296,7 @@ class _History:
             life.error = fiber.error
             life.status = fiber.result if isinstance(fiber.result, int) else None
             if arguments is None and life.state and life.state.is_final():
-                _take_in(life, life.state.data)
+                _store_data(life, life.state.data)
         return life
 
     def _arguments(self) -> list[str]:
@@ -594,8 +594,8 @@ class _History:
             yield
 
 
-def _take_in(life: Life, data: object) -> None:
-    """Take the report, or the error, that a final state holds."""
+def _store_data(life: Life, data: object) -> None:
+    """Store the report, or the error, of a final state in `life`."""
     data = data.report if isinstance(data, FilesFailedError) else data
     if isinstance(data, RunReport):
         life.report = data
