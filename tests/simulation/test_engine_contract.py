@@ -269,7 +269,8 @@ def test_callbacks_come_once_each_before_and_after(run):
         return future.state.is_completed()
 
     assert run(subject).result() is True
-    assert heard == [("early", "done"), ("late", "done")]
+    # Prefect calls the early one on another thread, after whoever waits for the future may have gone on.
+    assert sorted(heard) == [("early", "done"), ("late", "done")]
 
 
 def test_hooks_of_steps_come_before_their_results(run):
