@@ -28,6 +28,8 @@ from tasks.monitor import watch
 from tasks.provision import make_containers, make_job, make_pool
 from tasks.renew import Renewal
 from tasks.settings import AzureSettings
+from tasks.stage import stage_chunk
+from tasks.submit import submit_chunk
 from tasks.word_counts import word_count_workload
 
 POOL_OPTIONS = PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=2)
@@ -176,6 +178,18 @@ def chunk_factory(tmp_path):
         return Chunk(first=1, total=len(files), packs=tuple(packs))
 
     return make
+
+
+@pytest.fixture
+def submitted(batch, blobs, run, workload, parts, chunk_factory):
+    """Stage contents and add their Batch tasks to the job; returns the submitted chunk."""
+    containers, job = parts
+
+    def do(*contents):
+        staged = stage_chunk(blobs, chunk_factory(*contents), workload, containers)
+        return submit_chunk(batch, blobs, run, staged, job, workload, containers)
+
+    return do
 
 
 @pytest.fixture

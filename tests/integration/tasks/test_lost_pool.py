@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from tests_support import wait_until
 
 from tasks.collect import collect_chunk
 from tasks.models import StoredResult
 from tasks.results_store import FolderStore
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
-
-
-@pytest.fixture
-def submitted(batch, blobs, run, workload, parts, chunk_factory):
-    containers, job = parts
-
-    def do(*contents):
-        staged = stage_chunk(blobs, chunk_factory(*contents), workload, containers)
-        return submit_chunk(batch, blobs, run, staged, job, workload, containers)
-
-    return do
 
 
 def test_results_and_logs_outlive_their_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):

@@ -6,12 +6,10 @@ from tasks.collect import collect_chunk
 from tasks.models import StoredResult
 from tasks.progress import listening
 from tasks.results_store import FolderStore
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
 
 
 def test_batch_task_whose_upload_failed_runs_again(
-    batch, blobs, run, workload, parts, chunk_factory, watch_chunk, azure_faults, tmp_path
+    blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path
 ):
     """Field report 16: such uploads fail at random, and nobody should have to count the file again by hand."""
     containers, job = parts
@@ -23,10 +21,8 @@ def test_batch_task_whose_upload_failed_runs_again(
             notes.append(progress.note)
             azure_faults.clear()
 
-    staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
-    submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
     with listening(note):
-        finished = watch_chunk(submitted, job, containers)
+        finished = watch_chunk(submitted(b"one"), job, containers)
 
     [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert isinstance(verdict, StoredResult)

@@ -11,8 +11,6 @@ from tasks.batch_values import BatchTaskSpec
 from tasks.collect import collect_chunk
 from tasks.models import Category
 from tasks.results_store import FolderStore
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
 
 
 @pytest.fixture
@@ -23,17 +21,6 @@ def run(shared_run):
 @pytest.fixture
 def parts(shared_parts):
     return shared_parts
-
-
-@pytest.fixture
-def submitted(batch, blobs, run, workload, parts, chunk_factory):
-    containers, job = parts
-
-    def do(*contents):
-        staged = stage_chunk(blobs, chunk_factory(*contents), workload, containers)
-        return submit_chunk(batch, blobs, run, staged, job, workload, containers)
-
-    return do
 
 
 def requests_about(job_id, local_azure):
