@@ -7,8 +7,10 @@ import json
 import logging
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
@@ -142,7 +144,11 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
     kind: type[ServiceError] = ServiceError
     transient = isinstance(error, (ServiceRequestError, ServiceResponseError))
     if isinstance(error, HttpResponseError):
-        transient = error.status_code in TRANSIENT_STATUS_CODES or "BeingDeleted" in code
+        transient = (
+            error.status_code in TRANSIENT_STATUS_CODES
+            or "BeingDeleted" in code
+            or (code == "AuthenticationFailed" and _was_held_up(error))
+        )
         if isinstance(error, ResourceNotFoundError):
             kind = NotFoundError
         elif isinstance(error, ResourceExistsError) and code.endswith(("Exists", "AlreadyExists")):
@@ -154,6 +160,17 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
         code=code,
         transient=transient,
     )
+
+
+def _was_held_up(error: HttpResponseError) -> bool:
+    """Whether the signature of a request was old when its response came, as after a night in which the machine slept."""
+    request = getattr(error.response, "request", None)
+    headers: Mapping[str, str] = getattr(request, "headers", {})
+    signed_at = headers.get("x-ms-date") or headers.get("ocp-date")
+    if signed_at is None:
+        return False
+    age = datetime.now(timezone.utc) - parsedate_to_datetime(signed_at)
+    return age.total_seconds() > REQUEST_TIMEOUT_SECONDS
 
 
 def _code_and_reason(error: AzureError) -> tuple[str, str]:

@@ -7,11 +7,13 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from hashlib import sha256
 
 from simulation.history import KEYS, Life, Outcome
 from simulation.plan import Plan
 from simulation.wire import secrets_in
+from tasks.begin import LEAST_TIME_LEFT
 from tasks.models import FileReport
 from tasks.run_report import RunReport
 from tasks.word_counts import WordCounts, counts_of
@@ -201,7 +203,7 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
     repeats = sum(times for name, times in outcome.fired.items() if name in REPEATS)
     # What a new run counts again of a dead one is in NOT_YET.
     lives = len(outcome.lives)
-    runs = len({life.flow_run.id for life in outcome.lives if life.flow_run})
+    runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
     bad = {
         sha256(content).hexdigest()
         for found in outcome.contents.values()
@@ -216,6 +218,19 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
             times_each = max(times_each, lives)
         if times > times_each * (1 + 3 * repeats):
             yield f"{digest[:8]} was counted {times} times"
+
+
+def _new_starts(outcome: Outcome) -> int:
+    """Count the repeats that found too little time before the deadline of the attempt before, and began anew."""
+    usable = timedelta(minutes=outcome.plan.timeout_minutes) - LEAST_TIME_LEFT
+    starts, began_at = 0, {}
+    for life in outcome.lives:
+        if life.flow_run is None:
+            continue
+        if life.started_at >= began_at.setdefault(life.flow_run.id, life.started_at) + usable:
+            began_at[life.flow_run.id] = life.started_at
+            starts += 1
+    return starts
 
 
 def nothing_stays_and_nothing_of_others_goes(outcome: Outcome) -> Iterator[str]:

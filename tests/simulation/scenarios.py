@@ -79,6 +79,31 @@ FIXED: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
+    "asleep after a request was signed": Scenario(
+        says="The machine slept with signed requests on their way: Batch refused their date, and the run failed.",
+        plan=Plan(
+            files=TEXTS,
+            deployed=True,
+            timeout_minutes=3000,
+            # Requests that are not answered at once are on their way when the machine falls asleep.
+            wire=(WireFault(kind="late", service="batch", first=14, times=20, delay=3.0),),
+            acts=(Act(name="suspend", at=18, options={"seconds": 26 * 3600.0}),),
+            pace="fast",
+            dead_run=False,
+        ),
+    ),
+    "repeated shortly before its deadline": Scenario(
+        says="A repeat with less than a minute left begins anew and counts again, as it must; no invariant knew of it.",
+        plan=Plan(
+            files=TEXTS,
+            deployed=True,
+            timeout_minutes=5,
+            wire=(WireFault(kind="status", service="batch", operation="list_tasks"),),
+            endings=(Ending(kind="killed", at=80, then="retried"), Ending()),
+            pace="instant",
+            dead_run=False,
+        ),
+    ),
 }
 
 # What the product does not survive yet. Each breaks an invariant today; the generator leaves its kind out.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from types import SimpleNamespace
 
 import azure.core.exceptions as sdk
@@ -41,6 +43,16 @@ def test_passing_statuses_are_transient(status):
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413])
 def test_other_statuses_are_not(status):
     assert not translate(an_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
+
+
+@pytest.mark.parametrize("header", ["x-ms-date", "ocp-date"])
+@pytest.mark.parametrize(("hours", "transient"), [(0, False), (8, True)])
+def test_refused_date_of_an_old_request_is_transient(header, hours, transient):
+    """A machine that slept sends a request long after it was signed; the next one has a new date."""
+    error = an_error(sdk.ClientAuthenticationError, 403, "AuthenticationFailed")
+    signed_at = format_datetime(datetime.now(timezone.utc) - timedelta(hours=hours), usegmt=True)
+    error.response = SimpleNamespace(request=SimpleNamespace(headers={header: signed_at}))
+    assert translate(error, "Batch", "do it").transient is transient
 
 
 def test_a_lost_connection_is_transient_and_its_address_is_not_told():
