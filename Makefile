@@ -19,14 +19,14 @@ $(READY): pyproject.toml constraints.txt tests/localbatch/contract/track1.txt lo
 	@cp localbatch/azurite/package.json localbatch/azurite/package-lock.json $(AZURITE)/
 	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error
 	@# A template of Prefect's database, without which each new state folder takes 10 s longer to start.
-	$(BIN)/python -m flows.prefect_server
+	$(BIN)/python -m flows.servers.prefect_server
 	@touch $@
 
 run: setup
 	@$(BIN)/topn run $(or $(INPUTS),data/*.txt) $(if $(N),--num-words $(N)) $(if $(OUTPUT),--output $(OUTPUT))
 
 up: setup
-	@$(BIN)/python -m flows.up
+	@$(BIN)/python -m flows.servers.up
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation

@@ -17,7 +17,7 @@ from bench.measure import figures, in_turn, median_seconds
 
 PACK = """
 import sys, pathlib, tasks.word_counts
-[package] = tasks.word_counts.word_count_workload(10, ignore_case=False).files.values()
+[package] = tasks.workload.word_counts.word_count_workload(10, ignore_case=False).files.values()
 pathlib.Path(sys.argv[1]).write_bytes(package)
 """
 

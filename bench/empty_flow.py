@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from flows.services import PrefectServer
+from flows.servers.processes import PrefectServer
 
 
 def main() -> int:

@@ -19,8 +19,8 @@ from typing import Any
 from prefect import State, flow
 
 from flows.topn import FLOW, run_workload
-from tasks.models import PoolOptions
-from tasks.workload import Workload
+from tasks.model.pool import PoolOptions
+from tasks.workload.base import Workload
 
 # A million files take longer than a run usually may.
 TIMEOUT_MINUTES = 180

@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import tasks.accounts
+import tasks.azure.accounts
 from bench.own_client import SIMULATED, main
 from tasks.errors import NotFoundError
-from tasks.packs import EXIT, RESULTS
-from tasks.workload import NODE_INPUT
+from tasks.workload.base import NODE_INPUT
+from tasks.workload.packs import EXIT, RESULTS
 
 [OUTPUT] = SIMULATED.outputs
 
@@ -86,6 +86,6 @@ class RememberedBlobs:
 
 if __name__ == "__main__":
     blobs: Any = RememberedBlobs()
-    accounts: Any = tasks.accounts
+    accounts: Any = tasks.azure.accounts
     accounts._blob_account = lambda _: blobs
     raise SystemExit(main())

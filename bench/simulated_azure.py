@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.services import LocalAzure, PrefectServer
+from flows.servers.processes import LocalAzure, PrefectServer
 
 # Each Batch task leaves its own id, so that a client can see that each result is that of its file.
 OUTPUT = "$AZ_BATCH_TASK_ID"

@@ -22,13 +22,14 @@ from azure.storage.blob import BlobServiceClient
 from bench.measure import ROUNDS, ratio_figures
 from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
-from tasks.accounts import blob_account
-from tasks.models import Containers, Plan
-from tasks.plan import make_plan
-from tasks.results_store import FolderStore
-from tasks.settings import load_settings
-from tasks.stage import stage_chunk
-from tasks.workload import Workload
+from tasks.azure.accounts import blob_account
+from tasks.azure.settings import load_settings
+from tasks.model.plan import Plan
+from tasks.model.run import Containers
+from tasks.steps.plan import make_plan
+from tasks.steps.stage import stage_chunk
+from tasks.workload.base import Workload
+from tasks.workload.results_store import FolderStore
 
 ANSWER_SECONDS = 0.02
 SMALL_BYTES = 10_000

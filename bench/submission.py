@@ -21,10 +21,10 @@ from azure.core.credentials import AzureNamedKeyCredential
 from bench.measure import ROUNDS, ratio_figures
 from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
-from tasks.accounts import batch_account
-from tasks.batch_account import MOST_TASKS_PER_REQUEST
-from tasks.batch_values import BatchTaskSpec, JobSpec
-from tasks.settings import load_settings
+from tasks.azure.accounts import batch_account
+from tasks.azure.batch import MOST_TASKS_PER_REQUEST
+from tasks.azure.settings import load_settings
+from tasks.azure.values import BatchTaskSpec, JobSpec
 
 ANSWER_SECONDS = 0.05
 SIZES = (500, 1000, 2000)

@@ -19,7 +19,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.storage.blob import BlobServiceClient, generate_blob_sas, generate_container_sas
 
-from tasks.settings import load_settings
+from tasks.azure.settings import load_settings
 
 OUTPUT = "result.txt"
 POLL_SECONDS = 1.0

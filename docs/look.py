@@ -15,9 +15,9 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from flows.connect import use_up
-from tasks.models import NAME_PREFIX
-from tasks.settings import account_of, load_settings, state_folder
+from flows.servers.connect import use_up
+from tasks.azure.settings import account_of, load_settings, state_folder
+from tasks.model.naming import NAME_PREFIX
 
 
 def main() -> int:

@@ -18,10 +18,10 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.connect import prefect_api_url, require_reachable_prefect, use_up
-from flows.display import say
+from flows.console import say
+from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_up
+from tasks.azure.settings import state_folder
 from tasks.errors import ConfigurationError
-from tasks.settings import state_folder
 
 URL_VARIABLE = "TOPN_NOTICE_URL"
 WEBHOOK = "topn-notices"

@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks.sweep import Swept, sweep_dead_runs
+from tasks.steps.sweep import Swept, sweep_dead_runs
 
 
 @flow(name="sweep")

@@ -10,33 +10,25 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from tasks.artifacts import name_at_start, progress_artifact
-from tasks.begin import begin_run
-from tasks.cleanup import clean_up
-from tasks.collect import collect_results
-from tasks.models import (
-    DEFAULT_POOL,
-    KEEP_NOTHING,
-    MOST_FILES_PER_TASK,
-    MOST_SLOTS,
-    POOL_ID,
-    Keep,
-    PoolOptions,
-    StagedChunk,
-)
-from tasks.monitor import FutureSubmissions, wait_for_batch_tasks
-from tasks.plan import plan_files
-from tasks.pool_choices import check_pool_options
-from tasks.pool_setup import DEFAULT_SETUP, PoolSetup
-from tasks.provision import create_containers, create_job, create_pool
-from tasks.report import final_state, gather, report_run
-from tasks.stage import stage_files
-from tasks.step import unsearched
-from tasks.submit import submit_batch_tasks
-from tasks.sweep import sweep_before_run
-from tasks.usage import node_price, usage_meter
-from tasks.word_counts import word_count_workload
-from tasks.workload import Workload
+from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
+from tasks.model.pool import DEFAULT_POOL, DEFAULT_SETUP, MAX_SLOTS_PER_NODE, POOL_ID, PoolOptions, PoolSetup
+from tasks.model.run import KEEP_NOTHING, Keep
+from tasks.report.artifacts import name_at_start, progress_artifact
+from tasks.report.usage import node_price, usage_meter
+from tasks.steps.cleanup import clean_up
+from tasks.steps.collect import collect_results
+from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
+from tasks.steps.plan import plan_files
+from tasks.steps.pool_selection import check_pool_options
+from tasks.steps.provision import create_containers, create_job, create_pool
+from tasks.steps.report import final_state, gather, report_run
+from tasks.steps.stage import stage_files
+from tasks.steps.start import begin_run
+from tasks.steps.step import unsearched
+from tasks.steps.submit import submit_batch_tasks
+from tasks.steps.sweep import sweep_before_run
+from tasks.workload.base import Workload
+from tasks.workload.word_counts import word_count_workload
 
 Positive = Field(ge=1)
 NotEmpty = Field(min_length=1)
@@ -44,8 +36,8 @@ NotEmpty = Field(min_length=1)
 # Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes.
 Nodes = Field(ge=1, le=10_000)
 SpotNodes = Field(ge=0, le=10_000)
-Slots = Field(ge=1, le=MOST_SLOTS)
-FilesPerTask = Field(ge=1, le=MOST_FILES_PER_TASK)
+Slots = Field(ge=1, le=MAX_SLOTS_PER_NODE)
+FilesPerTask = Field(ge=1, le=MAX_FILES_PER_TASK)
 PoolId = Field(pattern=f"^{POOL_ID}$")
 
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.run_report import RunReport
+    pass
 
 
 class TopnError(Exception):
@@ -69,22 +69,6 @@ class ForeignResourceError(TopnError):
 
 class OutputError(TopnError):
     """Outputs cannot be written where they belong; the results are kept, and a run with another folder writes them."""
-
-
-class FilesFailedError(TopnError):
-    """The run ended, and some files have no result.
-
-    Attributes:
-        report: The whole run, with the results of the other files.
-    """
-
-    def __init__(self, message: str, report: RunReport) -> None:
-        super().__init__(message)
-        self.report = report
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep the report when the error travels through a stored Prefect state."""
-        return (FilesFailedError, (str(self), self.report))
 
 
 def _restore_service_error(kind: type[ServiceError], message: str, attributes: dict[str, object]) -> ServiceError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from task_script import compiled
-from tasks import task_script_package
+from tasks.workload import task_script_package
 
 SOURCE = Path(compiled.__file__).with_name("counts.c")
 TRAPS = ("-fsanitize=undefined", "-fsanitize-trap=undefined", "-Wall", "-Wextra", "-Werror")

@@ -32,7 +32,7 @@ def clean_environ(monkeypatch, tmp_path_factory):
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory):
     """The address of a Prefect server of the tests' own."""
-    from flows.services import PrefectServer  # noqa: PLC0415 - after the environment is clean
+    from flows.servers.processes import PrefectServer  # noqa: PLC0415 - after the environment is clean
 
     with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
         server.wait()
@@ -90,7 +90,8 @@ def identity_environment(secured_azure, managed_identity, authority):
 @pytest.fixture
 def identity_settings(identity_environment, monkeypatch):
     """The same, in the environment of the test."""
-    from tasks import accounts, azure_core  # noqa: PLC0415 - after the environment is clean
+    from tasks.azure import accounts  # noqa: PLC0415 - after the environment is clean
+    from tasks.azure import client as azure_core  # noqa: PLC0415 - after the environment is clean
 
     for variable, value in identity_environment.items():
         monkeypatch.setenv(variable, value)

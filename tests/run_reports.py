@@ -6,9 +6,10 @@ import hashlib
 import json
 from datetime import datetime, timedelta, timezone
 
-from tasks.models import Category, FileError, FileReport, InputFile, Provenance, StoredResult
-from tasks.run_report import WAITING_STEP, Price, RunReport, StepTime, Usage
-from tasks.word_counts import OUTPUT, word_count_workload
+from tasks.model.files import InputFile
+from tasks.model.verdict import Category, FileError, FileReport, Provenance, StoredResult
+from tasks.report.model import WAITING_STEP, Price, RunReport, StepTime, Usage
+from tasks.workload.word_counts import OUTPUT, word_count_workload
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
 

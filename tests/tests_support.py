@@ -37,7 +37,7 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
 
 def resources_of_runs():
     """Return the names of all jobs, pools and containers of runs in the Azure of this process's environment."""
-    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
     return {
         *(f"job {job.job_id}" for job in batch_account().jobs("topn-")),

@@ -22,7 +22,7 @@ class Topn:
 
     def __call__(self, *arguments, stdin="", **variables):
         """Run the command; returns its returncode, stdout and stderr."""
-        from flows.cli import main  # noqa: PLC0415 - after the environment is clean
+        from flows.cli.main import main  # noqa: PLC0415 - after the environment is clean
 
         return self.call(main, arguments, stdin=stdin, **variables)
 
@@ -71,7 +71,8 @@ def process_environment(**variables: str) -> Iterator[None]:
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
 
-    from tasks import redaction, step  # noqa: PLC0415 - as above
+    from tasks import redaction  # noqa: PLC0415 - as above
+    from tasks.report import timing  # noqa: PLC0415 - as above
 
     keys, make_record = set(redaction._keys), logging.getLogRecordFactory()
     with (
@@ -86,7 +87,7 @@ def process_environment(**variables: str) -> Iterator[None]:
             # They hold on to the server that they were started for.
             for worker in (EventsWorker, APILogWorker):
                 worker.drain_all(at_exit=False)
-            step.ended_task_runs.clear()
+            timing.ended_task_runs.clear()
             redaction._keys.intersection_update(keys)
             logging.setLogRecordFactory(make_record)
 

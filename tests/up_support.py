@@ -55,7 +55,7 @@ class Up:
     def start(self):
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.up"],
+                [sys.executable, "-m", "flows.servers.up"],
                 cwd=self._cwd,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,

@@ -20,12 +20,12 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import tasks
-from tasks.settings import AzureSettings
+from tasks.azure.settings import AzureSettings
 
 # Settings that are no part of the two accounts, and what reads each.
 OTHER_SETTINGS = {
-    "TOPN_STATE": "tasks.settings:state_folder",
-    "TOPN_RESULTS": "tasks.settings:results_location",
+    "TOPN_STATE": "tasks.azure.settings:state_folder",
+    "TOPN_RESULTS": "tasks.azure.settings:results_location",
     "TOPN_NOTICE_URL": "flows.notices:_webhook_url",
 }
 
@@ -86,7 +86,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 def settings(_: str) -> str:
     """Write the settings of the two accounts, with the words of the Prefect block's form."""
-    fields = AzureSettings.model_fields | find("tasks.azure_block:TopnAzure").model_fields
+    fields = AzureSettings.model_fields | find("tasks.azure.block:TopnAzure").model_fields
     rows = [[f"`TOPN_{name.upper()}`", fields[name].description] for name in AzureSettings.model_fields]
     return table(["setting", "means"], iter(rows))
 
@@ -162,7 +162,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name in Written.writers:
         app.add_directive(name, Written)
     app.add_directive("mermaid", Transitions)
-    for module in (importlib.import_module(f"tasks.{found.name}") for found in pkgutil.iter_modules(tasks.__path__)):
+    for module in (importlib.import_module(found.name) for found in pkgutil.walk_packages(tasks.__path__, "tasks.")):
         for name, member in list(vars(module).items()):
             if isinstance(member, Task):
                 setattr(module, name, member.fn)

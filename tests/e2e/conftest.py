@@ -14,7 +14,7 @@ import pytest
 from flow_run_support import FlowRuns
 from up_support import USUAL_PORTS, Up, make_checkout
 
-COMMAND = [sys.executable, "-m", "flows.cli"]
+COMMAND = [sys.executable, "-m", "flows.cli.main"]
 
 
 class TopnProcess:

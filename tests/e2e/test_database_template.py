@@ -10,8 +10,8 @@ import urllib.request
 from contextlib import closing
 from pathlib import Path
 
-from flows.prefect_server import template_path
-from flows.services import PrefectServer
+from flows.servers.prefect_server import template_path
+from flows.servers.processes import PrefectServer
 
 CREATE = """
 import sys

@@ -22,8 +22,8 @@ def test_after_the_deadline_of_a_killed_run_its_job_has_ended_and_its_pool_has_n
     flow_runs, azure_settings, azure_faults
 ):
     """Field reports 1, 2 and 27: no hook runs after a SIGKILL; the job's wall clock and the pool's formula do."""
-    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
-    from tasks.sweep import sweep  # noqa: PLC0415
+    from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.steps.sweep import sweep  # noqa: PLC0415
 
     batch, blobs = batch_account(), blob_account()
     Path("endless.txt").write_text("one two")

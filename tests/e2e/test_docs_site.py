@@ -126,9 +126,9 @@ def test_the_site_needs_no_network(site):
 def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site):
     from prefect import Task  # noqa: PLC0415
 
-    from flows.cli import _parser  # noqa: PLC0415
+    from flows.cli.arguments import build_parser  # noqa: PLC0415
     from flows.sweep import sweep  # noqa: PLC0415
-    from tasks import begin  # noqa: PLC0415
+    from tasks.steps import start as begin  # noqa: PLC0415
 
     folder, _ = site
     flow = importlib.import_module("flows.topn")
@@ -141,12 +141,12 @@ def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site
     has("parameters", [*flow.topn.parameters.properties, *sweep.parameters.properties])
     sources = [path.read_text() for package in ("flows", "tasks") for path in (REPOSITORY / package).glob("*.py")]
     has("settings", set(re.findall(r'"(TOPN_[A-Z_]*[A-Z])"', "".join(sources))))
-    subcommands = next(action for action in _parser()._actions if action.dest == "command").choices
+    subcommands = next(action for action in build_parser()._actions if action.dest == "command").choices
     has("commands", [f"topn {name}" for name in subcommands])
     has(
         "commands",
         [text for name in subcommands.values() for action in name._actions for text in action.option_strings],
     )
-    created = re.findall(r'\bcreate\("(\w+)"', (REPOSITORY / "tasks/artifacts.py").read_text())
+    created = re.findall(r'\bcreate\("(\w+)"', (REPOSITORY / "tasks/report/artifacts.py").read_text())
     assert len(created) == 3
     has("artifacts", [f"topn-{name}" for name in (*created, "progress")] + [begin.CLEANUP_ARTIFACT])

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from tests_support import independent_count
 
-from tasks.models import Keep
+from tasks.model.run import Keep
 
 FILES = 8
 
 # For each step: the function that does it, and the function that it has called in its middle. The simulation kills a
 # client at every request of every step; these two show that a process that the kernel kills leaves what it says there.
-SUBMIT = ("tasks.submit", "submit_chunk", "add_tasks")
-DELETE = ("tasks.cleanup", "delete", "delete_jobs_and_pools")
+SUBMIT = ("tasks.steps.submit", "submit_chunk", "add_tasks")
+DELETE = ("tasks.steps.cleanup", "delete", "delete_jobs_and_pools")
 
 
 def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
     """Field reports 2, 3 and 31: killed twice, each time repeated, the run adopts what exists and ends as usual."""
-    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
-    from tasks.cleanup import delete, find_leftovers  # noqa: PLC0415
+    from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.steps.cleanup import delete, find_leftovers  # noqa: PLC0415
 
     for number in range(FILES):
         Path(f"{number}.txt").write_text(f"w{number} same " * (number + 1))

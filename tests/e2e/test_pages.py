@@ -163,7 +163,7 @@ def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, 
     page.get_by_role("alertdialog").get_by_role("button", name="Cancel", exact=False).last.click()
     shows(page, "Cancelled")
     screenshot("cancelled")
-    done = up.second_terminal("flows.cli", "sweep", "--dry-run")
+    done = up.second_terminal("flows.cli.main", "sweep", "--dry-run")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 

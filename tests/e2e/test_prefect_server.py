@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests_support import wait_until
 
-from flows.services import PrefectServer
+from flows.servers.processes import PrefectServer
 
 
 def test_server_does_not_get_the_keys_of_azure(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import pytest
 from secret_search import Processes, Search
 from tests_support import REPOSITORY, wait_until
 
-from flows.services import PrefectServer
+from flows.servers.processes import PrefectServer
 from localbatch import LocalAzure, server
 
 # One process runs the campaign, and all tests look at what it left.
@@ -108,7 +108,7 @@ class Campaign:
     def save_block(self):
         """Save the block that holds the keys; they come to the program by its standard input."""
         values = {name.removeprefix("TOPN_").lower(): value for name, value in self.azure.environment.items()}
-        source = f"from tasks.azure_block import TopnAzure\nTopnAzure(**{values!r}).save('default', overwrite=True)\n"
+        source = f"from tasks.azure.block import TopnAzure\nTopnAzure(**{values!r}).save('default', overwrite=True)\n"
         done = subprocess.run(
             [sys.executable, "-"],
             cwd=REPOSITORY,

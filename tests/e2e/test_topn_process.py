@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests_support import REPOSITORY, processes_of, wait_until
 
-from flows.services import PrefectServer
+from flows.servers.processes import PrefectServer
 
 PROFILE = 'active = "ephemeral"\n\n[profiles.ephemeral]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE = "true"\n'
 

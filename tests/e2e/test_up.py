@@ -16,7 +16,7 @@ import pytest
 from tests_support import wait_until
 from up_support import USUAL_PORTS, Up
 
-from flows.addresses import addresses_of_up
+from flows.servers.addresses import addresses_of_up
 
 # Two starts of a Prefect server, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(600)
@@ -75,7 +75,7 @@ def test_a_bad_parameter_is_refused_before_a_run_exists(up):
 
 @pytest.mark.xdist_group("up")
 def test_topn_run_finds_the_servers_by_itself(up):
-    done = up.second_terminal("flows.cli", "run", "--json", text_file())
+    done = up.second_terminal("flows.cli.main", "run", "--json", text_file())
     assert done.returncode == 0, done.stderr
     assert "starting" not in done.stderr
     flow_run_id = json.loads(done.stdout)["run"].split("-")[1]
@@ -118,7 +118,7 @@ def recorded_states(up):
 def test_a_prefect_server_that_dies_is_named_and_ends_the_others(own_up):
     """The others are stopped although nobody can record the end of their runs."""
     own_up.start()
-    [process] = [pid for pid, command in own_up.processes() if b"flows.prefect_server" in command]
+    [process] = [pid for pid, command in own_up.processes() if b"flows.servers.prefect_server" in command]
     os.kill(int(process), signal.SIGKILL)
     assert own_up.wait() == 1
     assert "The Prefect server ended by signal 9" in own_up.output

@@ -55,7 +55,7 @@ class Deployed:
     def deploy(self):
         from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - takes seconds
 
-        from flows.prefect_setup import prepare_server  # noqa: PLC0415 - takes seconds
+        from flows.servers.prefect_setup import prepare_server  # noqa: PLC0415 - takes seconds
 
         with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
             prepare_server("topn-pool")
@@ -125,15 +125,15 @@ class Deployed:
 
 
 def batch():
-    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+    from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
 
     return batch_account()
 
 
 def leftovers(flow_run_id):
-    from tasks.accounts import blob_account  # noqa: PLC0415 - after the environment is set
-    from tasks.cleanup import find_leftovers  # noqa: PLC0415
-    from tasks.models import Keep  # noqa: PLC0415
+    from tasks.azure.accounts import blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.model.run import Keep  # noqa: PLC0415
+    from tasks.steps.cleanup import find_leftovers  # noqa: PLC0415
 
     return find_leftovers(batch(), blob_account(), flow_run_id, Keep()).names
 
@@ -238,7 +238,7 @@ def assert_counted():
 def topn_sweep(deployed):
     def sweep():
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "sweep"],
+            [sys.executable, "-m", "flows.cli.main", "sweep"],
             env=deployed.environment,
             capture_output=True,
             text=True,

@@ -27,7 +27,7 @@ def topn(local_azure, prefect_api, prefect_storage, tmp_path, no_pictures):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Leave the pictures out of the summary of runs: drawing them takes a third of a run's time."""
-    from tasks import artifacts  # noqa: PLC0415 - after the environment is clean
+    from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
 
     monkeypatch.setattr(artifacts, "_pictures", lambda report: None)
 
@@ -114,7 +114,7 @@ _compiled_objects = {}
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch):
     """Compile the word counter once in this process, and not again for each new state folder."""
-    from tasks import task_script_package  # noqa: PLC0415 - after the environment is clean
+    from tasks.workload import task_script_package  # noqa: PLC0415 - after the environment is clean
 
     compile_anew = task_script_package._compile
 

@@ -120,8 +120,8 @@ def artifacts_of(api_url, flow_run_id, key):
 
 
 def test_progress_moves_while_a_run_goes_and_is_one_artifact(flow_run_id, prefect_api, monkeypatch):
-    from tasks import artifacts  # noqa: PLC0415 - after the environment is clean
     from tasks.progress import advance  # noqa: PLC0415
+    from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
 
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.05)
     look = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
@@ -189,8 +189,8 @@ class Proxy:
 def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
-    from tasks.artifacts import progress_artifact  # noqa: PLC0415 - after the environment is clean
     from tasks.progress import advance  # noqa: PLC0415
+    from tasks.report.artifacts import progress_artifact  # noqa: PLC0415 - after the environment is clean
 
     with (
         Proxy(prefect_api, lambda _: False) as proxy,

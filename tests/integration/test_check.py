@@ -13,7 +13,7 @@ from tests_support import wait_until
 from topn_support import Topn
 
 from localbatch import LocalAzure, LocalBatch
-from tasks.accounts import batch_account
+from tasks.azure.accounts import batch_account
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_up_cancels_a_run_whose_process_is_starting(client, deployment_id):
     """It has created nothing; Prefect would leave it Cancelling for five minutes."""
     from prefect.states import Pending  # noqa: PLC0415 - takes seconds
 
-    from flows.prefect_setup import cancel_runs, count_open_runs  # noqa: PLC0415
+    from flows.servers.prefect_setup import cancel_runs, count_open_runs  # noqa: PLC0415
 
     before = count_open_runs()
     run = client.create_flow_run_from_deployment(deployment_id, parameters={"inputs": [os.devnull]}, state=Pending())
@@ -70,7 +70,7 @@ def test_up_cancels_a_run_whose_process_is_starting(client, deployment_id):
 def test_up_ends_dead_runs_and_keeps_scheduled_ones(client, deployment_id):
     from prefect.states import Pending, Running, Scheduled  # noqa: PLC0415 - takes seconds
 
-    from flows.prefect_setup import prepare_server  # noqa: PLC0415
+    from flows.servers.prefect_setup import prepare_server  # noqa: PLC0415
 
     expected = {
         client.create_flow_run_from_deployment(deployment_id, parameters={"inputs": [os.devnull]}, state=state).id: then

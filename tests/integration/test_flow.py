@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import ConfigurationError, FilesFailedError
+from tasks.errors import ConfigurationError
+from tasks.report.model import FilesFailedError
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ def run_flow(topn):
 
 def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, nothing_left):
     """The call raises because one of the files failed; what it raises has the report."""
-    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
-    from tasks.batch_values import PoolSpec, StartTask  # noqa: PLC0415
-    from tasks.pool_choices import newest_image  # noqa: PLC0415
+    from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+    from tasks.azure.values import PoolSpec, StartTask  # noqa: PLC0415
+    from tasks.steps.pool_selection import newest_image  # noqa: PLC0415
 
     account = batch_account()
     pool_id = f"mine-{uuid.uuid4().hex}"

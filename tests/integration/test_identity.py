@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from identity_support import BATCH, STORAGE
 
-from tasks.accounts import batch_account
+from tasks.azure.accounts import batch_account
 
 
 @pytest.fixture

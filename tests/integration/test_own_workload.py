@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests_support import REPOSITORY
 
-from tasks.errors import FilesFailedError
+from tasks.report.model import FilesFailedError
 
 PAGE = (REPOSITORY / "docs/own-workload.md").read_text()
 LINE_COUNTS, LONGEST_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -127,7 +127,7 @@ def test_repeated_run_works_only_on_failed_files(packed_run, monkeypatch):
 
 
 def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothing_left):
-    from tasks.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
     Path("pool.yaml").write_text(
         "start_commands: [touch $AZ_BATCH_NODE_SHARED_DIR/mine]\n"
@@ -157,7 +157,7 @@ def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothi
 
 
 def test_ask_deletes_what_the_user_wants(topn, azure_settings):
-    from tasks.accounts import batch_account  # noqa: PLC0415 - after the environment is set
+    from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
 
     done = topn("run", "--ask", write("a.txt", b"asked"), stdin="n\ny\n")
 

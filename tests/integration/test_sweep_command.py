@@ -6,10 +6,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.accounts import batch_account, blob_account
-from tasks.models import Keep, PoolOptions, Run
-from tasks.provision import make_containers, make_job, make_pool
-from tasks.word_counts import word_count_workload
+from tasks.azure.accounts import batch_account, blob_account
+from tasks.model.pool import PoolOptions
+from tasks.model.run import Keep, Run
+from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.workload.word_counts import word_count_workload
 
 
 @pytest.fixture

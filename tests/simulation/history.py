@@ -23,11 +23,13 @@ import azure.core.polling._poller as sdk_poller
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
 
-import flows.cli
+import flows.cli.main
+import flows.cli.run
+import flows.cli.sweep
 import flows.topn
-import tasks.artifacts
-import tasks.azure_core
-import tasks.task_script_package
+import tasks.azure.client
+import tasks.report.artifacts
+import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth
 from localbatch.account import Account
 from localbatch.models import Node, StartRun
@@ -41,9 +43,9 @@ from simulation.plan import Act, Ending, Plan, WireFault
 from simulation.storage import Container, InProcessSession, MemoryStorage, Request
 from simulation.wire import Call, Fault, Wire
 from simulation.world import START, Fiber, Process, World
-from tasks import accounts, step
-from tasks.errors import FilesFailedError
-from tasks.run_report import RunReport
+from tasks.azure import accounts
+from tasks.report import timing
+from tasks.report.model import FilesFailedError, RunReport
 
 BATCH_ENDPOINT = "http://127.0.0.1:10100"
 STORAGE_ACCOUNT = "simulated"
@@ -265,18 +267,18 @@ class _History:
             self.outcome.lives.append(life)
         for cache in (accounts._batch_account, accounts._blob_account):
             cache.cache_clear()
-        step.ended_task_runs.clear()
+        timing.ended_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")
 
         def work() -> object:
             if flow_run is not None:
                 return self._engine.run_flow(flows.topn.topn, flow_run)
-            return flows.cli.main(arguments or self._arguments())
+            return flows.cli.main.main(arguments or self._arguments())
 
         out, err = io.StringIO(), io.StringIO()
         send = self._wire.client(process)
-        self._patches.setattr(tasks.azure_core, "Session", lambda: InProcessSession(send))
+        self._patches.setattr(tasks.azure.client, "Session", lambda: InProcessSession(send))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             fiber = self.world.spawn("client", process, work)
             self._client, self._has_ended = (process, fiber, ending, self._wire.count), False
@@ -576,17 +578,17 @@ class _History:
             patches.setenv(name, value)
         threads = self.world.threading()
         patches.setattr(sdk_poller, "threading", threads)
-        patches.setattr(tasks.artifacts, "Thread", threads.Thread)
-        patches.setattr(tasks.artifacts, "Event", threads.Event)
+        patches.setattr(tasks.report.artifacts, "Thread", threads.Thread)
+        patches.setattr(tasks.report.artifacts, "Event", threads.Event)
         # Drawing takes longer than a whole history, and a compiler longer still: both are shown elsewhere.
-        patches.setattr(tasks.artifacts, "_pictures", lambda _: None)
-        patches.setattr(tasks.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
-        patches.setattr(tasks.task_script_package, "_compiled", lambda _: {})
+        patches.setattr(tasks.report.artifacts, "_pictures", lambda _: None)
+        patches.setattr(tasks.report.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
+        patches.setattr(tasks.workload.task_script_package, "_compiled", lambda _: {})
         # The servers of a run are its own processes.
-        patches.setattr(flows.cli, "connected", contextlib.nullcontext)
-        patches.setattr(flows.cli, "use_up", lambda _: None)
-        patches.setattr(flows.cli, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
-        patches.setattr(flows.cli, "require_reachable_prefect", lambda: None)
+        patches.setattr(flows.cli.run, "connected", contextlib.nullcontext)
+        patches.setattr(flows.cli.sweep, "use_up", lambda _: None)
+        patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
+        patches.setattr(flows.cli.sweep, "require_reachable_prefect", lambda: None)
         for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):
             patches.setattr(log, "handlers", [logging.StreamHandler(self._logs)])
             patches.setattr(log, "level", level)

@@ -13,10 +13,10 @@ from hashlib import sha256
 from simulation.history import KEYS, Life, Outcome
 from simulation.plan import Plan
 from simulation.wire import secrets_in
-from tasks.begin import LEAST_TIME_LEFT
-from tasks.models import FileReport
-from tasks.run_report import RunReport
-from tasks.word_counts import WordCounts, counts_of
+from tasks.model.verdict import FileReport
+from tasks.report.model import RunReport
+from tasks.steps.start import LEAST_TIME_LEFT
+from tasks.workload.word_counts import WordCounts, counts_of
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -20,10 +20,10 @@ from azure.storage.blob import BlobBlock, generate_blob_sas, generate_container_
 from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 from simulation.storage import Container, InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
-from tasks import azure_core
-from tasks.blob_account import BLOCK_BYTES, BlobAccount
+from tasks.azure import client as azure_core
+from tasks.azure.blob import BLOCK_BYTES, BlobAccount
+from tasks.azure.settings import AzureSettings
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
-from tasks.settings import AzureSettings
 
 ODD_NAMES = ["a b", "ü/ß", "100%25", "a+b", "q?x=1&y#z", "dir/sub/file.txt", "~(1)!*'", "日本", "a\\b", "<&>"]
 PUT = {"x-ms-blob-type": "BlockBlob"}

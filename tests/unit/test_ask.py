@@ -6,10 +6,10 @@ import argparse
 
 import pytest
 
-from flows.cli import _ask_and_delete
-from flows.display import ask
-from tasks import cleanup
-from tasks.models import Keep
+from flows.cli.run import _ask_and_delete
+from flows.console import ask
+from tasks.model.run import Keep
+from tasks.steps import cleanup
 
 
 @pytest.mark.parametrize(

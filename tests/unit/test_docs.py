@@ -8,20 +8,20 @@ import pytest
 from pages_support import NOT_RUN, PAGES, TUTORIAL, assert_shows, first_line, shown_in_the_readme, typed_on
 from tests_support import REPOSITORY, independent_count
 
-from flows.cli import _parser
+from flows.cli.arguments import build_parser
 
 README = (REPOSITORY / "README.md").read_text()
 
 
 def test_every_option_of_topn_run_is_in_the_readme():
-    commands = next(action for action in _parser()._actions if action.dest == "command")
+    commands = next(action for action in build_parser()._actions if action.dest == "command")
     for action in commands.choices["run"]._actions:
         for option in action.option_strings:
             assert option in {"-h", "--help"} or f"`{option}" in README, option
 
 
 def test_every_setting_is_in_the_readme():
-    from tasks.settings import AzureSettings  # noqa: PLC0415
+    from tasks.azure.settings import AzureSettings  # noqa: PLC0415
 
     for field in AzureSettings.model_fields:
         assert f"TOPN_{field.upper()}" in README
@@ -65,7 +65,7 @@ def test_what_is_not_run_stands_on_a_page():
 
 
 def test_every_category_of_failures_is_explained():
-    from tasks.models import Category  # noqa: PLC0415
+    from tasks.model.verdict import Category  # noqa: PLC0415
 
     page = (REPOSITORY / "docs" / "what-to-do-when.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [category.value for category in Category]

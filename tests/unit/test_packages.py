@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,28 +14,31 @@ import pytest
 from tests_support import REPOSITORY
 
 PACKAGES = ("flows", "tasks", "task_script", "localbatch")
-MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).glob("*.py"))
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 
-# Steps, in the order of the process; they alone import Prefect beside the flows.
-STEPS = {
-    "check",
-    "begin",
-    "plan",
-    "provision",
-    "stage",
-    "submit",
-    "monitor",
-    "renew",
-    "collect",
-    "report",
-    "artifacts",
-    "cleanup",
-    "sweep",
-    "step",
+# The parts of each package, from the lowest to the highest. A part imports only itself and parts below it.
+LAYERS = {
+    "tasks": (
+        "clock",
+        "files",
+        "text",
+        "progress",
+        "redaction",
+        "errors",
+        "model",
+        "azure",
+        "workload",
+        "report",
+        "steps",
+    ),
+    "flows": ("console", "topn", "sweep", "servers", "notices", "cli"),
 }
 
-# The Prefect block of the settings is no step, and knows Prefect all the same.
-KNOW_PREFECT = STEPS | {"azure_block"}
+# More modules than this are not one subject any more.
+MAX_MODULES_PER_FOLDER = 17
+
+# The modules that may import Prefect; the rest of `tasks` works without it.
+KNOW_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
 
 
 def imports_of(path):
@@ -57,23 +62,66 @@ def test_the_packages_are_those_of_this_repository():
         assert Path(find_spec(package).origin).parent == REPOSITORY / package
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_layers_are_kept(path):
-    package, module = path.parent.name, path.stem
+def name_of(path):
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def local_imports():
+    """The modules of this repository that each of its modules imports."""
+    names = {name_of(path) for path in MODULES}
+    return {name_of(path): (imports_of(path) & names) - {name_of(path)} for path in MODULES}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_packages_and_sdks_stay_apart(path):
+    module = name_of(path)
+    package = module.partition(".")[0]
     if package in {"flows", "tasks"}:
         assert not imports(path, "localbatch", "task_script")
-        assert bool(imports(path, "azure.batch")) == (module == "batch_account")
-        assert bool(imports(path, "azure.storage")) == (module == "blob_account")
+        assert bool(imports(path, "azure.batch")) == (module == "tasks.azure.batch")
+        assert bool(imports(path, "azure.storage")) == (module == "tasks.azure.blob")
     if package == "tasks":
         assert not imports(path, "flows")
-        assert not imports(path, "prefect") or module in KNOW_PREFECT
-        if module not in STEPS:
-            assert not imports(path, *(f"tasks.{step}" for step in STEPS))
+        assert not imports(path, "prefect") or module.startswith(KNOW_PREFECT)
     if package == "localbatch":
         assert not imports(path, "flows", "tasks", "task_script", "prefect", "azure.batch")
     if package == "task_script":
         outside = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
         assert outside <= {"task_script", ""}
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_parts_import_only_lower_parts(package):
+    layers = LAYERS[package]
+    for module, imported in local_imports().items():
+        if module.count(".") == 0 or module.partition(".")[0] != package:
+            continue
+        part = module.split(".")[1]
+        for name in imported:
+            if name.startswith(f"{package}."):
+                assert layers.index(name.split(".")[1]) <= layers.index(part), f"{module} imports {name}"
+
+
+def test_no_import_cycles():
+    graph = local_imports()
+    TopologicalSorter({name: graph[name] for name in graph if name.startswith(tuple(LAYERS))}).prepare()
+
+
+def test_parts_of_tasks_have_few_imports():
+    edges = {
+        (module.split(".")[1], name.split(".")[1])
+        for module, imported in local_imports().items()
+        for name in imported
+        if module.startswith("tasks.") and name.startswith("tasks.")
+    }
+    assert len({edge for edge in edges if edge[0] != edge[1]}) <= 40
+
+
+def test_folders_are_small():
+    sizes = Counter(
+        path.parent for path in MODULES if path.name != "__init__.py" and name_of(path).startswith(tuple(LAYERS))
+    )
+    assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES_PER_FOLDER} == {}
 
 
 def test_every_pin_has_a_version_and_hashes_and_names_no_index():

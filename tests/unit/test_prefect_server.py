@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from flows.prefect_server import copy_template, template_path
+from flows.servers.prefect_server import copy_template, template_path
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 
 from tests_support import wait_until
 
-from flows.services import alone_in
+from flows.servers.processes import alone_in
 
 
 def test_second_run_waits_for_the_first(tmp_path):

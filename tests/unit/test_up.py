@@ -7,8 +7,8 @@ import signal
 import pytest
 from tests_support import REPOSITORY
 
-from flows import up
-from flows.addresses import addresses_left, addresses_of_up
+from flows.servers import up
+from flows.servers.addresses import addresses_left, addresses_of_up
 from tasks.errors import ConfigurationError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from compiled_support import compiled_is_found, counts_object  # noqa: F401 - fixtures
 
-from tasks.word_counts import word_count_workload
+from tasks.workload.word_counts import word_count_workload
 
 
 @pytest.fixture(autouse=True)

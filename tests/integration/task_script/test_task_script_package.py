@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import task_script_package
 from tasks.progress import listening
-from tasks.word_counts import word_count_workload
+from tasks.workload import task_script_package
+from tasks.workload.word_counts import word_count_workload
 
 # Source: ELF specification, e_machine.
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}

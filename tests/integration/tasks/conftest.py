@@ -16,21 +16,24 @@ import pytest
 from tests_support import POLL_SECONDS, Submitted
 
 from localbatch import LocalBatch
-from tasks.accounts import batch_account, blob_account
-from tasks.batch_account import BatchAccount
-from tasks.batch_values import JobSpec
-from tasks.blob_account import BlobAccount
-from tasks.cleanup import delete, find_leftovers
+from tasks.azure.accounts import batch_account, blob_account
+from tasks.azure.batch import BatchAccount
+from tasks.azure.blob import BlobAccount
+from tasks.azure.settings import AzureSettings
+from tasks.azure.values import JobSpec
 from tasks.clock import SystemClock
-from tasks.doctor import Doctor
-from tasks.models import Chunk, InputFile, Keep, Pack, PoolOptions, Run
-from tasks.monitor import watch
-from tasks.provision import make_containers, make_job, make_pool
-from tasks.renew import Renewal
-from tasks.settings import AzureSettings
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
-from tasks.word_counts import word_count_workload
+from tasks.model.chunks import Chunk, Pack
+from tasks.model.files import InputFile
+from tasks.model.pool import PoolOptions
+from tasks.model.run import Keep, Run
+from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.doctor import Doctor
+from tasks.steps.monitor import watch
+from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.renew import Renewal
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
+from tasks.workload.word_counts import word_count_workload
 
 POOL_OPTIONS = PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=2)
 

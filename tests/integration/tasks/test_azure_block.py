@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from topn_support import Topn
 
-from tasks import azure_block
-from tasks.azure_block import NAME, TopnAzure, configured_azure
+from tasks.azure import block as azure_block
+from tasks.azure.block import NAME, TopnAzure, configured_azure
 from tasks.errors import ConfigurationError
 
 KEY = "c2VudGluZWw="

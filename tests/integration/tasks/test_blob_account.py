@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tasks.accounts import blob_account
-from tasks.blob_account import BLOCK_BYTES, CLOCK_SKEW
+from tasks.azure.accounts import blob_account
+from tasks.azure.blob import BLOCK_BYTES, CLOCK_SKEW
 from tasks.errors import AlreadyExistsError, NotFoundError
 
 SOON = timedelta(minutes=5)

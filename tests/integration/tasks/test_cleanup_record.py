@@ -10,8 +10,8 @@ from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tasks import cleanup
-from tasks.models import Keep
+from tasks.model.run import Keep
+from tasks.steps import cleanup
 
 
 @pytest.fixture

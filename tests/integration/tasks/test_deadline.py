@@ -7,13 +7,14 @@ from datetime import timedelta
 import pytest
 from tests_support import wait_until
 
-from tasks.batch_values import JobSpec
-from tasks.collect import collect_chunk
-from tasks.models import BatchJob, Category
-from tasks.provision import make_containers, make_pool
-from tasks.results_store import FolderStore
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
+from tasks.azure.values import JobSpec
+from tasks.model.run import BatchJob
+from tasks.model.verdict import Category
+from tasks.steps.collect import collect_chunk
+from tasks.steps.provision import make_containers, make_pool
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
+from tasks.workload.results_store import FolderStore
 
 
 @pytest.fixture

@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from run_reports import PRICE
 from tests_support import independent_count
 
-from tasks.collect import collect_chunk
-from tasks.html_report import write_page
-from tasks.models import Chunk, FileReport, PoolOptions, StoredResult
-from tasks.plan import make_plan
-from tasks.report import write_all_outputs
-from tasks.results_store import FolderStore
-from tasks.run_pages import failures, results_json, summary
-from tasks.run_report import RunReport
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
+from tasks.model.chunks import Chunk
+from tasks.model.pool import PoolOptions
+from tasks.model.verdict import FileReport, StoredResult
+from tasks.report.html import write_page
+from tasks.report.markdown import failures, results_json, summary
+from tasks.report.model import RunReport
+from tasks.steps.collect import collect_chunk
+from tasks.steps.plan import make_plan
+from tasks.steps.report import write_all_outputs
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
+from tasks.workload.results_store import FolderStore
 
 # Each makes a file in the current folder if a shell gets hold of it.
 COMMANDS = [

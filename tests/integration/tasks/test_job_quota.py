@@ -9,12 +9,12 @@ import pytest
 from tests_support import MovableClock
 
 from localbatch import LocalBatch
-from tasks.batch_account import BatchAccount
-from tasks.batch_values import JobSpec
+from tasks.azure.batch import BatchAccount
+from tasks.azure.settings import AzureSettings
+from tasks.azure.values import JobSpec
 from tasks.errors import ServiceError
 from tasks.progress import listening
-from tasks.provision import make_containers, make_job
-from tasks.settings import AzureSettings
+from tasks.steps.provision import make_containers, make_job
 
 
 @pytest.fixture

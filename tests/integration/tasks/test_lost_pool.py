@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests_support import wait_until
 
-from tasks.collect import collect_chunk
-from tasks.models import StoredResult
-from tasks.results_store import FolderStore
+from tasks.model.verdict import StoredResult
+from tasks.steps.collect import collect_chunk
+from tasks.workload.results_store import FolderStore
 
 
 def test_results_and_logs_outlive_their_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.collect import collect_chunk
-from tasks.models import Category, StoredResult
-from tasks.results_store import FolderStore
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
-from tasks.word_counts import counts_of
-from tasks.workload import Workload
+from tasks.model.verdict import Category, StoredResult
+from tasks.steps.collect import collect_chunk
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
+from tasks.workload.base import Workload
+from tasks.workload.results_store import FolderStore
+from tasks.workload.word_counts import counts_of
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ from uuid import UUID
 import pytest
 
 from localbatch.images import IMAGES
-from tasks.accounts import batch_account
-from tasks.cleanup import delete, find_leftovers
-from tasks.models import Keep
-from tasks.pool_choices import check_pool_options
-from tasks.pool_setup import PoolSetup
+from tasks.azure.accounts import batch_account
+from tasks.model.pool import PoolSetup
+from tasks.model.run import Keep
 from tasks.progress import listening
-from tasks.provision import make_containers, make_job, make_pool
-from tasks.renew import Renewal
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
+from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.pool_selection import check_pool_options
+from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.renew import Renewal
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
 
 GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"

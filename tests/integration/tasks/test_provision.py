@@ -8,13 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from tasks.batch_values import JobSpec
-from tasks.cleanup import delete, find_leftovers
+from tasks.azure.values import JobSpec
 from tasks.errors import ConfigurationError, ForeignResourceError
-from tasks.models import Category, Keep
-from tasks.provision import existing_pool, make_containers, make_job, make_pool
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
+from tasks.model.run import Keep
+from tasks.model.verdict import Category
+from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.provision import existing_pool, make_containers, make_job, make_pool
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tasks.collect import collect_chunk
-from tasks.models import StoredResult
+from tasks.model.verdict import StoredResult
 from tasks.progress import listening
-from tasks.results_store import FolderStore
+from tasks.steps.collect import collect_chunk
+from tasks.workload.results_store import FolderStore
 
 
 def test_batch_task_whose_upload_failed_runs_again(

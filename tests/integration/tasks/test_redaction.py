@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from tasks import redaction
-from tasks.batch_account import BatchAccount
+from tasks.azure.batch import BatchAccount
+from tasks.azure.settings import load_settings
 from tasks.redaction import HIDDEN, protect
-from tasks.settings import load_settings
 
 SIGNATURE = "Zm9vYmFy%2Bc2VjcmV0c2VjcmV0%3D"
 

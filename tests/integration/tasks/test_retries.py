@@ -6,10 +6,10 @@ import pytest
 from azure.core.pipeline.transport import HttpTransport
 
 from localbatch import LocalAzure
-from tasks.azure_core import REQUEST_RETRIES
-from tasks.batch_values import BatchTaskSpec
+from tasks.azure.client import REQUEST_RETRIES
+from tasks.azure.values import BatchTaskSpec
 from tasks.errors import ServiceError
-from tasks.provision import make_containers, make_job
+from tasks.steps.provision import make_containers, make_job
 
 PASSING = [
     {"fault": "answer", "status": 408},

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.batch_values import BatchTaskSpec
-from tasks.collect import collect_chunk
+from tasks.azure.values import BatchTaskSpec
 from tasks.errors import ServiceError
-from tasks.models import Category, FileError, StoredResult
-from tasks.results_store import ContainerStore, FolderStore, results_store
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
-from tasks.word_counts import counts_of
+from tasks.model.verdict import Category, FileError, StoredResult
+from tasks.steps.collect import collect_chunk
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
+from tasks.workload.results_store import ContainerStore, FolderStore, results_store
+from tasks.workload.word_counts import counts_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 from tests_support import wait_until
 
-from tasks.batch_values import BatchTaskSpec
+from tasks.azure.values import BatchTaskSpec
 from tasks.errors import NotFoundError, ServiceError
 
 
@@ -140,7 +140,7 @@ print(*sorted({{str(error) for error in failed}}))
 
 @pytest.mark.parametrize(
     ("imported_before", "said"),
-    [("azure.batch", "dictionary changed size during iteration"), ("tasks.batch_account", "")],
+    [("azure.batch", "dictionary changed size during iteration"), ("tasks.azure.batch", "")],
 )
 def test_models_first_made_by_many_threads_at_once_fail_so_each_is_made_once_before(imported_before, said):
     """Field report 34: the first runs of a process broke now and then, without a pattern."""

@@ -9,15 +9,15 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from localbatch import LocalBatch
-from tasks.batch_account import BatchAccount
-from tasks.batch_values import JobSpec
-from tasks.begin import adopt_or_move_on
-from tasks.cleanup import delete, find_leftovers
+from tasks.azure.batch import BatchAccount
+from tasks.azure.settings import AzureSettings
+from tasks.azure.values import JobSpec
 from tasks.errors import ForeignResourceError
-from tasks.models import Keep
-from tasks.provision import make_containers, make_job, make_pool
-from tasks.settings import AzureSettings
-from tasks.sweep import sweep
+from tasks.model.run import Keep
+from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.start import adopt_or_move_on
+from tasks.steps.sweep import sweep
 
 NOW = datetime.now(timezone.utc)
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 from tests_support import wait_until
 
-from tasks.provision import make_containers, make_job, make_pool
+from tasks.steps.provision import make_containers, make_job, make_pool
 
 
 def test_the_service_says_since_when_nodes_are_there(batch, blobs, run, workload, pool_options):

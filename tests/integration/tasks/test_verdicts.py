@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from tests_support import letting_time_pass, wait_until
 
-from tasks.batch_values import BatchTaskSpec
-from tasks.collect import collect_chunk
-from tasks.models import Category
-from tasks.results_store import FolderStore
+from tasks.azure.values import BatchTaskSpec
+from tasks.model.verdict import Category
+from tasks.steps.collect import collect_chunk
+from tasks.workload.results_store import FolderStore
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tasks.word_counts import parse_counts, word_count_workload
+from tasks.workload.word_counts import parse_counts, word_count_workload
 
 
 def test_the_package_runs_alone_with_any_python(tmp_path):

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.models import Keep, Run
+from tasks.model.run import Keep, Run
 
 
 @pytest.fixture

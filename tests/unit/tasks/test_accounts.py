@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from tasks import redaction
-from tasks.accounts import _batch_account, _blob_account
+from tasks.azure.accounts import _batch_account, _blob_account
+from tasks.azure.settings import AzureSettings
 from tasks.redaction import HIDDEN
-from tasks.settings import AzureSettings
 
 KEYS = {"batch_key": "YmF0Y2gga2V5", "storage_key": "c3RvcmFnZSBrZXk="}
 

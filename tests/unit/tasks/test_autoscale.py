@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from localbatch.autoscale import Sample, check, evaluate
-from tasks.autoscale import pool_formula
+from tasks.azure.autoscale import pool_formula
 
 CREATED_AT = datetime(2026, 11, 22, 14, 0, tzinfo=timezone.utc)
 DEADLINE_AT = CREATED_AT + timedelta(hours=1)

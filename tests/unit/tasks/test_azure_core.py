@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import azure.core.exceptions as sdk
 import pytest
 
-from tasks.azure_core import LONGEST_BACKOFF_SECONDS, TransientRetryPolicy, translate
+from tasks.azure.client import LONGEST_BACKOFF_SECONDS, TransientRetryPolicy, translate
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, TopnError
 
 SDK_ERRORS = [

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from tasks.batch_values import Job, Node, Pool, Problem
-from tasks.doctor import diagnose_job, diagnose_pool
-from tasks.models import Category
+from tasks.azure.values import Job, Node, Pool, Problem
+from tasks.model.verdict import Category
+from tasks.steps.doctor import diagnose_job, diagnose_pool
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tasks.errors import UsageError
-from tasks.inputs import find_inputs
+from tasks.model.inputs import find_inputs
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "missing\n\x1b[2J", "[", "**/\0"])

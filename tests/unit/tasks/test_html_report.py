@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
-from tasks.charts import DARK_COLOURS, time_picture
-from tasks.html_report import MOST_DOSSIERS, MOST_ROWS, render, write_page
-from tasks.names import shown
+from tasks.report.charts import time_picture
+from tasks.report.html import MOST_DOSSIERS, MOST_ROWS, render, write_page
+from tasks.text import shown
+from tasks.workload.drawing import DARK_COLOURS
 
 
 class Page(HTMLParser):

@@ -8,9 +8,11 @@ import pytest
 from run_reports import input_file
 from tests_support import MovableClock, Submitted
 
-from tasks.batch_values import TaskCounts
-from tasks.models import BatchJob, BatchTaskOutcome, Category, Chunk, Pack, StagedChunk
-from tasks.monitor import DEADLINE_GRACE, LONGEST_POLL_SECONDS, watch
+from tasks.azure.values import TaskCounts
+from tasks.model.chunks import Chunk, Pack, StagedChunk
+from tasks.model.run import BatchJob
+from tasks.model.verdict import BatchTaskOutcome, Category
+from tasks.steps.monitor import DEADLINE_GRACE, LONGEST_POLL_SECONDS, watch
 
 JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.names import LONGEST_NAME_BYTES, names_below_common_folder, output_names, shown
+from tasks.model.output_names import LONGEST_NAME_BYTES, names_below_common_folder, output_names
+from tasks.text import shown
 
 
 @pytest.mark.parametrize(

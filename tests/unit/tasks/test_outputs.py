@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from run_reports import counted, failed, run_report
 
-from tasks.report import write_all_outputs
+from tasks.steps.report import write_all_outputs
 
 
 @pytest.fixture

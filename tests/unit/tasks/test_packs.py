@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_reports import input_file
 
-from tasks.models import BatchTaskOutcome, Pack
-from tasks.packs import endings
-from tasks.plan import MOST_PACK_BYTES, pack_size, packs_of
+from tasks.model.chunks import Pack
+from tasks.model.verdict import BatchTaskOutcome
+from tasks.steps.plan import MOST_PACK_BYTES, pack_size, packs_of
+from tasks.workload.packs import endings
 
 OUTCOME = BatchTaskOutcome(task_id="p-1", state="completed", result="success", exit_code=0)
 

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from run_reports import result_of
 
 from tasks.errors import UsageError
-from tasks.inputs import find_inputs
-from tasks.models import PoolOptions, StoredResult
-from tasks.plan import MOST_CHUNKS, chunk_size, make_plan
-from tasks.results_store import FolderStore
-from tasks.word_counts import word_count_workload
+from tasks.model.inputs import find_inputs
+from tasks.model.pool import PoolOptions
+from tasks.model.verdict import StoredResult
+from tasks.steps.plan import MOST_CHUNKS, chunk_size, make_plan
+from tasks.workload.results_store import FolderStore
+from tasks.workload.word_counts import word_count_workload
 
 
 def a_result(sha256: str) -> StoredResult:

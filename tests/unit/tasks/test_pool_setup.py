@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.batch_account import _task
-from tasks.batch_values import BatchTaskSpec, Image
+from tasks.azure.batch import _task
+from tasks.azure.values import BatchTaskSpec, Image
 from tasks.errors import ConfigurationError
-from tasks.models import PoolOptions
-from tasks.pool_choices import check_pool_options, newest_image, support_warning
-from tasks.pool_setup import PoolSetup, read_pool_setup
+from tasks.model.pool import PoolOptions, PoolSetup, read_pool_setup
+from tasks.steps.pool_selection import check_pool_options, newest_image, support_warning
 
 GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"

@@ -9,10 +9,8 @@ import pytest
 from markdown_it import MarkdownIt
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
-from tasks.cleanup import Leftovers, record_of
-from tasks.models import Category
-from tasks.names import cut
-from tasks.run_pages import (
+from tasks.model.verdict import Category
+from tasks.report.markdown import (
     code,
     duration,
     escaped,
@@ -26,7 +24,9 @@ from tasks.run_pages import (
     summary,
     waiting_sentence,
 )
-from tasks.run_report import Price
+from tasks.report.model import Price
+from tasks.steps.cleanup import Leftovers, record_of
+from tasks.text import cut
 
 
 def rendered(markdown):

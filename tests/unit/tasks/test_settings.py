@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from tasks.azure.settings import account_of, load_settings, read_settings, results_location
 from tasks.errors import ConfigurationError
-from tasks.settings import account_of, load_settings, read_settings, results_location
 
 FULL = {
     "TOPN_BATCH_ENDPOINT": "http://127.0.0.1:10100",

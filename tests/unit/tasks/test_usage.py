@@ -7,10 +7,12 @@ from datetime import timedelta
 import pytest
 from run_reports import at
 
-from tasks.batch_values import NodeLife
+from tasks.azure.values import NodeLife
 from tasks.errors import ServiceError
-from tasks.models import BatchJob, BatchTaskOutcome, Chunk, FinishedChunk, StagedChunk
-from tasks.usage import MOST_CHANGES, UsageMeter, covered_seconds, node_price, running_since
+from tasks.model.chunks import Chunk, FinishedChunk, StagedChunk
+from tasks.model.run import BatchJob
+from tasks.model.verdict import BatchTaskOutcome
+from tasks.report.usage import MOST_CHANGES, UsageMeter, covered_seconds, node_price, running_since
 
 
 class MovableClock:

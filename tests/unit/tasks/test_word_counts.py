@@ -9,7 +9,7 @@ from run_reports import counted, result_of
 
 from task_script.top_words import Summary, render_text
 from tasks.files import write_whole
-from tasks.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
+from tasks.workload.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
 
 GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from run_reports import PROVENANCE, input_file
 
 from tasks.errors import ConfigurationError
-from tasks.models import StoredResult
-from tasks.results_store import FolderStore
-from tasks.workload import Workload
+from tasks.model.verdict import StoredResult
+from tasks.workload.base import Workload
+from tasks.workload.results_store import FolderStore
 
 LINES = Workload(name="lines", command="wc -l < input > lines.txt", outputs=("lines.txt",))
 

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from tasks.collect import collect_chunk
 from tasks.progress import listening
-from tasks.provision import make_containers, make_job, make_pool
-from tasks.results_store import FolderStore
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
+from tasks.steps.collect import collect_chunk
+from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
+from tasks.workload.results_store import FolderStore
 
 
 @pytest.fixture

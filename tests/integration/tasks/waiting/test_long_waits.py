@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, wait_until
 
-from tasks.models import StoredResult
+from tasks.model.verdict import StoredResult
 
 
 @pytest.fixture

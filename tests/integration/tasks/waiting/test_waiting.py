@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, letting_time_pass, pool_has, wait_until
 
-from tasks.models import Category, StoredResult
-from tasks.provision import make_containers, make_pool
+from tasks.model.verdict import Category, StoredResult
+from tasks.steps.provision import make_containers, make_pool
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 from tests_support import MovableClock, Submitted, wait_until
 
 from localbatch import LocalBatch
-from tasks.batch_account import BatchAccount
-from tasks.doctor import Doctor
-from tasks.monitor import watch
-from tasks.provision import make_job, make_pool
-from tasks.renew import Renewal
-from tasks.settings import AzureSettings
-from tasks.stage import stage_chunk
-from tasks.submit import submit_chunk
+from tasks.azure.batch import BatchAccount
+from tasks.azure.settings import AzureSettings
+from tasks.steps.doctor import Doctor
+from tasks.steps.monitor import watch
+from tasks.steps.provision import make_job, make_pool
+from tasks.steps.renew import Renewal
+from tasks.steps.stage import stage_chunk
+from tasks.steps.submit import submit_chunk
 
 BATCH_TASKS = 60
 

@@ -1,0 +1,1 @@
+"""The `topn` command."""

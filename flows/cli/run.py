@@ -1,0 +1,138 @@
+"""The `topn run` command."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.check import read_pool_options
+from flows.cli.display import print_failed_json, print_json, print_table, progress_shown
+from flows.cli.exit_status import EXIT_FAILED
+from flows.cli.interruption import Interruption
+from flows.console import ask, print_failed_deletions, say
+from flows.servers.connect import connected
+from tasks.errors import ConfigurationError, TopnError, UsageError
+from tasks.model.inputs import find_inputs
+from tasks.model.output_names import names_below_common_folder
+from tasks.model.pool import PoolOptions
+from tasks.model.run import Keep
+from tasks.progress import listening
+from tasks.redaction import redacted
+from tasks.report.model import FilesFailedError
+from tasks.text import shown
+
+if TYPE_CHECKING:
+    from tasks.report.model import RunReport
+
+
+def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
+    """Run the flow here and now, with servers of its own where none are configured.
+
+    Raises:
+        UsageError: An input or the output folder cannot be used; nothing was created.
+        ConfigurationError: A setting or a server cannot be used; nothing was created.
+    """
+    names = names_below_common_folder(find_inputs(options.inputs))
+    pool_options = read_pool_options(options.pool_id, options.pool)
+    _require_writable("output", options.output)
+    if options.report is not None:
+        _require_writable("report", options.report)
+    with connected():
+        from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - brings the SDKs: imported by now
+
+        check_pool_options(pool_options)
+        return _call_flow(options, names, pool_options, interruption)
+
+
+def _call_flow(
+    options: argparse.Namespace, names: Sequence[str], pool_options: PoolOptions, interruption: Interruption
+) -> int:
+    from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
+
+    from flows.topn import topn  # noqa: PLC0415 - imported by now
+
+    with progress_shown(), listening(interruption.watch):
+        try:
+            final_state: Any = topn(
+                inputs=options.inputs,
+                num_words=options.num_words,
+                ignore_case=options.ignore_case,
+                output_folder=options.output,
+                files_per_task=options.files_per_task,
+                pool_id=pool_options.pool_id,
+                pool=pool_options.setup,
+                keep_containers=options.keep_containers,
+                keep_job=options.keep_job or options.ask,
+                keep_pool=options.keep_pool or options.ask,
+                refresh=options.refresh,
+                return_state=True,
+            )
+        except TerminationSignal as signal_of_prefect:
+            # While a flow runs, Prefect receives SIGTERM in our place.
+            raise KeyboardInterrupt from signal_of_prefect
+        finally:
+            interruption.clean_up_if_the_run_did_not()
+    outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
+    report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
+    if interruption.is_asked and isinstance(report, BaseException):
+        # Where the request met Prefect's own code, that reports it as an error of another kind.
+        raise KeyboardInterrupt
+    if isinstance(report, (UsageError, ConfigurationError)):
+        raise report
+    if isinstance(report, BaseException):
+        message = redacted(str(report) if isinstance(report, TopnError) else f"{type(report).__name__}: {report}")
+        say(f"The run failed: {message}")
+        if options.json:
+            print_failed_json("", names, message)
+        return EXIT_FAILED
+    if options.json:
+        print_json(report)
+    else:
+        print_table(report, options.output)
+    if options.report is not None:
+        _write_report(report, options.report)
+    if options.ask:
+        _ask_and_delete(final_state.state_details.flow_run_id, options)
+    return EXIT_FAILED if report.failed else 0
+
+
+def _write_report(report: RunReport, folder: str) -> None:
+    """Write the run's page; one that cannot be written changes nothing of how the run ended."""
+    from tasks.report.html import write_page  # noqa: PLC0415 - brings matplotlib: slow
+
+    try:
+        say(f"The report is {shown(str(write_page(report, Path(folder))))}")
+    except OSError as error:
+        say(f"The report could not be written to {shown(folder)} ({error.strerror}).")
+
+
+def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
+    """Put the tutorial's questions at the end, and do what the answers say."""
+    from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+
+    keep = Keep(
+        containers=options.keep_containers,
+        job=options.keep_job or not ask("Delete the job?"),
+        pool=options.keep_pool or not ask("Delete the pool?"),
+    )
+    print_failed_deletions(clean_up_run(flow_run_id, keep))
+
+
+def _require_writable(option: str, folder: str) -> None:
+    """Make the folder that an option names, and see that a file can be made in it.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=".topn-", dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"The {option} folder {shown(folder)} cannot be written ({reason}): name another with --{option}."
+        ) from error

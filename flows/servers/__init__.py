@@ -1,0 +1,1 @@
+"""The servers that a run or `make up` starts."""

@@ -1,0 +1,173 @@
+"""The program of a Prefect server that fills an empty state folder from a migrated database.
+
+    python -m flows.servers.prefect_server --fd 3
+
+serves on a listening socket. Without `--fd`, it only creates the template of the database. The migrations of a fresh
+database take three times as long as the rest of the start, so they run once per virtual environment. The result is
+kept there, and is copied into each new state folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import shutil
+import sqlite3
+import stat
+import sys
+import tempfile
+from contextlib import closing, suppress
+from importlib.metadata import version
+from pathlib import Path
+
+DATABASE = "prefect.db"
+PRIVATE_UMASK = 0o077
+WRITABLE_BY_OTHERS = 0o022
+
+
+def main() -> None:
+    """Serve until SIGTERM, or create the template."""
+    parser = argparse.ArgumentParser(prog="python -m flows.servers.prefect_server", description=__doc__)
+    parser.add_argument("--fd", type=int, help="file descriptor of a listening socket")
+    # The database holds what users gave to their runs, and the key by which Prefect encrypts blocks.
+    os.umask(PRIVATE_UMASK)
+    fd: int | None = parser.parse_args().fd
+    if fd is None:
+        _create_template()
+    else:
+        serve(fd)
+
+
+def serve(fd: int) -> None:
+    """Serve Prefect's API on a listening socket, on the database in PREFECT_HOME."""
+    # Imports create a million objects that stay: searching them for garbage takes a tenth of the start.
+    gc.disable()
+    import uvicorn  # noqa: PLC0415 - see above
+    from prefect.server.api.server import create_app  # noqa: PLC0415
+    from prefect.settings import (  # noqa: PLC0415
+        PREFECT_API_BLOCKS_REGISTER_ON_START,
+        PREFECT_API_DATABASE_MIGRATE_ON_START,
+        temporary_settings,
+    )
+
+    gc.freeze()
+    gc.enable()
+    is_complete = _ensure_database(template_path())
+    skipped = {PREFECT_API_DATABASE_MIGRATE_ON_START: False, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
+    with temporary_settings(skipped if is_complete else {}):
+        uvicorn.run(create_app(), fd=fd, log_level="warning")
+
+
+def template_path() -> Path | None:
+    """Return where the template for this version of Prefect is kept; None outside a virtual environment.
+
+    A template is of use only to the environment whose Prefect created it, and goes with that.
+    """
+    if sys.prefix == sys.base_prefix:
+        return None
+    return Path(sys.prefix, "share", "topn", f"prefect-{version('prefect')}.db")
+
+
+def _create_template() -> None:
+    """Create the template, unless there is one that works."""
+    if (template := template_path()) is None:
+        return
+    with tempfile.TemporaryDirectory() as home:
+        # Prefect reads it when it is imported.
+        os.environ["PREFECT_HOME"] = home
+        _ensure_database(template)
+
+
+def _ensure_database(template: Path | None) -> bool:
+    """Create the database, unless there is one.
+
+    Returns:
+        Whether it is known to be complete, so that the server needs neither migrations nor block types.
+    """
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME  # noqa: PLC0415 - takes seconds
+
+    database = PREFECT_HOME.value() / DATABASE
+    # A `prefect.toml` in the current folder may name another database.
+    is_usual = PREFECT_API_DATABASE_CONNECTION_URL.value() == f"sqlite+aiosqlite:///{database}"
+    if not is_usual or database.exists():
+        return False
+    _delete(database)
+    if template is not None and copy_template(template, database):
+        try:
+            asyncio.run(_migrate())
+            return True
+        except Exception as error:  # noqa: BLE001 - a start must not depend on the template
+            print(f"The template {template} is of no use: {error!r}", file=sys.stderr)
+            _delete(database)
+    asyncio.run(_migrate(register_blocks=True))
+    if template is not None:
+        _keep_template(database, template)
+    return True
+
+
+def _delete(database: Path) -> None:
+    """Delete a database with its journals, which SQLite would apply to the next database of that name."""
+    for suffix in ("", "-wal", "-shm"):
+        database.with_name(DATABASE + suffix).unlink(missing_ok=True)
+
+
+def copy_template(template: Path, database: Path) -> bool:
+    """Copy a template to where a database is expected.
+
+    Returns:
+        False if there is no template, it is damaged, or somebody else could have written it.
+    """
+    copy = database.with_name(f"{DATABASE}.{os.getpid()}")
+    try:
+        with open(template, "rb", opener=_open_itself) as source, copy.open("xb") as target:
+            status = os.fstat(source.fileno())
+            if status.st_uid != os.geteuid() or status.st_mode & WRITABLE_BY_OTHERS or not stat.S_ISREG(status.st_mode):
+                return False
+            shutil.copyfileobj(source, target)
+        with closing(sqlite3.connect(copy)) as connection:
+            is_whole = connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+            if not is_whole or not connection.execute("SELECT name FROM block_type LIMIT 1").fetchall():
+                return False
+        copy.replace(database)
+    except (OSError, sqlite3.Error):
+        return False
+    finally:
+        copy.unlink(missing_ok=True)
+    return True
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file that is neither a link nor something that waits for a writer."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+async def _migrate(*, register_blocks: bool = False) -> None:
+    """Run the migrations that the database lacks, and register Prefect's own block types."""
+    from prefect.server.database import provide_database_interface  # noqa: PLC0415 - takes seconds
+    from prefect.server.models.block_registration import run_block_auto_registration  # noqa: PLC0415
+
+    interface = provide_database_interface()
+    try:
+        await interface.create_db()
+        if register_blocks:
+            async with await interface.session() as session:
+                await run_block_auto_registration(session=session)
+    finally:
+        await (await interface.engine()).dispose()
+
+
+def _keep_template(database: Path, template: Path) -> None:
+    """Keep a copy of a database in which nothing has happened yet: it holds no runs, no settings and no keys."""
+    # An environment may be read-only; then each first start runs the migrations.
+    with suppress(OSError, sqlite3.Error):
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=template.parent) as folder, closing(sqlite3.connect(database)) as source:
+            copy = Path(folder, DATABASE)
+            source.execute("VACUUM INTO ?", (str(copy),))
+            copy.replace(template)
+
+
+if __name__ == "__main__":
+    main()

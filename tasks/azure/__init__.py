@@ -1,0 +1,1 @@
+"""The two Azure accounts, behind the official SDKs."""

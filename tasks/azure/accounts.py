@@ -1,0 +1,45 @@
+"""The two Azure accounts, opened once for each configuration and shared by all threads."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from tasks.azure.batch import BatchAccount
+from tasks.azure.blob import BlobAccount
+from tasks.azure.block import configured_azure
+from tasks.azure.settings import AzureSettings
+from tasks.redaction import protect
+
+
+def batch_account() -> BatchAccount:
+    """Open the configured Batch account.
+
+    Raises:
+        ConfigurationError: Settings are missing.
+    """
+    return _batch_account(configured_azure())
+
+
+def blob_account() -> BlobAccount:
+    """Open the configured storage account.
+
+    Raises:
+        ConfigurationError: Settings are missing.
+    """
+    return _blob_account(configured_azure())
+
+
+@lru_cache(maxsize=4)
+def _batch_account(settings: AzureSettings) -> BatchAccount:
+    _protect_keys(settings)
+    return BatchAccount(settings)
+
+
+@lru_cache(maxsize=4)
+def _blob_account(settings: AzureSettings) -> BlobAccount:
+    _protect_keys(settings)
+    return BlobAccount(settings)
+
+
+def _protect_keys(settings: AzureSettings) -> None:
+    protect(*(key.get_secret_value() for key in (settings.batch_key, settings.storage_key) if key is not None))

@@ -1,0 +1,238 @@
+"""The Blob Storage account: the only importer of `azure.storage.blob` among the steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from azure.storage.blob import (
+    BlobBlock,
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContainerSasPermissions,
+    LocationMode,
+    UserDelegationKey,
+    generate_blob_sas,
+    generate_container_sas,
+)
+
+from tasks.azure.client import TransientRetryPolicy, client_options, default_identity, translated_errors
+from tasks.azure.settings import AzureSettings, account_of
+from tasks.errors import NotFoundError
+
+# A file up to this length is one request; a longer one goes in blocks of it, so that memory does not grow with files.
+# Source of the most blocks, 50,000: Blob service REST API, Put Block List.
+BLOCK_BYTES = 8 * 1024 * 1024
+
+# Clocks of two machines differ; a signature that starts "now" is refused by a clock that is behind.
+# Source: Azure Storage documentation, "Best practices when using SAS".
+CLOCK_SKEW = timedelta(minutes=15)
+
+# Source: Storage REST API, "Get User Delegation Key".
+LONGEST_KEY_LIFE = timedelta(days=7)
+
+
+class BlobAccount:
+    """A client of one storage account; safe to share between threads."""
+
+    def __init__(self, settings: AzureSettings) -> None:
+        endpoint = settings.storage_endpoint or ""
+        self._account = settings.storage_account or account_of(endpoint) or ""
+        self._key = None if settings.storage_key is None else settings.storage_key.get_secret_value()
+        self._delegation_key: UserDelegationKey | None = None
+        self._delegation_lock = Lock()
+        credential: Any = (
+            default_identity() if self._key is None else {"account_name": self._account, "account_key": self._key}
+        )
+        self._service = BlobServiceClient(
+            endpoint,
+            credential=credential,
+            max_single_put_size=BLOCK_BYTES,
+            max_block_size=BLOCK_BYTES,
+            # Above this, the SDK would read each block twice, out of order for the hash.
+            min_large_block_upload_threshold=BLOCK_BYTES + 1,
+            **client_options(_StorageRetryPolicy()),
+        )
+
+    def check(self, **request_options: Any) -> None:
+        """Ask the account for something that costs nothing, to see that it answers and takes the credential."""
+        with translated_errors("Storage", "list the containers"):
+            next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
+
+    def check_writing(self) -> None:
+        """Write a blob to a container that there is not, to see that it would be allowed.
+
+        Raises:
+            ServiceError: It would not, or Storage did not answer.
+        """
+        with suppress(NotFoundError), translated_errors("Storage", "write a blob"):
+            self._service.get_blob_client(f"topn-check-{uuid4().hex}", "nothing").upload_blob(b"")
+
+    def create_container(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Create a container.
+
+        Raises:
+            AlreadyExistsError: A container of this name exists.
+        """
+        with translated_errors("Storage", f"create container {name}"):
+            self._service.create_container(name, metadata=dict(metadata))
+
+    def container_metadata(self, name: str) -> dict[str, str]:
+        """Read what a container carries.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with translated_errors("Storage", f"look at container {name}"):
+            return dict(self._service.get_container_client(name).get_container_properties().metadata or {})
+
+    def containers(self, prefix: str) -> dict[str, dict[str, str]]:
+        """List the containers whose names begin with a prefix, with their metadata."""
+        with translated_errors("Storage", f"list containers {prefix}…"):
+            return {
+                container.name: dict(container.metadata or {})
+                for container in self._service.list_containers(name_starts_with=prefix, include_metadata=True)
+            }
+
+    def delete_container(self, name: str) -> None:
+        """Delete a container; one that is gone already counts as deleted."""
+        try:
+            with translated_errors("Storage", f"delete container {name}"):
+                self._service.delete_container(name)
+        except NotFoundError:
+            return
+
+    def upload_bytes(self, container: str, blob: str, content: bytes) -> None:
+        """Put a blob, replacing one of the same name."""
+        with translated_errors("Storage", f"upload {container}/{blob}"):
+            self._service.get_blob_client(container, blob).upload_blob(content, overwrite=True)
+
+    def upload_file(self, container: str, path: Path, size_bytes: int, sha256: str) -> bool:
+        """Put a file's content as a blob that is named by its hash, unless it is not the content that was hashed.
+
+        A long file goes in blocks, of which one is held at a time, and becomes a blob when all of it is known to be
+        right. So a blob that exists is right, and a long one is not sent again; a short one is sent as soon as asked for.
+
+        Args:
+            container: Where to put it.
+            path: The file.
+            size_bytes: Its length when it was hashed.
+            sha256: The hash, in hexadecimal.
+
+        Returns:
+            Whether the blob is there.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        client = self._service.get_blob_client(container, sha256)
+        with path.open("rb") as file, translated_errors("Storage", f"upload {container}/{sha256}"):
+            if size_bytes <= BLOCK_BYTES:
+                content = file.read(BLOCK_BYTES + 1)
+                is_right = hashlib.sha256(content).hexdigest() == sha256
+                if is_right:
+                    client.upload_blob(content, overwrite=True)
+                return is_right
+            if client.exists():
+                return True
+            digest = hashlib.sha256()
+            blocks: list[BlobBlock] = []
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+                blocks.append(BlobBlock(block_id=f"{len(blocks):08}"))
+                client.stage_block(blocks[-1].id, block)
+            is_right = digest.hexdigest() == sha256
+            if is_right:
+                client.commit_block_list(blocks)
+            return is_right
+
+    def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
+        """Put what an open file holds as a blob, replacing one of the same name; it is streamed, not held."""
+        with translated_errors("Storage", f"upload {container}/{blob}"):
+            self._service.get_blob_client(container, blob).upload_blob(archive, overwrite=True)
+
+    def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
+        """Read a blob, or its end.
+
+        Raises:
+            NotFoundError: There is no such blob.
+        """
+        client = self._service.get_blob_client(container, blob)
+        with translated_errors("Storage", f"download {container}/{blob}"):
+            if last_bytes is None:
+                return client.download_blob().readall()
+            size_bytes = client.get_blob_properties().size
+            if size_bytes == 0:
+                return b""
+            return client.download_blob(offset=max(0, size_bytes - last_bytes)).readall()
+
+    def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
+        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret.
+
+        Without an instant, it is the bare URL: who asks needs a right of its own.
+        """
+        url: str = self._service.get_blob_client(container, blob).url
+        if expires_at is None:
+            return url
+        signature = generate_blob_sas(
+            self._account,
+            container,
+            blob,
+            permission=BlobSasPermissions(read=True),
+            expiry=expires_at,
+            **self._signing_key(expires_at),
+        )
+        return f"{url}?{signature}"
+
+    def write_url(self, container: str, expires_at: datetime | None) -> str:
+        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret.
+
+        Without an instant, it is the bare URL: who asks needs a right of its own.
+        """
+        url: str = self._service.get_container_client(container).url
+        if expires_at is None:
+            return url
+        signature = generate_container_sas(
+            self._account,
+            container,
+            permission=ContainerSasPermissions(create=True, write=True),
+            expiry=expires_at,
+            **self._signing_key(expires_at),
+        )
+        return f"{url}?{signature}"
+
+    def _signing_key(self, expires_at: datetime) -> dict[str, Any]:
+        if self._key is not None:
+            return {"account_key": self._key}
+        with self._delegation_lock:
+            key = self._delegation_key
+            if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
+                starts_at = datetime.now(timezone.utc) - CLOCK_SKEW
+                ends_at = min(expires_at + CLOCK_SKEW, starts_at + LONGEST_KEY_LIFE)
+                with translated_errors("Storage", "get a user delegation key"):
+                    key = self._service.get_user_delegation_key(starts_at, ends_at)
+                self._delegation_key = key
+            return {"user_delegation_key": key}
+
+
+class _StorageRetryPolicy(TransientRetryPolicy):
+    """Our policy in place of the storage SDK's own, which waits 15 s at first and never repeats after a 429.
+
+    The SDK leaves options for its own policy, and reads on a response which location answered; there is one here.
+    """
+
+    def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
+        for name in ("hosts", "location_mode", "retry_to_secondary"):
+            options.pop(name, None)
+        return super().configure_retries(options)
+
+    def send(self, request: Any) -> Any:
+        response: Any = super().send(request)
+        response.http_response.location_mode = LocationMode.PRIMARY
+        return response

@@ -1,0 +1,119 @@
+"""One self-contained HTML page of a run: no network, no scripts, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.files import write_whole
+from tasks.model.verdict import FileReport, StoredResult
+from tasks.report.charts import time_picture
+from tasks.report.markdown import (
+    MEANINGS,
+    duration,
+    error_of,
+    key_figures,
+    name_and_message,
+    notes,
+    places,
+    waiting_sentence,
+)
+from tasks.report.model import RunReport
+from tasks.text import cut, shown
+from tasks.workload.base import Cell
+from tasks.workload.drawing import DARK_COLOURS
+
+PAGE = "report.html"
+TEMPLATE = "report.html.jinja"
+
+MOST_ROWS = 2000
+MOST_DOSSIERS = 100
+
+
+def write_page(report: RunReport, folder: Path) -> Path:
+    """Write the page of a run into a folder; returns where it is.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    page = folder / PAGE
+    write_whole(page, render(report, folder).encode())
+    return page
+
+
+def render(report: RunReport, folder: Path) -> str:
+    """Make the page; links to the outputs are relative to the folder that it goes to."""
+    environment = Environment(
+        loader=PackageLoader("tasks.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    failed = report.failed
+    with_result = report.with_result
+    picture = report.workload.picture(report.results)
+    rows = [_row(file, result, report, folder) for file, result in with_result[:MOST_ROWS]]
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        started_at=report.steps[0].started_at if report.steps else None,
+        figures=key_figures(report),
+        notes=notes(report),
+        dossiers=[_dossier(file) for file in failed[:MOST_DOSSIERS]],
+        more_failed=len(failed) - MOST_DOSSIERS,
+        time_picture=_drawn(time_picture(report)) if report.steps else None,
+        waiting=waiting_sentence(report),
+        picture=picture,
+        picture_svg=_drawn(picture.svg) if picture else None,
+        rows=rows,
+        columns=[(column["name"], column["kind"]) for column in rows[0]["columns"]] if rows else [],
+        more_files=len(with_result) - MOST_ROWS,
+        dark_colours=DARK_COLOURS,
+        duration=duration,
+    )
+
+
+def _drawn(svg: str) -> Markup:
+    """Take a picture as it is: matplotlib has escaped the texts in it."""
+    return Markup(svg)  # noqa: S704
+
+
+def _dossier(file: FileReport) -> Mapping[str, Any]:
+    error = error_of(file)
+    name, message = name_and_message(file)
+    return {
+        "name": cut(name),
+        "message": cut(message, 1000),
+        "meaning": MEANINGS[error.category],
+        "places": places(error),
+        "said": [
+            (name, "\n".join(map(shown, said.splitlines())))
+            for name, said in (("stderr", error.stderr), ("stdout", error.stdout))
+            if said
+        ],
+        "repeat_command": shown(error.repeat_command),
+    }
+
+
+def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path) -> Mapping[str, Any]:
+    ending = next(iter(report.workload.documents(file.file, result)), "")
+    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{ending}"), folder.absolute())
+    return {
+        "name": cut(shown(file.file.name)),
+        "status": file.status,
+        "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
+        # Quoted whole: no name can be taken for a scheme.
+        "link": quote(output),
+    }
+
+
+def _cell(name: str, cell: Cell) -> Mapping[str, Any]:
+    if isinstance(cell, int):
+        return {"name": name, "kind": "number", "pairs": [(f"{cell:,}", "")]}
+    return {"name": name, "kind": "text", "pairs": [(cut(cell), "")] if isinstance(cell, str) else cell}

@@ -1,0 +1,168 @@
+"""What a run takes from Azure: Batch tasks, nodes and their time, at a cost in requests that does not grow with files.
+
+Execution times come with the listings of completed Batch tasks that monitoring makes anyway. Nodes are listed once a
+minute at the most, and once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from tasks.azure.accounts import batch_account
+from tasks.azure.batch import BatchAccount
+from tasks.azure.block import configured_azure
+from tasks.azure.settings import account_of
+from tasks.clock import SYSTEM_CLOCK, Clock
+from tasks.errors import ServiceError
+from tasks.model.chunks import FinishedChunk
+from tasks.model.run import BatchJob, Run
+from tasks.report.model import Price, Usage
+
+LISTING_INTERVAL = timedelta(minutes=1)
+
+# As many as a picture can show.
+MOST_CHANGES = 300
+
+# Source: Azure's price list of Linux virtual machines, pay as you go, in US dollars.
+LIST_PRICES_USD_PER_HOUR = {"standard_d2s_v3": 0.096, "standard_d4s_v3": 0.192}
+LIST_PRICE_REGION = "East US"
+
+Interval = tuple[datetime, datetime]
+
+
+@dataclass
+class _Node:
+    allocated_at: datetime | None = None
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    is_dedicated: bool = True
+    is_preempted: bool = False
+
+    def seen_from(self, instant: datetime) -> None:
+        self.first_at = min(self.first_at or instant, instant)
+
+    def seen_until(self, instant: datetime) -> None:
+        self.last_at = max(self.last_at or instant, instant)
+
+    @property
+    def seconds(self) -> float:
+        since = self.allocated_at or self.first_at
+        return max(0.0, (self.last_at - since).total_seconds()) if since and self.last_at else 0.0
+
+
+class UsageMeter:
+    """Adds up what a run takes while its Batch tasks are waited for."""
+
+    def __init__(self, account: BatchAccount, run: Run, job: BatchJob, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._account = account
+        self._pool_id = job.pool_id
+        self._own_pool = job.pool_id == run.name
+        self._clock = clock
+        self._started_at = clock.now()
+        self._listed_at: datetime | None = None
+        self._nodes: dict[str, _Node] = {}
+        self._intervals: list[Interval] = []
+        self._batch_tasks = self._retries = self._requeues = 0
+
+    def add(self, finished: FinishedChunk) -> None:
+        """Take in what the service said of a chunk's Batch tasks, and look at the nodes now and then."""
+        for outcome in finished.outcomes.values():
+            self._batch_tasks += 1
+            self._retries += outcome.retry_count
+            self._requeues += outcome.requeue_count
+            if outcome.started_at is None or outcome.ended_at is None:
+                continue
+            self._intervals.append((outcome.started_at, outcome.ended_at))
+            if outcome.node_id:
+                node = self._nodes.setdefault(outcome.node_id, _Node())
+                node.seen_from(outcome.started_at)
+                node.seen_until(outcome.ended_at)
+        if self._listed_at is None or self._clock.now() - self._listed_at >= LISTING_INTERVAL:
+            self._list_nodes()
+
+    def usage(self) -> Usage:
+        """Add it up, after a last look at the nodes."""
+        self._list_nodes()
+        ended_at = self._clock.now()
+        watched_seconds = (ended_at - self._started_at).total_seconds()
+        nodes = self._nodes.values()
+        return Usage(
+            batch_tasks=self._batch_tasks,
+            retries=self._retries,
+            requeues=self._requeues,
+            running=running_since(self._intervals),
+            task_seconds=sum((end - start).total_seconds() for start, end in self._intervals),
+            watched_seconds=watched_seconds,
+            idle_seconds=max(0.0, watched_seconds - covered_seconds(self._intervals, self._started_at, ended_at)),
+            nodes=len(nodes),
+            preempted_nodes=sum(node.is_preempted for node in nodes),
+            node_seconds=sum(node.seconds for node in nodes if node.is_dedicated) if self._own_pool else None,
+            spot_node_seconds=sum(node.seconds for node in nodes if not node.is_dedicated) if self._own_pool else None,
+        )
+
+    def _list_nodes(self) -> None:
+        """Look which nodes of the run's own pool are there; what cannot be read is not counted."""
+        self._listed_at = self._clock.now()
+        if not self._own_pool:
+            return
+        try:
+            lives = self._account.node_lives(self._pool_id)
+        except ServiceError:
+            return
+        for life in lives:
+            node = self._nodes.setdefault(life.node_id, _Node())
+            node.allocated_at = life.allocated_at or node.allocated_at
+            node.is_dedicated = life.is_dedicated
+            if life.is_preempted:
+                node.is_preempted = True
+            else:
+                node.seen_until(self._listed_at)
+
+
+def usage_meter(run: Run, job: BatchJob) -> UsageMeter:
+    """Begin to measure what a run takes from the configured Batch account."""
+    return UsageMeter(batch_account(), run, job)
+
+
+def node_price(vm_size: str, usd_per_node_hour: float | None) -> Price:
+    """Say what a dedicated node costs: what the user says, or the list price of the few sizes that are known here."""
+    is_paid = account_of(configured_azure().batch_endpoint or "") is not None
+    if usd_per_node_hour is not None:
+        return Price(usd_per_node_hour=usd_per_node_hour, source="as given to the run", is_paid=is_paid)
+    listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
+    source = f"list price of {vm_size}, Linux, pay as you go, {LIST_PRICE_REGION}" if listed is not None else vm_size
+    return Price(usd_per_node_hour=listed, source=source, is_paid=is_paid)
+
+
+def covered_seconds(intervals: Iterable[Interval], since: datetime, until: datetime) -> float:
+    """Measure how much of a span at least one of the intervals covers."""
+    covered = timedelta(0)
+    reached = since
+    for start, end in sorted(intervals):
+        first, last = max(start, reached), min(end, until)
+        if last > first:
+            covered += last - first
+            reached = last
+    return covered.total_seconds()
+
+
+def running_since(intervals: Sequence[Interval]) -> tuple[tuple[datetime, int], ...]:
+    """Say how many of the intervals are under way since when; of many changes, evenly spaced ones are kept."""
+    changes = sorted([(start, 1) for start, _ in intervals] + [(end, -1) for _, end in intervals])
+    running = 0
+    counts: list[tuple[datetime, int]] = []
+    for instant, steps in groupby(changes, key=lambda change: change[0]):
+        running += sum(step for _, step in steps)
+        counts.append((instant, running))
+    if len(counts) <= MOST_CHANGES:
+        return tuple(counts)
+    first, last = counts[0][0], counts[-1][0]
+    spacing = (last - first) / (MOST_CHANGES - 1)
+    kept: dict[int, tuple[datetime, int]] = {}
+    for instant, count in counts:
+        # Of the changes in one stretch, the last one is in force when it ends.
+        kept[int((instant - first) / spacing)] = (instant, count)
+    return tuple(kept.values())

@@ -1,0 +1,1 @@
+"""The steps of a run: Prefect tasks, and what they alone use."""

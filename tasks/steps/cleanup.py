@@ -1,0 +1,158 @@
+"""Clean up: delete what a flow run made, however it ended.
+
+Everything is found by the flow run's id alone, so that a fresh process can do it, and it is safe to do twice, half-way,
+or with some calls failing: it goes on with the rest and records what it could not delete.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.logging.loggers import flow_run_logger
+
+from tasks.azure.accounts import batch_account, blob_account
+from tasks.azure.batch import BatchAccount
+from tasks.azure.blob import BlobAccount
+from tasks.errors import ConfigurationError, ServiceError
+from tasks.model.naming import is_owned_by, run_prefix
+from tasks.model.run import Keep
+from tasks.progress import cleaning_up
+from tasks.report.markdown import escaped
+from tasks.steps.start import CLEANUP_ARTIFACT
+from tasks.text import shown
+
+# Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
+WAIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftovers:
+    """What a flow run has made and is still there."""
+
+    jobs: tuple[str, ...]
+    pools: tuple[str, ...]
+    containers: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of it, for people."""
+        return (
+            *(f"job {name}" for name in self.jobs),
+            *(f"pool {name}" for name in self.pools),
+            *(f"container {name}" for name in self.containers),
+        )
+
+
+def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Delete what the flow run made, but for what its parameters say to keep: the hook of every ending."""
+    del state
+    cleaning_up()
+    logger = flow_run_logger(flow_run, flow)
+    kept = {name: bool(flow_run.parameters.get(f"keep_{name}", False)) for name in ("containers", "job", "pool")}
+    try:
+        failures = clean_up_run(flow_run.id, Keep(**kept))
+    except ConfigurationError as error:
+        # Without a configuration nothing was created; one that changed meanwhile leaves the rest to a sweep.
+        logger.warning("Nothing was cleaned up: %s", error)
+        return
+    for name, reason in failures.items():
+        logger.error("Could not delete %s: %s", name, reason)
+
+
+def clean_up_run(flow_run_id: UUID, keep: Keep) -> dict[str, str]:
+    """Delete what a flow run made; the record of it is written before the first deletion.
+
+    Returns:
+        Why something could not be deleted, by name.
+    """
+    batch, blobs = batch_account(), blob_account()
+    leftovers = find_leftovers(batch, blobs, flow_run_id, keep)
+    if not leftovers.names:
+        return {}
+    record = _record(flow_run_id, leftovers)
+    failures = delete(batch, blobs, leftovers)
+    _complete_record(record, leftovers, failures)
+    return failures
+
+
+def find_leftovers(batch: BatchAccount, blobs: BlobAccount, flow_run_id: UUID, keep: Keep) -> Leftovers:
+    """Find what carries both the name and the metadata of a flow run, of all its generations."""
+    own = str(flow_run_id)
+    found = leftovers_below(batch, blobs, run_prefix(own), lambda _, metadata: is_owned_by(own, metadata))
+    return Leftovers(
+        jobs=() if keep.job else found.jobs,
+        pools=() if keep.pool else found.pools,
+        containers=() if keep.containers else found.containers,
+    )
+
+
+def leftovers_below(
+    batch: BatchAccount, blobs: BlobAccount, prefix: str, is_leftover: Callable[[str, Mapping[str, str]], bool]
+) -> Leftovers:
+    """Find what has a name that begins so, is not being deleted, and is a leftover by its name and its metadata."""
+    return Leftovers(
+        jobs=tuple(
+            job.job_id
+            for job in batch.jobs(prefix)
+            if job.state != "deleting" and is_leftover(job.job_id, job.metadata)
+        ),
+        pools=tuple(
+            pool.pool_id
+            for pool in batch.pools(prefix)
+            if pool.state != "deleting" and is_leftover(pool.pool_id, pool.metadata)
+        ),
+        containers=tuple(name for name, metadata in blobs.containers(prefix).items() if is_leftover(name, metadata)),
+    )
+
+
+def delete(batch: BatchAccount, blobs: BlobAccount, leftovers: Leftovers) -> dict[str, str]:
+    """Delete jobs, pools and containers, going on after a failure; returns why, by name."""
+    failures = {
+        name: str(error)
+        for name, error in batch.delete_jobs_and_pools(leftovers.jobs, leftovers.pools, WAIT_SECONDS).items()
+    }
+    for name in leftovers.containers:
+        try:
+            blobs.delete_container(name)
+        except ServiceError as error:
+            failures[f"container {name}"] = str(error)
+    return failures
+
+
+def _record(flow_run_id: UUID, leftovers: Leftovers) -> UUID:
+    """Write down that a cleanup happens: from now on, the names of this flow run are other ones."""
+    with get_client(sync_client=True) as client:
+        artifact = client.create_artifact(
+            ArtifactCreate(
+                key=CLEANUP_ARTIFACT,
+                type="markdown",
+                description="What the cleanup of this run deletes.",
+                data="\n".join(["Deleting:", "", *(f"- {name}" for name in leftovers.names)]),
+                flow_run_id=flow_run_id,
+            )
+        )
+    return artifact.id
+
+
+def _complete_record(artifact_id: UUID, leftovers: Leftovers, failures: Mapping[str, str]) -> None:
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_artifact(artifact_id, ArtifactUpdate(data=record_of(leftovers, failures)))
+    except Exception:  # the deletions are done; a record that cannot be completed must not hide that
+        logging.getLogger(__name__).exception("The record of the cleanup could not be completed.")
+
+
+def record_of(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
+    """Write in Markdown what was deleted, and why the rest was not; the reasons are the services' words."""
+    lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
+    if failures:
+        lines += ["", "Could not be deleted:", ""]
+        lines += [f"- {name}: {escaped(shown(reason))}" for name, reason in failures.items()]
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Collect: bring the outputs of completed Batch tasks back, and keep each result as soon as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from prefect import task
+
+from tasks.azure.accounts import blob_account
+from tasks.azure.blob import BlobAccount
+from tasks.errors import NotFoundError, ServiceError
+from tasks.model.chunks import FinishedChunk, Pack
+from tasks.model.files import InputFile
+from tasks.model.run import BatchJob, Containers
+from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult
+from tasks.steps.step import STEP
+from tasks.steps.submit import output_blob
+from tasks.text import shown
+from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
+from tasks.workload.packs import RESULTS, endings
+from tasks.workload.results_store import ResultsStore, results_store
+
+LOG_BYTES = 4096
+LOG_LINES = 20
+
+# What the service's failure codes mean for a file. Source: Batch documentation, "Job and task error checking".
+CATEGORY_OF_CODE = {
+    "FailureExitCode": Category.PROGRAM,
+    "CommandProgramNotFound": Category.NODE,
+    "CommandLaunchFailed": Category.NODE,
+    "TaskEnded": Category.CANCELLED,
+}
+CATEGORY_OF_PREFIX = {
+    "FileUpload": Category.UPLOAD,
+    "Blob": Category.RESOURCE_FILE,
+    "Resource": Category.RESOURCE_FILE,
+}
+
+Verdicts = Mapping[str, StoredResult | FileError]
+
+# Reads what was left under a name, or the end of it.
+Read = Callable[..., bytes | None]
+
+
+@task(**STEP, task_run_name="collect {finished.label}")
+def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
+    """Give each file of a chunk its result or its error, by content key."""
+    return collect_chunk(blob_account(), results_store(), finished, job, workload, containers)
+
+
+def collect_chunk(
+    account: BlobAccount,
+    store: ResultsStore,
+    finished: FinishedChunk,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
+) -> Verdicts:
+    """Give each file of a chunk its result or its error; results go into the store one by one."""
+    verdicts: dict[str, StoredResult | FileError] = dict(finished.submitted.failures)
+    for pack in finished.submitted.staged:
+        outcome = finished.outcomes.get(pack.task_id)
+        read_blob = partial(_read_blob, account, containers, pack)
+        left = {}
+        if pack.is_archive and outcome is not None and (archive := read_blob(RESULTS)) is not None:
+            left = endings(archive, pack, outcome)
+        for file in pack.files:
+            own_outcome, own_left = left.get(file.content_key, (outcome, None))
+            read = read_blob if own_left is None else partial(_read_left, own_left)
+            verdict = _verdict(read, file, own_outcome, finished.reason, job, workload)
+            if isinstance(verdict, StoredResult):
+                store.put(file.content_key, verdict)
+            verdicts[file.content_key] = verdict
+    return verdicts
+
+
+def _read_blob(
+    account: BlobAccount, containers: Containers, pack: Pack, name: str, *, last_bytes: int | None = None
+) -> bytes | None:
+    """Read what a Batch task left under a name; None where there is nothing."""
+    try:
+        return account.download(containers.outputs, output_blob(pack.task_id, name), last_bytes=last_bytes)
+    except NotFoundError:
+        return None
+
+
+def _read_left(left: Mapping[str, bytes], name: str, *, last_bytes: int | None = None) -> bytes | None:
+    """Read what the work on one file of a pack left; its logs are short already."""
+    del last_bytes
+    return left.get(name)
+
+
+def _verdict(
+    read: Read,
+    file: InputFile,
+    outcome: BatchTaskOutcome | None,
+    reason: FileError | None,
+    job: BatchJob,
+    workload: Workload,
+) -> StoredResult | FileError:
+    """Judge by the Batch task's own outcome and by its outputs, together: success without output is none."""
+    if outcome is None:
+        return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
+    if outcome.result != "success" or outcome.exit_code != 0:
+        stdout, stderr = (_last_lines(read, log) for log in LOGS)
+        return failure_of(file, outcome, stdout, stderr, reason, workload)
+    found = {name: read(name) for name in workload.outputs}
+    outputs = {name: content for name, content in found.items() if content is not None}
+    if len(outputs) < len(found):
+        return FileError(
+            category=Category.UPLOAD,
+            message="Its Batch task succeeded, but the output is not in the container",
+            exit_code=0,
+        )
+    if (refusal := workload.refusal(file, outputs)) is not None:
+        return refusal
+    provenance = Provenance(
+        node_id=outcome.node_id or "-", task_id=outcome.task_id, job_id=job.job_id, pool_id=job.pool_id
+    )
+    return StoredResult(outputs=outputs, provenance=provenance)
+
+
+def failure_of(
+    file: InputFile,
+    outcome: BatchTaskOutcome,
+    stdout: str,
+    stderr: str,
+    reason: FileError | None,
+    workload: Workload,
+) -> FileError:
+    """Say why a completed Batch task has no result, with all that a person needs to find out more."""
+    category, message = _why(file, outcome, stderr, reason)
+    return FileError(
+        category=category,
+        message=message,
+        exit_code=outcome.exit_code,
+        attempts=outcome.retry_count + outcome.requeue_count + 1 if outcome.node_id else 0,
+        node_id=outcome.node_id,
+        stdout=stdout,
+        stderr=stderr,
+        repeat_command=workload.repeat_command(file),
+    )
+
+
+def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> tuple[Category, str]:
+    code = outcome.failure_code or "FailureExitCode"
+    category = CATEGORY_OF_CODE.get(code) or next(
+        (category for prefix, category in CATEGORY_OF_PREFIX.items() if code.startswith(prefix)), Category.NODE
+    )
+    if category is Category.CANCELLED and reason is not None:
+        return reason.category, reason.message
+    if category is not Category.PROGRAM:
+        sentence = (outcome.failure_message or "Its Batch task failed").splitlines()[0].rstrip(".")
+        return category, f"{sentence} [{code}]"
+    refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
+    if refusal is None:
+        return category, f"The program ended with exit code {outcome.exit_code}"
+    # On the node, every file has the same name.
+    return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
+
+
+def _last_lines(read: Read, log: str) -> str:
+    """Give the end of what a failed program said; a log that cannot be had changes no verdict."""
+    try:
+        content = read(log, last_bytes=LOG_BYTES) or b""
+    except ServiceError:
+        return ""
+    return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-LOG_LINES:])

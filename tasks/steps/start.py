@@ -1,0 +1,85 @@
+"""Begin: name the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from uuid import UUID
+
+from prefect import get_client, task
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import Artifact
+from prefect.runtime import flow_run
+
+from tasks.azure.accounts import batch_account, blob_account
+from tasks.azure.batch import BatchAccount
+from tasks.azure.blob import BlobAccount
+from tasks.errors import ForeignResourceError
+from tasks.model.naming import run_prefix
+from tasks.model.run import Keep, Run
+from tasks.progress import begun
+from tasks.steps.step import STEP
+
+CLEANUP_ARTIFACT = "topn-cleanup"
+
+# An earlier attempt with less time than this before its deadline is not worth going on with.
+LEAST_TIME_LEFT = timedelta(minutes=1)
+
+
+@task(**STEP, task_run_name="begin")
+def begin_run(timeout_minutes: float, keep: Keep) -> Run:
+    """Name the run from its flow run and the number of cleanups that this has had, and set its deadline.
+
+    A repeat of the flow run adopts what an earlier attempt made, with its deadline; unless that has passed, or the job
+    has ended: then nothing of it can be used, and the run goes on under the next names, as after a cleanup.
+    """
+    flow_run_id = str(flow_run.id)
+    begun(flow_run_id)
+    with get_client(sync_client=True) as client:
+        api = address_of(client)
+    run = Run(
+        flow_run_id=flow_run_id,
+        generation=len(cleanups_of(UUID(flow_run_id))),
+        deadline_at=datetime.now(timezone.utc) + timedelta(minutes=timeout_minutes),
+        prefect_api=api,
+        keep=keep,
+    )
+    return adopt_or_move_on(batch_account(), blob_account(), run)
+
+
+def address_of(client: SyncPrefectClient) -> str:
+    """Name the Prefect server in use, as the metadata of what a run makes does: without a password, if one is in it."""
+    return str(client.api_url.copy_with(userinfo=b""))
+
+
+def adopt_or_move_on(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
+    """Give a run the deadline of what its name has made already, or the first name under which nothing is used up.
+
+    Raises:
+        ForeignResourceError: A container or a job of that name exists and is not of this flow run.
+    """
+    containers = blobs.containers(run_prefix(run.flow_run_id))
+    jobs = {job.job_id: job for job in batch.jobs(run_prefix(run.flow_run_id))}
+    while True:
+        found = [data for name, data in containers.items() if name.startswith(f"{run.name}-")]
+        job = jobs.get(run.name)
+        if job is not None:
+            found.append(dict(job.metadata))
+        if any(not run.owns(metadata) for metadata in found):
+            raise ForeignResourceError(f"Something named {run.name} is not of this run: delete it, then run again.")
+        expiries = [datetime.fromisoformat(metadata["expires_at"]) for metadata in found]
+        if not expiries:
+            return run
+        if min(expiries) - datetime.now(timezone.utc) > LEAST_TIME_LEFT and (job is None or job.state == "active"):
+            return replace(run, deadline_at=min(expiries))
+        run = replace(run, generation=run.generation + 1)
+
+
+def cleanups_of(flow_run_id: UUID) -> list[Artifact]:
+    """List the records of the cleanups that a flow run has had; each was written before its first deletion."""
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[CLEANUP_ARTIFACT])),
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+        )

@@ -1,0 +1,115 @@
+"""Submit: add one Batch task for each staged pack."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from datetime import datetime
+
+from prefect import task
+
+from tasks.azure import sas_expiry as signatures
+from tasks.azure.accounts import batch_account, blob_account
+from tasks.azure.batch import BatchAccount
+from tasks.azure.blob import BlobAccount
+from tasks.azure.values import BatchTaskSpec, Blob, Upload
+from tasks.clock import SYSTEM_CLOCK, Clock
+from tasks.model.chunks import Pack, StagedChunk
+from tasks.model.run import BatchJob, Containers, Run
+from tasks.model.verdict import Category, FileError
+from tasks.progress import advance
+from tasks.steps.stage import blob_of
+from tasks.steps.step import CACHED_STEP
+from tasks.workload.base import LOGS, NODE_INPUT, Workload
+from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
+
+# A program that fails for a passing reason, such as too little memory beside another, gets one more try.
+BATCH_TASK_RETRIES = 1
+
+
+@task(**CACHED_STEP, task_run_name="submit {chunk.label}")
+def submit_batch_tasks(
+    run: Run, chunk: StagedChunk, job: BatchJob, workload: Workload, containers: Containers
+) -> StagedChunk:
+    """Add the Batch tasks of a chunk; one that the service refuses fails alone."""
+    submitted = submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers)
+    advance("submitted", done=len(chunk.chunk.files))
+    return submitted
+
+
+def submit_chunk(
+    account: BatchAccount,
+    blobs: BlobAccount,
+    run: Run,
+    chunk: StagedChunk,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
+    clock: Clock = SYSTEM_CLOCK,
+) -> StagedChunk:
+    """Add the Batch tasks of a chunk, and say which files are on their way; one that is in the job already stays.
+
+    Raises:
+        ServiceError: Batch refused a whole request.
+    """
+    expires_at = None if job.node_identity else signatures.expiry(run, clock.now())
+    outputs_url = blobs.write_url(containers.outputs, expires_at)
+    specs = [_spec(blobs, pack, job, workload, containers, outputs_url, expires_at) for pack in chunk.staged]
+    refused = account.add_tasks(job.job_id, specs)
+    failures = {
+        file.content_key: FileError(
+            category=Category.NODE, message=f"Batch did not take its Batch task: {refused[pack.task_id]}"
+        )
+        for pack in chunk.staged
+        if pack.task_id in refused
+        for file in pack.files
+    }
+    return replace(
+        chunk,
+        staged=tuple(pack for pack in chunk.staged if pack.task_id not in refused),
+        failures={**chunk.failures, **failures},
+        signed_until_at=expires_at,
+    )
+
+
+def output_blob(task_id: str, name: str) -> str:
+    """Name the blob that a file of a Batch task becomes."""
+    return f"{task_id}/{name}"
+
+
+def _spec(
+    blobs: BlobAccount,
+    pack: Pack,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
+    outputs_url: str,
+    expires_at: datetime | None,
+) -> BatchTaskSpec:
+    outputs = (RESULTS,) if pack.is_archive else workload.outputs
+    script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else workload.command}'
+    return BatchTaskSpec(
+        task_id=pack.task_id,
+        command_line=f"/bin/sh -c {shlex.quote(script)}",
+        resource_files=(
+            Blob(
+                url=blobs.read_url(containers.inputs, blob_of(pack), expires_at),
+                file_path=ARCHIVE if pack.is_archive else NODE_INPUT,
+                identity=job.node_identity,
+            ),
+        ),
+        uploads=tuple(
+            Upload(
+                # The logs are beside the working directory. They come back from failed Batch tasks, too, as does what
+                # a pack has done until then.
+                pattern=f"../{name}" if name in LOGS else name,
+                container_url=outputs_url,
+                path=output_blob(pack.task_id, name),
+                only_on_success=name not in LOGS and not pack.is_archive,
+                identity=job.node_identity,
+            )
+            for name in outputs + LOGS
+        ),
+        retries=BATCH_TASK_RETRIES,
+        container_image=job.setup.container_image,
+    )

@@ -1,0 +1,131 @@
+"""Sweep: delete what dead runs left behind, of all flow runs.
+
+A run is dead when its deadline has passed, or when the Prefect server that its metadata names says that it has ended.
+What is unknown is not dead. Only what carries both the name and the metadata of a run is looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from uuid import UUID
+
+from prefect import get_client, task
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+
+from tasks.azure.accounts import batch_account, blob_account
+from tasks.azure.batch import BatchAccount
+from tasks.azure.blob import BlobAccount
+from tasks.errors import ServiceError
+from tasks.model.naming import NAME_PREFIX, is_owned_by
+from tasks.steps.cleanup import Leftovers, delete, leftovers_below
+from tasks.steps.start import address_of
+from tasks.steps.step import STEP
+
+RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+(-app|-in|-out)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What a sweep found dead, and why some of it could not be deleted."""
+
+    leftovers: Leftovers
+    failures: Mapping[str, str]
+
+
+@task(**STEP, task_run_name="sweep")
+def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> Swept:
+    """Delete what dead runs left behind, and log each name."""
+    return _sweep_and_log(timedelta(hours=older_than_hours), dry_run=dry_run)
+
+
+@task(**{**STEP, "retries": 0}, task_run_name="sweep")
+def sweep_before_run() -> None:
+    """Delete what dead runs left behind, as the first act of a run, which goes on whatever comes of it."""
+    try:
+        _sweep_and_log(timedelta(0), dry_run=False)
+    except ServiceError as error:
+        get_run_logger().warning("Nothing was swept: %s", error)
+
+
+def _sweep_and_log(older_than: timedelta, *, dry_run: bool) -> Swept:
+    now = datetime.now(timezone.utc)
+    swept = sweep(batch_account(), blob_account(), ended_at_on_own_server, now - older_than, dry_run=dry_run)
+    logger = get_run_logger()
+    for name in swept.leftovers.names:
+        logger.info("%s: %s", "Left behind" if dry_run else "Left behind, deleted", name)
+    for name, reason in swept.failures.items():
+        logger.error("Could not delete %s: %s", name, reason)
+    return swept
+
+
+def sweep(
+    batch: BatchAccount,
+    blobs: BlobAccount,
+    ended_at: Callable[[UUID, str], datetime | None],
+    by: datetime,
+    *,
+    dry_run: bool = False,
+) -> Swept:
+    """Delete jobs, pools and containers of the runs that were dead at an instant.
+
+    Args:
+        batch: Where jobs and pools are.
+        blobs: Where containers are.
+        ended_at: When a flow run ended, by the Prefect server at an address; None if it has not, or is not known.
+        by: The instant: now, or earlier to leave alone what died since.
+        dry_run: Only say what is dead.
+    """
+    known_ends: dict[tuple[UUID, str], datetime | None] = {}
+
+    def is_dead(name: str, metadata: Mapping[str, str]) -> bool:
+        flow_run_id = _owner(name, metadata)
+        expires_at = _instant(metadata.get("expires_at", ""))
+        if flow_run_id is None or expires_at is None or metadata.get("kept"):
+            return False
+        if expires_at <= by:
+            return True
+        run = (flow_run_id, metadata.get("prefect_api", ""))
+        if run not in known_ends:
+            known_ends[run] = ended_at(*run)
+        end = known_ends[run]
+        return end is not None and end <= by
+
+    leftovers = leftovers_below(batch, blobs, NAME_PREFIX, is_dead)
+    return Swept(leftovers=leftovers, failures={} if dry_run else delete(batch, blobs, leftovers))
+
+
+def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | None:
+    """Say when a flow run ended, if it is one of the server in use here; of others nothing is known.
+
+    Another server is not asked: its address stands in metadata that others may write, and the question would carry
+    this server's credentials there.
+    """
+    with get_client(sync_client=True) as client:
+        if address_of(client) != prefect_api:
+            return None
+        try:
+            flow_run = client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return None
+    return flow_run.state.timestamp if flow_run.state is not None and flow_run.state.is_final() else None
+
+
+def _owner(name: str, metadata: Mapping[str, str]) -> UUID | None:
+    """Take the flow run out of a name and its metadata, if both say the same."""
+    match = RUN_NAME.fullmatch(name)
+    if match is None:
+        return None
+    flow_run_id = UUID(match.group(1))
+    return flow_run_id if is_owned_by(str(flow_run_id), metadata) else None
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo else None

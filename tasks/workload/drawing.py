@@ -1,0 +1,89 @@
+"""How pictures are drawn: by matplotlib as SVG documents of text and shapes, without fonts and without scripts."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# By these a page can give the shapes other colours where it is dark.
+INK = "#1f2933"
+
+
+FAINT = "#9aa5b1"
+
+
+PAPER = "#ffffff"
+
+
+ACCENT = "#2b6cb0"
+
+
+WAITING = "#dd9a3b"
+
+
+AREA = "#7fb2e5"
+
+
+DARK_COLOURS = {
+    INK: "#e4e9ee",
+    FAINT: "#52606d",
+    PAPER: "#1b2128",
+    ACCENT: "#5a9bdc",
+    WAITING: "#d9943a",
+    AREA: "#2f5680",
+}
+
+
+WIDTH_INCHES = 8.0
+
+
+ROW_INCHES = 0.3
+
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    # Equal runs give equal documents.
+    "svg.hashsalt": "topn",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+}
+
+
+def bars_picture(named_counts: Sequence[tuple[str, int]]) -> str:
+    """Draw counts as bars, the first on top."""
+    with mpl.rc_context(STYLE):
+        rows = named_counts[::-1]
+        figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * len(rows) + 0.5), layout="constrained")
+        axes = figure.subplots()
+        bars = axes.barh(range(len(rows)), [count for _, count in rows], color=ACCENT, height=0.7)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.bar_label(bars, [f"{count:,}" for _, count in rows], padding=4)
+        axes.margins(x=0.12, y=0.02)
+        axes.tick_params(left=False, bottom=False, labelbottom=False)
+        axes.spines["bottom"].set_visible(False)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    document = io.BytesIO()
+    with warnings.catch_warnings():
+        # A browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(document, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = document.getvalue().decode()
+    return text[text.index("<svg") :]

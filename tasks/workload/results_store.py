@@ -1,0 +1,109 @@
+"""Finished results, kept by content: what was done once for a file is never done again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from tasks.azure.accounts import blob_account
+from tasks.azure.blob import BlobAccount
+from tasks.azure.settings import results_location
+from tasks.errors import ConfigurationError, NotFoundError
+from tasks.files import write_whole
+from tasks.model.verdict import Provenance, StoredResult
+
+
+class ResultsStore(Protocol):
+    """Results by content key."""
+
+    def get(self, content_key: str) -> StoredResult | None:
+        """Give a result, or None where there is none or it is damaged: both mean that there is work to do."""
+
+    def put(self, content_key: str, result: StoredResult) -> None:
+        """Keep a result for ever."""
+
+
+class FolderStore:
+    """Results in a folder, a JSON file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, content_key: str) -> StoredResult | None:
+        """Give a result, or None where there is none or it is damaged."""
+        try:
+            return _from_json((self._folder / f"{content_key}.json").read_bytes(), content_key)
+        except OSError:
+            return None
+
+    def put(self, content_key: str, result: StoredResult) -> None:
+        """Keep a result for ever."""
+        write_whole(self._folder / f"{content_key}.json", _to_json(content_key, result))
+
+
+class ContainerStore:
+    """Results in a blob container of the configured storage account, a JSON blob each."""
+
+    def __init__(self, account: BlobAccount, container: str) -> None:
+        self._account = account
+        self._container = container
+
+    def get(self, content_key: str) -> StoredResult | None:
+        """Give a result, or None where there is none or it is damaged."""
+        try:
+            return _from_json(self._account.download(self._container, f"{content_key}.json"), content_key)
+        except NotFoundError:
+            return None
+
+    def put(self, content_key: str, result: StoredResult) -> None:
+        """Keep a result for ever."""
+        self._account.upload_bytes(self._container, f"{content_key}.json", _to_json(content_key, result))
+
+
+def results_store() -> ResultsStore:
+    """Open the store that `TOPN_RESULTS` names, or the one in the state folder.
+
+    Raises:
+        ConfigurationError: The URL does not name a container.
+    """
+    location = results_location()
+    if not location.startswith(("http://", "https://")):
+        return FolderStore(Path(location))
+    parts = urlsplit(location)
+    endpoint, _, container = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")).rpartition("/")
+    if not container or not urlsplit(endpoint).netloc:
+        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which does not name a blob container.")
+    return ContainerStore(blob_account(), container)
+
+
+def _to_json(content_key: str, result: StoredResult) -> bytes:
+    outputs = {name: _as_text(content) for name, content in result.outputs.items()}
+    provenance = asdict(result.provenance)
+    return json.dumps({"content_key": content_key, "outputs": outputs, "provenance": provenance}).encode()
+
+
+def _from_json(content: bytes, content_key: str) -> StoredResult | None:
+    try:
+        found: dict[str, Any] = json.loads(content)
+        if found["content_key"] != content_key:
+            return None
+        outputs = {name: _as_bytes(text) for name, text in found["outputs"].items()}
+        return StoredResult(outputs=outputs, provenance=Provenance(**found["provenance"]))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _as_text(content: bytes) -> str | dict[str, str]:
+    """Write text as it is, so that people can read it, and anything else in Base64."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(content).decode()}
+
+
+def _as_bytes(text: str | dict[str, str]) -> bytes:
+    return text.encode() if isinstance(text, str) else base64.b64decode(text["base64"], validate=True)
