@@ -22,7 +22,7 @@ from bench.measure import ROUNDS, ratio_figures
 from bench.simulated_azure import measure_beside
 from flows.topn import THREADS
 from tasks.azure.accounts import batch_account
-from tasks.azure.batch import MOST_TASKS_PER_REQUEST
+from tasks.azure.batch import MAX_TASKS_PER_REQUEST
 from tasks.azure.settings import load_settings
 from tasks.azure.values import BatchTaskSpec, JobSpec
 
@@ -55,7 +55,7 @@ def measure() -> dict[str, object]:
 
     def ours(count: int) -> None:
         added = _specs(count)
-        parts = [added[start : start + MOST_TASKS_PER_REQUEST] for start in range(0, count, MOST_TASKS_PER_REQUEST)]
+        parts = [added[start : start + MAX_TASKS_PER_REQUEST] for start in range(0, count, MAX_TASKS_PER_REQUEST)]
         with ThreadPoolExecutor(THREADS) as threads:
             refused = list(threads.map(lambda part: account.add_tasks(job_id, part), parts))
         if any(refused):

@@ -23,7 +23,7 @@ def print_failed_deletions(failures: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def starting_shown() -> Iterator[None]:
+def show_starting() -> Iterator[None]:
     """Show on a terminal that something is under way, before there is any progress to show."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -11,7 +11,16 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
-from tasks.model.pool import DEFAULT_POOL, DEFAULT_SETUP, MAX_SLOTS_PER_NODE, POOL_ID, PoolOptions, PoolSetup
+from tasks.model.pool import (
+    DEFAULT_POOL,
+    DEFAULT_SETUP,
+    NodeCount,
+    PoolId,
+    PoolOptions,
+    PoolSetup,
+    SlotCount,
+    SpotNodeCount,
+)
 from tasks.model.run import KEEP_NOTHING, Keep
 from tasks.report.artifacts import name_at_start, progress_artifact
 from tasks.report.usage import node_price, usage_meter
@@ -23,8 +32,8 @@ from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
 from tasks.steps.report import final_state, gather, report_run
 from tasks.steps.stage import stage_files
-from tasks.steps.start import begin_run
-from tasks.steps.step import unsearched
+from tasks.steps.start import start_run
+from tasks.steps.step import opaque
 from tasks.steps.submit import submit_batch_tasks
 from tasks.steps.sweep import sweep_before_run
 from tasks.workload.base import Workload
@@ -33,15 +42,10 @@ from tasks.workload.word_counts import word_count_workload
 Positive = Field(ge=1)
 NotEmpty = Field(min_length=1)
 
-# Source: Azure Batch documentation, "Create Pool": targetDedicatedNodes.
-Nodes = Field(ge=1, le=10_000)
-SpotNodes = Field(ge=0, le=10_000)
-Slots = Field(ge=1, le=MAX_SLOTS_PER_NODE)
 FilesPerTask = Field(ge=1, le=MAX_FILES_PER_TASK)
-PoolId = Field(pattern=f"^{POOL_ID}$")
 
 # A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
-LONGEST_MINUTES = 6 * 24 * 60
+MAX_MINUTES = 6 * 24 * 60
 
 # Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
 THREADS = 12
@@ -81,11 +85,11 @@ def run_workload(
     """
     check_pool_options(pool_options)
     sweep_before_run()
-    run = begin_run(timeout_minutes, keep)
+    run = start_run(timeout_minutes, keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
-        return final_state(report_run(run, unsearched(plan), workload, {}, output_folder, price))
+        return final_state(report_run(run, opaque(plan), workload, {}, output_folder, price))
 
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count):
         containers = create_containers(run, workload)
@@ -94,19 +98,19 @@ def run_workload(
         staged: list[PrefectFuture[StagedChunk]] = []
         submitted: list[PrefectFuture[StagedChunk]] = []
         for wave in plan.waves(THREADS):
-            staging = stage_files.map(unmapped(run), unsearched(wave), unmapped(workload), unmapped(containers))
+            staging = stage_files.map(unmapped(run), opaque(wave), unmapped(workload), unmapped(containers))
             staged += staging
             submitted += submit_batch_tasks.map(
-                unmapped(run), unsearched(staging), unmapped(job), unmapped(workload), unmapped(containers)
+                unmapped(run), opaque(staging), unmapped(job), unmapped(workload), unmapped(containers)
             )
         meter = usage_meter(run, job)
         collected = {}
         for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):
-            collected[finished.key] = collect_results.submit(unsearched(finished), job, workload, containers)
+            collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
             meter.add(finished)
         usage = meter.usage()
         verdicts = gather(plan, staged, submitted, collected)
-    return final_state(report_run(run, unsearched(plan), workload, unsearched(verdicts), output_folder, price, usage))
+    return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), output_folder, price, usage))
 
 
 @flow(name="topn", **FLOW)
@@ -116,13 +120,13 @@ def topn(
     ignore_case: bool = False,
     output_folder: Annotated[str, NotEmpty] = "results",
     files_per_task: Annotated[int, FilesPerTask] | None = None,
-    nodes: Annotated[int, Nodes] = DEFAULT_POOL.nodes,
-    spot_nodes: Annotated[int, SpotNodes] = DEFAULT_POOL.spot_nodes,
-    slots_per_node: Annotated[int, Slots] | None = None,
+    nodes: NodeCount = DEFAULT_POOL.nodes,
+    spot_nodes: SpotNodeCount = DEFAULT_POOL.spot_nodes,
+    slots_per_node: SlotCount | None = None,
     vm_size: Annotated[str, NotEmpty] = DEFAULT_POOL.vm_size,
-    pool_id: Annotated[str, PoolId] | None = None,
+    pool_id: PoolId | None = None,
     pool: PoolSetup = DEFAULT_SETUP,
-    timeout_minutes: Annotated[float, Field(ge=1, le=LONGEST_MINUTES)] = 60,
+    timeout_minutes: Annotated[float, Field(ge=1, le=MAX_MINUTES)] = 60,
     keep_containers: bool = False,
     keep_job: bool = False,
     keep_pool: bool = False,

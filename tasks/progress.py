@@ -32,7 +32,7 @@ _listeners: list[Callable[[Progress], None]] = []
 
 
 @contextmanager
-def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+def listen(listener: Callable[[Progress], None]) -> Iterator[None]:
     """Call a function with every progress that is made meanwhile; it is called from several threads."""
     _listeners.append(listener)
     try:
@@ -41,27 +41,27 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def tell(note: str) -> bool:
+def notify(note: str) -> bool:
     """Tell the listeners something that belongs to no step; returns whether there are any."""
-    _tell(Progress(step="", note=note))
+    _notify(Progress(step="", note=note))
     return bool(_listeners)
 
 
-def begun(flow_run_id: str) -> None:
+def run_started(flow_run_id: str) -> None:
     """Tell the listeners which run has begun."""
-    _tell(Progress(step="", flow_run_id=flow_run_id))
+    _notify(Progress(step="", flow_run_id=flow_run_id))
 
 
 def cleaning_up() -> None:
     """Tell the listeners that the run deletes what it made."""
-    _tell(Progress(step=CLEANUP))
+    _notify(Progress(step=CLEANUP))
 
 
 def advance(step: str, *, done: int = 0, total: int | None = None) -> None:
     """Tell the listeners that so many more files have passed a step."""
-    _tell(Progress(step=step, done=done, total=total))
+    _notify(Progress(step=step, done=done, total=total))
 
 
-def _tell(progress: Progress) -> None:
+def _notify(progress: Progress) -> None:
     for listener in _listeners:
         listener(progress)

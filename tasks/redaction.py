@@ -14,7 +14,7 @@ from urllib.parse import quote
 HIDDEN = "[hidden]"
 
 # What is shorter is no key of anything, and would be found everywhere.
-LEAST_LETTERS = 8
+MIN_LETTERS = 8
 
 # What comes right before a secret: `sig` of a shared access signature, also encoded or as a member of JSON, the schemes
 # of headers and connection strings, and the user of a URL with a password.
@@ -47,7 +47,7 @@ def protect(*keys: str) -> None:
 
     A filter would see the records of one logger only; each record of any logger passes the factory.
     """
-    _keys.update(form for key in keys if len(key) >= LEAST_LETTERS for form in (key, quote(key, safe="")))
+    _keys.update(form for key in keys if len(key) >= MIN_LETTERS for form in (key, quote(key, safe="")))
     if not isinstance(logging.getLogRecordFactory(), _RedactingFactory):
         logging.setLogRecordFactory(_RedactingFactory(logging.getLogRecordFactory()))
 

@@ -54,13 +54,13 @@ def result_of(sha256, top, provenance=PROVENANCE):
 
 def counted(number, name=None, top=(("the", 3), ("of", 2)), *, unchanged=False):
     file = input_file(number, name)
-    return FileReport(file=file, result=result_of(file.sha256, top), unchanged=unchanged)
+    return FileReport(file=file, verdict=result_of(file.sha256, top), unchanged=unchanged)
 
 
 def failed(number, name=None, message="The program ended with exit code 137", said="", **error):
     return FileReport(
         file=input_file(number, name),
-        error=FileError(
+        verdict=FileError(
             **{
                 "category": Category.PROGRAM,
                 "message": message,

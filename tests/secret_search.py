@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 POLL_SECONDS = 0.02
-LEAST_LETTERS = 8
+MIN_LETTERS = 8
 
 # What the tests of the search plant.
 SECRET = "ab/cd+SentinelOfThisTest0123456789/ef=="
@@ -23,7 +23,7 @@ SECRET = "ab/cd+SentinelOfThisTest0123456789/ef=="
 def forms_of(secret):
     """What of a secret stands in a text that holds it, however it is encoded there."""
     core = max(re.split(r"[^A-Za-z0-9]+", unquote(secret)), key=len)
-    assert len(core) >= LEAST_LETTERS, f"{secret} is too short to be searched for"
+    assert len(core) >= MIN_LETTERS, f"{secret} is too short to be searched for"
     raw = core.encode()
     found = {raw, raw.hex().encode(), raw.hex().upper().encode(), core.encode("utf-16-le")}
     for before in range(3):

@@ -10,7 +10,7 @@ from typing import NoReturn
 from flows.cli.exit_status import EXIT_USAGE
 from flows.console import say
 from tasks.model.chunks import MAX_FILES_PER_TASK
-from tasks.model.pool import POOL_ID
+from tasks.model.pool import POOL_ID_PATTERN
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,7 +97,7 @@ def _files_per_task(text: str) -> int | None:
 
 
 def _pool_id(text: str) -> str:
-    if not re.fullmatch(POOL_ID, text):
+    if not re.fullmatch(POOL_ID_PATTERN, text):
         raise argparse.ArgumentTypeError(f"{text!r} is not of 1 to 64 letters, digits, - and _")
     return text
 

@@ -17,30 +17,31 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import say
-from tasks.model.verdict import FileError, FileReport
-from tasks.progress import CLEANUP, Progress, listening
+from tasks.model.verdict import FileReport, StoredResult
+from tasks.progress import CLEANUP, Progress, listen
+from tasks.report.failure import Failure
 from tasks.report.markdown import cell_text
 from tasks.report.model import RunReport
-from tasks.text import shown
+from tasks.text import printable
 from tasks.workload.word_counts import as_json
 
 # Plain lines tell of every quarter of a step.
 PLAIN_STEPS = 4
 
 # All failed files are named with the reason; of so many, all that is known.
-MOST_EXPLAINED = 20
+MAX_EXPLAINED = 20
 
 
 @contextmanager
-def progress_shown() -> Iterator[None]:
+def show_progress() -> Iterator[None]:
     """Show the progress of the run in this process meanwhile."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        with listening(_PlainLines()):
+        with listen(_PlainLines()):
             yield
         return
     columns = (TextColumn("{task.description:<11}"), BarColumn(), _Count(), TimeElapsedColumn())
-    with Bars(*columns, console=console, transient=True) as bars, listening(_BarLines(bars, console)):
+    with Bars(*columns, console=console, transient=True) as bars, listen(_BarLines(bars, console)):
         yield
 
 
@@ -115,20 +116,19 @@ def print_table(report: RunReport, output_folder: str) -> None:
     for file, row in zip(report.files, rows, strict=True):
         cells = [escape(cell_text(row[name])) or "-" if name in row else "-" for name in columns]
         status = report.status_words[file.status] if file.result else "[red]failed[/red]"
-        table.add_row(escape(shown(file.file.name)), *cells, status)
+        table.add_row(escape(printable(file.file.name)), *cells, status)
     if not console.is_terminal:
         # Files and pipes have no width; a line that is cut there helps nobody.
         console.width = max(console.width, 160)
     console.print(table)
-    for number, file in enumerate(report.failed):
-        if file.error is not None:
-            if number < MOST_EXPLAINED:
-                console.print()
-            why = _explained(file.error) if number < MOST_EXPLAINED else _reason(file.error)
-            console.print(f"{escape(shown(file.file.name))} failed: {escape(why)}", soft_wrap=True)
+    failures = report.failures
+    for failure in failures[:MAX_EXPLAINED]:
+        _print_failure(console, failure)
+    for failure in failures[MAX_EXPLAINED:]:
+        _print_reason(console, failure)
     console.print(f"\n{_summary(report)}", soft_wrap=True)
     if report.count("failed") < len(report.files):
-        console.print(f"Outputs are in {escape(shown(output_folder))}/", soft_wrap=True)
+        console.print(f"Outputs are in {escape(printable(output_folder))}/", soft_wrap=True)
 
 
 def print_json(report: RunReport) -> None:
@@ -164,21 +164,21 @@ def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, 
     sys.stdout.write("\n")
 
 
-def _explained(error: FileError) -> str:
-    """Tell all that is known of a failure: the reason, then where, what it said, and how to repeat it."""
-    lines = [_reason(error)]
-    if error.node_id:
-        times = "once" if error.attempts == 1 else f"{error.attempts} times"
-        lines.append(f"  started {times}, last on node {shown(error.node_id)}; exit code {error.exit_code}")
-    for name, said in (("stdout", error.stdout), ("stderr", error.stderr)):
-        lines += [f"  {name}: {shown(line)}" for line in said.splitlines()]
-    if error.repeat_command:
-        lines.append(f"  repeat it here: {shown(error.repeat_command)}")
-    return "\n".join(lines)
+def _print_failure(console: Console, failure: Failure) -> None:
+    """Print everything that is known about a failure: the reason, where it happened, the logs, and how to repeat it."""
+    facts = "; ".join(f"{label} {text}" for label, text in failure.facts[1:])
+    lines = [f"  {facts}"] if facts else []
+    lines += [f"  {name}: {line}" for name, text in failure.logs for line in text.splitlines()]
+    if failure.repeat_command:
+        lines.append(f"  repeat it here: {failure.repeat_command}")
+    console.print()
+    _print_reason(console, failure)
+    for line in lines:
+        console.print(escape(line), soft_wrap=True)
 
 
-def _reason(error: FileError) -> str:
-    return f"{shown(error.message)} [{error.category.value}]"
+def _print_reason(console: Console, failure: Failure) -> None:
+    console.print(f"failed: {escape(failure.reason)} \\[{failure.facts[0][1]}]", soft_wrap=True)
 
 
 def _summary(report: RunReport) -> str:
@@ -187,11 +187,9 @@ def _summary(report: RunReport) -> str:
 
 
 def _file_document(report: RunReport, file: FileReport) -> dict[str, Any]:
-    if file.result is not None:
-        return {**as_json(file.file, file.result), "status": report.status_words[file.status]}
-    error = file.error
-    if error is None:
-        return {"file": file.file.name, "status": "failed", "error": None}
+    if isinstance(file.verdict, StoredResult):
+        return {**as_json(file.file, file.verdict), "status": report.status_words[file.status]}
+    error = file.verdict
     return {
         "file": file.file.name,
         "status": "failed",

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from flows.console import print_failed_deletions, say
 from tasks.model.run import Keep
-from tasks.progress import CLEANUP, Progress, tell
+from tasks.progress import CLEANUP, Progress, notify
 
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -80,7 +80,7 @@ class Interruption:
         del number, frame
         is_ending = self._is_cleaned_up or time.monotonic() - self._asked_at < ENDING_SECONDS
         note = "Still cleaning up; this ends by itself." if is_ending else "Stopping and cleaning up."
-        if not tell(note):
+        if not notify(note):
             say(note)
         if not is_ending:
             self._asked_at = time.monotonic()

@@ -13,7 +13,7 @@ from tasks.model.files import InputFile
 from tasks.model.inputs import find_inputs
 from tasks.model.plan import Plan
 from tasks.model.pool import DEFAULT_POOL, PoolOptions
-from tasks.text import shown
+from tasks.text import printable
 
 # A list that a person reads; the numbers above it count all.
 MAX_NAMES = 20
@@ -82,6 +82,6 @@ def _so_many(count: int, noun: str) -> str:
 
 def _print_names(kind: str, files: Sequence[InputFile]) -> None:
     for file in files[:MAX_NAMES]:
-        print(f"{kind}: {shown(file.name)} ({file.size_bytes:,} bytes)")
+        print(f"{kind}: {printable(file.name)} ({file.size_bytes:,} bytes)")
     if len(files) > MAX_NAMES:
         print(f"{kind}: and {len(files) - MAX_NAMES:,} more")

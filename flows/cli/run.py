@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.check import read_pool_options
-from flows.cli.display import print_failed_json, print_json, print_table, progress_shown
+from flows.cli.display import print_failed_json, print_json, print_table, show_progress
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
 from flows.console import ask, print_failed_deletions, say
@@ -19,10 +19,10 @@ from tasks.model.inputs import find_inputs
 from tasks.model.output_names import names_below_common_folder
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
-from tasks.progress import listening
+from tasks.progress import listen
 from tasks.redaction import redacted
 from tasks.report.model import FilesFailedError
-from tasks.text import shown
+from tasks.text import printable
 
 if TYPE_CHECKING:
     from tasks.report.model import RunReport
@@ -54,7 +54,7 @@ def _call_flow(
 
     from flows.topn import topn  # noqa: PLC0415 - imported by now
 
-    with progress_shown(), listening(interruption.watch):
+    with show_progress(), listen(interruption.watch):
         try:
             final_state: Any = topn(
                 inputs=options.inputs,
@@ -104,9 +104,9 @@ def _write_report(report: RunReport, folder: str) -> None:
     from tasks.report.html import write_page  # noqa: PLC0415 - brings matplotlib: slow
 
     try:
-        say(f"The report is {shown(str(write_page(report, Path(folder))))}")
+        say(f"The report is {printable(str(write_page(report, Path(folder))))}")
     except OSError as error:
-        say(f"The report could not be written to {shown(folder)} ({error.strerror}).")
+        say(f"The report could not be written to {printable(folder)} ({error.strerror}).")
 
 
 def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
@@ -134,5 +134,5 @@ def _require_writable(option: str, folder: str) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"The {option} folder {shown(folder)} cannot be written ({reason}): name another with --{option}."
+            f"The {option} folder {printable(folder)} cannot be written ({reason}): name another with --{option}."
         ) from error

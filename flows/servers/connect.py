@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flows.console import say, starting_shown
+from flows.console import say, show_starting
 from flows.servers.addresses import addresses_of_up
 from flows.servers.processes import LocalAzure, PrefectServer, alone_in
 from tasks.azure.settings import load_settings, read_settings, state_folder
@@ -47,7 +47,7 @@ def connected() -> Iterator[None]:
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # The run's logs are in the Prefect UI; here, people see progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        with starting_shown():
+        with show_starting():
             import flows.topn  # noqa: F401, PLC0415 - takes seconds, while the servers start
 
             _refresh_prefect_settings()

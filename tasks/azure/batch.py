@@ -40,7 +40,7 @@ from tasks.model.verdict import BatchTaskOutcome
 from tasks.redaction import redacted
 
 # Source: Batch REST API 2025-06-01, Task - Create Task Collection.
-MOST_TASKS_PER_REQUEST = 100
+MAX_TASKS_PER_REQUEST = 100
 
 # A job ends as soon as its Batch tasks are killed.
 END_SECONDS = 10.0
@@ -190,7 +190,7 @@ class BatchAccount:
             ServiceError: A whole request was refused; what was added before stays.
         """
         refused: dict[str, str] = {}
-        waiting = [list(specs[i : i + MOST_TASKS_PER_REQUEST]) for i in range(0, len(specs), MOST_TASKS_PER_REQUEST)]
+        waiting = [list(specs[i : i + MAX_TASKS_PER_REQUEST]) for i in range(0, len(specs), MAX_TASKS_PER_REQUEST)]
         while waiting:
             batch = waiting.pop(0)
             try:

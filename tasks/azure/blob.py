@@ -35,7 +35,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 CLOCK_SKEW = timedelta(minutes=15)
 
 # Source: Storage REST API, "Get User Delegation Key".
-LONGEST_KEY_LIFE = timedelta(days=7)
+MAX_KEY_LIFE = timedelta(days=7)
 
 
 class BlobAccount:
@@ -214,7 +214,7 @@ class BlobAccount:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
                 starts_at = datetime.now(timezone.utc) - CLOCK_SKEW
-                ends_at = min(expires_at + CLOCK_SKEW, starts_at + LONGEST_KEY_LIFE)
+                ends_at = min(expires_at + CLOCK_SKEW, starts_at + MAX_KEY_LIFE)
                 with translated_errors("Storage", "get a user delegation key"):
                     key = self._service.get_user_delegation_key(starts_at, ends_at)
                 self._delegation_key = key

@@ -33,14 +33,14 @@ from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
 from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
-LONGEST_BACKOFF_SECONDS = 90.0
+MAX_BACKOFF_SECONDS = 90.0
 REQUEST_RETRIES = 8
 REQUEST_TIMEOUT_SECONDS = 300
 CONNECTION_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
 
 # More than a flow has threads; the SDK's own transport keeps ten, and makes each further one anew.
-MOST_CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 
 # Source: azure-core's RetryPolicyBase, and the Batch documentation "Error handling and detection in Azure Batch".
 TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
@@ -86,7 +86,7 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
         """Double the delay each time, and spread it by a quarter, so that parallel requests do not return together."""
         repeats = max(len(settings["history"]), 1)
-        delay_seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (repeats - 1), LONGEST_BACKOFF_SECONDS)
+        delay_seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (repeats - 1), MAX_BACKOFF_SECONDS)
         return delay_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreading load needs no secure random number
 
 
@@ -94,7 +94,7 @@ def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
     """Keyword arguments that both SDK clients are made with."""
     session = Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=MOST_CONNECTIONS))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
     return {
         "retry_policy": retry_policy,
         "transport": RequestsTransport(

@@ -1,88 +1,83 @@
-"""The properties of the pool that a run creates, by their names in the Batch REST API."""
+"""The properties of the pool that a run creates, under their names in the Batch REST API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.azure.values import Image, PoolSpec, StartTask
+from tasks.azure.values import Image, PoolSpec
 from tasks.errors import ConfigurationError
-from tasks.model.pool import PoolSetup
+from tasks.model.pool import PoolOptions, PoolSetup
 
-# What `extra` cannot set besides what stands in the properties, and what sets it.
-ELSEWHERE = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targetLowPriorityNodes": "spot_nodes"}
+# Properties that `extra` cannot set because topn sets them, and the field to use instead.
+FIELDS = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targetLowPriorityNodes": "spot_nodes"}
 
-# A run's parameters are shown on Prefect's pages.
+# Prefect shows the parameters of a run, so they must not contain secrets.
 SECRETS = frozenset({"password", "accountKey", "sasKey", "sshPrivateKey", "protectedSettings"})
+
+# The shortest interval that the service accepts. Source: Batch documentation, "autoScaleEvaluationInterval".
+EVALUATION_INTERVAL = "PT5M"
 
 
 def pool_properties(spec: PoolSpec) -> dict[str, Any]:
-    """Give all properties but the start task.
+    """Return all properties of a pool except its start task.
 
     Raises:
-        ConfigurationError: Something in `extra` is set by another field.
+        ConfigurationError: `extra` sets a property that topn sets.
     """
-    for name in ELSEWHERE.keys() & spec.setup.extra.keys():
-        raise ConfigurationError(f"extra of the pool has {name}: use {ELSEWHERE[name]} instead.")
-    setup = spec.setup
-    machine: dict[str, Any] = {
-        "imageReference": _image_reference(spec.image),
-        "nodeAgentSKUId": spec.image.node_agent_sku,
-    }
-    if setup.container_image is not None:
-        machine["containerConfiguration"] = _containers(setup.container_image, setup)
-    properties: dict[str, Any] = {
+    ours = {
         "id": spec.pool_id,
         "displayName": spec.pool_id,
-        "vmSize": spec.vm_size,
-        "virtualMachineConfiguration": machine,
-        "enableAutoScale": True,
         "autoScaleFormula": spec.autoscale_formula,
-        # The shortest that the service takes.
-        "autoScaleEvaluationInterval": "PT5M",
-        "taskSlotsPerNode": spec.slots_per_node,
-        "metadata": [{"name": name, "value": value} for name, value in ({**setup.metadata, **spec.metadata}).items()],
+        "metadata": [
+            {"name": name, "value": value}
+            for name, value in (spec.options.setup.metadata | dict(spec.metadata)).items()
+        ],
+        "virtualMachineConfiguration": {
+            "imageReference": _image_reference(spec.image),
+            "nodeAgentSKUId": spec.image.node_agent_sku,
+        },
     }
-    if network := _network(setup):
-        properties["networkConfiguration"] = network
-    return _merged(properties, setup.extra, "")
+    return _merged(_merged(ours, _properties_of(spec.options), ""), spec.options.setup.extra, "")
 
 
-def check_extra(setup: PoolSetup) -> None:
-    """See that `extra` has no secret, and nothing that another field sets, before there is a pool to create.
+def check_extra(options: PoolOptions) -> None:
+    """Check that `extra` contains no secret, no unknown property and nothing that topn sets.
 
     Raises:
-        ConfigurationError: It has.
+        ConfigurationError: It does.
     """
-    for name in _names(setup.extra):
+    extra = options.setup.extra
+    for name in _names(extra):
         if name in SECRETS:
             raise ConfigurationError(
-                f"extra of the pool has {name}: no secret belongs in a run's parameters, which Prefect shows; "
-                "use an identity reference."
+                f"`extra` of the pool contains `{name}`. Prefect shows the parameters of a run, so they must not contain "
+                "secrets. Use an identity reference."
             )
-    image = Image(
-        publisher="",
-        offer="",
-        sku="",
-        version="",
-        node_agent_sku="",
-        is_verified=True,
-        is_linux=True,
-        end_of_life_at=None,
-    )
-    start_task = StartTask(command_line="", files=())
-    pool_properties(
-        PoolSpec(
-            pool_id="",
-            vm_size="",
-            image=image,
-            slots_per_node=1,
-            autoscale_formula="",
-            start_task=start_task,
-            metadata={},
-            setup=setup,
-        )
-    )
+    for name in FIELDS.keys() & extra.keys():
+        raise ConfigurationError(f"`extra` of the pool contains `{name}`. Use `{FIELDS[name]}` instead.")
+    set_later = {
+        **dict.fromkeys(("id", "displayName", "autoScaleFormula", "metadata"), ""),
+        "virtualMachineConfiguration": {"imageReference": "", "nodeAgentSKUId": ""},
+    }
+    _merged(_merged(set_later, _properties_of(options), ""), extra, "")
+
+
+def _properties_of(options: PoolOptions) -> dict[str, Any]:
+    setup = options.setup
+    properties: dict[str, Any] = {
+        "vmSize": options.vm_size,
+        "enableAutoScale": True,
+        "autoScaleEvaluationInterval": EVALUATION_INTERVAL,
+        "taskSlotsPerNode": options.slots,
+    }
+    if setup.container_image is not None:
+        properties["virtualMachineConfiguration"] = {
+            "containerConfiguration": _containers(setup.container_image, setup)
+        }
+    if network := _network(setup):
+        properties["networkConfiguration"] = network
+    return properties
 
 
 def _image_reference(image: Image) -> dict[str, str]:
@@ -125,5 +120,7 @@ def _merged(ours: Mapping[str, Any], extra: Mapping[str, Any], path: str) -> dic
         elif isinstance(value, dict) and isinstance(ours[name], dict):
             merged[name] = _merged(ours[name], value, f"{path}{name}.")
         else:
-            raise ConfigurationError(f"extra of the pool has {path}{name}, which topn sets: use its own field for it.")
+            raise ConfigurationError(
+                f"`extra` of the pool contains `{path}{name}`, which topn sets. Use the option for it."
+            )
     return merged

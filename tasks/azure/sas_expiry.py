@@ -13,7 +13,7 @@ AFTER_DEADLINE = timedelta(minutes=15)
 LIFE = timedelta(hours=24)
 
 # A Batch task that starts at any time has at least this long before its signatures end.
-LEAST_LEFT = LIFE / 2
+MIN_LEFT = LIFE / 2
 
 
 def last_needed_at(run: Run) -> datetime:
@@ -28,4 +28,4 @@ def expiry(run: Run, now: datetime) -> datetime:
 
 def must_be_renewed(run: Run, expires_at: datetime, now: datetime) -> bool:
     """Whether something that has not started yet needs a new signature: the old one ends soon, and before the run."""
-    return expires_at < last_needed_at(run) and expires_at - now < LEAST_LEFT
+    return expires_at < last_needed_at(run) and expires_at - now < MIN_LEFT

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.model.pool import DEFAULT_SETUP, PoolSetup
+from tasks.model.pool import PoolOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,14 @@ class StartTask:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSpec:
-    """A pool to create."""
+    """A pool to create: the user's options, and what the run decides."""
 
     pool_id: str
-    vm_size: str
+    options: PoolOptions
     image: Image
-    slots_per_node: int
     autoscale_formula: str
     start_task: StartTask
     metadata: Mapping[str, str]
-    setup: PoolSetup = DEFAULT_SETUP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ OUTPUT_MARK = "_OUTPUT"
 
 
 # The longest name that common file systems take. Source: NAME_MAX of Linux, limits.h.
-LONGEST_NAME_BYTES = 255
+MAX_NAME_BYTES = 255
 
 # Room for "_OUTPUT.json" and for the ending of a temporary name beside it.
 ROOM_FOR_SUFFIX_BYTES = 24
@@ -60,12 +60,12 @@ def _stem(name: str) -> str:
 
 def _shortened(base: str) -> str:
     name = base.rpartition("/")[2]
-    return base if len(name.encode()) <= LONGEST_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES else _marked(base)
+    return base if len(name.encode()) <= MAX_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES else _marked(base)
 
 
 def _marked(base: str) -> str:
     """End a name with a hash of the whole of it, within the length that a name may have."""
     folder, slash, name = base.rpartition("/")
     mark = "~" + hashlib.sha256(base.encode()).hexdigest()[:16]
-    room = LONGEST_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES - len(mark)
+    room = MAX_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES - len(mark)
     return folder + slash + name.encode()[:room].decode("utf-8", "ignore") + mark

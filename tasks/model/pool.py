@@ -1,13 +1,12 @@
-"""How nodes are set up, as companies need it: their network, their images, their start commands.
+"""The options of a pool: which one, how large, and how its nodes are set up.
 
-All of it is checked before anything is created. What has no field of its own goes into `extra`, by the names of the
-REST API, and is passed on as it is.
+Everything is validated before anything is created. Properties without a field of their own go into `extra`, under their
+names in the Batch REST API, and are passed on unchanged.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +25,19 @@ from typing_extensions import Self
 
 from tasks.errors import ConfigurationError
 from tasks.model.naming import OUR_METADATA
-from tasks.text import shown
+from tasks.text import printable
 
-# What the resource ids begin with, and how that of each field goes on.
+# Source: Azure Batch documentation, "Create Pool": the id, taskSlotsPerNode, targetDedicatedNodes.
+POOL_ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
+MAX_SLOTS_PER_NODE = 256
+MAX_NODES = 10_000
+
+PoolId = Annotated[str, Field(pattern=f"^{POOL_ID_PATTERN}$")]
+NodeCount = Annotated[int, Field(ge=1, le=MAX_NODES)]
+SpotNodeCount = Annotated[int, Field(ge=0, le=MAX_NODES)]
+SlotCount = Annotated[int, Field(ge=1, le=MAX_SLOTS_PER_NODE)]
+
+# How the resource ids begin, and how the id of each field continues.
 GROUP = "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
 RESOURCE_IDS = {
     "subnet_id": r"Microsoft\.Network/virtualNetworks/[^/]+/subnets/[^/]+",
@@ -104,13 +113,69 @@ class PoolSetup(BaseModel):
         return self
 
     @property
-    def of_a_created_pool(self) -> list[str]:
-        """The fields that are set and mean nothing on a pool that exists."""
-        # Not what was given: Prefect's form gives every field.
+    def fields_of_created_pools(self) -> list[str]:
+        """The fields that are set and that only a created pool can have."""
+        # Compare with the defaults: Prefect's form sends every field.
         return sorted(self.model_dump(exclude_defaults=True).keys() - {"node_identity", "container_image"})
 
 
 DEFAULT_SETUP = PoolSetup()
+
+
+class PoolOptions(BaseModel):
+    """What a user can choose about the pool of a run.
+
+    Attributes:
+        pool_id: An existing pool to use, which is never changed and never deleted; None creates one for the run.
+        vm_size: VM size of a created pool.
+        nodes: Maximum number of dedicated nodes of a created pool.
+        spot_nodes: Maximum number of spot nodes; dedicated nodes then only do what spot nodes cannot.
+        slots_per_node: Number of Batch tasks that run in parallel on each node of a created pool; None is one per core.
+        setup: How the nodes are set up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pool_id: PoolId | None = None
+    vm_size: Text = "standard_d2s_v3"
+    nodes: NodeCount = 2
+    spot_nodes: SpotNodeCount = 0
+    slots_per_node: SlotCount | None = None
+    setup: PoolSetup = DEFAULT_SETUP
+
+    @property
+    def slots(self) -> int:
+        """The slots of each node of a created pool; 1 if the name of the VM size does not contain its cores."""
+        return self.slots_per_node or min(cores_of(self.vm_size) or 1, MAX_SLOTS_PER_NODE)
+
+    def check(self) -> None:
+        """Check that the options agree with each other.
+
+        Raises:
+            ConfigurationError: They do not.
+        """
+        if self.pool_id is None:
+            if self.setup.node_identity is not None:
+                raise ConfigurationError(
+                    "`node_identity` needs an existing pool. Name the pool with `pool_id`, or leave `node_identity` out."
+                )
+        elif unusable := self.setup.fields_of_created_pools:
+            raise ConfigurationError(
+                f"Pool `{self.pool_id}` exists and is used unchanged. Leave out {', '.join(unusable)}, or `pool_id`."
+            )
+
+
+DEFAULT_POOL = PoolOptions()
+
+
+def cores_of(vm_size: str) -> int | None:
+    """Return the number of cores (vCPUs) in the name of a VM size; None if the name does not contain it.
+
+    Source: Azure documentation, "Azure virtual machine sizes naming conventions": family letters, the cores, then the
+    available cores of a constrained size. Names before version 3 do not follow it: Standard_D3_v2 has 4.
+    """
+    match = re.fullmatch(r"standard_[a-z]+(\d+)(?:-(\d+))?[a-z]*(?:_[a-z0-9]+)*_v([3-9]|\d\d)", vm_size.lower())
+    return int(match.group(2) or match.group(1)) if match else None
 
 
 def read_pool_setup(path: str) -> PoolSetup:
@@ -123,7 +188,7 @@ def read_pool_setup(path: str) -> PoolSetup:
         content = yaml.safe_load(Path(path).read_text("utf-8"))
         return PoolSetup.model_validate(content)
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"The pool file {shown(path)} cannot be used: {_sentence(error)}.") from error
+        raise ConfigurationError(f"The pool file {printable(path)} cannot be used: {_sentence(error)}.") from error
 
 
 def _sentence(error: Exception) -> str:
@@ -134,49 +199,3 @@ def _sentence(error: Exception) -> str:
         return f"{where}: {words}" if where else words
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return " ".join(str(reason).split())
-
-
-# Source: Azure Batch documentation, "Create Pool": the id, taskSlotsPerNode.
-POOL_ID = "[A-Za-z0-9_-]{1,64}"
-
-
-MAX_SLOTS_PER_NODE = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolOptions:
-    """What a user may choose about the pool.
-
-    Attributes:
-        pool_id: An existing pool to use, which is never changed and never deleted; None creates one for the run.
-        vm_size: VM size of a created pool.
-        nodes: The most dedicated nodes a created pool may have.
-        spot_nodes: The most spot nodes; the dedicated ones then do what these cannot.
-        slots_per_node: Batch tasks that run side by side on a node of a created pool; None is one for each core.
-        setup: How its nodes are set up.
-    """
-
-    pool_id: str | None = None
-    vm_size: str = "standard_d2s_v3"
-    nodes: int = 2
-    spot_nodes: int = 0
-    slots_per_node: int | None = None
-    setup: PoolSetup = DEFAULT_SETUP
-
-    @property
-    def slots(self) -> int:
-        """The slots of a node of a created pool; one where the name of the VM size does not tell its cores."""
-        return self.slots_per_node or min(cores_of(self.vm_size) or 1, MAX_SLOTS_PER_NODE)
-
-
-def cores_of(vm_size: str) -> int | None:
-    """Read the number of cores (vCPUs) from the name of a VM size; None where it does not tell.
-
-    Source: Azure documentation, "Azure virtual machine sizes naming conventions": family letters, the cores, the cores
-    that a constrained size really has. Names before version 3 do not hold to it: Standard_D3_v2 has 4.
-    """
-    match = re.fullmatch(r"standard_[a-z]+(\d+)(?:-(\d+))?[a-z]*(?:_[a-z0-9]+)*_v([3-9]|\d\d)", vm_size.lower())
-    return int(match.group(2) or match.group(1)) if match else None
-
-
-DEFAULT_POOL = PoolOptions()

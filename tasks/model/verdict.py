@@ -92,18 +92,35 @@ class StoredResult:
     provenance: Provenance
 
 
+# How the work on a file ended.
+Verdict = StoredResult | FileError
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileReport:
-    """One file's end: either a result, of now or of before, or an error."""
+    """A file and its verdict.
+
+    Attributes:
+        unchanged: Whether the result is of an earlier run.
+    """
 
     file: InputFile
-    result: StoredResult | None = None
+    verdict: Verdict
     unchanged: bool = False
-    error: FileError | None = None
+
+    @property
+    def result(self) -> StoredResult | None:
+        """The result; None if the file failed."""
+        return self.verdict if isinstance(self.verdict, StoredResult) else None
+
+    @property
+    def error(self) -> FileError | None:
+        """The error; None if the file has a result."""
+        return self.verdict if isinstance(self.verdict, FileError) else None
 
     @property
     def status(self) -> str:
-        """done, unchanged or failed."""
-        if self.result is None:
+        """One of done, unchanged and failed."""
+        if isinstance(self.verdict, FileError):
             return "failed"
         return "unchanged" if self.unchanged else "done"

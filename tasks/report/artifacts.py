@@ -20,10 +20,10 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.progress import Progress, listening
-from tasks.report.markdown import failures, failures_gist, results_gist, results_json, summary
+from tasks.progress import Progress, listen
+from tasks.report.markdown import failures, failures_summary, results_json, results_summary, summary
 from tasks.report.model import RunReport
-from tasks.text import cut, shown
+from tasks.text import cut, printable
 from tasks.workload.base import Picture
 
 PROGRESS_SECONDS = 3.0
@@ -36,7 +36,7 @@ STEPS = ("staged", "submitted", "completed")
 
 def name_at_start() -> str:
     """Name a flow run by what it is to do, until it has done it."""
-    inputs = [shown(str(given)) for given in flow_run.parameters.get("inputs") or ()]
+    inputs = [printable(str(given)) for given in flow_run.parameters.get("inputs") or ()]
     return cut(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", 80)
 
 
@@ -56,9 +56,9 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
         pictures = _try("pictures", lambda: _pictures(report)) or ()
         create("summary", "markdown", lambda: summary(report, *pictures), report.headline)
         if len(report.failed) < len(report.files):
-            create("results", "table", lambda: results_json(report), results_gist(report))
+            create("results", "table", lambda: results_json(report), results_summary(report))
         if report.failed:
-            create("failures", "markdown", lambda: failures(report), failures_gist(report))
+            create("failures", "markdown", lambda: failures(report), failures_summary(report))
         _try("name", lambda: client.update_flow_run(flow_run_id, name=report.headline))
 
 
@@ -90,7 +90,7 @@ def progress_artifact(flow_run_id: str, workload_name: str, files: int) -> Itera
     progress = _ProgressArtifact(UUID(flow_run_id), f"{workload_name}-progress", files)
     # The thread needs the settings and the logger of the run.
     thread = Thread(target=copy_context().run, args=(progress.keep,), daemon=True)
-    with listening(progress.note):
+    with listen(progress.note):
         thread.start()
         try:
             yield

@@ -18,7 +18,7 @@ from tasks.workload.drawing import ACCENT, AREA, FAINT, ROW_INCHES, STYLE, WAITI
 
 # Distances between the marks of a time axis, in seconds, and the most marks that it has.
 TICK_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
-MOST_TICKS = 9
+MAX_TICKS = 9
 
 
 def time_picture(report: RunReport) -> str:
@@ -35,7 +35,7 @@ def time_picture(report: RunReport) -> str:
         if report.usage is not None and has_tasks:
             _draw_running(axes[1], report.usage, start)
         axes[-1].set_xlim(0, whole_seconds * 1.12)
-        distance = next((d for d in TICK_SECONDS if whole_seconds * 1.12 / d <= MOST_TICKS), TICK_SECONDS[-1])
+        distance = next((d for d in TICK_SECONDS if whole_seconds * 1.12 / d <= MAX_TICKS), TICK_SECONDS[-1])
         axes[-1].xaxis.set_major_locator(MultipleLocator(distance))
         axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick(seconds)))
         return _svg(figure)

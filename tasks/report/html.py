@@ -15,25 +15,21 @@ from tasks.files import write_whole
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.charts import time_picture
 from tasks.report.markdown import (
-    MEANINGS,
     duration,
-    error_of,
     key_figures,
-    name_and_message,
     notes,
-    places,
     waiting_sentence,
 )
 from tasks.report.model import RunReport
-from tasks.text import cut, shown
+from tasks.text import cut, printable
 from tasks.workload.base import Cell
 from tasks.workload.drawing import DARK_COLOURS
 
 PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
 
-MOST_ROWS = 2000
-MOST_DOSSIERS = 100
+MAX_ROWS = 2000
+MAX_DOSSIERS = 100
 
 
 def write_page(report: RunReport, folder: Path) -> Path:
@@ -56,26 +52,27 @@ def render(report: RunReport, folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    failed = report.failed
+    failures = report.failures
     with_result = report.with_result
     picture = report.workload.picture(report.results)
-    rows = [_row(file, result, report, folder) for file, result in with_result[:MOST_ROWS]]
+    rows = [_row(file, result, report, folder) for file, result in with_result[:MAX_ROWS]]
     return environment.get_template(TEMPLATE).render(
         report=report,
         started_at=report.steps[0].started_at if report.steps else None,
         figures=key_figures(report),
         notes=notes(report),
-        dossiers=[_dossier(file) for file in failed[:MOST_DOSSIERS]],
-        more_failed=len(failed) - MOST_DOSSIERS,
+        failures=failures[:MAX_DOSSIERS],
+        more_failed=len(failures) - MAX_DOSSIERS,
         time_picture=_drawn(time_picture(report)) if report.steps else None,
         waiting=waiting_sentence(report),
         picture=picture,
         picture_svg=_drawn(picture.svg) if picture else None,
         rows=rows,
         columns=[(column["name"], column["kind"]) for column in rows[0]["columns"]] if rows else [],
-        more_files=len(with_result) - MOST_ROWS,
+        more_files=len(with_result) - MAX_ROWS,
         dark_colours=DARK_COLOURS,
         duration=duration,
+        cut=cut,
     )
 
 
@@ -84,28 +81,11 @@ def _drawn(svg: str) -> Markup:
     return Markup(svg)  # noqa: S704
 
 
-def _dossier(file: FileReport) -> Mapping[str, Any]:
-    error = error_of(file)
-    name, message = name_and_message(file)
-    return {
-        "name": cut(name),
-        "message": cut(message, 1000),
-        "meaning": MEANINGS[error.category],
-        "places": places(error),
-        "said": [
-            (name, "\n".join(map(shown, said.splitlines())))
-            for name, said in (("stderr", error.stderr), ("stdout", error.stdout))
-            if said
-        ],
-        "repeat_command": shown(error.repeat_command),
-    }
-
-
 def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path) -> Mapping[str, Any]:
     ending = next(iter(report.workload.documents(file.file, result)), "")
     output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{ending}"), folder.absolute())
     return {
-        "name": cut(shown(file.file.name)),
+        "name": cut(printable(file.file.name)),
         "status": file.status,
         "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
         # Quoted whole: no name can be taken for a scheme.

@@ -10,14 +10,15 @@ import json
 import re
 from collections import Counter
 
-from tasks.model.verdict import Category, FileError, FileReport
+from tasks.model.files import InputFile
+from tasks.report.failure import MEANINGS, Failure
 from tasks.report.model import Price, RunReport, Usage
-from tasks.text import cut, shown
+from tasks.text import cut, printable
 from tasks.workload.base import Cell, Picture
 
-MOST_ROWS = 500
-MOST_DOSSIERS = 25
-MOST_NAMED = 10
+MAX_ROWS = 500
+MAX_DOSSIERS = 25
+MAX_NAMED = 10
 
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
@@ -105,7 +106,7 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
             "",
             "## Failed",
             "",
-            failures_gist(report),
+            failures_summary(report),
             "",
             f"More on each is in the artifact `{report.workload.name}-failures`.",
         ]
@@ -120,7 +121,7 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         lines += ["", sentence]
     if picture is not None:
         lines += ["", f"## {picture.title}", "", _picture(picture.title, picture.svg), "", picture.sentence]
-    lines += ["", "## Outputs", "", f"In {code(shown(report.output_folder))} on {code(shown(report.host))}."]
+    lines += ["", "## Outputs", "", f"In {code(printable(report.output_folder))} on {code(printable(report.host))}."]
     return "\n".join(lines)
 
 
@@ -128,11 +129,11 @@ def results_rows(report: RunReport) -> list[dict[str, str]]:
     """Give the table of results: a row for each of the first files that have one."""
     return [
         {
-            "file": cut(shown(file.file.name)),
+            "file": cut(printable(file.file.name)),
             "status": report.status_words[file.status],
             **{name: cell_text(cell) for name, cell in report.workload.columns(result).items()},
         }
-        for file, result in report.with_result[:MOST_ROWS]
+        for file, result in report.with_result[:MAX_ROWS]
     ]
 
 
@@ -150,25 +151,26 @@ def results_json(report: RunReport) -> str:
     return json.dumps(results_rows(report))
 
 
-def results_gist(report: RunReport) -> str:
+def results_summary(report: RunReport) -> str:
     """Say what the table of results holds, and what it leaves out."""
     with_result = len(report.files) - report.count("failed")
-    if with_result <= MOST_ROWS:
+    if with_result <= MAX_ROWS:
         return f"The results of {with_result:,} {'file' if with_result == 1 else 'files'}."
-    return f"The results of the first {MOST_ROWS:,} of {with_result:,} files; those of all are in the outputs."
+    return f"The results of the first {MAX_ROWS:,} of {with_result:,} files; those of all are in the outputs."
 
 
-def failures_gist(report: RunReport) -> str:
+def failures_summary(report: RunReport) -> str:
     """Name the first failed files with the reason, in Markdown."""
-    named = [f"- {escaped(cut(reason(file), 300))}" for file in report.failed[:MOST_NAMED]]
-    more = len(report.failed) - len(named)
+    failures = report.failures
+    named = [f"- {escaped(cut(failure.reason, 300))}" for failure in failures[:MAX_NAMED]]
+    more = len(failures) - len(named)
     return "\n".join([*named, *([f"- and {more:,} more"] if more else [])])
 
 
 def failures(report: RunReport) -> str:
     """Write the dossiers of the first failed files in Markdown, after a count of all by category."""
     failed = report.failed
-    counts = Counter(error_of(file).category for file in failed)
+    counts = Counter(file.error.category for file in failed if file.error is not None)
     lines = [
         f"# {len(failed):,} of {len(report.files):,} files failed",
         "",
@@ -176,68 +178,24 @@ def failures(report: RunReport) -> str:
         "|---|--:|---|",
     ]
     lines += [f"| {category.value} | {count:,} | {MEANINGS[category]} |" for category, count in counts.most_common()]
-    for file in failed[:MOST_DOSSIERS]:
-        lines += ["", *_dossier(file)]
-    if len(failed) > MOST_DOSSIERS:
-        rest = [cut(shown(file.file.name), 80) for file in failed[MOST_DOSSIERS : MOST_DOSSIERS + MOST_ROWS]]
-        lines += ["", f"## {len(failed) - MOST_DOSSIERS:,} more", "", block("\n".join(rest))]
-        if (unnamed := len(failed) - MOST_DOSSIERS - len(rest)) > 0:
+    for failure, file in zip(report.failures[:MAX_DOSSIERS], failed, strict=False):
+        lines += ["", *_failure_section(failure, file.file)]
+    if len(failed) > MAX_DOSSIERS:
+        rest = [cut(printable(file.file.name), 80) for file in failed[MAX_DOSSIERS : MAX_DOSSIERS + MAX_ROWS]]
+        lines += ["", f"## {len(failed) - MAX_DOSSIERS:,} more", "", block("\n".join(rest))]
+        if (unnamed := len(failed) - MAX_DOSSIERS - len(rest)) > 0:
             lines += ["", f"And {unnamed:,} that are not named here; `topn run --json` gives all."]
     return "\n".join(lines)
 
 
-# What each category says of where to look.
-MEANINGS = {
-    Category.PROGRAM: "the program failed on the node",
-    Category.INPUT: "the program refuses the file: mend it",
-    Category.RESOURCE_FILE: "the node could not fetch what it needs",
-    Category.UPLOAD: "the output did not come back",
-    Category.NODE: "the node or the service failed",
-    Category.WALL_CLOCK: "the run's time was over",
-    Category.PREEMPTED: "the node was taken away",
-    Category.CANCELLED: "the run ended before its turn",
-}
-
-
-def reason(file: FileReport) -> str:
-    """Say of a failed file which it is and why it failed, in one line."""
-    name, message = name_and_message(file)
-    return f"{name}: {message}" if shown(error_of(file).message) == message else f"{name} {message}"
-
-
-def name_and_message(file: FileReport) -> tuple[str, str]:
-    """Name a failed file, and say why it failed without naming it again."""
-    name, message = shown(file.file.name), shown(error_of(file).message)
-    return name, message.removeprefix(name).lstrip()
-
-
-def error_of(file: FileReport) -> FileError:
-    """Give a failed file's error."""
-    return file.error or FileError(category=Category.NODE, message="no reason known")
-
-
-def places(error: FileError) -> list[tuple[str, str]]:
-    """Say where and how a failed file's program ran, each with its name."""
-    found = [("category", error.category.value)]
-    if error.exit_code is not None:
-        found.append(("exit code", str(error.exit_code)))
-    if error.attempts:
-        found.append(("started", "once" if error.attempts == 1 else f"{error.attempts} times"))
-    if error.node_id:
-        found.append(("last on node", shown(error.node_id)))
-    return found
-
-
-def _dossier(file: FileReport) -> list[str]:
-    error = error_of(file)
-    lines = [f"## {code(cut(shown(file.file.name)))}", "", escaped(cut(shown(error.message), 1000)), ""]
-    lines += [f"- {name}: {code(text)}" for name, text in places(error)]
-    lines.append(f"- content: {code(f'{file.file.size_bytes:,} bytes, SHA-256 {file.file.sha256}')}")
-    for name, said in (("stderr", error.stderr), ("stdout", error.stdout)):
-        if said:
-            lines += ["", f"The last lines of {name}:", "", block("\n".join(map(shown, said.splitlines())))]
-    if error.repeat_command:
-        lines += ["", "Repeat it where the files are:", "", block(shown(error.repeat_command))]
+def _failure_section(failure: Failure, file: InputFile) -> list[str]:
+    lines = [f"## {code(cut(failure.name))}", "", escaped(cut(failure.message, 1000)), ""]
+    lines += [f"- {label}: {code(text)}" for label, text in failure.facts]
+    lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
+    for name, text in failure.logs:
+        lines += ["", f"The last lines of {name}:", "", block(text)]
+    if failure.repeat_command:
+        lines += ["", "Repeat it where the files are:", "", block(failure.repeat_command)]
     return lines
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.errors import TopnError
-from tasks.model.verdict import FileReport, StoredResult
+from tasks.model.verdict import FileError, FileReport, StoredResult
+from tasks.report.failure import Failure, describe
 from tasks.workload.base import Workload
 
 # The step in which the run waits for its Batch tasks.
@@ -117,9 +118,14 @@ class RunReport:
         return [result for _, result in self.with_result]
 
     @property
+    def failures(self) -> list[Failure]:
+        """Descriptions of the files that failed."""
+        return [describe(file, file.verdict) for file in self.files if isinstance(file.verdict, FileError)]
+
+    @property
     def failed(self) -> tuple[FileReport, ...]:
-        """The files without a result."""
-        return tuple(file for file in self.files if file.result is None)
+        """The files that failed."""
+        return tuple(file for file in self.files if file.error is not None)
 
     @property
     def headline(self) -> str:

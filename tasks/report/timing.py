@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_logger
 
 from tasks.report.model import StepTime
 
@@ -28,7 +29,7 @@ class EndedTaskRun:
 ended_task_runs: dict[UUID, EndedTaskRun] = {}
 
 
-def note_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+def record_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Remember a task run that ended; its step is called what the names of its task runs begin with."""
     ended_task_runs[task_run.id] = EndedTaskRun(
         step=str(task.task_run_name).partition("{")[0].strip(),
@@ -38,10 +39,13 @@ def note_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None
     )
 
 
-def _is_worth_reading(record: logging.LogRecord) -> bool:
-    """Leave out that Prefect calls `note_end`, which it says twice for each task run."""
+def _is_not_about_record_end(record: logging.LogRecord) -> bool:
+    """Drop the two messages per task run in which Prefect reports that it calls `record_end`."""
     message = record.getMessage()
-    return not (message.startswith(("Running hook", "Hook ")) and repr(note_end.__name__) in message)
+    return not (message.startswith(("Running hook", "Hook ")) and repr(record_end.__name__) in message)
+
+
+get_logger("prefect.task_runs").addFilter(_is_not_about_record_end)
 
 
 def step_times(flow_run_id: UUID) -> tuple[StepTime, ...]:

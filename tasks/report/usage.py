@@ -24,7 +24,7 @@ from tasks.report.model import Price, Usage
 LISTING_INTERVAL = timedelta(minutes=1)
 
 # As many as a picture can show.
-MOST_CHANGES = 300
+MAX_CHANGES = 300
 
 # Source: Azure's price list of Linux virtual machines, pay as you go, in US dollars.
 LIST_PRICES_USD_PER_HOUR = {"standard_d2s_v3": 0.096, "standard_d4s_v3": 0.192}
@@ -157,10 +157,10 @@ def running_since(intervals: Sequence[Interval]) -> tuple[tuple[datetime, int], 
     for instant, steps in groupby(changes, key=lambda change: change[0]):
         running += sum(step for _, step in steps)
         counts.append((instant, running))
-    if len(counts) <= MOST_CHANGES:
+    if len(counts) <= MAX_CHANGES:
         return tuple(counts)
     first, last = counts[0][0], counts[-1][0]
-    spacing = (last - first) / (MOST_CHANGES - 1)
+    spacing = (last - first) / (MAX_CHANGES - 1)
     kept: dict[int, tuple[datetime, int]] = {}
     for instant, count in counts:
         # Of the changes in one stretch, the last one is in force when it ends.

@@ -19,7 +19,7 @@ from tasks.steps.pool_selection import check_pool_options, choose_identity, choo
 from tasks.steps.provision import existing_pool
 
 # Half of what tokens and signatures allow for.
-MOST_CLOCK_DIFFERENCE = timedelta(minutes=5)
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
 
 # Scopes of the services' tokens. Source: their documentation on Microsoft Entra ID.
 SCOPES = {"Batch": "https://batch.core.windows.net/.default", "Storage": "https://storage.azure.com/.default"}
@@ -185,7 +185,7 @@ class _Dates:
             return
         difference = self._dates[0] - now
         minutes = round(abs(difference) / timedelta(minutes=1))
-        if abs(difference) <= MOST_CLOCK_DIFFERENCE:
+        if abs(difference) <= MAX_CLOCK_DIFFERENCE:
             yield Finding(status=Status.FINE, sentence=f"This machine's clock is that of {service}.")
             return
         how = "behind" if difference > timedelta() else "ahead of"

@@ -26,7 +26,7 @@ from tasks.model.run import Keep
 from tasks.progress import cleaning_up
 from tasks.report.markdown import escaped
 from tasks.steps.start import CLEANUP_ARTIFACT
-from tasks.text import shown
+from tasks.text import printable
 
 # Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
 WAIT_SECONDS = 10.0
@@ -154,5 +154,5 @@ def record_of(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
     lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
     if failures:
         lines += ["", "Could not be deleted:", ""]
-        lines += [f"- {name}: {escaped(shown(reason))}" for name, reason in failures.items()]
+        lines += [f"- {name}: {escaped(printable(reason))}" for name, reason in failures.items()]
     return "\n".join(lines)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from prefect import task
-
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, Pack
 from tasks.model.files import InputFile
 from tasks.model.run import BatchJob, Containers
-from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult
-from tasks.steps.step import STEP
+from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
+from tasks.steps.step import step
 from tasks.steps.submit import output_blob
-from tasks.text import shown
+from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import RESULTS, endings
 from tasks.workload.results_store import ResultsStore, results_store
@@ -37,13 +35,14 @@ CATEGORY_OF_PREFIX = {
     "Resource": Category.RESOURCE_FILE,
 }
 
-Verdicts = Mapping[str, StoredResult | FileError]
+# By content key.
+Verdicts = Mapping[str, Verdict]
 
 # Reads what was left under a name, or the end of it.
 Read = Callable[..., bytes | None]
 
 
-@task(**STEP, task_run_name="collect {finished.label}")
+@step("collect {finished.label}")
 def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
     """Give each file of a chunk its result or its error, by content key."""
     return collect_chunk(blob_account(), results_store(), finished, job, workload, containers)
@@ -58,7 +57,7 @@ def collect_chunk(
     containers: Containers,
 ) -> Verdicts:
     """Give each file of a chunk its result or its error; results go into the store one by one."""
-    verdicts: dict[str, StoredResult | FileError] = dict(finished.submitted.failures)
+    verdicts: dict[str, Verdict] = dict(finished.submitted.failures)
     for pack in finished.submitted.staged:
         outcome = finished.outcomes.get(pack.task_id)
         read_blob = partial(_read_blob, account, containers, pack)
@@ -98,7 +97,7 @@ def _verdict(
     reason: FileError | None,
     job: BatchJob,
     workload: Workload,
-) -> StoredResult | FileError:
+) -> Verdict:
     """Judge by the Batch task's own outcome and by its outputs, together: success without output is none."""
     if outcome is None:
         return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
@@ -157,7 +156,7 @@ def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileEr
     if refusal is None:
         return category, f"The program ended with exit code {outcome.exit_code}"
     # On the node, every file has the same name.
-    return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, shown(file.name), 1)
+    return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, printable(file.name), 1)
 
 
 def _last_lines(read: Read, log: str) -> str:

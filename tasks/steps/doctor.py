@@ -25,7 +25,7 @@ LOST_NODE_STATES = frozenset({"starttaskfailed", "unusable"})
 ABSENT_NODE_STATES = frozenset({"preempted", "unknown", "offline"})
 
 # A start task that failed for a passing reason, such as a package server that did not answer, succeeds the next time.
-MOST_REBOOTS_PER_NODE = 1
+MAX_REBOOTS_PER_NODE = 1
 
 LAST_LINES_OF_START_TASK = 5
 
@@ -102,7 +102,7 @@ class Doctor:
         """Restart nodes, each a bounded number of times; one that the service does not restart stays as it is."""
         rebooted: list[str] = []
         for node in nodes:
-            if not self._own_pool or self._reboots[node.node_id] >= MOST_REBOOTS_PER_NODE:
+            if not self._own_pool or self._reboots[node.node_id] >= MAX_REBOOTS_PER_NODE:
                 continue
             self._reboots[node.node_id] += 1
             try:

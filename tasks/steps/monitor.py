@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from prefect import task
 from prefect.futures import PrefectFuture
 
 from tasks.azure.accounts import batch_account, blob_account
@@ -20,15 +19,15 @@ from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, StagedChunk
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError
-from tasks.progress import advance, tell
+from tasks.progress import advance, notify
 from tasks.steps.doctor import Doctor
 from tasks.steps.renew import Renewal
-from tasks.steps.step import STEP
+from tasks.steps.step import step
 from tasks.workload.base import Workload
 
 # Polls slow down while nothing moves, and speed up when something does.
 FIRST_POLL_SECONDS = 0.25
-LONGEST_POLL_SECONDS = 5.0
+MAX_POLL_SECONDS = 5.0
 SLOWING = 1.5
 
 # Task counts may lag behind the tasks themselves, so completed ones are listed now and then whatever the counts say.
@@ -43,7 +42,7 @@ LISTING_OVERLAP = timedelta(seconds=5)
 PASSING_FAILURE_CODES = frozenset(
     {"FileUploadMiscError", "FileUploadTimedOut", "BlobDownloadMiscError", "BlobDownloadTimedOut"}
 )
-MOST_REACTIVATIONS = 2
+MAX_REACTIVATIONS = 2
 
 # A Batch task that somebody, or the end of its job, has ended. Source: as above.
 ENDED_CODE = "TaskEnded"
@@ -86,7 +85,7 @@ class FutureSubmissions:
                 chunks.append(result)
 
 
-@task(**{**STEP, "retries": 0}, task_run_name="wait for Batch tasks")
+@step("wait for Batch tasks", retries=0)
 def wait_for_batch_tasks(
     run: Run, job: BatchJob, submissions: Submissions, workload: Workload, containers: Containers
 ) -> Iterator[FinishedChunk]:
@@ -137,7 +136,7 @@ def watch(
             yield from watched.given_up(ending)
             return
         still_polls = 0 if moved else still_polls + 1
-        poll_seconds = FIRST_POLL_SECONDS if moved else min(poll_seconds * SLOWING, LONGEST_POLL_SECONDS)
+        poll_seconds = FIRST_POLL_SECONDS if moved else min(poll_seconds * SLOWING, MAX_POLL_SECONDS)
         clock.sleep(poll_seconds)
 
 
@@ -212,12 +211,12 @@ class _Watched:
     def _runs_again(self, outcome: BatchTaskOutcome) -> bool:
         """Let a Batch task that failed for a passing reason run again, a bounded number of times."""
         task_id = outcome.task_id
-        if outcome.failure_code not in PASSING_FAILURE_CODES or self._reactivations[task_id] >= MOST_REACTIVATIONS:
+        if outcome.failure_code not in PASSING_FAILURE_CODES or self._reactivations[task_id] >= MAX_REACTIVATIONS:
             return False
         if not self._account.reactivate_task(self._job.job_id, task_id):
             return False
         self._reactivations[task_id] += 1
-        tell(f"A Batch task failed for a passing reason and runs again [{outcome.failure_code}].")
+        notify(f"A Batch task failed for a passing reason and runs again [{outcome.failure_code}].")
         return True
 
     def finished(self, doctor: Doctor) -> Iterator[FinishedChunk]:
@@ -248,7 +247,7 @@ def _asked_again() -> Iterator[None]:
     except ServiceError as error:
         if not error.transient:
             raise
-        tell(f"{error} Asking again.")
+        notify(f"{error} Asking again.")
 
 
 def _reason_to_end(doctor: Doctor) -> FileError | None:
@@ -256,5 +255,5 @@ def _reason_to_end(doctor: Doctor) -> FileError | None:
     diagnosis = doctor.examine()
     if diagnosis is None:
         return None
-    tell(diagnosis.message)
+    notify(diagnosis.message)
     return diagnosis.fatal

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from prefect import task
-
 from tasks.errors import UsageError
 from tasks.model.chunks import Chunk, Pack
 from tasks.model.files import InputFile
@@ -18,21 +16,21 @@ from tasks.model.output_names import names_below_common_folder, output_names
 from tasks.model.plan import Plan
 from tasks.model.verdict import StoredResult
 from tasks.progress import advance
-from tasks.steps.step import STEP
-from tasks.text import shown
+from tasks.steps.step import step
+from tasks.text import printable
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
 # More files than these share Batch tasks, a hundred at most: 100,000 small files are 1,000 Batch tasks.
-MOST_SINGLE_FILE_TASKS = 1000
-MOST_PACK_FILES = 100
-MOST_PACK_BYTES = 16 * 1024 * 1024
+MAX_SINGLE_FILE_TASKS = 1000
+MAX_PACK_FILES = 100
+MAX_PACK_BYTES = 16 * 1024 * 1024
 
 # Up to this many packs, each is a chunk of its own, so that the Prefect UI shows each.
-MOST_SINGLE_PACK_CHUNKS = 20
+MAX_SINGLE_PACK_CHUNKS = 20
 
 # A chunk is three task runs, and a run stays under 300: its server needs some 50 ms for each.
-MOST_CHUNKS = 90
+MAX_CHUNKS = 90
 
 # As many Batch tasks as one request adds.
 USUAL_CHUNK_PACKS = 100
@@ -40,7 +38,7 @@ USUAL_CHUNK_PACKS = 100
 READ_BYTES = 1024 * 1024
 
 
-@task(**STEP, task_run_name="plan")
+@step("plan")
 def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_per_task: int | None) -> Plan:
     """Say which files there is work on, and what is known of the others.
 
@@ -48,8 +46,8 @@ def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_p
         UsageError: An input cannot be used.
     """
     plan = make_plan(inputs, workload, results_store(), refresh=refresh, files_per_task=files_per_task)
-    for step in ("staged", "submitted", "completed"):
-        advance(step, total=plan.new_file_count)
+    for stage in ("staged", "submitted", "completed"):
+        advance(stage, total=plan.new_file_count)
     return plan
 
 
@@ -112,7 +110,7 @@ def _input_file(path: str, name: str, output: str, workload: Workload) -> InputF
                 digest.update(block)
                 size_bytes += len(block)
     except OSError as error:
-        raise UsageError(f"{shown(name)} cannot be read ({error.strerror}).") from error
+        raise UsageError(f"{printable(name)} cannot be read ({error.strerror}).") from error
     content_key = hashlib.sha256(json.dumps([digest.hexdigest(), workload.sha256]).encode()).hexdigest()
     return InputFile(
         path=path,
@@ -126,13 +124,13 @@ def _input_file(path: str, name: str, output: str, workload: Workload) -> InputF
 
 def pack_size(file_count: int) -> int:
     """How many files share a Batch task, unless the user says: one, while there are few."""
-    return min(MOST_PACK_FILES, -(-file_count // MOST_SINGLE_FILE_TASKS)) or 1
+    return min(MAX_PACK_FILES, -(-file_count // MAX_SINGLE_FILE_TASKS)) or 1
 
 
 def packs_of(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
     """Pack files in their order: as many as may be and, where the user does not say how many, few bytes."""
     most_files = files_per_task or pack_size(len(files))
-    most_bytes = None if files_per_task else MOST_PACK_BYTES
+    most_bytes = None if files_per_task else MAX_PACK_BYTES
     packs: list[Pack] = []
     open_files: list[InputFile] = []
     open_bytes = 0
@@ -161,7 +159,7 @@ def _chunks(packs: Sequence[Pack]) -> tuple[Chunk, ...]:
 
 def chunk_size(pack_count: int) -> int:
     """How many packs make a chunk: one while there are few, then more, so that a run's task runs stay bounded."""
-    if pack_count <= MOST_SINGLE_PACK_CHUNKS:
+    if pack_count <= MAX_SINGLE_PACK_CHUNKS:
         return 1
-    shared_out = -(-pack_count // MOST_SINGLE_PACK_CHUNKS)
-    return max(min(shared_out, USUAL_CHUNK_PACKS), -(-pack_count // MOST_CHUNKS))
+    shared_out = -(-pack_count // MAX_SINGLE_PACK_CHUNKS)
+    return max(min(shared_out, USUAL_CHUNK_PACKS), -(-pack_count // MAX_CHUNKS))

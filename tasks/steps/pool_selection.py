@@ -19,21 +19,17 @@ NO_IDENTITY = "none"
 
 
 def check_pool_options(options: PoolOptions) -> None:
-    """See that the options agree with each other, before anything is created.
+    """Check the options of a pool before anything is created.
 
     Raises:
-        ConfigurationError: They do not.
+        ConfigurationError: They contradict each other, or `extra` cannot be used.
     """
-    setup = options.setup
-    if options.pool_id is not None and setup.of_a_created_pool:
+    options.check()
+    if unknown := unknown_pool_properties(options.setup.extra):
         raise ConfigurationError(
-            f"Pool {options.pool_id} is used as it is: leave out {', '.join(setup.of_a_created_pool)}, or pool_id."
+            f"`extra` of the pool contains {', '.join(unknown)}, which no pool of the Batch REST API has."
         )
-    if options.pool_id is None and setup.node_identity is not None:
-        raise ConfigurationError("node_identity is of an existing pool: name that with pool_id, or leave it out.")
-    if unknown := unknown_pool_properties(setup.extra):
-        raise ConfigurationError(f"extra of the pool has {', '.join(unknown)}, which no pool of the Batch API has.")
-    check_extra(setup)
+    check_extra(options)
 
 
 def choose_image(account: BatchAccount, setup: PoolSetup, until: datetime) -> Image:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
-from prefect import task
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
@@ -27,39 +26,39 @@ from tasks.errors import (
 )
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
 from tasks.model.run import BatchJob, Containers, Run
-from tasks.progress import tell
+from tasks.progress import notify
 from tasks.steps.pool_selection import choose_identity, choose_image, support_warning
-from tasks.steps.step import STEP
+from tasks.steps.step import step
 from tasks.workload.base import Workload
 
 # Jobs of others end within minutes, or not at all.
-LONGEST_QUOTA_WAIT = timedelta(minutes=10)
+MAX_QUOTA_WAIT = timedelta(minutes=10)
 QUOTA_POLL_SECONDS = 15.0
 
 
-@task(**STEP, task_run_name="create containers")
+@step("create containers")
 def create_containers(run: Run, workload: Workload) -> Containers:
     """Create the run's three containers, and put what is shipped to the nodes into the first."""
-    return make_containers(blob_account(), run, workload)
+    return ensure_containers(blob_account(), run, workload)
 
 
-@task(**STEP, task_run_name="create pool")
+@step("create pool")
 def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
     """Create the run's pool, or check the existing one that the user named; returns its id."""
     if options.pool_id is not None:
         return existing_pool(batch_account(), options.pool_id).pool_id
-    return make_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
+    return ensure_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
 
 
-@task(**STEP, task_run_name="create job")
+@step("create job")
 def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str, setup: PoolSetup) -> BatchJob:
     """Create the run's job, which ends at the run's deadline."""
     account = batch_account()
     identity = None if pool_id == run.name else choose_identity(pool_id, account.pool(pool_id).identities, setup)
-    return make_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
+    return ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
 
 
-def make_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
+def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
     """Create or adopt the containers.
 
     Raises:
@@ -91,7 +90,7 @@ def existing_pool(account: BatchAccount, pool_id: str) -> Pool:
     return pool
 
 
-def make_pool(
+def ensure_pool(
     account: BatchAccount,
     blobs: BlobAccount,
     run: Run,
@@ -113,9 +112,8 @@ def make_pool(
     files_start_task = start_task(blobs, run, workload, containers, now, options.setup)
     spec = PoolSpec(
         pool_id=run.name,
-        vm_size=options.vm_size,
+        options=options,
         image=image,
-        slots_per_node=options.slots,
         autoscale_formula=pool_formula(
             most_nodes=options.nodes,
             most_spot_nodes=options.spot_nodes,
@@ -126,7 +124,6 @@ def make_pool(
         ),
         start_task=files_start_task,
         metadata=run.metadata(kept=run.keep.pool),
-        setup=options.setup,
     )
     try:
         account.create_pool(spec)
@@ -154,7 +151,7 @@ def start_task(
     )
 
 
-def make_job(
+def ensure_job(
     account: BatchAccount,
     blobs: BlobAccount,
     run: Run,
@@ -205,19 +202,19 @@ def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline
     Raises:
         ServiceError: The quota stayed used up, or the service refused for another reason.
     """
-    give_up_at = min(clock.now() + LONGEST_QUOTA_WAIT, deadline_at)
+    give_up_at = min(clock.now() + MAX_QUOTA_WAIT, deadline_at)
     while True:
         try:
             return account.create_job(spec)
         except ServiceError as error:
             if error.code != "ActiveJobAndScheduleQuotaReached" or clock.now() >= give_up_at:
                 raise
-        tell("The account's quota of active jobs is used up: waiting for another job's end.")
+        notify("The account's quota of active jobs is used up: waiting for another job's end.")
         clock.sleep(QUOTA_POLL_SECONDS)
 
 
 def _warn(sentence: str) -> None:
-    tell(sentence)
+    notify(sentence)
     with suppress(MissingContextError):
         get_run_logger().warning(sentence)
 

@@ -12,7 +12,7 @@ from tasks.azure.blob import BlobAccount
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.model.chunks import StagedChunk
 from tasks.model.run import BatchJob, Containers, Run
-from tasks.progress import tell
+from tasks.progress import notify
 from tasks.steps.provision import start_task
 from tasks.steps.submit import submit_chunk
 from tasks.workload.base import Workload
@@ -54,7 +54,7 @@ class Renewal:
         if not due:
             return list(chunks)
         waiting = self.account.waiting_tasks(self.job.job_id)
-        tell("Renewing the signatures of Batch tasks that still wait for a node.")
+        notify("Renewing the signatures of Batch tasks that still wait for a node.")
         return [self._renewed(chunk, waiting) if chunk in due else chunk for chunk in chunks]
 
     def add_missing(self, chunks: Sequence[StagedChunk]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect import task
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
@@ -22,19 +21,19 @@ from tasks.model.chunks import StagedChunk
 from tasks.model.files import InputFile
 from tasks.model.plan import Plan
 from tasks.model.run import Run
-from tasks.model.verdict import Category, FileError, FileReport, StoredResult
+from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict
 from tasks.redaction import redacted
 from tasks.report.artifacts import publish
-from tasks.report.markdown import MOST_NAMED, reason
+from tasks.report.markdown import MAX_NAMED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
-from tasks.steps.step import STEP
-from tasks.text import shown
+from tasks.steps.step import step
+from tasks.text import printable
 from tasks.workload.base import Workload
 
 
-@task(**STEP, task_run_name="report")
+@step("report")
 def report_run(
     run: Run,
     plan: Plan,
@@ -60,9 +59,9 @@ def report_run(
     refusals = write_all_outputs(Path(output_folder), report)
     publish(flow_run_id, report)
     if refusals:
-        more = f"; and {len(refusals) - MOST_NAMED} more" if len(refusals) > MOST_NAMED else ""
+        more = f"; and {len(refusals) - MAX_NAMED} more" if len(refusals) > MAX_NAMED else ""
         raise OutputError(
-            f"{len(refusals)} outputs could not be written: {'; '.join(refusals[:MOST_NAMED])}{more}. "
+            f"{len(refusals)} outputs could not be written: {'; '.join(refusals[:MAX_NAMED])}{more}. "
             "The results are kept: run again with another output folder."
         )
     return report
@@ -80,7 +79,7 @@ def write_all_outputs(output_folder: Path, report: RunReport) -> list[str]:
         try:
             write_outputs(output_folder, report.workload, *file, inputs)
         except OSError as error:
-            refusals.append(f"{shown(file[0].file.output)} ({error.strerror or error})")
+            refusals.append(f"{printable(file[0].file.output)} ({error.strerror or error})")
     return refusals
 
 
@@ -118,7 +117,7 @@ def gather(
         submitted: The submission of each, in their order.
         collected: The collecting of each that came so far, by the chunk's key.
     """
-    verdicts: dict[str, StoredResult | FileError] = {}
+    verdicts: dict[str, Verdict] = {}
     for chunk, stage, submit in zip(plan.chunks, staged, submitted, strict=True):
         collect = collected.get(chunk.key)
         error = (
@@ -145,12 +144,12 @@ def final_state(report: RunReport) -> State[Any]:
 
     The data of a failed state is a FilesFailedError, which calling the flow raises.
     """
-    failed = report.failed
-    if not failed:
+    failures = report.failures
+    if not failures:
         return Completed(message=report.headline, data=report)
-    named = "; ".join(reason(file) for file in failed[:MOST_NAMED])
-    more = f"; and {len(failed) - MOST_NAMED} more" if len(failed) > MOST_NAMED else ""
-    error = FilesFailedError(f"{len(failed)} of {len(report.files)} files failed: {named}{more}.", report)
+    named = "; ".join(failure.reason for failure in failures[:MAX_NAMED])
+    more = f"; and {len(failures) - MAX_NAMED} more" if len(failures) > MAX_NAMED else ""
+    error = FilesFailedError(f"{len(failures)} of {len(report.files)} files failed: {named}{more}.", report)
     return Failed(message=str(error), data=error)
 
 
@@ -158,18 +157,18 @@ def _file_report(
     file: InputFile, plan: Plan, verdicts: Verdicts, counted: Mapping[str, InputFile], workload: Workload
 ) -> FileReport:
     if (known := plan.unchanged.get(file.content_key)) is not None:
-        return FileReport(file=file, result=known, unchanged=True)
+        return FileReport(file=file, verdict=known, unchanged=True)
     verdict = verdicts.get(file.content_key)
     if isinstance(verdict, StoredResult):
-        return FileReport(file=file, result=verdict)
+        return FileReport(file=file, verdict=verdict)
     error = verdict or FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
-    return FileReport(file=file, error=_own(error, counted.get(file.content_key), file, workload))
+    return FileReport(file=file, verdict=_own(error, counted.get(file.content_key), file, workload))
 
 
 def _own(error: FileError, counted: InputFile | None, file: InputFile, workload: Workload) -> FileError:
     """Return the error of a content as that of one of the files that have it: names of the others are replaced."""
     if counted is None or counted.name == file.name:
         return error
-    message = error.message.replace(shown(counted.name), shown(file.name), 1)
+    message = error.message.replace(printable(counted.name), printable(file.name), 1)
     command = error.repeat_command and workload.repeat_command(file)
     return replace(error, message=message, repeat_command=command)

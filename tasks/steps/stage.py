@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import task
-
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.model.chunks import Chunk, Pack, StagedChunk
@@ -14,12 +12,12 @@ from tasks.model.inputs import is_unreadable, was_changed
 from tasks.model.run import Containers, Run
 from tasks.model.verdict import FileError
 from tasks.progress import advance
-from tasks.steps.step import CACHED_STEP
+from tasks.steps.step import step
 from tasks.workload.base import Workload
 from tasks.workload.packs import packed
 
 
-@task(**CACHED_STEP, task_run_name="stage {chunk.label}")
+@step("stage {chunk.label}", cached=True)
 def stage_files(run: Run, chunk: Chunk, workload: Workload, containers: Containers) -> StagedChunk:
     """Upload a chunk's files; one that cannot be read any more fails alone."""
     del run  # It is in the cache key: what was staged is there as long as the run's containers are.

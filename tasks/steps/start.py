@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
-from prefect import get_client, task
+from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import Artifact
@@ -18,24 +18,24 @@ from tasks.azure.blob import BlobAccount
 from tasks.errors import ForeignResourceError
 from tasks.model.naming import run_prefix
 from tasks.model.run import Keep, Run
-from tasks.progress import begun
-from tasks.steps.step import STEP
+from tasks.progress import run_started
+from tasks.steps.step import step
 
 CLEANUP_ARTIFACT = "topn-cleanup"
 
 # An earlier attempt with less time than this before its deadline is not worth going on with.
-LEAST_TIME_LEFT = timedelta(minutes=1)
+MIN_TIME_LEFT = timedelta(minutes=1)
 
 
-@task(**STEP, task_run_name="begin")
-def begin_run(timeout_minutes: float, keep: Keep) -> Run:
+@step("begin")
+def start_run(timeout_minutes: float, keep: Keep) -> Run:
     """Name the run from its flow run and the number of cleanups that this has had, and set its deadline.
 
     A repeat of the flow run adopts what an earlier attempt made, with its deadline; unless that has passed, or the job
     has ended: then nothing of it can be used, and the run goes on under the next names, as after a cleanup.
     """
     flow_run_id = str(flow_run.id)
-    begun(flow_run_id)
+    run_started(flow_run_id)
     with get_client(sync_client=True) as client:
         api = address_of(client)
     run = Run(
@@ -45,7 +45,7 @@ def begin_run(timeout_minutes: float, keep: Keep) -> Run:
         prefect_api=api,
         keep=keep,
     )
-    return adopt_or_move_on(batch_account(), blob_account(), run)
+    return adopt_or_skip(batch_account(), blob_account(), run)
 
 
 def address_of(client: SyncPrefectClient) -> str:
@@ -53,7 +53,7 @@ def address_of(client: SyncPrefectClient) -> str:
     return str(client.api_url.copy_with(userinfo=b""))
 
 
-def adopt_or_move_on(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
+def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
     """Give a run the deadline of what its name has made already, or the first name under which nothing is used up.
 
     Raises:
@@ -71,7 +71,7 @@ def adopt_or_move_on(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
         expiries = [datetime.fromisoformat(metadata["expires_at"]) for metadata in found]
         if not expiries:
             return run
-        if min(expiries) - datetime.now(timezone.utc) > LEAST_TIME_LEFT and (job is None or job.state == "active"):
+        if min(expiries) - datetime.now(timezone.utc) > MIN_TIME_LEFT and (job is None or job.state == "active"):
             return replace(run, deadline_at=min(expiries))
         run = replace(run, generation=run.generation + 1)
 

@@ -1,63 +1,73 @@
-"""How every step is a Prefect task: retried when it failed for a passing reason, cached where that is safe.
+"""The `@step` decorator: every step of a run is a Prefect task with the same retries.
 
-A step that makes a resource is idempotent and never cached: its cached result could stand for something that is gone.
-A step that rests on such a resource is cached under the run's name, which changes with each cleanup, and under the
-contents it works on; two steps never share a key.
+A step that creates a resource is idempotent and never cached, because a cached result could stand for a resource that is
+gone. A step that depends on such a resource is cached under the name of the run, which changes with each cleanup, and
+under the contents that it works on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import Task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.logging import get_logger
 from prefect.tasks import exponential_backoff
-from prefect.utilities.annotations import opaque
+from prefect.utilities.annotations import opaque as prefect_opaque
 
 from tasks.errors import ServiceError
-from tasks.report.timing import _is_worth_reading, note_end
+from tasks.report.timing import record_end
 
 STEP_RETRIES = 3
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def unsearched(value: T) -> T:
-    """Pass a value to a step without Prefect's looking for futures in it, which takes a second for 10,000 files.
+def step(name: str, *, cached: bool = False, retries: int = STEP_RETRIES) -> Callable[[Callable[P, T]], Task[P, T]]:
+    """Make a function a Prefect task that is retried after transient errors.
 
-    A future, or a list of them that is mapped, is waited for all the same.
+    Args:
+        name: Name of its task runs, a template of its parameters.
+        cached: Whether the result is kept under the name of the run and the contents of the chunk. The function then
+            has the parameters `run` and `chunk`.
+        retries: Number of retries.
     """
-    return cast(T, opaque(value))
+    caching: dict[str, Any] = (
+        {"cache_key_fn": key_of_run_and_chunk} if cached else {"cache_policy": NO_CACHE, "persist_result": False}
+    )
+
+    return task(
+        task_run_name=name,
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=failed_for_transient_reason,
+        on_completion=[record_end],
+        on_failure=[record_end],
+        **caching,
+    )
 
 
-def failed_for_a_passing_reason(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Decide whether a Prefect retry can help."""
+def opaque(value: T) -> T:
+    """Stop Prefect from searching `value` for futures, which takes 1 s per 10,000 files.
+
+    Prefect still waits for a future, or for a mapped list of futures.
+    """
+    return cast(T, prefect_opaque(value))
+
+
+def failed_for_transient_reason(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Decide whether a retry can help."""
     del task, task_run
     error = state.result(raise_on_failure=False)
     return isinstance(error, ServiceError) and error.transient
 
 
-get_logger("prefect.task_runs").addFilter(_is_worth_reading)
-
-
 def key_of_run_and_chunk(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """Key a step's result by the step, the run's name and the contents of the chunk."""
+    """Return a cache key of the step, the name of the run and the contents of the chunk."""
     parts = (context.task.task_key, parameters["run"].name, parameters["chunk"].key)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-_RETRIED: dict[str, Any] = {
-    "retries": STEP_RETRIES,
-    "retry_delay_seconds": exponential_backoff(2),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": failed_for_a_passing_reason,
-    "on_completion": [note_end],
-    "on_failure": [note_end],
-}
-
-STEP = _RETRIED | {"cache_policy": NO_CACHE, "persist_result": False}
-CACHED_STEP = _RETRIED | {"cache_key_fn": key_of_run_and_chunk}

@@ -6,8 +6,6 @@ import shlex
 from dataclasses import replace
 from datetime import datetime
 
-from prefect import task
-
 from tasks.azure import sas_expiry as signatures
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
@@ -19,7 +17,7 @@ from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
 from tasks.steps.stage import blob_of
-from tasks.steps.step import CACHED_STEP
+from tasks.steps.step import step
 from tasks.workload.base import LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
 
@@ -27,7 +25,7 @@ from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
 BATCH_TASK_RETRIES = 1
 
 
-@task(**CACHED_STEP, task_run_name="submit {chunk.label}")
+@step("submit {chunk.label}", cached=True)
 def submit_batch_tasks(
     run: Run, chunk: StagedChunk, job: BatchJob, workload: Workload, containers: Containers
 ) -> StagedChunk:

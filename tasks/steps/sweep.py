@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
-from prefect import get_client, task
+from prefect import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
@@ -23,7 +23,7 @@ from tasks.errors import ServiceError
 from tasks.model.naming import NAME_PREFIX, is_owned_by
 from tasks.steps.cleanup import Leftovers, delete, leftovers_below
 from tasks.steps.start import address_of
-from tasks.steps.step import STEP
+from tasks.steps.step import step
 
 RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+(-app|-in|-out)?")
 
@@ -36,13 +36,13 @@ class Swept:
     failures: Mapping[str, str]
 
 
-@task(**STEP, task_run_name="sweep")
+@step("sweep")
 def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> Swept:
     """Delete what dead runs left behind, and log each name."""
     return _sweep_and_log(timedelta(hours=older_than_hours), dry_run=dry_run)
 
 
-@task(**{**STEP, "retries": 0}, task_run_name="sweep")
+@step("sweep", retries=0)
 def sweep_before_run() -> None:
     """Delete what dead runs left behind, as the first act of a run, which goes on whatever comes of it."""
     try:

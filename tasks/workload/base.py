@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tasks.errors import ConfigurationError
 from tasks.model.files import InputFile
 from tasks.model.verdict import FileError, StoredResult
-from tasks.text import shown
+from tasks.text import printable
 
 # What a Batch task's file is called on its node, whatever it is called here: no user's name is in a command line.
 NODE_INPUT = "input"
@@ -100,7 +100,7 @@ class Workload:
     def columns(self, result: StoredResult) -> dict[str, Cell]:
         """Give a file's row in the tables of results: the first line of each output, unless a subclass knows more."""
         return {
-            name: shown(content[:1000].decode("utf-8", "replace").partition("\n")[0])
+            name: printable(content[:1000].decode("utf-8", "replace").partition("\n")[0])
             for name, content in result.outputs.items()
         }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.azure.settings import state_folder
 from tasks.files import write_whole
-from tasks.progress import tell
+from tasks.progress import notify
 
 # Zip files cannot hold an earlier instant; a fixed one makes equal sources equal packages.
 FIXED_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -30,7 +30,7 @@ MACHINES = ("x86_64", "aarch64")
 COMPILER = ("cc", "-O2", "-shared", "-fPIC", "-nostdlib", "-s")
 
 # It takes half a second.
-LONGEST_COMPILING_SECONDS = 120
+MAX_COMPILING_SECONDS = 120
 
 
 class TaskScriptPackage(Mapping[str, bytes]):
@@ -94,7 +94,7 @@ def _compiled(source: bytes) -> dict[str, bytes]:
                 write_whole(path, _compile(source, machine))
             found[f"task_script/{name}"] = path.read_bytes()
     except (OSError, subprocess.SubprocessError) as error:
-        tell(f"The word counter is not compiled, and nodes count more slowly: {error}")
+        notify(f"The word counter is not compiled, and nodes count more slowly: {error}")
         return {}
     return found
 
@@ -109,6 +109,6 @@ def _compile(source: bytes, machine: str) -> bytes:
             env=os.environ | {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder},
             check=True,
             capture_output=True,
-            timeout=LONGEST_COMPILING_SECONDS,
+            timeout=MAX_COMPILING_SECONDS,
         )
         return (Path(folder) / "counts.so").read_bytes()

@@ -14,18 +14,18 @@ from typing import Any
 
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
-from tasks.text import cut, shown
+from tasks.text import cut, printable
 from tasks.workload.base import NODE_INPUT, Cell, Picture, Workload
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
 
 # What a cell takes of top words, and the picture of the most frequent ones.
-MOST_CELL_LETTERS = 160
-MOST_CHARTED_WORDS = 15
+MAX_CELL_LETTERS = 160
+MAX_CHARTED_WORDS = 15
 
 # No file has as many bytes. Source: off_t of 64 bits.
-MOST_COUNTED = 2**63 - 1
+MAX_COUNTED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +74,12 @@ class WordCountWorkload(Workload):
         """Give the numbers of words, and as many of the top words as a cell takes; an ellipsis ends what goes on."""
         counts = counts_of(result)
         top: list[tuple[str, str]] = []
-        room = MOST_CELL_LETTERS
+        room = MAX_CELL_LETTERS
         for word, count in counts.top:
             if room < 0:
                 top.append(("…", ""))
                 break
-            top.append((cut(shown(word), 40), f"{count:,}"))
+            top.append((cut(printable(word), 40), f"{count:,}"))
             room -= len(" ".join(top[-1])) + 2
         return {"words": counts.words, "distinct": counts.distinct, "top words": top}
 
@@ -97,7 +97,7 @@ class WordCountWorkload(Workload):
         longest = max(len(counts_of(result).top) for result in results)
         return Picture(
             title="Most frequent words",
-            svg=bars_picture([(cut(shown(word), 30), count) for word, count in words]),
+            svg=bars_picture([(cut(printable(word), 30), count) for word, count in words]),
             sentence=f"Added up over the files; of each file, its top {longest} are known.",
         )
 
@@ -133,7 +133,7 @@ def most_frequent_words(results: Sequence[StoredResult]) -> list[tuple[str, int]
     sums: Counter[str] = Counter()
     for result in results:
         sums.update(dict(counts_of(result).top))
-    return sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_CHARTED_WORDS]
+    return sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_CHARTED_WORDS]
 
 
 def parse_counts(content: bytes) -> WordCounts:
@@ -172,7 +172,7 @@ def as_text(result: StoredResult) -> str:
     """Give a result in the form that people read, as the task script writes it on the node."""
     top, provenance = counts_of(result).top, result.provenance
     width = len(str(top[0][1])) if top else 0
-    words = [f"{count:{width}}  {shown(word)}" for word, count in top] or ["(no words)"]
+    words = [f"{count:{width}}  {printable(word)}" for word, count in top] or ["(no words)"]
     places = {
         "Node:": provenance.node_id,
         "Batch task:": provenance.task_id,
@@ -185,7 +185,7 @@ def as_text(result: StoredResult) -> str:
 def _count(value: Any) -> int:
     """Take a number that nobody has trouble with who adds it up, draws it or writes it down."""
     count: int = _typed(value, int)
-    if not 0 <= count <= MOST_COUNTED:
+    if not 0 <= count <= MAX_COUNTED:
         raise ValueError("a count is below zero, or more than any file has")
     return count
 

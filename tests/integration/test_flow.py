@@ -29,6 +29,7 @@ def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, not
     """The call raises because one of the files failed; what it raises has the report."""
     from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
     from tasks.azure.values import PoolSpec, StartTask  # noqa: PLC0415
+    from tasks.model.pool import PoolOptions  # noqa: PLC0415
     from tasks.steps.pool_selection import newest_image  # noqa: PLC0415
 
     account = batch_account()
@@ -36,9 +37,8 @@ def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, not
     account.create_pool(
         PoolSpec(
             pool_id=pool_id,
-            vm_size="standard_d2s_v3",
+            options=PoolOptions(slots_per_node=2),
             image=newest_image(account.images(), datetime.now(timezone.utc)),
-            slots_per_node=2,
             autoscale_formula="$TargetDedicatedNodes = 1;",
             start_task=StartTask(command_line="true", files=()),
             metadata={"whose": "mine"},

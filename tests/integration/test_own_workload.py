@@ -15,7 +15,7 @@ from tests_support import REPOSITORY
 from tasks.report.model import FilesFailedError
 
 PAGE = (REPOSITORY / "docs/own-workload.md").read_text()
-LINE_COUNTS, LONGEST_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+LINE_COUNTS, MAX_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_shell_command_is_a_workload_of_few_lines(run_script, prefect_api):
 
 def test_program_is_shipped_and_its_results_are_shown(run_script, prefect_api):
     with pytest.raises(FilesFailedError, match=r"bad\.txt is not UTF-8 text at byte 0"):
-        run_script(LONGEST_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
+        run_script(MAX_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"
     assert json.loads(artifacts(prefect_api, "longest-results")["data"]) == [
         {"file": "good.txt", "status": "done", "letters": "5"}
@@ -71,7 +71,7 @@ def test_program_is_shipped_and_its_results_are_shown(run_script, prefect_api):
     failures = artifacts(prefect_api, "longest-failures")["data"]
     assert "| input | 1 |" in failures
     # What repeats it is for a shell in a folder with what is shipped.
-    Path("longest_line.py").write_bytes(re.search(r'PROGRAM = b"""(.*?)"""', LONGEST_LINES, re.DOTALL)[1].encode())
+    Path("longest_line.py").write_bytes(re.search(r'PROGRAM = b"""(.*?)"""', MAX_LINES, re.DOTALL)[1].encode())
     command = re.search(r"```text\n(cp .*?)\n```", failures).group(1)
     repeated = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert repeated.returncode == 1

@@ -121,7 +121,7 @@ def test_repeated_run_works_only_on_failed_files(packed_run, monkeypatch):
     again = packed_run.topn("run", "--output", "../out", *inputs)
 
     assert again.returncode == 1
-    assert "bad.txt failed: bad.txt is not UTF-8 text" in again.stdout
+    assert "failed: bad.txt is not UTF-8 text" in again.stdout
     assert "0 counted, 18 unchanged, 1 failed" in again.stdout
     assert "Traceback" not in again.stderr + again.stdout
 
@@ -191,5 +191,5 @@ def test_impossible_pool_is_refused_before_any_creation(topn, nothing_left):
     Path("pool.yaml").write_text("extra: {vmsize: x}\n")
     done = topn("run", write("a.txt", b"one"), "--pool", "pool.yaml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == ["extra of the pool has vmsize, which no pool of the Batch API has."]
+    assert done.stderr.splitlines() == ["`extra` of the pool contains vmsize, which no pool of the Batch REST API has."]
     nothing_left()

@@ -9,7 +9,7 @@ import pytest
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep, Run
-from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 from tasks.workload.word_counts import word_count_workload
 
 
@@ -43,10 +43,10 @@ def leftovers(flow_run, prefect_api, azure_settings):
     )
     workload = word_count_workload(3, ignore_case=False)
     batch, blobs = batch_account(), blob_account()
-    containers = make_containers(blobs, run, workload)
+    containers = ensure_containers(blobs, run, workload)
     options = PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=2)
-    pool_id = make_pool(batch, blobs, run, workload, containers, options, 1)
-    make_job(batch, blobs, run, workload, containers, pool_id)
+    pool_id = ensure_pool(batch, blobs, run, workload, containers, options, 1)
+    ensure_job(batch, blobs, run, workload, containers, pool_id)
     return [f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{name}" for name in ("app", "in", "out"))]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.progress import listening
+from tasks.progress import listen
 from tasks.workload import task_script_package
 from tasks.workload.word_counts import word_count_workload
 
@@ -107,7 +107,7 @@ def test_a_compiler_that_fails_leaves_python_to_count_and_says_so(state, monkeyp
     monkeypatch.setattr(task_script_package, "COMPILER", ("cc", "--no-such-option"))
     told = []
 
-    with listening(told.append):
+    with listen(told.append):
         assert objects() == {}
 
     [progress] = told

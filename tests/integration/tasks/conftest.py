@@ -29,7 +29,7 @@ from tasks.model.run import Keep, Run
 from tasks.steps.cleanup import delete, find_leftovers
 from tasks.steps.doctor import Doctor
 from tasks.steps.monitor import watch
-from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
@@ -116,9 +116,9 @@ def shared_parts(local_azure, shared_run):
 @contextmanager
 def made(batch, blobs, run, workload, pool_options):
     """Make the containers, the pool and the job of a run, and delete them afterwards."""
-    containers = make_containers(blobs, run, workload)
-    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
-    job = make_job(batch, blobs, run, workload, containers, pool_id)
+    containers = ensure_containers(blobs, run, workload)
+    pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
+    job = ensure_job(batch, blobs, run, workload, containers, pool_id)
     yield containers, job
     delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
 

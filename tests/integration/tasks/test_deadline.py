@@ -11,7 +11,7 @@ from tasks.azure.values import JobSpec
 from tasks.model.run import BatchJob
 from tasks.model.verdict import Category
 from tasks.steps.collect import collect_chunk
-from tasks.steps.provision import make_containers, make_pool
+from tasks.steps.provision import ensure_containers, ensure_pool
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
 from tasks.workload.results_store import FolderStore
@@ -29,8 +29,8 @@ def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
     batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, watch_chunk, tmp_path
 ):
     azure_settings.faults.add("endless_task", task="*")
-    containers = make_containers(blobs, run, workload)
-    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
+    containers = ensure_containers(blobs, run, workload)
+    pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
     batch.create_job(
         JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=600, metadata=run.metadata(kept=False))
     )

@@ -16,7 +16,7 @@ from tests_support import independent_count
 
 from tasks.model.chunks import Chunk
 from tasks.model.pool import PoolOptions
-from tasks.model.verdict import FileReport, StoredResult
+from tasks.model.verdict import FileReport
 from tasks.report.html import write_page
 from tasks.report.markdown import failures, results_json, summary
 from tasks.report.model import RunReport
@@ -150,15 +150,10 @@ def run_all(batch, blobs, run, workload, parts, watch_chunk):
         verdicts = collect_chunk(blobs, store, finished, job, workload, containers)
         commands = {task.command_line for task in batch._client.list_tasks(job.job_id)}
         assert len(commands) <= 2, "a command line knows more than whether it is of a pack"
-        reports = []
-        for file in plan.files:
-            verdict = verdicts[file.content_key]
-            has_result = isinstance(verdict, StoredResult)
-            reports.append(FileReport(file=file, **{"result" if has_result else "error": verdict}))
         return RunReport(
             run_name=run.name,
             workload=workload,
-            files=tuple(reports),
+            files=tuple(FileReport(file=file, verdict=verdicts[file.content_key]) for file in plan.files),
             price=PRICE,
             output_folder=str(folder / "output"),
         )

@@ -13,8 +13,8 @@ from tasks.azure.batch import BatchAccount
 from tasks.azure.settings import AzureSettings
 from tasks.azure.values import JobSpec
 from tasks.errors import ServiceError
-from tasks.progress import listening
-from tasks.steps.provision import make_containers, make_job
+from tasks.progress import listen
+from tasks.steps.provision import ensure_containers, ensure_job
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def full_account(tmp_path):
 
 @pytest.fixture
 def containers(blobs, run, workload):
-    made = make_containers(blobs, run, workload)
+    made = ensure_containers(blobs, run, workload)
     yield made
     for name in (made.application, made.inputs, made.outputs):
         blobs.delete_container(name)
@@ -38,8 +38,8 @@ def containers(blobs, run, workload):
 def test_a_job_is_created_when_another_has_ended(full_account, blobs, run, workload, containers):
     notes = []
     clock = MovableClock(meanwhile=lambda: full_account.end_job("other", "test"))
-    with listening(lambda progress: notes.append(progress.note)):
-        job = make_job(full_account, blobs, run, workload, containers, run.name, clock)
+    with listen(lambda progress: notes.append(progress.note)):
+        job = ensure_job(full_account, blobs, run, workload, containers, run.name, clock)
     assert full_account.job(job.job_id).state == "active"
     assert any("quota of active jobs" in note for note in notes)
 
@@ -47,7 +47,7 @@ def test_a_job_is_created_when_another_has_ended(full_account, blobs, run, workl
 def test_the_wait_for_quota_ends_with_the_reason(full_account, blobs, run, workload, containers):
     clock = MovableClock()
     with pytest.raises(ServiceError, match="ActiveJobAndScheduleQuotaReached"):
-        make_job(
+        ensure_job(
             full_account, blobs, replace(run, flow_run_id=str(uuid.uuid4())), workload, containers, run.name, clock
         )
     assert 500 < clock.slept_seconds <= 700

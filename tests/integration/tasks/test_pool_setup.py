@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
@@ -12,10 +11,10 @@ from localbatch.images import IMAGES
 from tasks.azure.accounts import batch_account
 from tasks.model.pool import PoolSetup
 from tasks.model.run import Keep
-from tasks.progress import listening
+from tasks.progress import listen
 from tasks.steps.cleanup import delete, find_leftovers
 from tasks.steps.pool_selection import check_pool_options
-from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
@@ -36,10 +35,10 @@ def received(batch, blobs, run, workload, pool_options):
     """Create a pool that is set up so; returns what the Batch account has of it."""
 
     def create(**setup):
-        options = replace(pool_options, setup=PoolSetup(**setup))
+        options = pool_options.model_copy(update={"setup": PoolSetup(**setup)})
         check_pool_options(options)
-        containers = make_containers(blobs, run, workload)
-        make_pool(batch, blobs, run, workload, containers, options, 1)
+        containers = ensure_containers(blobs, run, workload)
+        ensure_pool(batch, blobs, run, workload, containers, options, 1)
         return batch._client.get_pool(run.name).as_dict()
 
     yield create
@@ -92,8 +91,8 @@ def test_start_commands_of_ones_own_run_after_ours_and_stay_when_signatures_are_
     assert pool["startTask"]["userIdentity"]["autoUser"]["elevationLevel"] == "admin"
 
     setup = PoolSetup(start_commands=["true || exit 7", "echo hello # there"], start_as_admin=True)
-    containers = make_containers(blobs, run, workload)
-    job = make_job(batch, blobs, run, workload, containers, run.name, setup=setup)
+    containers = ensure_containers(blobs, run, workload)
+    job = ensure_job(batch, blobs, run, workload, containers, run.name, setup=setup)
     renewal = Renewal(account=batch, blobs=blobs, run=run, job=job, workload=workload, containers=containers)
     renewal._start_task_signed_until_at = datetime.now(timezone.utc)
     renewal.renew([])
@@ -131,7 +130,7 @@ def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeyp
     image = next(each for each in IMAGES.values() if each["nodeAgentSKUId"] == "batch.node.ubuntu 24.04")
     monkeypatch.setitem(image, "batchSupportEndOfLife", ends_at.isoformat())
     notes = []
-    with listening(lambda progress: notes.append(progress.note)):
+    with listen(lambda progress: notes.append(progress.note)):
         received()
     assert notes == [f"The support of image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
 
@@ -154,8 +153,8 @@ class TestOnNodes:
         self, received, batch, blobs, run, workload, chunk_factory
     ):
         received(container_image="python:3.12")
-        containers = make_containers(blobs, run, workload)
-        job = make_job(
+        containers = ensure_containers(blobs, run, workload)
+        job = ensure_job(
             batch, blobs, run, workload, containers, run.name, setup=PoolSetup(container_image="python:3.12")
         )
         staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)

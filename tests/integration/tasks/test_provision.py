@@ -13,7 +13,7 @@ from tasks.errors import ConfigurationError, ForeignResourceError
 from tasks.model.run import Keep
 from tasks.model.verdict import Category
 from tasks.steps.cleanup import delete, find_leftovers
-from tasks.steps.provision import existing_pool, make_containers, make_job, make_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool, existing_pool
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
 
@@ -25,9 +25,9 @@ def batch(batch_without_nodes):
 
 def test_making_everything_twice_adopts_what_is_there(batch, blobs, run, workload, pool_options, parts):
     containers, job = parts
-    assert make_containers(blobs, run, workload) == containers
-    assert make_pool(batch, blobs, run, workload, containers, pool_options, 1) == run.name
-    assert make_job(batch, blobs, run, workload, containers, run.name) == job
+    assert ensure_containers(blobs, run, workload) == containers
+    assert ensure_pool(batch, blobs, run, workload, containers, pool_options, 1) == run.name
+    assert ensure_job(batch, blobs, run, workload, containers, run.name) == job
 
 
 def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, pool_options, parts):
@@ -36,9 +36,9 @@ def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, p
     blobs.create_container(f"{mine.name}-app", of_somebody_else)
     batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
     with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
-        make_containers(blobs, mine, workload)
+        ensure_containers(blobs, mine, workload)
     with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
-        make_job(batch, blobs, mine, workload, parts[0], run.name)
+        ensure_job(batch, blobs, mine, workload, parts[0], run.name)
 
     assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
 
@@ -49,9 +49,9 @@ def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, p
 def test_cleanup_deletes_all_generations_and_twice_is_quiet(batch, blobs, run, workload, pool_options):
     later = replace(run, generation=1)
     for generation in (run, later):
-        containers = make_containers(blobs, generation, workload)
-        make_pool(batch, blobs, generation, workload, containers, pool_options, 1)
-        make_job(batch, blobs, generation, workload, containers, generation.name)
+        containers = ensure_containers(blobs, generation, workload)
+        ensure_pool(batch, blobs, generation, workload, containers, pool_options, 1)
+        ensure_job(batch, blobs, generation, workload, containers, generation.name)
     flow_run_id = uuid.UUID(run.flow_run_id)
     leftovers = find_leftovers(batch, blobs, flow_run_id, Keep())
     assert len(leftovers.names) == 10
@@ -86,7 +86,7 @@ def test_an_ended_job_ends_the_wait_with_its_reason(
     containers, _ = parts
     short = replace(run, flow_run_id=str(uuid.uuid4()))
     # On a pool that does not exist yet, Batch tasks wait for ever.
-    waiting_job = replace(make_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
+    waiting_job = replace(ensure_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
     batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
     chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
     batch.create_job(

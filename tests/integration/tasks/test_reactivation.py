@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.model.verdict import StoredResult
-from tasks.progress import listening
+from tasks.progress import listen
 from tasks.steps.collect import collect_chunk
 from tasks.workload.results_store import FolderStore
 
@@ -21,7 +21,7 @@ def test_batch_task_whose_upload_failed_runs_again(
             notes.append(progress.note)
             azure_faults.clear()
 
-    with listening(note):
+    with listen(note):
         finished = watch_chunk(submitted(b"one"), job, containers)
 
     [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()

@@ -9,7 +9,7 @@ from localbatch import LocalAzure
 from tasks.azure.client import REQUEST_RETRIES
 from tasks.azure.values import BatchTaskSpec
 from tasks.errors import ServiceError
-from tasks.steps.provision import make_containers, make_job
+from tasks.steps.provision import ensure_containers, ensure_job
 
 PASSING = [
     {"fault": "answer", "status": 408},
@@ -34,16 +34,16 @@ def local_azure(tmp_path_factory):
 @pytest.fixture
 def requests_of(batch, blobs, run, workload, local_azure):
     """For each service: its script of faults, a request that creates something, and that operation's name."""
-    containers = make_containers(blobs, run, workload)
+    containers = ensure_containers(blobs, run, workload)
     task = BatchTaskSpec(task_id="t", command_line="true", resource_files=(), uploads=(), retries=0)
     yield {
         "Batch": (
             local_azure.faults,
             "create_job",
-            lambda: make_job(batch, blobs, run, workload, containers, run.name),
+            lambda: ensure_job(batch, blobs, run, workload, containers, run.name),
         ),
         "Batch tasks": (local_azure.faults, "create_task_collection", lambda: batch.add_tasks(run.name, [task])),
-        "Storage": (local_azure.storage_faults, "create_container", lambda: make_containers(blobs, run, workload)),
+        "Storage": (local_azure.storage_faults, "create_container", lambda: ensure_containers(blobs, run, workload)),
     }
     local_azure.faults.clear()
     local_azure.storage_faults.clear()

@@ -15,8 +15,8 @@ from tasks.azure.values import JobSpec
 from tasks.errors import ForeignResourceError
 from tasks.model.run import Keep
 from tasks.steps.cleanup import delete, find_leftovers
-from tasks.steps.provision import make_containers, make_job, make_pool
-from tasks.steps.start import adopt_or_move_on
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
+from tasks.steps.start import adopt_or_skip
 from tasks.steps.sweep import sweep
 
 NOW = datetime.now(timezone.utc)
@@ -38,9 +38,9 @@ def make(batch, blobs, workload, pool_options):
 
     def make_all(run):
         made.append(run)
-        containers = make_containers(blobs, run, workload)
-        make_pool(batch, blobs, run, workload, containers, pool_options, 1)
-        make_job(batch, blobs, run, workload, containers, run.name)
+        containers = ensure_containers(blobs, run, workload)
+        ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
+        ensure_job(batch, blobs, run, workload, containers, run.name)
         return {f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{c}" for c in ("app", "in", "out"))}
 
     yield make_all
@@ -126,45 +126,45 @@ def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, m
 def test_a_repeat_adopts_what_is_there_with_its_deadline(batch, blobs, run, make):
     make(run)
     later = replace(run, deadline_at=run.deadline_at + timedelta(hours=5))
-    assert adopt_or_move_on(batch, blobs, later) == replace(run, deadline_at=run.deadline_at.replace(microsecond=0))
+    assert adopt_or_skip(batch, blobs, later) == replace(run, deadline_at=run.deadline_at.replace(microsecond=0))
 
 
 def test_a_repeat_after_the_deadline_goes_on_under_the_next_name(batch, blobs, run, make):
     make(replace(run, deadline_at=NOW))
-    assert adopt_or_move_on(batch, blobs, run) == replace(run, generation=1)
+    assert adopt_or_skip(batch, blobs, run) == replace(run, generation=1)
 
 
 def test_a_repeat_after_the_job_ended_goes_on_under_the_next_name(batch, blobs, run, workload, make):
     make(run)
     batch.end_job(run.name, "test")
-    assert adopt_or_move_on(batch, blobs, run).generation == 1
+    assert adopt_or_skip(batch, blobs, run).generation == 1
 
 
 def test_a_run_does_not_begin_in_what_is_not_its_own(batch, blobs, run):
     blobs.create_container(f"{run.name}-in", {"owner": "somebody"})
     with pytest.raises(ForeignResourceError):
-        adopt_or_move_on(batch, blobs, run)
+        adopt_or_skip(batch, blobs, run)
     blobs.delete_container(f"{run.name}-in")
 
 
 def test_a_run_that_made_nothing_yet_begins_as_it_is(batch, blobs, run):
-    assert adopt_or_move_on(batch, blobs, run) == run
+    assert adopt_or_skip(batch, blobs, run) == run
 
 
 def test_while_a_pool_is_still_being_deleted_the_next_generation_has_its_own(
     tmp_path, blobs, run, workload, pool_options
 ):
     """Field report 4: deletion takes minutes, and the next attempt does not wait for it."""
-    containers = make_containers(blobs, run, workload)
+    containers = ensure_containers(blobs, run, workload)
     with LocalBatch(state_dir=tmp_path / "batch", pace="real") as server:
         account = BatchAccount(
             AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
         )
-        make_pool(account, blobs, run, workload, containers, pool_options, 1)
+        ensure_pool(account, blobs, run, workload, containers, pool_options, 1)
         account.delete_jobs_and_pools([], [run.name], 0)
         assert account.pool(run.name).state == "deleting"
         later = replace(run, generation=1)
-        assert make_pool(account, blobs, later, workload, containers, pool_options, 1) == later.name
+        assert ensure_pool(account, blobs, later, workload, containers, pool_options, 1) == later.name
         assert account.pool(later.name).state == "active"
     for name in blobs.containers(run.name):
         blobs.delete_container(name)

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta, timezone
 
 from tests_support import wait_until
 
-from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 
 
 def test_the_service_says_since_when_nodes_are_there(batch, blobs, run, workload, pool_options):
     before = datetime.now(timezone.utc) - timedelta(seconds=5)
-    containers = make_containers(blobs, run, workload)
-    pool_id = make_pool(batch, blobs, run, workload, containers, pool_options, 1)
-    make_job(batch, blobs, run, workload, containers, pool_id)
+    containers = ensure_containers(blobs, run, workload)
+    pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
+    ensure_job(batch, blobs, run, workload, containers, pool_id)
     wait_until(lambda: batch.node_lives(pool_id), "the pool has a node")
     [node] = batch.node_lives(pool_id)
     assert before <= node.allocated_at <= datetime.now(timezone.utc) + timedelta(seconds=5)

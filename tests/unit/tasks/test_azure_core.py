@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import azure.core.exceptions as sdk
 import pytest
 
-from tasks.azure.client import LONGEST_BACKOFF_SECONDS, TransientRetryPolicy, translate
+from tasks.azure.client import MAX_BACKOFF_SECONDS, TransientRetryPolicy, translate
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, TopnError
 
 SDK_ERRORS = [
@@ -79,7 +79,7 @@ def test_a_name_that_is_still_being_deleted_may_be_free_later():
 
 def test_delays_double_within_a_quarter_and_are_bounded():
     policy = TransientRetryPolicy()
-    for repeats, expected in [(1, 0.25), (2, 0.5), (5, 4.0), (30, LONGEST_BACKOFF_SECONDS)]:
+    for repeats, expected in [(1, 0.25), (2, 0.5), (5, 4.0), (30, MAX_BACKOFF_SECONDS)]:
         delay = policy.get_backoff_time({"history": [None] * repeats})
         assert 0.75 * expected <= delay <= 1.25 * expected
 

@@ -11,8 +11,8 @@ import pytest
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.report.charts import time_picture
-from tasks.report.html import MOST_DOSSIERS, MOST_ROWS, render, write_page
-from tasks.text import shown
+from tasks.report.html import MAX_DOSSIERS, MAX_ROWS, render, write_page
+from tasks.text import printable
 from tasks.workload.drawing import DARK_COLOURS
 
 
@@ -78,7 +78,7 @@ def test_texts_of_others_are_shown_as_they_are(page):
     found = page(run_report(*rows, *dossiers, usage=usage()))
     for text in texts:
         # As a name, as a word, as the name in a dossier, and as what the program said there.
-        assert found.text.count(shown(text.splitlines()[-1])[:30]) >= 4, text
+        assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 4, text
 
 
 def test_links_lead_to_the_outputs(tmp_path):
@@ -91,7 +91,7 @@ def test_links_lead_to_the_outputs(tmp_path):
 
 
 def test_the_page_is_bounded(page, tmp_path):
-    rows, dossiers = MOST_ROWS + 100, MOST_DOSSIERS + 10
+    rows, dossiers = MAX_ROWS + 100, MAX_DOSSIERS + 10
     files = [*(counted(n) for n in range(rows)), *(failed(rows + n, said="x" * 4000) for n in range(dossiers))]
     path = write_page(run_report(*files, usage=usage()), tmp_path)
     assert path.stat().st_size < 3_000_000

@@ -12,7 +12,7 @@ from tasks.azure.values import TaskCounts
 from tasks.model.chunks import Chunk, Pack, StagedChunk
 from tasks.model.run import BatchJob
 from tasks.model.verdict import BatchTaskOutcome, Category
-from tasks.steps.monitor import DEADLINE_GRACE, LONGEST_POLL_SECONDS, watch
+from tasks.steps.monitor import DEADLINE_GRACE, MAX_POLL_SECONDS, watch
 
 JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
 
@@ -82,7 +82,7 @@ def test_waiting_ends_at_the_deadline_whatever_hangs():
     assert finished.reason.category is Category.WALL_CLOCK
     assert finished.outcomes == {}
     waited = clock.now() - (deadline_at + DEADLINE_GRACE)
-    assert timedelta() < waited <= timedelta(seconds=LONGEST_POLL_SECONDS)
+    assert timedelta() < waited <= timedelta(seconds=MAX_POLL_SECONDS)
 
 
 @pytest.mark.parametrize("seconds", [1, 3600])

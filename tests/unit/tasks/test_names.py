@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.model.output_names import LONGEST_NAME_BYTES, names_below_common_folder, output_names
-from tasks.text import shown
+from tasks.model.output_names import MAX_NAME_BYTES, names_below_common_folder, output_names
+from tasks.text import printable
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_two_files_never_share_an_output_and_folders_are_kept(names):
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
 def test_an_output_name_fits_the_file_system_with_its_suffix(name):
     [output] = output_names([name])
-    assert len(f"{output}.json".encode()) <= LONGEST_NAME_BYTES
+    assert len(f"{output}.json".encode()) <= MAX_NAME_BYTES
 
 
 def test_two_long_names_with_one_beginning_do_not_share_an_output():
@@ -101,10 +101,10 @@ def test_two_long_names_with_one_beginning_do_not_share_an_output():
 
 @given(st.text())
 def test_a_shown_name_is_one_line_that_any_terminal_takes(name):
-    text = shown(name)
+    text = printable(name)
     assert text.isprintable()
     text.encode("utf-8")
 
 
 def test_a_broken_letter_and_a_line_break_are_shown_as_escapes():
-    assert shown("a\nb\udcff") == "a\\nb\\udcff"
+    assert printable("a\nb\udcff") == "a\\nb\\udcff"

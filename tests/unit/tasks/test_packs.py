@@ -13,7 +13,7 @@ from run_reports import input_file
 
 from tasks.model.chunks import Pack
 from tasks.model.verdict import BatchTaskOutcome
-from tasks.steps.plan import MOST_PACK_BYTES, pack_size, packs_of
+from tasks.steps.plan import MAX_PACK_BYTES, pack_size, packs_of
 from tasks.workload.packs import endings
 
 OUTCOME = BatchTaskOutcome(task_id="p-1", state="completed", result="success", exit_code=0)
@@ -140,7 +140,7 @@ def test_an_ending_that_is_none_is_no_result(written):
     assert endings(content.getvalue(), pack, OUTCOME) == {}
 
 
-@given(st.lists(st.integers(0, MOST_PACK_BYTES * 2), max_size=300), st.one_of(st.none(), st.integers(1, 50)))
+@given(st.lists(st.integers(0, MAX_PACK_BYTES * 2), max_size=300), st.one_of(st.none(), st.integers(1, 50)))
 def test_each_file_is_in_one_pack_in_its_order(sizes, files_per_task):
     files = [replace(input_file(number), size_bytes=size) for number, size in enumerate(sizes)]
     packs = packs_of(files, files_per_task)
@@ -152,7 +152,7 @@ def test_each_file_is_in_one_pack_in_its_order(sizes, files_per_task):
 
 def test_packs_are_made_where_there_are_many_files_and_no_pack_is_heavy():
     assert [pack_size(count) for count in (0, 1, 1000, 1001, 100_000, 10_000_000)] == [1, 1, 1, 2, 100, 100]
-    files = [replace(input_file(number), size_bytes=MOST_PACK_BYTES // 3) for number in range(10_000)]
+    files = [replace(input_file(number), size_bytes=MAX_PACK_BYTES // 3) for number in range(10_000)]
     packs = packs_of(files, None)
     assert {len(pack.files) for pack in packs} == {3, 1}
     assert len(packs_of([replace(file, size_bytes=1000) for file in files], None)) == 1000

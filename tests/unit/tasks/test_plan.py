@@ -13,7 +13,7 @@ from tasks.errors import UsageError
 from tasks.model.inputs import find_inputs
 from tasks.model.pool import PoolOptions
 from tasks.model.verdict import StoredResult
-from tasks.steps.plan import MOST_CHUNKS, chunk_size, make_plan
+from tasks.steps.plan import MAX_CHUNKS, chunk_size, make_plan
 from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import word_count_workload
 
@@ -152,7 +152,7 @@ def test_another_option_is_another_content(tmp_path, store, other):
 def test_a_run_stays_under_300_task_runs(file_count):
     """Field report 29: a server on SQLite needs some 50 ms for each."""
     chunks = -(-file_count // chunk_size(file_count))
-    assert chunks <= MOST_CHUNKS
+    assert chunks <= MAX_CHUNKS
     assert 3 * chunks + 8 < 300
 
 

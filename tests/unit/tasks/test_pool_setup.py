@@ -45,14 +45,14 @@ def test_batch_tasks_run_in_the_container():
         ("start_commands: true", ["start_commands"]),
         ("[1]", ["dictionary"]),
         ("{", ["expected"]),
-        ("extra: {vmSize: x}", ["extra of the pool has vmSize, which topn sets"]),
-        ("extra: {startTask: {}}", ["use start_commands"]),
-        ("extra: {targetDedicatedNodes: 4}", ["use nodes"]),
+        ("extra: {vmSize: x}", ["`extra` of the pool contains `vmSize`, which topn sets"]),
+        ("extra: {startTask: {}}", ["Use `start_commands`"]),
+        ("extra: {targetDedicatedNodes: 4}", ["Use `nodes`"]),
         ("extra: {virtualMachineConfiguration: {nodeAgentSKUId: x}}", ["virtualMachineConfiguration.nodeAgentSKUId"]),
-        ("extra: {vmsize: x}", ["vmsize, which no pool of the Batch API has"]),
+        ("extra: {vmsize: x}", ["vmsize, which no pool of the Batch REST API has"]),
         ("extra: {userAccounts: [{user: x}]}", ["userAccounts.user, which no pool"]),
         ("extra: {mountConfiguration: [{nfsMountConfiguration: {sauce: x}}]}", ["nfsMountConfiguration.sauce"]),
-        ("extra: {userAccounts: [{name: x, password: SECRET}]}", ["password: no secret belongs in a run's parameters"]),
+        ("extra: {userAccounts: [{name: x, password: SECRET}]}", ["`password`", "must not contain secrets"]),
         ("node_identity: x", ["pool_id"]),
     ],
 )
@@ -72,7 +72,9 @@ def test_a_file_that_is_not_there_is_named():
 
 
 def test_an_existing_pool_is_used_as_it_is():
-    with pytest.raises(ConfigurationError, match="Pool mine is used as it is: leave out subnet_id, or pool_id"):
+    with pytest.raises(
+        ConfigurationError, match=r"Pool `mine` exists and is used unchanged. Leave out subnet_id, or `pool_id`"
+    ):
         check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)))
     # As Prefect's form gives it: every field, also those that nobody has set.
     every_field = PoolSetup(node_identity="reader").model_dump()

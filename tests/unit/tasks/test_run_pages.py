@@ -15,12 +15,11 @@ from tasks.report.markdown import (
     duration,
     escaped,
     failures,
-    failures_gist,
+    failures_summary,
     key_figures,
     notes,
-    reason,
-    results_gist,
     results_json,
+    results_summary,
     summary,
     waiting_sentence,
 )
@@ -115,8 +114,8 @@ def test_the_table_of_results_is_bounded_and_says_what_it_leaves_out():
     document = results_json(report)
     assert len(document) < 300_000
     assert len(json.loads(document)) == 500
-    assert results_gist(report) == "The results of the first 500 of 600 files; those of all are in the outputs."
-    assert results_gist(run_report(counted(1))) == "The results of 1 file."
+    assert results_summary(report) == "The results of the first 500 of 600 files; those of all are in the outputs."
+    assert results_summary(run_report(counted(1))) == "The results of 1 file."
 
 
 def test_the_dossiers_are_bounded_and_count_all():
@@ -124,10 +123,10 @@ def test_the_dossiers_are_bounded_and_count_all():
     text = failures(report)
     assert len(text) < 500_000
     assert text.startswith("# 5,000 of 5,000 files failed\n")
-    assert "| program | 5,000 | the program failed on the node |" in text
+    assert "| program | 5,000 | The program failed on the node. |" in text
     assert "And 4,475 that are not named here" in text
     assert len(summary(report)) < 10_000
-    assert failures_gist(report).endswith("- and 4,990 more")
+    assert failures_summary(report).endswith("- and 4,990 more")
 
 
 def test_a_dossier_says_where_why_and_how_to_repeat_it():
@@ -138,9 +137,14 @@ def test_a_dossier_says_where_why_and_how_to_repeat_it():
         assert part in text
 
 
+def reason_of(message):
+    [failure] = run_report(failed(1, "a.txt", message)).failures
+    return failure.reason
+
+
 def test_a_reason_names_its_file_once():
-    assert reason(failed(1, "a.txt", "a.txt has a NUL byte")) == "a.txt has a NUL byte"
-    assert reason(failed(1, "a.txt", "The node was lost")) == "a.txt: The node was lost"
+    assert reason_of("a.txt has a NUL byte") == "a.txt has a NUL byte"
+    assert reason_of("The node was lost") == "a.txt: The node was lost"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -153,7 +157,7 @@ def test_no_text_of_others_is_taken_for_markdown(text):
 
 def test_no_page_holds_what_somebody_else_wrote_as_markup():
     report = hostile_report()
-    for page in (summary(report), failures(report), failures_gist(report), results_gist(report)):
+    for page in (summary(report), failures(report), failures_summary(report), results_summary(report)):
         html = rendered(page)
         assert set(re.findall(r"<(\w+)", html)) <= set(
             "h1 h2 table thead tbody tr th td p ul li code pre".split()  # noqa: SIM905

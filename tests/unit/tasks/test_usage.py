@@ -12,7 +12,7 @@ from tasks.errors import ServiceError
 from tasks.model.chunks import Chunk, FinishedChunk, StagedChunk
 from tasks.model.run import BatchJob
 from tasks.model.verdict import BatchTaskOutcome
-from tasks.report.usage import MOST_CHANGES, UsageMeter, covered_seconds, node_price, running_since
+from tasks.report.usage import MAX_CHANGES, UsageMeter, covered_seconds, node_price, running_since
 
 
 class MovableClock:
@@ -143,7 +143,7 @@ def test_covered_time_counts_overlaps_once():
 
 def test_many_changes_are_thinned_out():
     counts = running_since([(at(number), at(number + 100)) for number in range(20_000)])
-    assert MOST_CHANGES / 2 < len(counts) <= MOST_CHANGES
+    assert MAX_CHANGES / 2 < len(counts) <= MAX_CHANGES
     assert {count for _, count in counts[5:-5]} == {100}
     assert counts[-1] == (at(20_099), 0)
 

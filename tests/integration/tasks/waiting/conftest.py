@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from tasks.progress import listening
+from tasks.progress import listen
 from tasks.steps.collect import collect_chunk
-from tasks.steps.provision import make_containers, make_job, make_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
 from tasks.workload.results_store import FolderStore
@@ -24,7 +24,7 @@ def run(run):
 @pytest.fixture
 def notes():
     told = []
-    with listening(lambda progress: told.append(progress.note) if progress.note else None):
+    with listen(lambda progress: told.append(progress.note) if progress.note else None):
         yield told
 
 
@@ -35,9 +35,9 @@ def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_fa
     def do(faults=(), pool_id=None):
         for fault in faults:
             azure_faults.add(**fault)
-        containers = make_containers(blobs, run, workload)
-        pool_id = pool_id or make_pool(batch, blobs, run, workload, containers, pool_options, 1)
-        job = make_job(batch, blobs, run, workload, containers, pool_id)
+        containers = ensure_containers(blobs, run, workload)
+        pool_id = pool_id or ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
+        job = ensure_job(batch, blobs, run, workload, containers, pool_id)
         chunk = stage_chunk(blobs, chunk_factory(b"one two two"), workload, containers)
         return submit_chunk(batch, blobs, run, chunk, job, workload, containers), job, containers
 

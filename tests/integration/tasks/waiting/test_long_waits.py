@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -85,7 +84,7 @@ class TestSpot:
 
     @pytest.fixture
     def pool_options(self, pool_options):
-        return replace(pool_options, spot_nodes=1)
+        return pool_options.model_copy(update={"spot_nodes": 1})
 
     def test_where_a_spot_node_was_taken_away_a_dedicated_one_does_the_rest(
         self, batch, run, submitted, watch_chunk, counted, azure_settings

@@ -11,7 +11,7 @@ import pytest
 from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, letting_time_pass, pool_has, wait_until
 
 from tasks.model.verdict import Category, StoredResult
-from tasks.steps.provision import make_containers, make_pool
+from tasks.steps.provision import ensure_containers, ensure_pool
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_the_nodes_of_an_existing_pool_are_not_restarted(
 ):
     azure_faults.add("start_task_fails", exit_code=9)
     other = replace(run, flow_run_id=str(uuid.uuid4()))
-    containers = make_containers(blobs, run, workload)
-    make_pool(batch, blobs, other, workload, containers, pool_options, 1)
+    containers = ensure_containers(blobs, run, workload)
+    ensure_pool(batch, blobs, other, workload, containers, pool_options, 1)
     wait_until(pool_has(batch, other, "starttaskfailed"), "the start task to fail")
     chunk, job, containers = submitted(pool_id=other.name)
 
@@ -178,7 +178,7 @@ def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
     """Field report 10: an error of the past must not block all that comes."""
     other = replace(run, flow_run_id=str(uuid.uuid4()))
     azure_faults.add("allocation_fails", code="AccountCoreQuotaReached")
-    make_pool(batch, blobs, other, workload, make_containers(blobs, run, workload), pool_options, 1)
+    ensure_pool(batch, blobs, other, workload, ensure_containers(blobs, run, workload), pool_options, 1)
     wait_until(lambda: batch.pool(other.name).resize_problems, "the resize to fail")
     azure_faults.clear()
     chunk, job, containers = submitted(pool_id=other.name)

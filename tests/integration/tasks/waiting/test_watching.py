@@ -12,7 +12,7 @@ from tasks.azure.batch import BatchAccount
 from tasks.azure.settings import AzureSettings
 from tasks.steps.doctor import Doctor
 from tasks.steps.monitor import watch
-from tasks.steps.provision import make_job, make_pool
+from tasks.steps.provision import ensure_job, ensure_pool
 from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
@@ -36,8 +36,8 @@ def test_a_batch_task_is_not_read_again_and_again_while_others_complete(
     settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
     account = BatchAccount(settings)
     containers, _ = parts
-    make_pool(account, blobs, run, workload, containers, pool_options, BATCH_TASKS)
-    job = make_job(account, blobs, run, workload, containers, run.name)
+    ensure_pool(account, blobs, run, workload, containers, pool_options, BATCH_TASKS)
+    job = ensure_job(account, blobs, run, workload, containers, run.name)
     chunk = stage_chunk(blobs, chunk_factory(*(str(n).encode() for n in range(BATCH_TASKS))), workload, containers)
     submitted = submit_chunk(account, blobs, run, chunk, job, workload, containers)
     seen = 0
