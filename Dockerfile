@@ -7,7 +7,6 @@ RUN pip install --no-cache-dir --require-hashes --no-deps -r constraints.txt
 COPY flows flows
 COPY tasks tasks
 COPY task_script task_script
-COPY localbatch localbatch
 COPY data data
 COPY prefect.yaml ./
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \

@@ -3,21 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-AZURITE := $(VENV)/azurite
 
 .PHONY: setup run up test test-all test-layers simulate lint docs bench sbom clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt tests/localbatch/contract/track1.txt localbatch/azurite/package.json localbatch/azurite/package-lock.json
+AZURITE := localbatch/src/localbatch/azurite_package
+
+$(READY): pyproject.toml localbatch/pyproject.toml constraints.txt localbatch/tests/contract/track1.txt $(AZURITE)/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# The pins are complete; pip's own resolving of them fails where one package is asked for with an extra and without.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r tests/localbatch/contract/track1.txt
-	@mkdir -p $(AZURITE)
-	@cp localbatch/azurite/package.json localbatch/azurite/package-lock.json $(AZURITE)/
-	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./localbatch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r localbatch/tests/contract/track1.txt
+	$(BIN)/localbatch install
 	@# A template of Prefect's database, without which each new state folder takes 10 s longer to start.
 	$(BIN)/python -m flows.servers.prefect_server
 	@touch $@
@@ -40,7 +39,7 @@ test-all: test-layers
 	$(PYTEST) tests/e2e
 
 test-layers: setup
-	$(PYTEST) tests/unit tests/integration tests/localbatch tests/simulation
+	$(PYTEST) tests/unit tests/integration tests/simulation localbatch/tests
 
 simulate: setup
 	$(SIMULATION) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --processes 2)

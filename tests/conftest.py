@@ -10,11 +10,13 @@ from identity_support import TENANT, ManagedIdentity, make_authority
 from tests_support import resources_of_runs
 
 from localbatch import LocalAzure
-from localbatch.testing import azure_faults, local_azure, local_batch  # noqa: F401 - fixtures for all tests
+from localbatch.azurite import azurite_folder
 
 for name in list(os.environ):
     if name.startswith(("TOPN_", "PREFECT_", "AZURE_", "IDENTITY_", "MSI_")):
         del os.environ[name]
+# Tests have home folders of their own; Azurite is installed in that of the user.
+os.environ.setdefault("LOCALBATCH_DATA", str(azurite_folder().parent))
 # No test may talk to anything but this machine.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
@@ -40,7 +42,7 @@ def prefect_api(tmp_path_factory):
 
 
 @pytest.fixture
-def azure_settings(local_azure, monkeypatch):  # noqa: F811 - the fixture
+def azure_settings(local_azure, monkeypatch):
     """The settings of the local Azure, in the environment of the test."""
     for variable, value in local_azure.environment.items():
         monkeypatch.setenv(variable, value)

@@ -1,4 +1,4 @@
-"""What the wheel holds, and that it works away from the repository."""
+"""What the wheels hold, and that they work away from the repository."""
 
 from __future__ import annotations
 
@@ -15,20 +15,31 @@ from importlib import metadata
 import pytest
 from tests_support import REPOSITORY
 
-PACKAGES = ("flows", "tasks", "task_script", "localbatch")
-MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).glob("*.py"))
+from localbatch.azurite import azurite_folder
+
+PACKAGES = ("flows", "tasks", "task_script")
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+LOCALBATCH = REPOSITORY / "localbatch"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
+def build(folder, project):
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder)]
-    subprocess.run([*command, str(REPOSITORY)], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, str(project)], check=True, capture_output=True, timeout=120)
     [wheel] = folder.glob("*.whl")
     return wheel
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("wheel"), REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def localbatch_wheel(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("localbatch-wheel"), LOCALBATCH)
+
+
+def test_wheel_holds_exactly_three_packages(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn-0.1.0.dist-info"}
@@ -48,32 +59,64 @@ def test_the_wheel_has_every_module_and_the_licence(wheel):
     assert {str(path.relative_to(REPOSITORY)) for path in MODULES} <= names
 
 
-def test_an_installed_wheel_runs_away_from_the_repository(wheel, tmp_path):
-    """In a fresh environment, which sees the packages of this one, but neither this project nor its folder."""
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, capture_output=True, timeout=120)
-    python = environment / "bin" / "python"
-    [packages] = environment.glob("lib/python*/site-packages")
-    command = [str(python), "-m", "pip", "install", "--no-deps", "--no-index", "-q", str(wheel)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    # Only names a folder; what lies there in turn, such as this project's own, is not read.
-    (packages / "packages-of-this-environment.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TOPN_STATE": str(tmp_path / "state")}
+def test_localbatch_wheel_is_complete(localbatch_wheel):
+    with zipfile.ZipFile(localbatch_wheel) as archive:
+        names = {name for name in archive.namelist() if "dist-info" not in name}
+    sources = LOCALBATCH / "src"
+    modules = {path.relative_to(sources).as_posix() for path in sources.rglob("*.py")}
+    lock_files = {f"localbatch/azurite_package/{name}.json" for name in ("package", "package-lock")}
+    assert names == modules | lock_files
 
-    def run(*command):
-        done = subprocess.run(
-            command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    where = run(python, "-c", "import flows, tasks, task_script, localbatch as l; print(flows.__path__[0], l.__file__)")
-    assert all(place.startswith(str(packages)) for place in where.split())
-    assert "INPUT" in run(environment / "bin" / "topn", "run", "--help")
-    assert "serve" in run(environment / "bin" / "localbatch", "--help")
+@pytest.fixture
+def install(tmp_path):
+    """Install wheels in a new environment, and return a function that runs its programs.
+
+    The environment sees the packages of this one, but neither of the two projects nor this folder.
+    """
+
+    def install_wheels(*wheels):
+        environment = tmp_path / "environment"
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, capture_output=True, timeout=120)
+        [packages] = environment.glob("lib/python*/site-packages")
+        pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--no-index", "-q"]
+        subprocess.run([*pip, *map(str, wheels)], check=True, capture_output=True, timeout=120)
+        # A .pth file only adds a folder to the path; the .pth files in that folder are not read.
+        (packages / "packages-of-this-environment.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        variables = {name: os.environ[name] for name in ("PATH", "LOCALBATCH_DATA")}
+        variables |= {"HOME": str(tmp_path), "TOPN_STATE": str(tmp_path / "state")}
+
+        def run(program, *arguments):
+            command = [environment / "bin" / program, *arguments]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        def is_installed_here(*names):
+            files = run("python", "-c", f"import {', '.join(names)}; print({'.__file__, '.join(names)}.__file__)")
+            return all(file.startswith(str(packages)) for file in files.split())
+
+        return run, is_installed_here
+
+    return install_wheels
+
+
+def test_installed_wheel_runs_outside_the_repository(wheel, install, tmp_path):
+    run, is_installed_here = install(wheel)
+    assert is_installed_here(*PACKAGES)
+    assert "INPUT" in run("topn", "run", "--help")
     (tmp_path / "a.txt").write_text("one two two")
-    assert run(environment / "bin" / "topn", "plan", "a.txt").startswith("1 new,")
-    assert '["two", 2]' in run(python, "-m", "task_script", "a.txt") + (tmp_path / "a_OUTPUT.json").read_text()
+    assert run("topn", "plan", "a.txt").startswith("1 new,")
+    assert '["two", 2]' in run("python", "-m", "task_script", "a.txt") + (tmp_path / "a_OUTPUT.json").read_text()
+
+
+def test_installed_localbatch_wheel_serves_both_accounts(localbatch_wheel, install):
+    run, is_installed_here = install(localbatch_wheel)
+    assert is_installed_here("localbatch")
+    assert run("localbatch", "install") == f"Azurite is in {azurite_folder()}\n"
+    assert run("localbatch", "exec", "--", "sh", "-c", "echo $TOPN_STORAGE_ENDPOINT").startswith("http://127.0.0.1:")
 
 
 def test_the_bill_of_materials_has_every_pinned_package_that_is_installed(tmp_path):

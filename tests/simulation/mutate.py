@@ -15,7 +15,7 @@ from pathlib import Path
 from simulation.mutations import MUTATIONS, Mutation
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("flows", "tasks", "task_script", "localbatch", "tests/simulation")
+PACKAGES = ("flows", "tasks", "task_script", "localbatch/src", "tests/simulation")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +50,10 @@ def seeds_until_found(mutation: Mutation, seeds: int) -> str | None:
         done = subprocess.run(
             [sys.executable, "-m", "simulation", f"--seeds={seeds}", "--fail-fast"],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (root, root / "tests", root / "localbatch/src"))),
+            },
             capture_output=True,
             text=True,
             check=False,

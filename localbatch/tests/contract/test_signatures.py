@@ -8,7 +8,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from localbatch.testing import local_batch, wait_until  # noqa: F401 - a fixture
+from localbatch.testing import wait_until
 
 ALL = ContainerSasPermissions(read=True, list=True, write=True, create=True)
 
@@ -40,7 +40,7 @@ def signed(blobs, container):
 
 
 @pytest.fixture
-def run(local_batch):  # noqa: F811
+def run(local_batch):
     with BatchClient(local_batch.endpoint, AzureNamedKeyCredential(local_batch.account, local_batch.key)) as client:
         client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
         client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
@@ -75,7 +75,7 @@ def uploading(url):
     [(downloading, "BlobAccessDenied"), (uploading, "FileUploadAccessDenied")],
     ids=["download", "upload"],
 )
-def test_a_signature_is_refused_once_the_clock_has_passed_it(local_batch, run, signed, transfer, code):  # noqa: F811
+def test_a_signature_is_refused_once_the_clock_has_passed_it(local_batch, run, signed, transfer, code):
     short, long = signed(hours=1), signed(hours=9)
     assert run(**transfer(short)) is None
     local_batch.advance(timedelta(hours=2))

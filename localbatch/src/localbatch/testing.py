@@ -1,4 +1,4 @@
-"""Fixtures for pytest: `from localbatch.testing import azure_faults, local_azure, local_batch`."""
+"""A plugin of pytest with the fixtures `local_batch`, `local_azure` and `azure_faults`."""
 
 from __future__ import annotations
 

@@ -1,16 +1,20 @@
 """The page on localbatch says what the code does."""
 
+from pathlib import Path
+
 from localbatch import reference, states
 from localbatch.routes import ROUTES
 
+PAGE = Path(__file__).parents[2] / "docs" / "local-batch.md"
+
 
 def test_the_page_is_what_the_code_writes():
-    page = reference.PAGE.read_text()
-    assert page == reference.generate(page), "run: python -m localbatch.reference"
+    page = PAGE.read_text()
+    assert page == reference.generate(page), "run: python -m localbatch.reference docs/local-batch.md"
 
 
 def test_every_operation_and_every_state_is_on_the_page():
-    page = reference.PAGE.read_text()
+    page = PAGE.read_text()
     assert all(f"| {route.operation} |" in page for route in ROUTES)
     for table in states.TABLES.values():
         for state, events in table.items():
@@ -18,7 +22,7 @@ def test_every_operation_and_every_state_is_on_the_page():
 
 
 def test_every_part_has_its_markers():
-    page = reference.PAGE.read_text()
+    page = PAGE.read_text()
     for name in reference.PARTS:
         assert page.count(f"<!-- {name}: generated -->\n") == page.count(f"\n<!-- end of {name} -->\n") == 1
     assert page.endswith(reference.generate(page)[-100:])

@@ -19,18 +19,18 @@ from localbatch import LocalBatch
 from localbatch.__main__ import main
 from localbatch.faults import FAULTS, FaultError, Faults
 from localbatch.scheduler import PACES
-from localbatch.testing import local_batch, wait_until  # noqa: F401 - a fixture
+from localbatch.testing import wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]
 
 
 @pytest.fixture
-def faults(local_batch):  # noqa: F811
+def faults(local_batch):
     return local_batch.faults
 
 
 @pytest.fixture
-def client_factory(local_batch):  # noqa: F811
+def client_factory(local_batch):
     opened = []
 
     def open_client(**options):
@@ -86,7 +86,7 @@ def statuses(batch, count, operation):
         ({"status": 503}, "ServerBusy", 4),
     ],
 )
-def test_an_answer_is_repeated_by_the_sdk_or_not(local_batch, client_factory, faults, options, code, tries):  # noqa: F811
+def test_an_answer_is_repeated_by_the_sdk_or_not(local_batch, client_factory, faults, options, code, tries):
     faults.add("answer", operation="create_job", times=9, **options)
     with pytest.raises(HttpResponseError) as caught:
         create_job(client_factory(retry_backoff_factor=0))
@@ -102,7 +102,7 @@ def test_an_answer_does_nothing_and_says_why_in_the_services_words(client, fault
     assert job_ids(client) == []
 
 
-def test_retry_after_is_honoured(local_batch, client_factory, faults):  # noqa: F811
+def test_retry_after_is_honoured(local_batch, client_factory, faults):
     faults.add("answer", operation="create_job", status=429, retry_after=1)
     create_job(client_factory())
     refused, made = records(local_batch, 2)
@@ -110,7 +110,7 @@ def test_retry_after_is_honoured(local_batch, client_factory, faults):  # noqa: 
     assert made.started_at - refused.ended_at >= timedelta(seconds=1)
 
 
-def test_reads_are_repeated_after_any_passing_error(local_batch, client_factory, faults):  # noqa: F811
+def test_reads_are_repeated_after_any_passing_error(local_batch, client_factory, faults):
     client = client_factory(retry_backoff_factor=0)
     for status in (408, 502):
         faults.add("answer", operation="list_jobs", status=status)
@@ -126,7 +126,7 @@ def test_an_answer_to_head_has_no_body(client, faults):
     assert caught.value.status_code == 503
 
 
-def test_a_request_that_is_dropped_before_takes_no_effect(local_batch, client, faults):  # noqa: F811
+def test_a_request_that_is_dropped_before_takes_no_effect(local_batch, client, faults):
     faults.add("drop_before", operation="create_job")
     with pytest.raises(ServiceResponseError):
         create_job(client)
@@ -152,7 +152,7 @@ def test_a_repeated_creation_meets_what_was_made(client_factory, faults):
     assert caught.value.error.code == "JobExists"
 
 
-def test_a_delay_holds_up_one_request_only(local_batch, client, client_factory, faults):  # noqa: F811
+def test_a_delay_holds_up_one_request_only(local_batch, client, client_factory, faults):
     faults.add("delay", operation="get_job", seconds=0.3)
     slow = threading.Thread(target=look_for_job, args=(client_factory(retry_total=0),))
     slow.start()
@@ -260,7 +260,7 @@ def ask(batch, method, body=None, path="/_internal/faults"):
             return error.code, json.load(error)
 
 
-def test_the_script_is_reached_from_outside(local_batch, client):  # noqa: F811
+def test_the_script_is_reached_from_outside(local_batch, client):
     status, added = ask(local_batch, "POST", {"fault": "answer", "operation": "list_jobs", "times": 2})
     assert status == 201
     assert added["faults"][0] | {"left": 2, "fired": 0} == added["faults"][0]
@@ -272,7 +272,7 @@ def test_the_script_is_reached_from_outside(local_batch, client):  # noqa: F811
     assert ask(local_batch, "GET") == (200, {"faults": []})
 
 
-def test_a_page_in_a_browser_cannot_reach_the_script(local_batch):  # noqa: F811
+def test_a_page_in_a_browser_cannot_reach_the_script(local_batch):
     url = f"{local_batch.endpoint}/_internal/faults"
     request = urllib.request.Request(url, b'{"fault": "delay", "seconds": 9}', {"Origin": "http://elsewhere"})
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -282,7 +282,7 @@ def test_a_page_in_a_browser_cannot_reach_the_script(local_batch):  # noqa: F811
     assert local_batch.faults.listing() == []
 
 
-def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):  # noqa: F811
+def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):
     faults.add("answer", probability=1.0)
     assert ask(local_batch, "GET")[0] == 200
     assert not local_batch.requests
@@ -297,7 +297,7 @@ def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):  
         ("GET", None, "/_internal/storage-faults", 404, "start with --storage-faults"),
     ],
 )
-def test_what_cannot_be_asked_of_the_script(local_batch, method, body, path, status, said):  # noqa: F811
+def test_what_cannot_be_asked_of_the_script(local_batch, method, body, path, status, said):
     answer = ask(local_batch, method, body, path)
     assert answer[0] == status
     assert said in answer[1]["error"]
@@ -526,7 +526,7 @@ def test_a_task_never_ends(simulated):
     assert client.get_task("j", "t").state == "completed"
 
 
-def test_an_upload_fails(local_batch, client, faults):  # noqa: F811
+def test_an_upload_fails(local_batch, client, faults):
     faults.add("upload_fails", task="t", code="FileUploadTimedOut")
     create_job(client)
     create_pool(client)

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import pytest
+from authority_support import BATCH, STORAGE, TENANT, mint
 from azure.batch import BatchClient, models
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
-from identity_support import BATCH, STORAGE, TENANT, mint
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main

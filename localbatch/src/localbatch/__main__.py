@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from localbatch.azurite import AzuriteError
+from localbatch.azurite import AzuriteError, install_azurite
 from localbatch.certificate import Certificate
 from localbatch.faults import FaultError, read_script
 from localbatch.launcher import Launcher
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--state", type=Path, help="the directory that holds the data, in azure ($TOPN_STATE or .topn)")
     run.add_argument("--log", action="store_true", help="print each request to the Batch account on stderr")
     run.add_argument("--stop-on-eof", action="store_true", help="stop when the standard input ends, too")
+    commands.add_parser("install", help="install Azurite for this user, unless it is there")
     around = commands.add_parser("exec", help="run a command beside a local Azure of its own")
     around.add_argument("argv", nargs="+", metavar="COMMAND")
     for each in (run, around):
@@ -115,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.command == "install":
+        return _install()
     if bool(options.cert) != bool(options.key):
         parser.error("--cert and --key belong together")
     if options.oauth and not options.cert:
@@ -129,6 +132,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _install() -> int:
+    try:
+        print(f"Azurite is in {install_azurite()}")
+    except (AzuriteError, OSError) as error:
+        print(f"localbatch: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 class _Wakeup:

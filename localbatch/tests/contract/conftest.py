@@ -13,7 +13,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 
 from localbatch import auth
-from localbatch.testing import azure_faults, local_azure, wait_until  # noqa: F401 - fixtures
+from localbatch.testing import wait_until
 from localbatch.wire import http_date
 
 
@@ -49,20 +49,20 @@ def asker_factory():
 
 
 @pytest.fixture
-def ask(local_azure):  # noqa: F811
+def ask(local_azure):
     """Send a request by hand."""
     return make_asker(local_azure)
 
 
 @pytest.fixture(scope="session")
-def client(local_azure):  # noqa: F811
+def client(local_azure):
     credential = AzureNamedKeyCredential(local_azure.account, local_azure.key)
     with BatchClient(local_azure.endpoint, credential) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
-def blobs(local_azure):  # noqa: F811
+def blobs(local_azure):
     with BlobServiceClient(local_azure.storage_endpoint, credential=local_azure.storage_key) as client:
         yield client
 

