@@ -21,7 +21,7 @@ from tasks.azure.settings import state_folder
 from tasks.files import write_whole
 from tasks.progress import tell
 
-# A fixed time gives equal sources equal packages. Zip files cannot store an earlier time.
+# With a fixed time, equal sources produce equal packages. Zip files cannot store an earlier time.
 FIXED_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 MAIN = "from task_script.top_words import main\n\nraise SystemExit(main())\n"
