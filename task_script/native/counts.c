@@ -1,19 +1,20 @@
-// Word counts of UTF-8 text: what `Counts` of counting.py does, compiled. compiled.py calls it, on Linux.
+// Count the words of UTF-8 text, with the rules of `Counts` in counts.py. compiled.py calls this library, on Linux.
 //
-// A word has a record, {count: 8 bytes, size: 4 bytes, the word}; the records lie one after the other, and a table of
-// slots finds them. A slot has the word's hash, so that the table grows without a look at the records, and another word
-// is hardly ever compared. The slots are in the order of the hashes: a part, the words whose hashes have the same first
-// byte, lies together.
+// Each word has a record: {count: 8 bytes, size: 4 bytes, the word}. The records are in one buffer, one after the
+// other. A hash table of slots finds them. A slot contains the hash of its word, so the table can grow without reading
+// the records, and words with different hashes are never compared. The slots are in the order of the hashes. So the
+// words whose hashes have the same first byte (a part) are next to each other.
 //
-// What takes time is waiting for memory, so words are looked up in batches: the slots of all of them are asked for
-// first, then the records, and then they are counted.
+// Most of the time is waiting for memory. So words are looked up in batches: first prefetch the slots of all words,
+// then their records, then count.
 //
-// A function that returns an int returns 0, or -1 where there is no memory; then counts can only be freed.
+// A function that returns an int returns 0, or -1 if memory cannot be allocated. After -1, the counts can only be freed.
 
 #include <stddef.h>
 #include <stdint.h>
 
-// Declared here, and not by a C library's headers: the object then asks for no version of one, and is loaded beside any.
+// These declarations replace the headers of a C library. So the library needs no version of glibc or musl, and uses the
+// one that Python has loaded.
 int memcmp(const void *, const void *, size_t);
 void *memcpy(void *, const void *, size_t);
 void *mmap(void *, size_t, int, int, int, long);
@@ -23,21 +24,22 @@ void qsort(void *, size_t, size_t, int (*)(const void *, const void *));
 
 typedef uint8_t byte;
 
-enum { FIRST_BITS = 12, PART_BITS = 8, BATCH = 64, HEAD = 12, FIRST_RECORD = 1 };
+// 2 ** PART_BITS is `PARTS` of counts.py. A record at offset 0 would look like an empty slot.
+enum { MIN_BITS = 12, PART_BITS = 8, BATCH = 64, HEADER_BYTES = 12, FIRST_RECORD = 1 };
 
 typedef struct {
     byte *bytes;
-    uint64_t size, room;
+    uint64_t size, capacity;
 } Buffer;
 
 typedef struct {
     uint32_t hash;
-    uint32_t record; // Where in the records it is; 0 in an empty slot.
+    uint32_t record; // Offset of the record. 0 in an empty slot.
 } Slot;
 
 typedef struct {
     const byte *word;
-    uint64_t start; // Its first 8 bytes, with zero bytes after a shorter one.
+    uint64_t prefix; // The first 8 bytes of the word. A shorter word is padded with zero bytes.
     uint64_t count;
     uint32_t size;
     uint32_t hash;
@@ -45,15 +47,15 @@ typedef struct {
 } Word;
 
 typedef struct {
-    // These four are read by compiled.py.
+    // compiled.py reads these four fields.
     uint64_t words, distinct;
-    uint64_t size_bytes; // What slots and records take, and would take while the table grows.
-    Buffer output;       // Records that were asked for.
+    uint64_t size_bytes; // Memory of slots and records during the next growth of the table.
+    Buffer output;       // Records that the last call returned.
     Buffer records;
-    Buffer begun; // A token that may go on in the next text.
+    Buffer pending; // The last token of the text, which may continue in the next text.
     uint64_t seed;
     Slot *slots;
-    unsigned bits; // There are 2 ** bits slots.
+    unsigned bits; // The table has 2 ** bits slots.
     size_t batch_size;
     Word batch[BATCH];
 } Counts;
@@ -70,11 +72,13 @@ static uint32_t load32(const byte *from) {
     return value;
 }
 
-// ---- Memory. It comes from the kernel: the C library would copy what grows, and keep what is freed.
+// ---- Memory
+//
+// Memory comes directly from the kernel. A C library would copy buffers that grow, and keep freed memory.
 
-// All zero bytes, or NULL.
-static void *allocated(size_t size) {
-    enum { READ_WRITE = 1 | 2, PRIVATE_ANONYMOUS = 2 | 0x20 }; // Source: Linux, include/uapi/asm-generic/mman-common.h.
+// Return zeroed memory, or NULL.
+static void *allocate(size_t size) {
+    enum { READ_WRITE = 1 | 2, PRIVATE_ANONYMOUS = 2 | 0x20 }; // Source: Linux, include/uapi/asm-generic/mman-common.h
     void *memory = mmap(NULL, size, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
     return memory == (void *)-1 ? NULL : memory;
 }
@@ -84,68 +88,69 @@ static void release(void *memory, size_t size) {
         munmap(memory, size);
 }
 
-static int make_room(Buffer *buffer, size_t wanted) {
-    enum { LEAST = 64 * 1024, MAY_MOVE = 1 }; // Source: Linux, include/uapi/linux/mman.h.
-    if (wanted <= buffer->room)
+static int reserve(Buffer *buffer, size_t wanted) {
+    enum { MIN_GROWTH = 64 * 1024, MAY_MOVE = 1 }; // Source: Linux, include/uapi/linux/mman.h
+    if (wanted <= buffer->capacity)
         return 0;
-    size_t room = buffer->room + buffer->room / 2 + LEAST;
-    room = room < wanted ? wanted : room;
-    void *memory = buffer->bytes ? mremap(buffer->bytes, buffer->room, room, MAY_MOVE) : allocated(room);
+    size_t capacity = buffer->capacity + buffer->capacity / 2 + MIN_GROWTH;
+    capacity = capacity < wanted ? wanted : capacity;
+    void *memory = buffer->bytes ? mremap(buffer->bytes, buffer->capacity, capacity, MAY_MOVE) : allocate(capacity);
     if (!memory || memory == (void *)-1)
         return -1;
     buffer->bytes = memory;
-    buffer->room = room;
+    buffer->capacity = capacity;
     return 0;
 }
 
 static int append(Buffer *buffer, const void *bytes, size_t size) {
-    if (make_room(buffer, buffer->size + size + 8)) // 8 bytes can be read from the start of the last word.
+    // 8 extra bytes, so that load64 can read at the start of the last word.
+    if (reserve(buffer, buffer->size + size + 8))
         return -1;
     memcpy(buffer->bytes + buffer->size, bytes, size);
     buffer->size += size;
     return 0;
 }
 
-// ---- The table.
+// ---- Hash table
 
 static size_t slots_bytes(const Counts *counts) { return sizeof(Slot) << counts->bits; }
 
 static Slot *slot_at(const Counts *counts, size_t place) {
-    return &counts->slots[place & (((size_t)1 << counts->bits) - 1)]; // After the last one comes the first.
+    return &counts->slots[place & (((size_t)1 << counts->bits) - 1)]; // The table is circular.
 }
 
-static size_t home_of(const Counts *counts, uint32_t hash) { return hash >> (32 - counts->bits); }
+static size_t home_slot(const Counts *counts, uint32_t hash) { return hash >> (32 - counts->bits); }
 
-static uint64_t mixed(uint64_t value) {
-    unsigned __int128 product = (unsigned __int128)value * 0x9e3779b97f4a7c15; // 2 ** 64 over the golden ratio.
+static uint64_t mix(uint64_t value) {
+    unsigned __int128 product = (unsigned __int128)value * 0x9e3779b97f4a7c15; // 2 ** 64 / golden ratio
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static uint32_t hash_of(const byte *word, size_t size, uint64_t start, uint64_t seed) {
-    uint64_t hash = mixed(seed ^ start) + size;
+static uint32_t hash_of(const byte *word, size_t size, uint64_t prefix, uint64_t seed) {
+    uint64_t hash = mix(seed ^ prefix) + size;
     for (size_t at = 8; at < size; at += 8)
-        hash = mixed(hash ^ load64(word + (at + 8 < size ? at : size - 8)));
+        hash = mix(hash ^ load64(word + (at + 8 < size ? at : size - 8)));
     return (uint32_t)(hash >> 32);
 }
 
-// The first 8 bytes of a word, with zero bytes after a shorter one; nothing is read from `end` on.
-static uint64_t start_of(const byte *word, size_t size, const byte *end) {
-    uint64_t start = 0;
+// Return the first 8 bytes of a word, padded with zero bytes. Read nothing at or after `end`.
+static uint64_t prefix_of(const byte *word, size_t size, const byte *end) {
+    uint64_t prefix = 0;
     if (end - word >= 8)
         return size < 8 ? load64(word) & (((uint64_t)1 << 8 * size) - 1) : load64(word);
-    memcpy(&start, word, size);
-    return start;
+    memcpy(&prefix, word, size);
+    return prefix;
 }
 
 static int grow(Counts *counts) {
-    Slot *old = counts->slots, *slots = allocated(2 * slots_bytes(counts));
+    Slot *old = counts->slots, *slots = allocate(2 * slots_bytes(counts));
     size_t old_bytes = slots_bytes(counts);
     if (!slots)
         return -1;
     counts->slots = slots;
     counts->bits++;
     for (const Slot *from = old; from < old + old_bytes / sizeof(Slot); from++) {
-        size_t place = home_of(counts, from->hash);
+        size_t place = home_slot(counts, from->hash);
         while (from->record && slot_at(counts, place)->record)
             place++;
         if (from->record)
@@ -169,17 +174,19 @@ static int is_record_of(const byte *record, const Word *word) {
     if (load32(record + 8) != word->size)
         return 0;
     if (word->size <= 8)
-        return start_of(record + HEAD, word->size, record + HEAD + 8) == word->start;
-    return !memcmp(record + HEAD, word->word, word->size);
+        return prefix_of(record + HEADER_BYTES, word->size, record + HEADER_BYTES + 8) == word->prefix;
+    return !memcmp(record + HEADER_BYTES, word->word, word->size);
 }
 
 static int count_batch(Counts *counts) {
     Word *end = counts->batch + counts->batch_size;
+    // Keep the table at most three quarters full.
     while ((counts->distinct + counts->batch_size) * 4 > (uint64_t)3 << counts->bits)
         if (grow(counts))
             return -1;
+    // The slots were prefetched by add_word. Find the first slot with the hash of each word, and prefetch its record.
     for (Word *word = counts->batch; word < end; word++) {
-        word->slot = home_of(counts, word->hash);
+        word->slot = home_slot(counts, word->hash);
         while (slot_at(counts, word->slot)->record && slot_at(counts, word->slot)->hash != word->hash)
             word->slot++;
         __builtin_prefetch(counts->records.bytes + slot_at(counts, word->slot)->record);
@@ -201,29 +208,29 @@ static int count_batch(Counts *counts) {
     return 0;
 }
 
-// Put a word into the batch; it must stay where it is until that is counted. Nothing is read from `end` on.
+// Add a word to the batch. The word must stay in place until the batch is counted. Read nothing at or after `end`.
 static int add_word(Counts *counts, const byte *word, size_t size, uint64_t count, const byte *end) {
     if (size > UINT32_MAX)
         return -1;
-    uint64_t start = start_of(word, size, end);
-    uint32_t hash = hash_of(word, size, start, counts->seed);
-    __builtin_prefetch(slot_at(counts, home_of(counts, hash)));
-    counts->batch[counts->batch_size++] = (Word){word, start, count, (uint32_t)size, hash, 0};
+    uint64_t prefix = prefix_of(word, size, end);
+    uint32_t hash = hash_of(word, size, prefix, counts->seed);
+    __builtin_prefetch(slot_at(counts, home_slot(counts, hash)));
+    counts->batch[counts->batch_size++] = (Word){word, prefix, count, (uint32_t)size, hash, 0};
     return counts->batch_size == BATCH ? count_batch(counts) : 0;
 }
 
-// ---- Text.
+// ---- Text
 
 enum { SPACE = 1, MAYBE_SPACE = 2, PUNCTUATION = 4 };
 
-// MAYBE_SPACE are the first bytes of white space that is not ASCII, and of other characters.
+// MAYBE_SPACE marks the first bytes of white space that is not ASCII. Other characters start with these bytes, too.
 static const byte KIND[256] = {
     ['\t' ... '\r'] = SPACE,     [0x1c ... ' '] = SPACE,     ['!' ... '/'] = PUNCTUATION,
     [':' ... '@'] = PUNCTUATION, ['[' ... '`'] = PUNCTUATION, ['{' ... '~'] = PUNCTUATION,
     [0xc2] = MAYBE_SPACE,        [0xe1 ... 0xe3] = MAYBE_SPACE,
 };
 
-// The size of the white space here that is not ASCII, or 0. White space is that of Python's `str.split`.
+// Return the size of the white space character at `text` that is not ASCII, or 0. The set is that of `str.split`.
 static size_t wide_space_size(const byte *text, const byte *end) {
     if (end - text >= 2 && text[0] == 0xc2)
         return text[1] == 0x85 || text[1] == 0xa0 ? 2 : 0; // U+0085, U+00A0
@@ -246,10 +253,11 @@ static size_t space_size(const byte *text, const byte *end) {
     return kind & MAYBE_SPACE ? wide_space_size(text, end) : kind & SPACE;
 }
 
-// Of 8 bytes, mark those up to the space (0x20), and those that are MAYBE_SPACE, by their highest bits.
-static uint64_t marked(uint64_t bytes) {
+// Set the highest bit of each of the 8 bytes that is at most a space (0x20) or MAYBE_SPACE, and clear all other bits.
+static uint64_t mark_bytes(uint64_t bytes) {
     const uint64_t each = 0x0101010101010101, highest = 0x80 * each;
-    // To the seven lower bits is added what makes a certain number, and more, reach the highest; nothing is carried on.
+    // Adding 0x80 - n to the lower seven bits of a byte sets its highest bit if they are n or more. It never carries
+    // into the next byte.
     uint64_t low = bytes & ~highest;
     uint64_t from_21 = low + (0x80 - 0x21) * each;
     uint64_t is_42 = (low + (0x80 - 0x42) * each) & ~(low + (0x80 - 0x43) * each);
@@ -260,7 +268,7 @@ static uint64_t marked(uint64_t bytes) {
 static const byte *token_end(const byte *text, const byte *end) {
     for (; text < end; text++) {
         while (end - text >= 8) {
-            uint64_t marks = marked(load64(text));
+            uint64_t marks = mark_bytes(load64(text));
             text += marks ? __builtin_ctzll(marks) / 8 : 8;
             if (marks)
                 break;
@@ -285,10 +293,10 @@ static int add_token(Counts *counts, const byte *start, const byte *stop, const 
     return start < stop ? add_word(counts, start, (size_t)(stop - start), 1, end) : 0;
 }
 
-// ---- What compiled.py calls.
+// ---- Functions that compiled.py calls
 
-// Return how many bytes the valid characters at the start of a text take. A NUL byte is none.
-size_t counts_valid(const byte *text, size_t size) {
+// Return the size of the valid UTF-8 at the start of a text. A NUL byte is not valid.
+size_t counts_valid_bytes(const byte *text, size_t size) {
     const uint64_t each = 0x0101010101010101, highest = 0x80 * each;
     const byte *at = text, *end = text + size;
     while (at < end) {
@@ -300,7 +308,7 @@ size_t counts_valid(const byte *text, size_t size) {
             continue;
         }
         int more = first < 0xc2 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : 0;
-        // Neither longer than needed, nor a surrogate, nor beyond U+10FFFF.
+        // Reject overlong encodings, surrogates, and code points above U+10FFFF. Source: RFC 3629, section 4
         byte lowest = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
         byte highest_second = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
         if (!more || end - at <= more || at[1] < lowest || at[1] > highest_second)
@@ -312,18 +320,19 @@ size_t counts_valid(const byte *text, size_t size) {
     return (size_t)(at - text);
 }
 
-// Count the words of a text of whole characters. Its last token may go on in the next text; white space ends it.
+// Count the words of a text of complete characters. Its last token may continue in the next text, so end the file with
+// white space.
 int counts_add_text(Counts *counts, const byte *text, size_t size) {
     const byte *end = text + size;
-    if (counts->begun.size) {
+    if (counts->pending.size) {
         const byte *stop = token_end(text, end);
-        if (append(&counts->begun, text, (size_t)(stop - text)))
+        if (append(&counts->pending, text, (size_t)(stop - text)))
             return -1;
         if (stop == end)
             return 0;
         text = stop;
-        stop = counts->begun.bytes + counts->begun.size;
-        if (add_token(counts, counts->begun.bytes, stop, stop))
+        stop = counts->pending.bytes + counts->pending.size;
+        if (add_token(counts, counts->pending.bytes, stop, stop))
             return -1;
     }
     for (;;) {
@@ -337,96 +346,97 @@ int counts_add_text(Counts *counts, const byte *text, size_t size) {
     }
     if (count_batch(counts))
         return -1;
-    counts->begun.size = 0;
-    return append(&counts->begun, text, (size_t)(end - text));
+    counts->pending.size = 0;
+    return append(&counts->pending, text, (size_t)(end - text));
 }
 
-// Add the counts of records.
+// Add the counts in records.
 int counts_add_records(Counts *counts, const byte *records, size_t size) {
-    for (const byte *end = records + size; records < end; records += HEAD + load32(records + 8))
-        if (add_word(counts, records + HEAD, load32(records + 8), load64(records), end))
+    for (const byte *end = records + size; records < end; records += HEADER_BYTES + load32(records + 8))
+        if (add_word(counts, records + HEADER_BYTES, load32(records + 8), load64(records), end))
             return -1;
     return count_batch(counts);
 }
 
-static int put_out(Counts *counts, const byte *record) {
-    return append(&counts->output, record, HEAD + load32(record + 8));
+static int output_record(Counts *counts, const byte *record) {
+    return append(&counts->output, record, HEADER_BYTES + load32(record + 8));
 }
 
-// Put out the words whose hashes begin with the byte `part`.
+// Output the records of the words whose hashes start with the byte `part`.
 int counts_part(Counts *counts, unsigned part) {
     unsigned shift = counts->bits - PART_BITS;
     size_t place = (size_t)part << shift, stop = ((size_t)part + 1) << shift;
     counts->output.size = 0;
-    // A word whose slot was taken is in a later one, with no empty one in between.
+    // A word whose slot was occupied is in a later slot, possibly behind the slots of the part. No slot between them
+    // is empty.
     for (;; place++) {
         const Slot *slot = slot_at(counts, place);
         if (!slot->record && place >= stop)
             return 0;
         if (slot->record && slot->hash >> (32 - PART_BITS) == part &&
-            put_out(counts, counts->records.bytes + slot->record))
+            output_record(counts, counts->records.bytes + slot->record))
             return -1;
     }
 }
 
-// The most frequent first, then by the words' bytes, whose order is that of the code points.
+// Order records by descending count, then by the bytes of the words, which is the order of their code points.
 static int order(const void *left, const void *right) {
     const byte *a = *(const byte *const *)left, *b = *(const byte *const *)right;
     uint64_t count_a = load64(a), count_b = load64(b);
     uint32_t size_a = load32(a + 8), size_b = load32(b + 8);
     if (count_a != count_b)
         return count_a > count_b ? -1 : 1;
-    int bytes = memcmp(a + HEAD, b + HEAD, size_a < size_b ? size_a : size_b);
+    int bytes = memcmp(a + HEADER_BYTES, b + HEADER_BYTES, size_a < size_b ? size_a : size_b);
     return bytes ? bytes : size_a < size_b ? -1 : size_a > size_b;
 }
 
-// Put out the top words, one or more, in order.
+// Output the records of the most frequent words, in order. `wanted` must be at least 1.
 int counts_top(Counts *counts, size_t wanted) {
-    size_t size = 0, room = wanted < counts->distinct / 2 ? 2 * wanted + 1 : counts->distinct + 1;
+    size_t size = 0, capacity = wanted < counts->distinct / 2 ? 2 * wanted + 1 : counts->distinct + 1;
     const byte *end = counts->records.bytes + counts->records.size;
-    const byte **top = allocated(room * sizeof *top), *last = NULL;
+    const byte **top = allocate(capacity * sizeof *top), *last = NULL;
     int failed = !top;
     counts->output.size = 0;
     for (const byte *record = counts->records.bytes + FIRST_RECORD; top && record < end;) {
         if (!last || order(&record, &last) < 0)
             top[size++] = record;
-        if (size == room) {
+        if (size == capacity) {
             qsort(top, size, sizeof *top, order);
             size = wanted;
             last = top[size - 1];
         }
-        record += HEAD + load32(record + 8);
+        record += HEADER_BYTES + load32(record + 8);
     }
     if (top)
         qsort(top, size, sizeof *top, order);
     for (size_t i = 0; i < size && i < wanted && !failed; i++)
-        failed = put_out(counts, top[i]);
-    release(top, room * sizeof *top);
+        failed = output_record(counts, top[i]);
+    release(top, capacity * sizeof *top);
     return failed ? -1 : 0;
 }
 
-// Forget all words; a token that has begun goes on.
+// Delete all words, but keep the pending token.
 int counts_clear(Counts *counts) {
     release(counts->slots, slots_bytes(counts));
-    counts->bits = FIRST_BITS;
-    counts->slots = allocated(slots_bytes(counts));
+    counts->bits = MIN_BITS;
+    counts->slots = allocate(slots_bytes(counts));
     counts->words = counts->distinct = counts->size_bytes = 0;
     counts->records.size = FIRST_RECORD;
-    return counts->slots && !make_room(&counts->records, FIRST_RECORD) ? 0 : -1;
+    return counts->slots && !reserve(&counts->records, FIRST_RECORD) ? 0 : -1;
 }
 
 void counts_free(Counts *counts) {
     release(counts->slots, slots_bytes(counts));
-    release(counts->records.bytes, counts->records.room);
-    release(counts->begun.bytes, counts->begun.room);
-    release(counts->output.bytes, counts->output.room);
+    release(counts->records.bytes, counts->records.capacity);
+    release(counts->pending.bytes, counts->pending.capacity);
+    release(counts->output.bytes, counts->output.capacity);
     release(counts, sizeof *counts);
 }
 
-// Return counts without words, or NULL. Of equal seeds, the parts of counts are the same; who does not know the seed
-// cannot make a text of words whose hashes are equal.
+// Return empty counts, or NULL. With equal seeds, each word is in the same part. Without knowing the seed, nobody can
+// write a text of words with equal hashes.
 Counts *counts_new(uint64_t seed) {
-    Counts *counts = allocated(sizeof *counts);
+    Counts *counts = allocate(sizeof *counts);
     if (!counts)
         return NULL;
     counts->seed = seed;
