@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("secrets")]
 # Calls `topn` with the arguments that each line of its input holds, and writes a line with the exit status.
 TOPN_CALLS = """
 import json, sys
-from flows.cli import main
+from flows.cli.main import main
 for line in sys.stdin:
     print(f"status {main(json.loads(line))}", flush=True)
 """
