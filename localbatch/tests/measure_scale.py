@@ -11,10 +11,11 @@ from collections import deque
 from datetime import datetime, timezone
 from urllib.parse import parse_qsl
 
-from localbatch.models import Report, StartRun
-from localbatch.routes import Call, Service, match_route, serve
-from localbatch.scheduler import PACES, Scheduler
-from localbatch.store import Store
+from localbatch.account.records import Report, StartRun
+from localbatch.account.store import Store
+from localbatch.api.routes import Call, Service, match_route, serve
+from localbatch.rules.agenda import PACES
+from localbatch.rules.scheduler import Scheduler
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 OUTPUT = {"filePattern": "*", "destination": {"container": {"containerUrl": "http://c"}}}

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from scheduler_bench import Bench
 
-from localbatch.store import key_of
-from localbatch.vm_sizes import cores_of
+from localbatch.account.store import key_of
+from localbatch.account.vm_sizes import cores_of
 
 
 @pytest.fixture

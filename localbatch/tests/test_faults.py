@@ -17,8 +17,9 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, Serv
 
 from localbatch import LocalBatch
 from localbatch.__main__ import main
-from localbatch.faults import FAULTS, FaultError, Faults
-from localbatch.scheduler import PACES
+from localbatch.faults.definitions import FAULTS, FaultError
+from localbatch.faults.script import Faults
+from localbatch.rules.agenda import PACES
 from localbatch.testing import wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from scheduler_bench import COMMAND, START, Bench
 
-from localbatch.models import Report
-from localbatch.scheduler import PACES
+from localbatch.account.records import Report
+from localbatch.rules.agenda import PACES
 
 
 @pytest.fixture

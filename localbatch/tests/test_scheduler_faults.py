@@ -3,9 +3,8 @@
 import pytest
 from scheduler_bench import COMMAND, Bench
 
-from localbatch.models import Report
-from localbatch.scheduler import AllocationFailure
-from localbatch.states import IllegalTransition
+from localbatch.account.records import AllocationFailure, Report
+from localbatch.account.states import IllegalTransition
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scheduler_bench import COMMAND, Bench
 
-from localbatch import states
+from localbatch.account import states
+from localbatch.account.records import SCHEDULABLE, AllocationFailure, Chore, KillRun, Report, StartRun, count_name
 from localbatch.errors import ServiceError
-from localbatch.models import SCHEDULABLE, Chore, KillRun, Report, StartRun, count_name
-from localbatch.scheduler import AllocationFailure
 
 NODE_EVENTS = [
     *("preempt", "lose", "break", "remove", "recover", "start"),

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from scheduler_bench import COMMAND, Bench
 
+from localbatch.account.records import Report
+from localbatch.account.states import IllegalTransition
 from localbatch.errors import ServiceError
-from localbatch.models import Report
-from localbatch.states import IllegalTransition
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 from urllib3.exceptions import ProtocolError
 
-from localbatch import account as batch_service
+from localbatch import batch_service
 from simulation.storage import MemoryStorage, Request, Response
 from simulation.world import Process, World
 
@@ -79,7 +79,7 @@ class Wire:
     """
 
     world: World
-    batch: batch_service.Account
+    batch: batch_service.BatchService
     storage: MemoryStorage
     changed: Callable[[], None]
     now: Callable[[], datetime]

@@ -14,14 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from localbatch.azurite import AzuriteError, install_azurite
-from localbatch.certificate import Certificate
-from localbatch.faults import FaultError, read_script
-from localbatch.launcher import Launcher
+from localbatch.faults.definitions import FaultError
+from localbatch.faults.script import read_script
 from localbatch.local_azure import LocalAzure
-from localbatch.scheduler import PACES
-from localbatch.server import RUNNERS, RequestRecord
-from localbatch.simulated import SECONDS
+from localbatch.local_batch import RUNNERS, RequestRecord
+from localbatch.nodes.simulated import SECONDS
+from localbatch.processes.certificate import Certificate
+from localbatch.processes.installation import AzuriteError, install_azurite
+from localbatch.processes.launcher import Launcher
+from localbatch.rules.agenda import PACES
 
 BATCH_PORT = 10100
 STORAGE_PORT = 10000

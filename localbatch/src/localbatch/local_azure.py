@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from localbatch.account import new_faults
-from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
-from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
-from localbatch.launcher import Launcher
-from localbatch.running import Running
-from localbatch.server import NODES, BatchOptions, LocalBatch
-from localbatch.storage_faults import OPERATIONS, Passage
+from localbatch.batch_service import new_faults
+from localbatch.faults.definitions import REQUEST_FAULTS, FaultError
+from localbatch.faults.script import Faults
+from localbatch.faults.storage_proxy import OPERATIONS, StorageProxy
+from localbatch.local_batch import NODES, BatchOptions, LocalBatch
+from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
+from localbatch.processes.launcher import Launcher
+from localbatch.processes.running import Running
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -115,7 +116,7 @@ class LocalAzure(Running):
             self.endpoint, self.account, self.key = self.batch.endpoint, self.batch.account, self.batch.key
             self.storage_endpoint = azurite.endpoint
             if self._storage_faults:
-                passage = Passage(
+                passage = StorageProxy(
                     azurite.endpoint, self._storage_faults, port=self._storage_port, certificate=certificate
                 )
                 stack.enter_context(passage)

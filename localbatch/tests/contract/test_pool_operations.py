@@ -171,7 +171,7 @@ def test_a_node_is_deallocated_and_started_again(client, busy_node, refuses):
 
 def test_a_node_that_is_not_up_is_left_alone(refuses):
     with LocalBatch(pace="real") as batch:
-        scheduler, store = batch._account.scheduler, batch._account.store
+        scheduler, store = batch._service.scheduler, batch._service.store
         with BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client:
             client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
             with store.lock:

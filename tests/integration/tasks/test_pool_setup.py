@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from localbatch.images import IMAGES
+from localbatch.account.images import IMAGES
 from tasks.accounts import batch_account
 from tasks.cleanup import delete, find_leftovers
 from tasks.models import Keep
