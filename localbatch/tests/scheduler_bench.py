@@ -59,7 +59,7 @@ class Bench:
         )
         self.store.add_pool(pool)
         if pool.spec["enableAutoScale"]:
-            self.scheduler.enable_autoscale(pool, self.now)
+            self.scheduler.pools.enable_autoscale(pool, self.now)
         return pool
 
     def job(self, **body):

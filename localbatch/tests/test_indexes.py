@@ -60,9 +60,9 @@ def busy():
 
 def test_a_tick_looks_only_at_what_changed(busy, monkeypatch):
     looked = Counter()
-    look = busy.scheduler._look_at
+    look = busy.scheduler._review
     monkeypatch.setattr(
-        busy.scheduler, "_look_at", lambda record, now: (looked.update([type(record).__name__]), look(record, now))
+        busy.scheduler, "_review", lambda record, now: (looked.update([type(record).__name__]), look(record, now))
     )
     busy.tick()
     assert not looked

@@ -279,7 +279,7 @@ def reboot_while_reimaging(scene):
 def reboot_an_unusable_node(scene):
     node_id = scene.node()
     with scene.store.lock:
-        scene.scheduler.make_node_unusable("p", node_id, "DiskFull", "Full", scene.now)
+        scene.scheduler.nodes.make_unusable(scene.store.node("p", node_id), "DiskFull", "Full", scene.now)
     scene.client.begin_reboot_node("p", node_id, REQUEUE)
 
 

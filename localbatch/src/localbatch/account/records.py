@@ -63,6 +63,15 @@ class Execution:
             return None
         return "failure" if self.failure else "success"
 
+    def may_retry(self, max_retries: int) -> bool:
+        """Whether maxTaskRetryCount allows another attempt; -1 allows any number."""
+        return max_retries < 0 or self.retry_count < max_retries
+
+    def count_retry(self, now: datetime) -> None:
+        """Count a retry after a failed attempt."""
+        self.retry_count += 1
+        self.last_retry_at = now
+
 
 @dataclass(kw_only=True)
 class Chore(Stated):
@@ -292,16 +301,6 @@ class RemoveFiles:
 
     node: Node
     directory: str
-
-
-@dataclass(frozen=True)
-class AllocationFailure:
-    """Why a pool gets no nodes."""
-
-    code: str
-    message: str
-    stalls: bool = False
-    """Whether the resize goes on, to no effect, until its time runs out."""
 
 
 Action: TypeAlias = "StartRun | KillRun | RemoveFiles"

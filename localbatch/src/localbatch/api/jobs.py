@@ -36,9 +36,9 @@ def create_job(call: Call) -> Response:
     auto = spec["poolInfo"].get("autoPoolSpecification")
     refusal = _refusal_of_formula(auto["pool"]) if auto else None
     pool = _auto_pool(call, auto) if auto and not refusal else None
-    call.scheduler.create_job(job, pool, now)
+    call.scheduler.jobs.create(job, pool, now)
     if refusal:
-        call.scheduler.fail_job(job, "InvalidAutoScaleFormulaInAutoPool", refusal.sentence, now)
+        call.scheduler.jobs.fail(job, "InvalidAutoScaleFormulaInAutoPool", refusal.sentence, now)
     elif "jobManagerTask" in spec:
         manager = spec["jobManagerTask"]
         task = new_task(call.store, job, manager["id"], {n: v for n, v in manager.items() if n != "id"}, now)
@@ -74,7 +74,7 @@ def delete_job(call: Call) -> Response:
     job = call.job()
     if job.state == "deleting":
         raise errors.job_being_deleted()
-    call.scheduler.delete_job(job, call.now, force=call.option("force"))
+    call.scheduler.jobs.delete(job, call.now, force=call.option("force"))
     return done(202)
 
 
@@ -101,7 +101,7 @@ def _changed(call: Call, job: Job, changes: Json) -> Response:
     job.expires_at = wire.expiry(job.created_at, job.spec["constraints"]["maxWallClockTime"])
     if "poolId" in job.spec["poolInfo"]:
         job.auto_pool_id = None
-    call.scheduler.touch(job, call.now)
+    call.scheduler.agenda.touch(job, call.now)
     return done(200, job, call.url(job))
 
 
@@ -111,14 +111,14 @@ def disable_job(call: Call) -> Response:
     if "disableTasks" not in body:
         raise errors.missing_required_property(PropertyName="disableTasks")
     option = choice(body, "disableTasks", ("requeue", "terminate", "wait"), "requeue")
-    call.scheduler.disable_job(job, option, call.now)
+    call.scheduler.jobs.disable(job, option, call.now)
     return done(202, job, call.url(job, "/disable"))
 
 
 def enable_job(call: Call) -> Response:
     """POST /jobs/{job_id}/enable."""
     job = call.live_job()
-    call.scheduler.enable_job(job, call.now)
+    call.scheduler.jobs.enable(job, call.now)
     return done(202, job, call.url(job, "/enable"))
 
 
@@ -126,7 +126,7 @@ def terminate_job(call: Call) -> Response:
     """POST /jobs/{job_id}/terminate."""
     job = call.live_job()
     job.is_forced = call.option("force")
-    call.scheduler.terminate_job(job, call.json("terminate_job").get("terminateReason") or "UserTerminate", call.now)
+    call.scheduler.jobs.terminate(job, call.json("terminate_job").get("terminateReason") or "UserTerminate", call.now)
     return done(202, job, call.url(job, "/terminate"))
 
 

@@ -55,7 +55,7 @@ def _maintain(call: Call, event: str, property_name: str) -> Response:
     node = call.node()
     option = choice(call.json(event), property_name, DEALLOCATION_OPTIONS, "requeue")
     try:
-        call.scheduler.maintain(node, event, option, call.now)
+        call.scheduler.nodes.maintain(node, event, option, call.now)
     except states.IllegalTransition as error:
         raise _refuse(node) from error
     return done(202, url=call.url(node, f"/{event}"))
@@ -80,7 +80,7 @@ def start_node(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/start."""
     node = call.node()
     try:
-        call.scheduler.start_node(node, call.now)
+        call.scheduler.nodes.start(node, call.now)
     except states.IllegalTransition as error:
         raise _refuse(node) from error
     return done(202, url=call.url(node, "/start"))
@@ -90,14 +90,14 @@ def disable_node_scheduling(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/disablescheduling."""
     node = _node_to_schedule(call, "disabled")
     option = choice(call.json("disable_scheduling"), "nodeDisableSchedulingOption", SCHEDULING_OPTIONS, "requeue")
-    call.scheduler.disable_scheduling(node, option, call.now)
+    call.scheduler.nodes.disable_scheduling(node, option, call.now)
     return done(200, url=call.url(node, "/disablescheduling"))
 
 
 def enable_node_scheduling(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/enablescheduling."""
     node = _node_to_schedule(call, "enabled")
-    call.scheduler.enable_scheduling(node, call.now)
+    call.scheduler.nodes.enable_scheduling(node, call.now)
     return done(200, url=call.url(node, "/enablescheduling"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from starlette.responses import Response
 
@@ -16,10 +16,11 @@ from localbatch.api.properties import choice, invalid, strings
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
 from localbatch.rules import autoscale
-from localbatch.rules.pools import ENABLE_INTERVAL
 
 DEALLOCATION_OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
 MAX_NODES_REMOVED = 100
+# https://learn.microsoft.com/rest/api/batchservice/pools/enable-pool-auto-scale: between two requests for one pool.
+MIN_ENABLE_INTERVAL = timedelta(seconds=30)
 
 
 def create_pool(call: Call) -> Response:
@@ -31,7 +32,7 @@ def create_pool(call: Call) -> Response:
     pool = new_pool(call.store, body["id"], spec, request_bodies.targets(body, 0, 0), now)
     call.store.add_pool(pool)
     if spec["enableAutoScale"]:
-        call.scheduler.enable_autoscale(pool, now)
+        call.scheduler.pools.enable_autoscale(pool, now)
     return done(201, pool, call.url(pool))
 
 
@@ -60,7 +61,7 @@ def list_pools(call: Call) -> Response:
 
 def delete_pool(call: Call) -> Response:
     """DELETE /pools/{pool_id}."""
-    call.scheduler.delete_pool(call.live_pool(), call.now)
+    call.scheduler.pools.delete(call.live_pool(), call.now)
     return done(202)
 
 
@@ -89,14 +90,14 @@ def replace_pool_properties(call: Call) -> Response:
 
 def _changed(call: Call, pool: Pool, changes: Json, status: int, action: str = "") -> Response:
     pool.spec = {name: value for name, value in (pool.spec | changes).items() if value is not None}
-    call.scheduler.touch(pool, call.now)
+    call.scheduler.agenda.touch(pool, call.now)
     return done(status, pool, call.url(pool, action))
 
 
 def disable_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/disableautoscale."""
     pool = call.live_pool()
-    call.scheduler.disable_autoscale(pool, call.now)
+    call.scheduler.pools.disable_autoscale(pool, call.now)
     return done(200, pool, call.url(pool, "/disableautoscale"))
 
 
@@ -110,11 +111,11 @@ def enable_pool_auto_scale(call: Call) -> Response:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
     check_formula(formula)
     interval = request_bodies.autoscale_interval(body, pool.spec.get("autoScaleEvaluationInterval", "PT15M"))
-    if pool.autoscale_enabled_at and call.now < pool.autoscale_enabled_at + ENABLE_INTERVAL:
+    if pool.autoscale_enabled_at and call.now < pool.autoscale_enabled_at + MIN_ENABLE_INTERVAL:
         raise errors.too_many_enable_auto_scale_requests()
     pool.autoscale_enabled_at = call.now
     pool.spec |= {"autoScaleFormula": formula, "autoScaleEvaluationInterval": interval}
-    call.scheduler.enable_autoscale(pool, call.now)
+    call.scheduler.pools.enable_autoscale(pool, call.now)
     return done(200, pool, call.url(pool, "/enableautoscale"))
 
 
@@ -125,7 +126,7 @@ def evaluate_pool_auto_scale(call: Call) -> Response:
         raise errors.operation_invalid_for_current_state(Reason="The pool does not scale automatically")
     if not isinstance(formula, str) or not formula:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
-    _, run = call.scheduler.evaluate(pool, formula, call.now)
+    _, run = call.scheduler.pools.evaluate(pool, formula, call.now)
     return json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.AutoScaleRun", run, pool)
 
 
@@ -155,14 +156,14 @@ def resize_pool(call: Call) -> Response:
     dedicated, low_priority = request_bodies.targets(body, pool.target_dedicated, pool.target_low_priority)
     option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
     pool.spec["resizeTimeout"] = timeout
-    call.scheduler.resize(pool, dedicated, low_priority, option, call.now)
+    call.scheduler.pools.resize(pool, dedicated, low_priority, option, call.now)
     return done(202, pool, call.url(pool, "/resize"))
 
 
 def stop_pool_resize(call: Call) -> Response:
     """POST /pools/{pool_id}/stopresize."""
     pool = call.live_pool()
-    call.scheduler.stop_resize(pool, call.now)
+    call.scheduler.pools.stop_resize(pool, call.now)
     return done(202, pool, call.url(pool, "/stopresize"))
 
 
@@ -176,7 +177,7 @@ def remove_nodes(call: Call) -> Response:
     option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
     nodes = [call.store.node(pool.id, node_id) for node_id in ids]
     pool.spec["resizeTimeout"] = timeout
-    call.scheduler.remove_nodes(pool, nodes, option, call.now)
+    call.scheduler.pools.remove_nodes(pool, nodes, option, call.now)
     return done(202, pool, call.url(pool, "/removenodes"))
 
 

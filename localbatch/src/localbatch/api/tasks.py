@@ -87,7 +87,7 @@ def delete_task(call: Call) -> Response:
     job = call.store.job(task.job_id)
     if job.state == "deleting":
         raise errors.job_being_deleted()
-    call.scheduler.delete_task(job, task, call.now)
+    call.scheduler.tasks.delete(job, task, call.now)
     return done(200)
 
 
@@ -105,7 +105,7 @@ def replace_task(call: Call) -> Response:
     if task.state == "completed":
         raise errors.task_completed()
     constraints = request_bodies.task_constraints(body, job.spec["constraints"]["maxTaskRetryCount"])
-    call.scheduler.replace_constraints(task, constraints, call.now)
+    call.scheduler.tasks.replace_constraints(task, constraints, call.now)
     return done(200, task, call.url(task))
 
 
@@ -121,7 +121,7 @@ def terminate_task(call: Call) -> Response:
     task = call.task()
     if task.state == "completed":
         raise errors.task_completed()
-    call.scheduler.terminate_task(call.store.job(task.job_id), task, call.now)
+    call.scheduler.tasks.terminate(call.store.job(task.job_id), task, call.now)
     return done(204, task, call.url(task, "/terminate"))
 
 
@@ -134,7 +134,7 @@ def reactivate_task(call: Call) -> Response:
         raise errors.task_not_completed()
     if not task.execution.failure:
         raise errors.task_succeeded()
-    call.scheduler.reactivate_task(job, task, call.now)
+    call.scheduler.tasks.reactivate(job, task, call.now)
     return done(204, task, call.url(task, "/reactivate"))
 
 

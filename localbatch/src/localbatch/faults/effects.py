@@ -5,58 +5,48 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TypeAlias
 
-from localbatch.account.records import AllocationFailure, Node
+from localbatch.account.records import Node
 from localbatch.account.states import IllegalTransition
 from localbatch.account.store import Store, key_of
 from localbatch.faults.definitions import Fault, code_of, message_of
-from localbatch.rules.scheduler import Scheduler
+from localbatch.rules.nodes import NodeRules
+from localbatch.rules.standing_faults import AllocationFailure, StandingFaults
 
 _MAY_LOSE = frozenset({"idle", "running"})
 
 
-def enforce_standing_faults(scheduler: Scheduler, faults: Iterable[Fault]) -> None:
-    """Put the standing faults of a script in force, and no others."""
-    for standing in (
-        scheduler.allocation_failures,
-        scheduler.start_task_exit_code,
-        scheduler.endless_tasks,
-        scheduler.failing_uploads,
-    ):
-        standing.clear()
-    for fault in faults:
+def enforce_standing_faults(standing: StandingFaults, script: Iterable[Fault]) -> None:
+    """Replace the standing faults with those of a script."""
+    standing.clear()
+    for fault in script:
         if fault.fault == "allocation_fails":
-            code = code_of(fault)
-            failure = AllocationFailure(code=code, message=message_of(fault), stalls=fault.stalls)
-            scheduler.allocation_failures[fault.pool] = failure
+            failure = AllocationFailure(code=code_of(fault), message=message_of(fault), stalls=fault.stalls)
+            standing.allocation_failures[fault.pool] = failure
         elif fault.fault == "start_task_fails":
-            scheduler.start_task_exit_code[fault.pool] = fault.exit_code
+            standing.start_task_exit_codes[fault.pool] = fault.exit_code
         elif fault.fault == "endless_task":
-            scheduler.endless_tasks.add(fault.task)
+            standing.endless_tasks.add(fault.task)
         elif fault.fault == "upload_fails":
-            scheduler.failing_uploads[fault.task] = code_of(fault)
+            standing.failing_uploads[fault.task] = code_of(fault)
 
 
-_Strike: TypeAlias = Callable[[str, str, datetime], None]
+def apply_node_fault(fault: Fault, store: Store, rules: NodeRules, now: datetime) -> bool:
+    """Apply a fault to the first node whose state allows it, and return whether there was one."""
 
+    def make_unusable(node: Node, now: datetime) -> None:
+        rules.make_unusable(node, code_of(fault), message_of(fault), now)
 
-def apply_node_fault(fault: Fault, store: Store, scheduler: Scheduler, now: datetime) -> bool:
-    """Let a fault happen to the first node that it can happen to; return whether there was one."""
-
-    def make_unusable(pool_id: str, node_id: str, now: datetime) -> None:
-        scheduler.make_node_unusable(pool_id, node_id, code_of(fault), message_of(fault), now)
-
-    strikes: Mapping[str, _Strike] = {
-        "preempt_node": scheduler.preempt_node,
-        "recover_node": scheduler.recover_node,
+    effects: Mapping[str, Callable[[Node, datetime], None]] = {
+        "preempt_node": rules.preempt,
+        "recover_node": rules.recover,
         "make_node_unusable": make_unusable,
-        "lose_node": scheduler.lose_node,
-        "vanish_node": scheduler.remove_node_abruptly,
+        "lose_node": rules.lose,
+        "vanish_node": rules.remove_abruptly,
     }
     for node in _candidates(fault, store):
         with contextlib.suppress(IllegalTransition):
-            strikes[fault.fault](node.pool_id, node.id, now)
+            effects[fault.fault](node, now)
             return True
     return False
 

@@ -163,13 +163,13 @@ class Faults:
             return
         with self._lock:
             if self._is_changed:
-                enforce_standing_faults(scheduler, [entry.fault for entry in self._entries])
+                enforce_standing_faults(scheduler.faults, [entry.fault for entry in self._entries])
                 self._is_changed = False
             for entry in self._entries:
                 while (
                     entry.fault.fault in NODE_FAULTS
                     and entry.left
-                    and apply_node_fault(entry.fault, store, scheduler, now)
+                    and apply_node_fault(entry.fault, store, scheduler.nodes, now)
                 ):
                     entry.fired += 1
 

@@ -1,4 +1,4 @@
-"""What a tick has to look at: records that changed, and records that are due; nothing else costs it anything."""
+"""The agenda of a tick: the records that changed, and the records that are due. A tick looks at no others."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import itertools
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from localbatch.account import states
 from localbatch.account.records import Job, Pool, Run, Stated
+from localbatch.account.states import Table
 from localbatch.account.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long transitional states last, in seconds."""
+    """The durations of transitional states, in seconds."""
 
     allocating: float = 0.0
     creating: float = 0.0
     starting: float = 0.0
     rebooting: float = 0.0
-    """And reimaging, and deallocating."""
+    """Also of reimaging and deallocating."""
     leaving: float = 0.0
     deleting: float = 0.0
     job: float = 0.0
     """Disabling, enabling, terminating and deleting a job."""
     preempted: float = 1.0
-    """Until a node that was preempted is created again."""
+    """Until a preempted node is created again."""
 
 
+# The durations of `real`: 10 s of creating and 35 s of starting were measured on the service; the others are estimates.
 PACES = {
     "instant": Pace(),
     "fast": Pace(
@@ -45,22 +46,21 @@ PACES = {
         preempted=120.0,
     ),
 }
-"""Source of `real`: 10 s creating and 35 s starting were recorded on the service; the others are of that order."""
 
 
 class Agenda:
-    """The instants at which records are due, and the one way to move a record."""
+    """The instants at which records are due, and the methods that change the state of a record."""
 
     def __init__(self, store: Store, pace: Pace) -> None:
+        self.pace = pace
         self._store = store
-        self._pace = pace
         self._heap: list[tuple[datetime, int, Stated | Run]] = []
         self._planned: dict[int, datetime] = {}
-        """By identity of the record; an entry of the heap that does not stand here any more means nothing."""
+        """By `id()` of the record. An entry of the heap with another instant is obsolete."""
         self._numbers = itertools.count()
 
-    def _take_due(self, now: datetime) -> list[Stated | Run]:
-        """Return what has changed or is due, each once."""
+    def take_due(self, now: datetime) -> list[Stated | Run]:
+        """Remove and return the records that changed or are due, each once."""
         store = self._store
         taken: dict[int, Stated | Run] = dict(store.changed)
         store.changed = {}
@@ -71,13 +71,14 @@ class Agenda:
                 taken[id(record)] = record
         return list(taken.values())
 
-    def _next_due(self) -> datetime | None:
+    def next_due(self) -> datetime | None:
+        """Return the earliest instant at which a record is due."""
         while self._heap and self._planned.get(id(self._heap[0][2])) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def _is_due(self, record: Stated | Run, at: datetime, now: datetime) -> bool:
-        """Whether an instant has come; if it has not, the record is looked at again then."""
+    def is_due(self, record: Stated | Run, at: datetime, now: datetime) -> bool:
+        """Whether `at` has passed. If it has not, plan to review the record at that instant."""
         if at <= now:
             return True
         planned = self._planned.get(id(record))
@@ -86,17 +87,24 @@ class Agenda:
             heapq.heappush(self._heap, (at, next(self._numbers), record))
         return False
 
-    def _forget(self, record: Stated | Run) -> None:
+    def has_lasted(self, record: Stated, seconds: float, now: datetime, *, since: datetime | None = None) -> bool:
+        """Whether a record has been in its state for some seconds. If not, plan to review it then."""
+        return self.is_due(record, (since or record.state_at) + timedelta(seconds=seconds), now)
+
+    def forget(self, record: Stated | Run) -> None:
+        """Cancel the planned review of a record."""
         self._planned.pop(id(record), None)
 
-    def _has_lasted(self, record: Stated, seconds: float, now: datetime, *, since: datetime | None = None) -> bool:
-        return self._is_due(record, (since or record.state_at) + timedelta(seconds=seconds), now)
+    def move(self, record: Stated, table: Table, event: str, now: datetime) -> None:
+        """Apply an event to a record, and review the record in the next tick.
 
-    def _move(self, record: Stated, table: states.Table, event: str, now: datetime) -> None:
+        Raises:
+            IllegalTransition: The state does not allow the event.
+        """
         record.move(table, event, now)
         self._store.mark(record)
 
     def touch(self, record: Pool | Job, now: datetime) -> None:
-        """Give a changed record its new etag."""
+        """Set a new etag and modification time on a changed record."""
         record.etag, record.modified_at = self._store.new_etag(), now
         self._store.mark(record)

@@ -1,27 +1,29 @@
-"""What happens to pools: resizes, and the formulas that ask for them."""
+"""The rules of pools: resizes, and the autoscale formulas that request them."""
 
 from __future__ import annotations
 
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from localbatch.account import states
 from localbatch.account.records import SCHEDULABLE, Json, Node, Pool, Sample
 from localbatch.account.store import Store, key_of
 from localbatch.account.vm_sizes import cores_of
 from localbatch.rules import autoscale
-from localbatch.rules.agenda import Pace
+from localbatch.rules.agenda import Agenda
 from localbatch.rules.nodes import NodeRules
+from localbatch.rules.standing_faults import StandingFaults, matching
 from localbatch.wire import read_duration, timestamp
 
-SAMPLE_INTERVAL = timedelta(seconds=30)
-"""How often autoscale variables are sampled. Source: "Create an automatic scaling formula": every 30 seconds."""
+# https://learn.microsoft.com/azure/batch/batch-automatic-scaling: variables are sampled every 30 seconds.
+SAMPLE_INTERVAL = autoscale.SAMPLE_PERIOD
+# One day of samples per variable.
+MAX_SAMPLES = 2880
 
-SAMPLES_KEPT = 2880
-"""Samples of a variable that are remembered: a day of them."""
-
+# The errors of a resize that the core quota ends early, by whether dedicated nodes are missing.
+# https://learn.microsoft.com/troubleshoot/azure/hpc/batch/azure-batch-pool-resizing-failure
 CORE_QUOTA_REACHED: Mapping[bool, Json] = {
     True: {"code": "AccountCoreQuotaReached", "message": "The specified account has reached core quota"},
     False: {
@@ -29,30 +31,35 @@ CORE_QUOTA_REACHED: Mapping[bool, Json] = {
         "message": "The specified account has reached low priority core quota",
     },
 }
-"""Why a resize ends early, by whether it is dedicated nodes that are missing. Source: "Azure Batch pool resize failure"."""
-
-ENABLE_INTERVAL = timedelta(seconds=30)
-"""Between two requests that enable autoscale on a pool. Source: Batch REST API, Enable Auto Scale."""
 
 
-class PoolRules(NodeRules):
-    """Resizing, scaling and deleting pools."""
+class PoolRules:
+    """Resizes, scales and deletes pools."""
 
-    def __init__(self, store: Store, pace: Pace) -> None:
-        super().__init__(store, pace)
+    def __init__(self, store: Store, agenda: Agenda, nodes: NodeRules, faults: StandingFaults) -> None:
+        self._store = store
+        self._agenda = agenda
+        self._nodes = nodes
+        self._faults = faults
         self._stalled: set[str] = set()
-        """Keys of the pools whose resize goes on to no effect."""
+        """Keys of the pools whose resize stalls because of a fault."""
 
-    def _look_at_pool(self, pool: Pool, now: datetime) -> None:
+    def review(self, pool: Pool, now: datetime) -> None:
+        """Continue the autoscaling, the resize and the deletion of a pool."""
         if self._store.pools.get(key_of(pool.id)) is not pool:
             return
         if pool.autoscale_due_at:
             self._scale(pool, now)
         self._allocate(pool, now)
-        if pool.state == "deleting" and not pool.nodes and self._has_lasted(pool, self._pace.deleting, now):
+        if (
+            pool.state == "deleting"
+            and not pool.nodes
+            and self._agenda.has_lasted(pool, self._agenda.pace.deleting, now)
+        ):
             del self._store.pools[key_of(pool.id)]
 
-    def _look_at_stalled_pools(self) -> None:
+    def mark_stalled_pools(self) -> None:
+        """Review the pools again whose resize stalled in the last tick."""
         for pool_id in self._stalled:
             pool = self._store.pools.get(pool_id)
             if pool:
@@ -65,15 +72,15 @@ class PoolRules(NodeRules):
 
     def _allocate(self, pool: Pool, now: datetime) -> None:
         allocation = pool.allocation
-        if allocation.state == "steady" or not self._has_lasted(
-            pool, self._pace.allocating, now, since=allocation.state_at
+        if allocation.state == "steady" or not self._agenda.has_lasted(
+            pool, self._agenda.pace.allocating, now, since=allocation.state_at
         ):
             return
         if allocation.state == "stopping":
             pool.resize_errors = [_resize_stopped("dedicated"), _resize_stopped("low priority")]
             self._move_allocation(pool, "stopped", now)
             return
-        fault = self.allocation_failures.get(pool.id, self.allocation_failures.get("*"))
+        fault = matching(self._faults.allocation_failures, pool.id)
         kinds = ((True, pool.target_dedicated), (False, pool.target_low_priority))
         wanting = any(target > len(_staying(pool, dedicated=dedicated)) for dedicated, target in kinds)
         if wanting and fault:
@@ -93,21 +100,21 @@ class PoolRules(NodeRules):
             self._move_allocation(pool, "allocated", now)
 
     def _approach(self, pool: Pool, dedicated: bool, target: int, now: datetime) -> bool:
-        """Add nodes of a kind to a pool, or have some leave; return whether those that stay are as many as they should be."""
+        """Add nodes of one kind to a pool, or remove some. Return False if the core quota prevents the target."""
         staying = _staying(pool, dedicated=dedicated)
         missing = max(0, target - len(staying))
         allowed = min(missing, self._allowed_nodes(pool, dedicated=dedicated)) if missing else 0
         for _ in range(allowed):
-            self._add_node(pool, dedicated=dedicated, now=now)
-        # Nodes that do nothing leave first; of those, the newest.
+            self._nodes.add(pool, dedicated=dedicated, now=now)
+        # Idle nodes leave first, the newest before others.
         excess = max(0, len(staying) - target)
         if excess:
             staying.sort(key=lambda node: (len(node.tasks), -node.allocated_at.timestamp()))
-            self._take_leave(staying[:excess], pool.deallocation_option, now)
+            self._start_removal(staying[:excess], pool.deallocation_option, now)
         return allowed == missing
 
     def _allowed_nodes(self, pool: Pool, *, dedicated: bool) -> int:
-        """Return how many more nodes the account's quota of cores allows to a pool."""
+        """Return the number of nodes that the core quota of the account allows to add."""
         quota = self._store.core_quotas[dedicated]
         if quota is None:
             return sys.maxsize
@@ -116,33 +123,32 @@ class PoolRules(NodeRules):
         return max(0, quota - used) // cores_of(pool.spec["vmSize"])
 
     def _has_timed_out(self, pool: Pool, now: datetime) -> bool:
-        return self._is_due(pool, pool.allocation.state_at + read_duration(pool.spec["resizeTimeout"]), now)
+        return self._agenda.is_due(pool, pool.allocation.state_at + read_duration(pool.spec["resizeTimeout"]), now)
 
     def _fail_allocation(self, pool: Pool, reasons: list[Json], now: datetime) -> None:
         pool.resize_errors = reasons
         self._move_allocation(pool, "failed", now)
 
-    def _take_leave(self, nodes: Iterable[Node], option: str, now: datetime) -> None:
+    def _start_removal(self, nodes: Iterable[Node], option: str, now: datetime) -> None:
         for node in nodes:
-            self._move_node(node, "leave", now)
-            self._vacate(node, option, now)
+            self._nodes.leave(node, option, now)
 
     def resize(self, pool: Pool, dedicated: int, low_priority: int, option: str, now: datetime) -> None:
-        """Begin a resize; the pool's allocation must be steady, or be at its first."""
+        """Start a resize. The allocation must be steady, unless this is the first resize of the pool."""
         pool.target_dedicated, pool.target_low_priority = dedicated, low_priority
         pool.deallocation_option = option
         pool.resize_errors = []
-        self.touch(pool, now)
+        self._agenda.touch(pool, now)
         if pool.allocation.state == "steady":
             self._move_allocation(pool, "resize", now)
 
     def stop_resize(self, pool: Pool, now: datetime) -> None:
-        """Begin to stop a resize."""
+        """Start to stop a resize."""
         self._move_allocation(pool, "stop", now)
-        self.touch(pool, now)
+        self._agenda.touch(pool, now)
 
     def remove_nodes(self, pool: Pool, nodes: Iterable[Node], option: str, now: datetime) -> None:
-        """Begin to remove nodes; the pool's targets go down with them."""
+        """Start to remove nodes, and reduce the targets of the pool by their number."""
         leaving = [node for node in nodes if node.state != "leavingpool"]
         dedicated = sum(node.dedicated for node in leaving)
         self.resize(
@@ -152,38 +158,42 @@ class PoolRules(NodeRules):
             option,
             now,
         )
-        self._take_leave(leaving, option, now)
+        self._start_removal(leaving, option, now)
 
-    def delete_pool(self, pool: Pool, now: datetime) -> None:
-        """Begin to delete a pool: it is resized to nothing, then it is gone."""
-        self._move(pool, states.POOL, "delete", now)
+    def delete(self, pool: Pool, now: datetime) -> None:
+        """Start to delete a pool: it is resized to zero nodes first."""
+        self._agenda.move(pool, states.POOL, "delete", now)
         pool.target_dedicated = pool.target_low_priority = 0
         pool.deallocation_option = "requeue"
         pool.autoscale_due_at = None
         for node in pool.nodes.values():
             if node.state == "leavingpool":
-                self._vacate(node, "requeue", now)  # Nobody waits for Batch tasks any more.
+                self._nodes.vacate(node, "requeue", now)  # Its Batch tasks may no longer finish.
         self._move_allocation(pool, "empty", now)
 
     # Autoscale.
 
     def enable_autoscale(self, pool: Pool, now: datetime) -> None:
-        """Let the pool's formula decide about its size, from now on."""
+        """Start to evaluate the formula of a pool."""
         pool.spec["enableAutoScale"] = True
         pool.autoscale_due_at = pool.sample_due_at = now
         pool.autoscale_run = None
-        self.touch(pool, now)
+        self._agenda.touch(pool, now)
 
     def disable_autoscale(self, pool: Pool, now: datetime) -> None:
-        """Let the pool keep the size it has."""
+        """Stop to evaluate the formula of a pool, which keeps its size."""
         pool.spec["enableAutoScale"] = False
         for name in ("autoScaleFormula", "autoScaleEvaluationInterval"):
             pool.spec.pop(name, None)
         pool.autoscale_due_at = pool.sample_due_at = pool.autoscale_run = None
-        self.touch(pool, now)
+        self._agenda.touch(pool, now)
 
     def evaluate(self, pool: Pool, formula: str, now: datetime) -> tuple[autoscale.Evaluation | None, Json]:
-        """Evaluate a formula on a pool; return the targets, if there are any, and the AutoScaleRun."""
+        """Evaluate a formula for a pool.
+
+        Returns:
+            The evaluation, None if it failed, and the AutoScaleRun that clients see.
+        """
         self._sample(pool, now)
         try:
             evaluation = autoscale.evaluate(
@@ -194,15 +204,15 @@ class PoolRules(NodeRules):
         return evaluation, {"timestamp": timestamp(now), "results": evaluation.results}
 
     def _scale(self, pool: Pool, now: datetime) -> None:
-        if pool.sample_due_at and self._is_due(pool, pool.sample_due_at, now):
+        if pool.sample_due_at and self._agenda.is_due(pool, pool.sample_due_at, now):
             self._sample(pool, now)
-        # A pool is not evaluated while it is resized, but for the first time: its creation waits for its targets.
+        # During a resize, only the first evaluation takes place: it sets the targets of a new pool.
         settled = pool.allocation.state == "steady" or pool.autoscale_run is None
-        if not settled or not pool.autoscale_due_at or not self._is_due(pool, pool.autoscale_due_at, now):
+        if not settled or not pool.autoscale_due_at or not self._agenda.is_due(pool, pool.autoscale_due_at, now):
             return
         evaluation, pool.autoscale_run = self.evaluate(pool, pool.spec["autoScaleFormula"], now)
         pool.autoscale_due_at = now + read_duration(pool.spec["autoScaleEvaluationInterval"])
-        self._is_due(pool, pool.autoscale_due_at, now)
+        self._agenda.is_due(pool, pool.autoscale_due_at, now)
         if not evaluation:
             return
         dedicated, low_priority = evaluation.target_dedicated_nodes, evaluation.target_low_priority_nodes
@@ -210,7 +220,7 @@ class PoolRules(NodeRules):
             pool.target_dedicated if dedicated is None else dedicated,
             pool.target_low_priority if low_priority is None else low_priority,
         )
-        # What could not be allocated the last time is tried again.
+        # Unchanged targets are applied again if the last resize failed.
         if targets != (pool.target_dedicated, pool.target_low_priority) or pool.resize_errors:
             self.resize(pool, *targets, evaluation.node_deallocation_option or "requeue", now)
 
@@ -237,12 +247,12 @@ class PoolRules(NodeRules):
             "TaskSlotsPerNode": pool.spec["taskSlotsPerNode"],
         }
         for name, value in history.items():
-            pool.samples.setdefault(name, deque(maxlen=SAMPLES_KEPT)).append(Sample(now, value))
+            pool.samples.setdefault(name, deque(maxlen=MAX_SAMPLES)).append(Sample(now, value))
         for name, value in single.items():
             pool.samples[name] = deque([Sample(now, value)])
         if pool.autoscale_due_at:
             pool.sample_due_at = now + SAMPLE_INTERVAL
-            self._is_due(pool, pool.sample_due_at, now)
+            self._agenda.is_due(pool, pool.sample_due_at, now)
 
 
 def _staying(pool: Pool, *, dedicated: bool) -> list[Node]:

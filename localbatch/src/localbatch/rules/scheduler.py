@@ -1,10 +1,8 @@
-"""Who decides: what a tick does.
+"""The scheduler: what a tick does.
 
-No threads, no clock, no processes: every function takes the instant it happens at, changes records through their
-tables of states, and leaves actions in the store's outbox for `tick` to hand out. A test calls `tick` with the
-instants it likes and looks.
-
-The rules stand in layers, each of which knows those before it: agenda, task_rules, node_rules, pool_rules, job_rules.
+It has no threads, clock or processes. Every method takes the current time, changes records according to the tables of
+states, and leaves actions in the store's outbox for `tick` to return. A test calls `tick` at any instant, and looks at
+the records.
 """
 
 from __future__ import annotations
@@ -14,50 +12,79 @@ from datetime import datetime
 from typing import Final
 
 from localbatch.account.queues import EXCLUSIVE
-from localbatch.account.records import Action, AllocationFailure, Job, Node, Pool, Run, Stated, Task
-from localbatch.account.store import key_of
-from localbatch.rules.agenda import PACES, Pace
+from localbatch.account.records import Action, Chore, Job, Node, Pool, Run, Stated, Task
+from localbatch.account.store import Store, key_of
+from localbatch.rules.agenda import Agenda, Pace
+from localbatch.rules.chores import ChoreRules, is_ineligible
 from localbatch.rules.jobs import JobRules
-from localbatch.rules.nodes import is_ineligible
+from localbatch.rules.nodes import NodeRules
+from localbatch.rules.pools import PoolRules
+from localbatch.rules.runs import Runs
+from localbatch.rules.slots import NodeSlots
+from localbatch.rules.standing_faults import StandingFaults
+from localbatch.rules.tasks import TaskRules
 
-__all__ = ["PACES", "AllocationFailure", "Pace", "Scheduler"]
-
+# More slots than any Batch task needs.
 _ANY: Final = EXCLUSIVE + 1
-"""More slots than any Batch task needs."""
 
 
-class Scheduler(JobRules):
-    """The decisions about the records of one store."""
+class Scheduler:
+    """All rules about the records of one store.
+
+    Attributes:
+        agenda: The records that are due.
+        faults: The standing faults, which the fault script sets.
+        tasks, nodes, pools, jobs: The rules of each kind of record.
+    """
+
+    def __init__(self, store: Store, pace: Pace) -> None:
+        self._store = store
+        self.agenda = Agenda(store, pace)
+        self.faults = StandingFaults()
+        self._slots = NodeSlots(store, self.agenda)
+        self._runs = Runs(store, self.agenda, self.faults)
+        self.tasks = TaskRules(store, self.agenda, self._slots, self._runs)
+        self._chores = ChoreRules(store, self.agenda, self._slots, self._runs, self.tasks)
+        self.nodes = NodeRules(store, self.agenda, self._slots, self.tasks, self._chores)
+        self.pools = PoolRules(store, self.agenda, self.nodes, self.faults)
+        self.jobs = JobRules(store, self.agenda, self._slots, self._runs, self.tasks, self._chores, self.pools)
 
     def tick(self, now: datetime) -> tuple[Sequence[Action], datetime | None]:
-        """Let everything happen that is due; return what to do, and when the next tick is due if nothing else happens."""
+        """Do everything that is due.
+
+        Returns:
+            The actions for the nodes, and when the next tick is due if nothing else happens.
+        """
         store = self._store
-        for run_id in list(self._held_reports):
-            if not self._is_endless(store.runs[run_id]):
-                store.reports.append(self._held_reports.pop(run_id))
+        self._runs.release_held_reports()
         for _ in range(len(store.reports)):
-            self._settle(store.reports.popleft(), now)
-        self._look_at_stalled_pools()
-        for record in self._take_due(now):
-            self._look_at(record, now)
+            report = store.reports.popleft()
+            run = self._runs.take(report)
+            if run and isinstance(run.owner, Chore):
+                self._chores.settle(run, run.owner, report, now)
+            elif run and isinstance(run.owner, Task):
+                self.tasks.settle(run, run.owner, report, now)
+        self.pools.mark_stalled_pools()
+        for record in self.agenda.take_due(now):
+            self._review(record, now)
         self._assign(now)
         actions, store.outbox = store.outbox, []
-        # One thing leads to the next: after a tick that moved something, another is due at once.
-        return actions, now if store.changed or store.reports else self._next_due()
+        # A change can cause further changes: after a tick that changed records, another is due at once.
+        return actions, now if store.changed or store.reports else self.agenda.next_due()
 
-    def _look_at(self, record: Stated | Run, now: datetime) -> None:
+    def _review(self, record: Stated | Run, now: datetime) -> None:
         if isinstance(record, Node):
-            self._look_at_node(record, now)
+            self.nodes.review(record, now)
         elif isinstance(record, Job):
-            self._look_at_job(record, now)
+            self.jobs.review(record, now)
         elif isinstance(record, Run):
-            self._expire(record, now)
+            self._chores.review_run(record, now)
         elif isinstance(record, Task):
-            self._look_at_task(record, now)
+            self.tasks.review(record, now)
         elif isinstance(record, Pool):
-            self._look_at_pool(record, now)
+            self.pools.review(record, now)
 
-    # Which Batch task starts where.
+    # Which Batch task starts on which node.
 
     def _assign(self, now: datetime) -> None:
         unassigned, self._store.unassigned = self._store.unassigned, set()
@@ -82,15 +109,15 @@ class Scheduler(JobRules):
             node = self._choose(task, job, pool)
             if node:
                 self._place(job, task, node, now)
-            else:  # What needs as much or more will find no place either.
+            else:  # Batch tasks that need as many slots or more do not fit either.
                 below = EXCLUSIVE if task.is_exclusive else task.slots
 
     def _choose(self, task: Task, job: Job, pool: Pool) -> Node | None:
-        # A Batch task that is retried goes back to its node, where its files are; a wish comes next.
-        wish = (task.spec.get("affinityInfo") or {}).get("affinityId", "")
-        wished = pool.nodes.get(key_of(wish.rpartition(":")[2]))
-        for node in (task.node, wished):
-            if node and node.slots_free and self._pool_of(node) is pool and _fits(task, job, node):
+        # A retried Batch task returns to its node, where its files are. Next comes its affinity.
+        affinity = (task.spec.get("affinityInfo") or {}).get("affinityId", "")
+        preferred = pool.nodes.get(key_of(affinity.rpartition(":")[2]))
+        for node in (task.node, preferred):
+            if node and node.slots_free and self._slots.pool_of(node) is pool and _fits(task, job, node):
                 return node
         fullest = pool.spec["taskSchedulingPolicy"]["nodeFillType"].lower() == "pack"
         candidates = pool.free.candidates(1 if task.is_exclusive else task.slots, fullest=fullest)
@@ -102,14 +129,14 @@ class Scheduler(JobRules):
         node.slots_used += task.slots_held
         task.node = node
         if node.state == "idle":
-            self._move_node(node, "occupied", now)
+            self._slots.move(node, "occupied", now)
         else:
-            self._free(node)
-        chore = self._prepare(job, node, now)
+            self._slots.update(node)
+        chore = self._chores.prepare(job, node, now)
         if chore and chore.state == "running" and chore.spec["waitForSuccess"]:
-            self._move_task(job, task, "prepare", now)
+            self.tasks.move(job, task, "prepare", now)
         else:
-            self._start_task(job, task, node, now)
+            self.tasks.start(job, task, node, now)
 
 
 def _fits(task: Task, job: Job, node: Node) -> bool:
