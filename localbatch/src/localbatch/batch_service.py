@@ -1,7 +1,7 @@
 """A Batch account without threads, sockets or processes: it answers requests, and decides what nodes do.
 
-`localbatch.local_batch` serves one over HTTP and performs its decisions. Whoever has another transport, another clock or other
-nodes calls `answer` and `tick` themselves.
+`localbatch.local_batch` serves one over HTTP and performs its decisions. The simulation tests have another transport,
+another clock and other nodes, and call `answer` and `tick` themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -20,8 +21,9 @@ from localbatch import errors
 from localbatch.account.records import Action, Node, Report
 from localbatch.account.store import Store
 from localbatch.api import auth
+from localbatch.api.requests import Call
 from localbatch.api.responses import JSON_TYPE
-from localbatch.api.routes import ROUTES, Call, Service, match_route, serve
+from localbatch.api.routes import ROUTES, Match, call_handler, match_route
 from localbatch.api.tokens import check_token
 from localbatch.faults.definitions import Fault, code_of, message_of
 from localbatch.faults.script import Faults
@@ -32,18 +34,18 @@ from localbatch.wire import http_date
 
 logger = logging.getLogger(__name__)
 
-OLDEST_API_YEAR = "2022"
+# Requests of any version since this year are accepted: the operations served here have not changed since.
+MIN_API_YEAR = "2022"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request, as it stands on the wire.
+    """One HTTP request.
 
     Attributes:
-        path: Still encoded.
-        query: Still encoded.
+        path: Percent-encoded, as received.
+        query: Percent-encoded, as received.
         headers: By names in lower case.
-        body: Or why it is refused.
         base: The URL by which the client knows the account.
     """
 
@@ -51,19 +53,36 @@ class Request:
     path: str
     query: str
     headers: Mapping[str, str]
-    body: bytes | errors.ServiceError
     base: str
+    body: bytes = b""
+
+    @cached_property
+    def match(self) -> Match:
+        """The route of the request and the parameters in its path.
+
+        Raises:
+            ServiceError: InvalidUri or UnsupportedHttpVerb.
+        """
+        return match_route(self.method, self.path)
+
+    @property
+    def operation(self) -> str:
+        """The name of the operation, empty if there is no such operation."""
+        try:
+            return self.match.route.operation
+        except errors.ServiceError:
+            return ""
 
 
 class BatchService:
     """One Batch account.
 
     Attributes:
-        name: Its name.
+        name: The name of the account.
         key: Its key, in Base64.
-        store: Its records; whoever reads them from another thread holds their lock.
-        scheduler: Its decisions about them.
-        faults: What is made to go wrong on demand.
+        store: Its records. Other threads must hold `store.lock` to read them.
+        scheduler: The rules about them.
+        faults: The fault script.
     """
 
     def __init__(
@@ -82,13 +101,13 @@ class BatchService:
 
         Args:
             store: Its records.
-            pace: How long transitional states last.
-            root_of: Where a node has its files.
-            name: Its name.
+            pace: The durations of transitional states.
+            root_of: Returns the root folder of a node.
+            name: The name of the account.
             key: Its key, in Base64.
-            oauth: Whether bearer tokens are accepted, too, whoever signed them.
-            tenant: The id of the one tenant whose tokens are accepted.
-            faults: The script of faults; one of its own unless given.
+            oauth: Whether bearer tokens are accepted too. Their signatures are not checked.
+            tenant: The id of the only tenant whose tokens are accepted.
+            faults: The fault script; by default an empty one.
         """
         self.name = name
         self.key = key
@@ -100,55 +119,47 @@ class BatchService:
         self._tenant = tenant
 
     def tick(self, now: datetime) -> tuple[Sequence[Action], datetime | None]:
-        """Let everything happen that is due.
+        """Do everything that is due.
 
         Returns:
-            What nodes do now, and when the next tick is due if nothing else happens.
+            The actions for the nodes, and when the next tick is due if nothing else happens.
         """
         with self.store.lock:
-            # First, so that a Batch task that has begun to run is seen before it is seen to have ended.
+            # Faults come first: they must see that a Batch task is running before its report completes it.
             self.faults.apply(self.store, self.scheduler, now)
             return self.scheduler.tick(now)
 
     def receive(self, report: Report) -> None:
-        """Record what became of a run; the next tick settles it."""
+        """Queue the report of a run for the next tick. No lock is needed."""
         self.store.reports.append(report)
 
-    def answer(self, request: Request, now: datetime, fault: Fault | None = None) -> Response:
-        """Do what a request asks for.
+    def answer(
+        self, request: Request, now: datetime, fault: Fault | None = None, *, refusal: errors.ServiceError | None = None
+    ) -> Response:
+        """Return the response to a request, errors included.
 
         Args:
             request: The request.
-            now: The instant, by the service's clock.
-            fault: What is made to go wrong with it.
-
-        Returns:
-            The response to it, errors included.
+            now: The current time of the service.
+            fault: The fault that the request meets.
+            refusal: The error of a body that could not be read.
         """
-        headers, method = request.headers, request.method
         try:
-            _refuse(fault)
+            if fault and fault.fault == "answer":
+                raise errors.ServiceError(fault.status, code_of(fault), message_of(fault), {})  # noqa: TRY301
             self._authenticate(request, now)
-            route, parameters = match_route(method, request.path)
-            options = {name.lower(): value for name, value in parse_qsl(request.query)}
-            call = Call(
-                service=Service(store=self.store, scheduler=self.scheduler, root_of=self._root_of),
-                method=method,
-                parameters=parameters,
-                query=options,
-                headers=headers,
-                body=_checked(options.get("api-version"), request.body),
-                base=request.base,
-                raw_path=request.path,
-                raw_query=request.query,
-                now=now,
-            )
-            response = serve(route, call)
+            route, parameters = request.match
+            query = {name.lower(): value for name, value in parse_qsl(request.query)}
+            _check_version(query.get("api-version"))
+            if refusal:
+                raise refusal  # noqa: TRY301
+            response = call_handler(route, self._call(request, parameters, query, now))
         except errors.ServiceError as error:
-            response = _error_response(error, request.base, now, with_body=method != "HEAD")
+            response = _error_response(error, request, now)
         except Exception:  # One request must not end the service.
-            logger.exception("request failed: %s %s", method, request.path)
-            response = _error_response(errors.internal_error(), request.base, now, with_body=method != "HEAD")
+            logger.exception("request failed: %s %s", request.method, request.path)
+            response = _error_response(errors.internal_error(), request, now)
+        # https://learn.microsoft.com/rest/api/batchservice/batch-api-basics: headers of all responses.
         response.headers.update(
             {
                 "request-id": str(uuid.uuid4()),
@@ -157,11 +168,28 @@ class BatchService:
                 "Date": http_date(now),
             }
         )
+        headers = request.headers
         if headers.get("return-client-request-id", "").lower() == "true" and "client-request-id" in headers:
             response.headers["client-request-id"] = headers["client-request-id"]
         if fault and fault.retry_after is not None:
             response.headers["Retry-After"] = str(fault.retry_after)
         return response
+
+    def _call(self, request: Request, parameters: Mapping[str, str], query: Mapping[str, str], now: datetime) -> Call:
+        return Call(
+            store=self.store,
+            scheduler=self.scheduler,
+            root_of=self._root_of,
+            method=request.method,
+            parameters=parameters,
+            query=query,
+            headers=request.headers,
+            body=request.body,
+            base=request.base,
+            raw_path=request.path,
+            raw_query=request.query,
+            now=now,
+        )
 
     def _authenticate(self, request: Request, now: datetime) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -175,41 +203,26 @@ class BatchService:
             path=request.path,
             query=request.query,
             headers=request.headers,
-            # Clients date their requests by the machine's clock, wherever the service's own was moved.
+            # Clients use the clock of the machine, even if the clock of the service was moved.
             now=datetime.now(timezone.utc),
         )
 
 
 def new_faults() -> Faults:
-    """Return an empty script for a Batch account."""
+    """Return an empty fault script for a Batch account."""
     return Faults([route.operation for route in ROUTES])
 
 
-def operation_of(method: str, path: str) -> str:
-    """Return the name of the operation that a request asks for, or an empty one."""
-    try:
-        return match_route(method, path)[0].operation
-    except errors.ServiceError:
-        return ""
-
-
-def _refuse(fault: Fault | None) -> None:
-    if fault and fault.fault == "answer":
-        raise errors.ServiceError(fault.status, code_of(fault), message_of(fault), {})
-
-
-def _error_response(error: errors.ServiceError, base: str, now: datetime, *, with_body: bool) -> Response:
-    if not with_body or error.status == 304:  # noqa: PLR2004 - Not Modified has no body.
+def _error_response(error: errors.ServiceError, request: Request, now: datetime) -> Response:
+    # Neither a response to HEAD nor 304 Not Modified has a body.
+    if request.method == "HEAD" or error.status == 304:  # noqa: PLR2004
         return Response(status_code=error.status)
-    return JSONResponse(error.document(base, now), error.status, media_type=JSON_TYPE)
+    return JSONResponse(error.document(request.base, now), error.status, media_type=JSON_TYPE)
 
 
-def _checked(version: str | None, body: bytes | errors.ServiceError) -> bytes:
-    """Return the body of a request of any version since 2022: what is served has not changed since."""
+def _check_version(version: str | None) -> None:
+    """Check the version of the REST API, such as 2025-06-01."""
     if not version:
         raise errors.missing_required_query_parameter(QueryParameterName="api-version")
-    if not version[:4].isdigit() or version < OLDEST_API_YEAR:
+    if not version[:4].isdigit() or version < MIN_API_YEAR:
         raise errors.unsupported_request_version(QueryParameterName="api-version", QueryParameterValue=version)
-    if isinstance(body, errors.ServiceError):
-        raise body
-    return body

@@ -1,4 +1,4 @@
-"""HTTP around the service: bodies, what is no HTTP, connections without an answer, and the script of faults."""
+"""HTTP/1.1 of the Batch account: request bodies, malformed requests, and connections closed without a response."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from localbatch import errors
 from localbatch.api.responses import JSON_TYPE
 
+# https://learn.microsoft.com/rest/api/batchservice/tasks/create-task-collection: larger requests fail.
 MAX_BODY_BYTES = 1 << 20
-"""Source: Batch REST API, Add Task Collection."""
+# The timeout for each part of a body.
 BODY_SECONDS = 30.0
-"""How long the next part of a body is waited for."""
+# How long a client may continue to send after its request was refused.
 LINGER_SECONDS = 5.0
-"""How long a client may go on sending after its bytes were refused."""
+# The extension of the ASGI scope that closes the connection.
 _CLOSE = "localbatch.close"
 
 
 class BatchProtocol(H11Protocol):
-    """The HTTP of uvicorn, but an application may close the connection, and what is no HTTP is refused as Batch does."""
+    """The HTTP protocol of uvicorn. The application can close the connection, and malformed requests get a Batch error."""
 
     _is_refused = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Give every request on the connection the means to close it."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # As in uvicorn.
+        """Add a function that closes the connection to the scope of its requests."""
         super().connection_made(transport)
         app = self.app
 
@@ -38,23 +39,24 @@ class BatchProtocol(H11Protocol):
         self.app = with_close
 
     def data_received(self, data: bytes) -> None:
-        """Read a request, or discard what a client still sends after it was refused."""
+        """Read a request, or discard what a client sends after it was refused."""
         if not self._is_refused:
             super().data_received(data)
 
     def shutdown(self) -> None:
-        """Close a connection that has nothing to say any more."""
+        """Close the connection when the server stops."""
         if self._is_refused:
             self.transport.abort()
             return
         super().shutdown()
         if self.scheme == "https" and self.transport.is_closing():
-            self.transport.abort()  # Close alone would wait for the other side to close, too.
+            self.transport.abort()  # close() would wait for the TLS shutdown of the client.
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and close the connection once the client has closed it, or after a while.
+        """Refuse a malformed request, and close the connection after the client or after LINGER_SECONDS.
 
-        Closing at once would reset the connection while the client still sends, and the client may lose the answer.
+        If the server closed first, the connection would be reset while the client sends, and the client might lose the
+        response.
         """
         host, port = self.server or ("", None)
         error = errors.invalid_input(Reason=msg)
@@ -67,29 +69,34 @@ class BatchProtocol(H11Protocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
-async def read_body(receive: Receive) -> bytes | errors.ServiceError | None:
-    """Return the body of a request, why it is refused, or None if the client has gone.
+async def read_body(receive: Receive) -> bytes:
+    """Read the body of a request.
 
-    One that is too large is read all the same, so that the client listens.
+    Raises:
+        ServiceError: The body is too large, which shows when all of it was read, since a client that is still sending
+            does not read the response; or the next part did not arrive in time.
+        ConnectionResetError: The client has closed the connection.
     """
     parts, size, is_more = [], 0, True
     while is_more:
         try:
             message = await asyncio.wait_for(receive(), BODY_SECONDS)
         except asyncio.TimeoutError:
-            return errors.operation_timed_out()
+            raise errors.operation_timed_out() from None
         if message["type"] == "http.disconnect":
-            return None
+            raise ConnectionResetError
         part = message.get("body", b"")
         size += len(part)
         if size <= MAX_BODY_BYTES:
             parts.append(part)
         is_more = message.get("more_body", False)
-    return b"".join(parts) if size <= MAX_BODY_BYTES else errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
+    if size > MAX_BODY_BYTES:
+        raise errors.request_body_too_large(MaxLimit=MAX_BODY_BYTES)
+    return b"".join(parts)
 
 
 async def drop(scope: Scope, receive: Receive) -> None:
-    """Close the connection of a request without an answer; return when it is closed."""
+    """Close the connection of a request without a response, and return when it is closed."""
     scope["extensions"][_CLOSE]()
     while (await receive())["type"] != "http.disconnect":
         pass

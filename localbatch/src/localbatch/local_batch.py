@@ -1,4 +1,4 @@
-"""The Batch account as a server: wires HTTP, the loop that ticks, the runner and the faults."""
+"""A Batch account as a server: HTTP, the thread that ticks, the nodes and the faults."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
@@ -24,16 +23,16 @@ from localbatch import errors
 from localbatch.account.records import Action, Node, Report
 from localbatch.account.store import Store
 from localbatch.api.tokens import STORAGE_AUDIENCE, issue_token
-from localbatch.batch_service import BatchService, Request, operation_of
+from localbatch.batch_service import BatchService, Request
 from localbatch.clock import Clock
+from localbatch.faults.definitions import Fault
 from localbatch.faults.endpoint import serve_faults
 from localbatch.faults.script import Faults, meet
 from localbatch.http_protocol import BatchProtocol, drop, read_body
 from localbatch.nodes.agent import NodeAgent
 from localbatch.nodes.simulated import SimulatedOutput, SimulatedRunner
 from localbatch.nodes.transfer import StorageClient
-from localbatch.options import DEVELOPMENT_KEY
-from localbatch.processes.certificate import Certificate
+from localbatch.options import Options, RequestRecord
 from localbatch.processes.launcher import Launcher
 from localbatch.processes.running import Running
 from localbatch.processes.sockets import abort_connections, listen
@@ -41,187 +40,103 @@ from localbatch.rules.agenda import PACES, Pace
 
 logger = logging.getLogger(__name__)
 
-REQUESTS_KEPT = 10_000
+MAX_REQUESTS_KEPT = 10_000
+# Longer than clients pause between two requests: if a connection closes under a POST, they report an error.
 KEEP_ALIVE_SECONDS = 120
-"""Longer than clients pause between two requests: a connection that closes under a POST is an error they see."""
-
-RUNNERS = ("processes", "simulated")
-"""Who runs tasks: real processes, or nobody, so that they only take time."""
-
+# The folder of the nodes, below that of the account.
 NODES = "nodes"
-"""The directory of the nodes, below that of the account."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestRecord:
-    """One request that was answered."""
-
-    operation: str
-    method: str
-    path: str
-    status: int
-    """0 if the connection was closed without an answer."""
-    started_at: datetime
-    ended_at: datetime
-    bytes: int
-    """Of the answer's body."""
-
-    def __str__(self) -> str:
-        milliseconds = (self.ended_at - self.started_at).total_seconds() * 1000
-        return f"{self.status} {self.operation} {self.method} {self.path} {self.bytes} bytes {milliseconds:.1f} ms"
 
 
 class Runner(Protocol):
-    """Who performs what a tick decided."""
+    """Performs the actions of ticks."""
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """Begin it, without waiting."""
+        """Start actions, without waiting for them."""
 
     def root_of(self, node: Node) -> Path:
-        """Return the root directory of a node."""
+        """Return the root folder of a node."""
 
     def stop(self) -> None:
         """End every run, and return when nothing is left."""
-
-
-class BatchOptions(TypedDict, total=False):
-    """What a local Azure passes on to its Batch account; LocalBatch says what they mean."""
-
-    pace: str
-    port: int
-    pool_quota: int
-    job_quota: int
-    core_quota: int | None
-    low_priority_core_quota: int | None
-    runner: str
-    task_seconds: float
-    task_output: str | None
-    node_start_seconds: float | None
-    clock: Clock | None
-    certificate: Certificate | None
-    oauth: bool
-    tenant: str | None
-    on_request: Callable[[RequestRecord], None] | None
-    key: str
 
 
 class LocalBatch(Running):
     """A Batch account on 127.0.0.1; a context manager.
 
     Attributes:
-        endpoint: The account's URL.
+        endpoint: The URL of the account.
         account: Its name.
         key: Its key.
         requests: The latest requests, oldest first.
-        faults: What is made to go wrong on demand.
+        faults: The fault script.
     """
 
     def __init__(
         self,
+        options: Options | None = None,
         *,
-        state_dir: Path | str | None = None,
-        pace: str = "fast",
-        port: int = 0,
-        pool_quota: int = 100,
-        job_quota: int = 300,
-        core_quota: int | None = None,
-        low_priority_core_quota: int | None = None,
-        runner: str = RUNNERS[0],
-        task_seconds: float = 0.0,
-        task_output: str | None = None,
-        node_start_seconds: float | None = None,
-        clock: Clock | None = None,
-        certificate: Certificate | None = None,
-        oauth: bool = False,
-        tenant: str | None = None,
-        on_request: Callable[[RequestRecord], None] | None = None,
-        key: str = DEVELOPMENT_KEY,
         launcher: Launcher | None = None,
         faults: Faults | None = None,
-        storage_faults: Faults | None = None,
+        storage_script: Faults | None = None,
+        **changes: Any,
     ) -> None:
-        """Start nothing yet.
+        """Create an account without starting it.
 
         Args:
-            state_dir: Where the nodes have their files, until the end; a temporary directory unless given.
-            pace: How long transitional states last: instant, fast or real.
-            port: The port to listen on, if it is free; 0 for any.
-            pool_quota: How many pools may exist.
-            job_quota: How many jobs that are not completed may exist.
-            core_quota: How many cores the dedicated nodes of all pools may have; None for any number.
-            low_priority_core_quota: The same of spot nodes.
-            runner: `processes`, or `simulated` for tasks that only take time.
-            task_seconds: How long a simulated task takes that does not say so.
-            task_output: What a simulated task leaves in each of its output files; None for nothing.
-            node_start_seconds: How long a node takes to be ready for its start task, whatever the pace.
-            clock: The service's clock, to be moved by `advance` alone; one of its own unless given.
-            certificate: Of the server; without one, it speaks http rather than https.
-            oauth: Whether bearer tokens are accepted, too, whoever signed them.
-            tenant: The id of the one tenant whose tokens are accepted.
-            on_request: Is called after each request.
-            key: Of the account, in Base64.
-            launcher: Who starts processes, and deletes the nodes' directory at the end; one of its own unless given.
-            faults: The script of faults; one of its own unless given.
-            storage_faults: The script of faults of the storage account beside this one, if it has one.
+            options: Its options.
+            launcher: Starts processes, and deletes the folder of the nodes at the end; by default a new one.
+            faults: The fault script; by default an empty one.
+            storage_script: The fault script of the storage account beside this one, if it has one.
+            changes: Single options, as in `LocalBatch(pace="instant")`.
 
         Raises:
             ValueError: Tokens are to be accepted without https.
         """
         super().__init__()
-        if oauth and not certificate:
-            raise ValueError("No client sends a token without https: give a certificate, too")
-        self._certificate = certificate
-        self._oauth = oauth
-        self._tenant = tenant
-        self.endpoint = ""
-        self.requests: collections.deque[RequestRecord] = collections.deque(maxlen=REQUESTS_KEPT)
-        self._state_dir = state_dir
-        self._port = port
-        self._on_request = on_request
+        self._options = options = dataclasses.replace(options or Options(), **changes)
         self._launcher = launcher
-        self._runner = runner
-        self._task_seconds = task_seconds
-        self._task_output = task_output
-        self._clock = clock or Clock()
+        self._clock = options.clock or Clock()
         store = Store(
-            pool_quota=pool_quota,
-            job_quota=job_quota,
-            core_quota=core_quota,
-            low_priority_core_quota=low_priority_core_quota,
+            pool_quota=options.pool_quota,
+            job_quota=options.job_quota,
+            core_quota=options.core_quota,
+            low_priority_core_quota=options.low_priority_core_quota,
         )
         self._service = BatchService(
             store,
-            _pace(pace, node_start_seconds),
-            root_of=self._root_of,
-            key=key,
-            oauth=oauth,
-            tenant=tenant,
+            _pace(options.pace, options.node_start_seconds),
+            root_of=lambda node: self._agent.root_of(node),  # noqa: PLW0108 - the agent exists after the start.
+            key=options.key,
+            oauth=options.oauth,
+            tenant=options.tenant,
             faults=faults,
         )
+        self.endpoint = ""
         self.account, self.key = self._service.name, self._service.key
+        self.requests: collections.deque[RequestRecord] = collections.deque(maxlen=MAX_REQUESTS_KEPT)
         self._wake = threading.Event()
         self._sleepers: list[Callable[[], None]] = [self._wake.set]
-        """How to wake those who wait for an instant of the service's clock."""
+        """Functions that wake the threads that wait for an instant of the service's clock."""
         self.faults = self._service.faults
         self.faults.on_change = self._wake.set
-        self._scripts = {"/_internal/faults": self.faults, "/_internal/storage-faults": storage_faults}
+        self._scripts = {"/_internal/faults": self.faults, "/_internal/storage-faults": storage_script}
         self._is_stopping = False
 
     def start(self) -> None:
-        """Listen, and begin to tick."""
+        """Start to listen and to tick."""
+        options, certificate = self._options, self._options.certificate
         with contextlib.ExitStack() as stack:
-            state_dir = Path(self._state_dir or tempfile.mkdtemp(prefix="localbatch-")).resolve()
+            state_dir = Path(options.state_dir or tempfile.mkdtemp(prefix="localbatch-")).resolve()
             nodes = state_dir / NODES
             launcher = self._launcher
             if not launcher:
-                launcher = Launcher(remove=[nodes if self._state_dir else state_dir])
+                launcher = Launcher(remove=[nodes if options.state_dir else state_dir])
                 stack.callback(launcher.close)
-            shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed with its launcher.
+            shutil.rmtree(nodes, ignore_errors=True)  # Of a server that was killed together with its launcher.
             nodes.mkdir(parents=True)
-            listener = stack.enter_context(listen(self._port))
-            certificate = self._certificate
+            listener = stack.enter_context(listen(options.port))
             if certificate:
-                certificate.server_context()  # Uvicorn would end its thread over a certificate that is none.
+                certificate.server_context()  # Raises here what would end uvicorn's thread without a message.
             self.endpoint = f"{'https' if certificate else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
             self._agent = self._start_runner(nodes, launcher)
             stack.callback(self._agent.stop)
@@ -255,39 +170,38 @@ class LocalBatch(Running):
             self._closing = stack.pop_all()
 
     def advance(self, by: timedelta) -> None:
-        """Move the service's clock forward, for good: what is due by then happens at once.
+        """Move the service's clock forward permanently. Everything that is due by then happens at once.
 
-        Nodes are refused what a shared access signature does not allow by then. Dates that others look at stay: those
-        of signed requests, and of shared access signatures that anybody else shows to the storage account.
+        Nodes check shared access signatures by this clock. The dates of signed requests, and of shared access signatures
+        that other clients use, are still checked by the clock of the machine.
 
         Raises:
-            ValueError: That would be back.
+            ValueError: `by` is negative.
         """
         self._clock.advance(by)
         for wake in self._sleepers:
             wake()
 
     def _start_runner(self, nodes: Path, launcher: Launcher) -> Runner:
-        storage = StorageClient(self._clock.now, self._certificate, self._node_token if self._oauth else None)
-        if self._runner == "simulated":
+        options = self._options
+        storage = StorageClient(self._clock.now, options.certificate, self._node_token if options.oauth else None)
+        if options.runner == "simulated":
+            output = options.task_output
             runner = SimulatedRunner(
                 nodes,
                 now=self._clock.now,
-                task_seconds=self._task_seconds,
+                task_seconds=options.task_seconds,
                 report=self._receive,
-                output=None if self._task_output is None else SimulatedOutput(text=self._task_output, storage=storage),
+                output=None if output is None else SimulatedOutput(text=output, storage=storage),
             )
             self._sleepers.append(runner.wake)
             return runner
         account = (self.account, self.endpoint)
         return NodeAgent(nodes, account=account, launcher=launcher, storage=storage, report=self._receive)
 
-    def _root_of(self, node: Node) -> Path:
-        return self._agent.root_of(node)
-
     def _node_token(self) -> str:
-        # The storage account's clock is the machine's, wherever the service's own was moved.
-        return issue_token(STORAGE_AUDIENCE, self._tenant, datetime.now(timezone.utc))
+        # The storage account uses the clock of the machine, even if the clock of the service was moved.
+        return issue_token(STORAGE_AUDIENCE, self._options.tenant, datetime.now(timezone.utc))
 
     def _stop_serving(self, server: uvicorn.Server, thread: threading.Thread) -> None:
         self.faults.is_stopping = True
@@ -310,7 +224,7 @@ class LocalBatch(Running):
             try:
                 actions, wake_at = self._service.tick(self._clock.now())
                 self._agent.perform(actions)
-            except Exception:  # The account goes on: a client that sees nothing happen finds the reason in the log.
+            except Exception:  # The account keeps working; the log has the reason.
                 logger.exception("tick failed")
             self._wake.wait((wake_at - self._clock.now()).total_seconds() if wake_at else None)
 
@@ -318,47 +232,64 @@ class LocalBatch(Running):
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = self._clock.now()
-        body = await read_body(receive)
-        if body is None:
+        refusal = None
+        try:
+            body = await read_body(receive)
+        except errors.ServiceError as error:
+            body, refusal = b"", error
+        except ConnectionResetError:
             return
-        method, path = scope["method"], scope["raw_path"].decode()
-        if path in self._scripts:
-            await serve_faults(self._scripts[path], scope, body)(scope, receive, send)
+        request = self._request(scope, body)
+        if request.path in self._scripts:
+            await serve_faults(self._scripts[request.path], scope, body)(scope, receive, send)
             return
-        operation = operation_of(method, path)
-        fault = await meet(self.faults, operation, path)
-        status = sent = 0
-
-        async def count(message: Message) -> None:
-            nonlocal sent
-            sent += len(message.get("body", b""))
-            await send(message)
-
-        if not fault or fault.fault != "drop_before":
-            response = self._service.answer(self._request(scope, body), self._clock.now(), fault)
-            if method not in {"GET", "HEAD"}:
-                self._wake.set()
-            if isinstance(body, errors.ServiceError):
-                response.headers["Connection"] = "close"  # Some of it may come yet.
-            if not fault or fault.fault != "drop_after":
-                status = response.status_code
-                await response(scope, receive, count)
+        fault = await meet(self.faults, request.operation, request.path)
+        status, size = await self._respond(request, fault, refusal, scope, receive, send)
         if not status:
             await drop(scope, receive)
         record = RequestRecord(
-            operation=operation,
-            method=method,
-            path=path,
+            operation=request.operation,
+            method=request.method,
+            path=request.path,
             status=status,
             started_at=started_at,
             ended_at=self._clock.now(),
-            bytes=sent,
+            bytes=size,
         )
         self.requests.append(record)
-        if self._on_request:
-            self._on_request(record)
+        if self._options.on_request:
+            self._options.on_request(record)
 
-    def _request(self, scope: Scope, body: bytes | errors.ServiceError) -> Request:
+    async def _respond(
+        self,
+        request: Request,
+        fault: Fault | None,
+        refusal: errors.ServiceError | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> tuple[int, int]:
+        """Send the response, and return its status and the size of its body. A fault may prevent it: 0, 0."""
+        size = 0
+
+        async def count_and_send(message: Message) -> None:
+            nonlocal size
+            size += len(message.get("body", b""))
+            await send(message)
+
+        if fault and fault.fault == "drop_before":
+            return 0, 0
+        response = self._service.answer(request, self._clock.now(), fault, refusal=refusal)
+        if request.method not in {"GET", "HEAD"}:
+            self._wake.set()
+        if fault and fault.fault == "drop_after":
+            return 0, 0
+        if refusal:
+            response.headers["Connection"] = "close"  # The rest of the body may still arrive.
+        await response(scope, receive, count_and_send)
+        return response.status_code, size
+
+    def _request(self, scope: Scope, body: bytes) -> Request:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         return Request(
             method=scope["method"],
@@ -378,7 +309,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
 def _pace(name: str, node_start_seconds: float | None) -> Pace:
     if node_start_seconds is None:
         return PACES[name]
-    # The shares of the start-up that creating and starting have in reality.
+    # Split the time between creating and starting as on the service.
     real = PACES["real"]
     share = node_start_seconds / (real.creating + real.starting)
     return dataclasses.replace(PACES[name], creating=real.creating * share, starting=real.starting * share)

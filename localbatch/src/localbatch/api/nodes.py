@@ -113,15 +113,15 @@ def _node_to_schedule(call: Call, target: str) -> Node:
 def get_node_file(call: Call) -> Response:
     """GET or HEAD /pools/{pool_id}/nodes/{node_id}/files/{file_path}."""
     node = call.node()
-    return answer_with_file(call, call.service.root_of(node), call.url(node, "/files"))
+    return answer_with_file(call, call.root_of(node), call.url(node, "/files"))
 
 
 def delete_node_file(call: Call) -> Response:
     """DELETE /pools/{pool_id}/nodes/{node_id}/files/{file_path}."""
-    return delete_file(call, call.service.root_of(call.node()))
+    return delete_file(call, call.root_of(call.node()))
 
 
 def list_node_files(call: Call) -> Response:
     """GET /pools/{pool_id}/nodes/{node_id}/files."""
     node = call.node()
-    return list_files_below(call, call.service.root_of(node), call.url(node, "/files"))
+    return list_files_below(call, call.root_of(node), call.url(node, "/files"))

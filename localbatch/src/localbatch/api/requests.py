@@ -16,40 +16,34 @@ from localbatch.rules.scheduler import Scheduler
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service:
-    """What handlers work on."""
+class Call:
+    """One authenticated request, and what its handler works on.
+
+    Attributes:
+        store: The records. The handler holds their lock.
+        scheduler: The rules about them.
+        root_of: Returns the root folder of a node.
+        parameters: The parameters in the path.
+        query: The parameters of the query, by names in lower case.
+        headers: By names in lower case.
+        base: The URL by which the client knows the account.
+        raw_path: The path as received.
+        raw_query: The query as received.
+        now: The current time of the service.
+    """
 
     store: Store
     scheduler: Scheduler
     root_of: Callable[[Node], Path]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One request, authenticated and matched."""
-
-    service: Service
     method: str
     parameters: Mapping[str, str]
     query: Mapping[str, str]
-    """By names in lower case."""
     headers: Mapping[str, str]
     body: bytes
     base: str
-    """The URL that the client knows the account by."""
     raw_path: str
     raw_query: str
     now: datetime
-
-    @property
-    def store(self) -> Store:
-        """The records."""
-        return self.service.store
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """The decisions."""
-        return self.service.scheduler
 
     def json(self, kind: str) -> Json:
         """Return a body of a kind; one that is empty means an empty object, and a property that is null is absent."""

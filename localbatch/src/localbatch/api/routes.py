@@ -1,4 +1,7 @@
-"""Who asks: every operation of the REST API, and the handler that serves it, if one does."""
+"""The routes: every operation of the REST API, and its handler if it is served.
+
+https://learn.microsoft.com/rest/api/batchservice/
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,13 @@ from starlette.responses import Response
 from localbatch import errors
 from localbatch.account import states
 from localbatch.api import jobs, nodes, pools, tasks
-from localbatch.api.requests import Call, Service
-from localbatch.api.responses import JSON_TYPE
-
-__all__ = ["JSON_TYPE", "ROUTES", "Call", "Route", "Service", "match_route", "serve"]
+from localbatch.api.requests import Call
 
 Handler = Callable[[Call], Response]
 
 
 class Route(NamedTuple):
-    """An operation of the REST API, and the handler that serves it, if one does."""
+    """An operation of the REST API, and its handler if it is served."""
 
     method: str
     path: str
@@ -37,6 +37,7 @@ _TASK = f"{_JOB}/tasks/{{task_id}}"
 _SCHEDULE = "/jobschedules/{job_schedule_id}"
 _CERTIFICATE = "/certificates(thumbprintAlgorithm={thumbprint_algorithm},thumbprint={thumbprint})"
 
+# In the order of the REST reference, with the names of the Python SDK.
 ROUTES = (
     Route("GET", "/applications", "list_applications"),
     Route("GET", "/applications/{application_id}", "get_application"),
@@ -115,7 +116,7 @@ ROUTES = (
     Route("GET", f"{_NODE}/files/{{file_path}}", "download_node_file", nodes.get_node_file),
     Route("HEAD", f"{_NODE}/files/{{file_path}}", "get_node_file_properties", nodes.get_node_file),
     Route("GET", f"{_NODE}/files", "list_node_files", nodes.list_node_files),
-    # Of versions before 2025-06-01.
+    # Operations that only versions before 2025-06-01 have.
     Route("GET", f"{_NODE}/rdp", "get_remote_desktop"),
     Route("POST", "/certificates", "create_certificate"),
     Route("GET", "/certificates", "list_certificates"),
@@ -125,9 +126,9 @@ ROUTES = (
     Route("GET", "/lifetimepoolstats", "get_all_pool_lifetime_statistics"),
     Route("GET", "/lifetimejobstats", "get_all_job_lifetime_statistics"),
 )
-"""In the order of the REST reference. Operations have the names that the Python SDK gives them."""
 
 
+# Only the routes of one path need its pattern, and the routes never change.
 @functools.cache
 def _patterns() -> Sequence[tuple[re.Pattern[str], dict[str, Route]]]:
     by_path: dict[str, dict[str, Route]] = {}
@@ -142,12 +143,19 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(pieces))
 
 
-def match_route(method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
-    """Return the route of a request, and the parameters in its path.
+class Match(NamedTuple):
+    """The route of a request, and the parameters in its path."""
+
+    route: Route
+    parameters: dict[str, str]
+
+
+def match_route(method: str, raw_path: str) -> Match:
+    """Return the route of a request.
 
     Args:
         method: The HTTP method.
-        raw_path: As it stands on the wire: a slash within a parameter is encoded there.
+        raw_path: The path as received: a slash within a parameter is percent-encoded there.
 
     Raises:
         ServiceError: InvalidUri or UnsupportedHttpVerb.
@@ -157,12 +165,16 @@ def match_route(method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
         if match:
             if method not in routes:
                 raise errors.unsupported_http_verb()
-            return routes[method], {name: unquote(value) for name, value in match.groupdict().items()}
+            return Match(routes[method], {name: unquote(value) for name, value in match.groupdict().items()})
     raise errors.invalid_uri()
 
 
-def serve(route: Route, call: Call) -> Response:
-    """Let the handler of a route answer, or refuse an operation that has none."""
+def call_handler(route: Route, call: Call) -> Response:
+    """Return the response of the handler of a route.
+
+    Raises:
+        ServiceError: The handler refuses the request, or the route has no handler.
+    """
     if not route.handler:
         raise errors.not_implemented(OperationName=route.operation)
     try:

@@ -167,4 +167,4 @@ def _directory(call: Call, task: Task) -> Path:
     pool = call.store.pools.get(key_of(node.pool_id)) if node else None
     if not node or not pool or pool.nodes.get(node.id) is not node:
         raise errors.task_files_unavailable()
-    return call.service.root_of(node) / task_directory(task.job_id, task.id)
+    return call.root_of(node) / task_directory(task.job_id, task.id)

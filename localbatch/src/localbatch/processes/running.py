@@ -1,4 +1,4 @@
-"""What is started and stopped: the shape that a Batch account and a local Azure have in common."""
+"""The base class of what is started and stopped: a Batch account and a local Azure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Running(ABC):
-    """A context manager around start and stop; `start` leaves in `_closing` what undoes it."""
+    """A context manager around `start` and `stop`. `start` fills `_closing` with what undoes it."""
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
@@ -22,7 +22,7 @@ class Running(ABC):
         """Start, and return when it answers."""
 
     def stop(self) -> None:
-        """Undo the start; return when nothing is left."""
+        """Stop, and return when nothing is left."""
         self._closing.close()
 
     def __enter__(self) -> Self:
