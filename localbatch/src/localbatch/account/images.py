@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 
 
 class _Image(NamedTuple):

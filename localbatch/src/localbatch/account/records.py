@@ -6,12 +6,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from localbatch.account.queues import Dependencies, FreeNodes, SortedRecords, TaskQueue
+from localbatch.account.specs import ChoreSpec, JobSpec, Json, PoolSpec, TaskSpec
 from localbatch.account.states import Table, advance
-
-Json: TypeAlias = dict[str, Any]
 
 SCHEDULABLE = frozenset({"idle", "running"})
 """States of a node in which Batch tasks may start there."""
@@ -77,8 +76,20 @@ class Execution:
 class Chore(Stated):
     """A start task, a job preparation task or a job release task on one node."""
 
-    spec: Json
+    spec: ChoreSpec
     execution: Execution = field(default_factory=Execution)
+
+    @property
+    def max_retries(self) -> int:
+        """Start tasks have the limit at the top level, job preparation tasks in `constraints`; others have none."""
+        constraints = self.spec.get("constraints")
+        return constraints["maxTaskRetryCount"] if constraints else self.spec.get("maxTaskRetryCount", 0)
+
+    @property
+    def max_wall_clock_time(self) -> str | None:
+        """Job release tasks have the limit at the top level, job preparation tasks in `constraints`; others have none."""
+        constraints = self.spec.get("constraints")
+        return constraints["maxWallClockTime"] if constraints else self.spec.get("maxWallClockTime")
 
 
 @dataclass(kw_only=True)
@@ -120,7 +131,7 @@ class Pool(Stated):
     """A pool; `spec` holds the properties a client sent, with the defaults of the service filled in."""
 
     id: str
-    spec: Json
+    spec: PoolSpec
     etag: str
     created_at: datetime
     modified_at: datetime
@@ -150,7 +161,7 @@ class Task(Stated):
     key: tuple[str, str]
     """The keys of job and task in the store."""
     job_id: str
-    spec: Json
+    spec: TaskSpec
     etag: str
     created_at: datetime
     slots: int
@@ -170,6 +181,11 @@ class Task(Stated):
     execution: Execution = field(default_factory=Execution)
     node: Node | None = None
     """Where it runs or ran last; where it will run again if it is retried."""
+
+    @property
+    def max_wall_clock_time(self) -> str:
+        """The limit of each attempt."""
+        return self.spec["constraints"]["maxWallClockTime"]
 
 
 @dataclass
@@ -200,7 +216,7 @@ class Job(Stated):
 
     id: str
     key: str
-    spec: Json
+    spec: JobSpec
     etag: str
     created_at: datetime
     modified_at: datetime

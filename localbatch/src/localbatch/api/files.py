@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.responses import Response, StreamingResponse
 
 from localbatch import errors
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 from localbatch.api import odata
 from localbatch.api.paging import listing
 from localbatch.api.requests import Call

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from typing import cast
 
 from starlette.responses import Response
 
 from localbatch import errors, wire
-from localbatch.account.records import Job, Json, Pool
+from localbatch.account.records import Job, Pool
+from localbatch.account.specs import AutoPoolSpec, Json, PoolSpec, TaskSpec, merge
 from localbatch.account.store import key_of
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
 from localbatch.api.pools import check_formula, new_pool
-from localbatch.api.properties import choice
+from localbatch.api.properties import choice, without
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
 from localbatch.api.tasks import new_task
@@ -34,34 +36,32 @@ def create_job(call: Call) -> Response:
         expires_at=wire.expiry(now, spec["constraints"]["maxWallClockTime"]),
     )
     auto = spec["poolInfo"].get("autoPoolSpecification")
-    refusal = _refusal_of_formula(auto["pool"]) if auto else None
-    pool = _auto_pool(call, auto) if auto and not refusal else None
+    pool = refusal = None
+    if auto:
+        try:
+            pool = _auto_pool(call, auto)
+        except errors.ServiceError as error:
+            # The request succeeds, and the job completes at once.
+            refusal = error
     call.scheduler.jobs.create(job, pool, now)
     if refusal:
         call.scheduler.jobs.fail(job, "InvalidAutoScaleFormulaInAutoPool", refusal.sentence, now)
     elif "jobManagerTask" in spec:
         manager = spec["jobManagerTask"]
-        task = new_task(call.store, job, manager["id"], {n: v for n, v in manager.items() if n != "id"}, now)
+        task = new_task(call.store, job, manager["id"], cast("TaskSpec", without({**manager}, "id")), now)
         task.is_exclusive = manager["runExclusive"]
         call.store.add_task(job, task, first=True)
     return done(201, job, call.url(job))
 
 
-def _refusal_of_formula(pool: Json) -> errors.ServiceError | None:
-    try:
-        if pool["enableAutoScale"]:
-            check_formula(pool["autoScaleFormula"])
-    except errors.ServiceError as refusal:
-        return refusal
-    return None
-
-
-def _auto_pool(call: Call, auto: Json) -> Pool:
-    spec = auto["pool"]
-    targets = request_bodies.targets(spec, 0, 0)
-    own = {name: value for name, value in spec.items() if not name.startswith("target")}
+def _auto_pool(call: Call, auto: AutoPoolSpec) -> Pool:
+    """Return the record of the automatic pool of a job; its id begins with the prefix that the client chose."""
+    properties = auto["pool"]
+    if properties["enableAutoScale"]:
+        check_formula(properties["autoScaleFormula"])
+    spec = cast("PoolSpec", without(properties, "targetDedicatedNodes", "targetLowPriorityNodes"))
     pool_id = f"{auto.get('autoPoolIdPrefix') or ''}{str(uuid.uuid4()).upper()}"
-    return new_pool(call.store, pool_id, own, targets, call.now)
+    return new_pool(call.store, pool_id, spec, request_bodies.targets(properties, 0, 0), call.now)
 
 
 def list_jobs(call: Call) -> Response:
@@ -97,7 +97,7 @@ def replace_job(call: Call) -> Response:
 
 
 def _changed(call: Call, job: Job, changes: Json) -> Response:
-    job.spec = {name: value for name, value in (job.spec | changes).items() if value is not None}
+    job.spec = merge(job.spec, changes)
     job.expires_at = wire.expiry(job.created_at, job.spec["constraints"]["maxWallClockTime"])
     if "poolId" in job.spec["poolInfo"]:
         job.auto_pool_id = None

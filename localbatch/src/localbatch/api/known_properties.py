@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from localbatch import errors
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 
 _RESIZE = "resizeTimeout nodeDeallocationOption"
 _POOL = (

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import lark
 
 from localbatch import errors
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 
 
 class Field(NamedTuple):

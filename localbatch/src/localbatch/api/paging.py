@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account.queues import SortedRecords
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 from localbatch.api import odata
 from localbatch.api.requests import Call
 from localbatch.api.responses import json_answer, selection

@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account.images import IMAGES
-from localbatch.account.records import Json, Pool, Stated
+from localbatch.account.records import Pool, Stated
+from localbatch.account.specs import Json, PoolSpec, merge
 from localbatch.account.store import Store
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
@@ -36,11 +37,11 @@ def create_pool(call: Call) -> Response:
     return done(201, pool, call.url(pool))
 
 
-def new_pool(store: Store, pool_id: str, spec: Json, targets: tuple[int, int], now: datetime) -> Pool:
+def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
     """Return the record of a pool that is about to be allocated."""
     return Pool(
         id=pool_id,
-        spec={name: value for name, value in spec.items() if value is not None},
+        spec=merge(spec, {}),
         etag=store.new_etag(),
         created_at=now,
         modified_at=now,
@@ -89,7 +90,7 @@ def replace_pool_properties(call: Call) -> Response:
 
 
 def _changed(call: Call, pool: Pool, changes: Json, status: int, action: str = "") -> Response:
-    pool.spec = {name: value for name, value in (pool.spec | changes).items() if value is not None}
+    pool.spec = merge(pool.spec, changes)
     call.scheduler.agenda.touch(pool, call.now)
     return done(status, pool, call.url(pool, action))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from localbatch import errors
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 from localbatch.wire import INFINITE, normal_duration, read_ticks
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

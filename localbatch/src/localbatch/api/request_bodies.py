@@ -8,9 +8,11 @@ Source: Batch REST API 2025-06-01; the defaults are those that the service was r
 from __future__ import annotations
 
 import re
+from typing import cast
 
 from localbatch import errors
-from localbatch.account.records import Job, Json, Pool
+from localbatch.account.records import Job, Pool
+from localbatch.account.specs import JobConstraints, JobSpec, Json, PoolSpec, TaskConstraints, TaskSpec
 from localbatch.api.properties import (
     check_metadata,
     check_texts,
@@ -39,10 +41,11 @@ MAX_PREFIX_CHARACTERS = 20
 # Pools.
 
 
-def pool_spec(body: Json) -> Json:
+def pool_spec(body: Json) -> PoolSpec:
     """Read the body of a request that creates a pool."""
     identifier(body)
-    return without(pool_properties(body), "id", "targetDedicatedNodes", "targetLowPriorityNodes")
+    spec = without(pool_properties(body), "id", "targetDedicatedNodes", "targetLowPriorityNodes")
+    return cast("PoolSpec", spec)
 
 
 def pool_properties(body: Json) -> Json:
@@ -171,7 +174,7 @@ def pool_replacement(body: Json) -> Json:
 # Jobs.
 
 
-def job_spec(body: Json) -> Json:
+def job_spec(body: Json) -> JobSpec:
     """Read the body of a request that creates a job."""
     identifier(body)
     spec = body | {
@@ -189,7 +192,7 @@ def job_spec(body: Json) -> Json:
     spec |= _preparation_and_release(body)
     _check_environment(body, "commonEnvironmentSettings")
     check_metadata(body)
-    return without(spec, "id")
+    return cast("JobSpec", without(spec, "id"))
 
 
 def _priority(body: Json) -> int:
@@ -238,7 +241,7 @@ def _preparation_and_release(body: Json) -> Json:
     return spec
 
 
-def job_constraints(body: Json) -> Json:
+def job_constraints(body: Json) -> JobConstraints:
     """Read the constraints of a job."""
     given = object_of(body, "constraints")
     return {
@@ -305,14 +308,14 @@ def job_replacement(body: Json, job: Job) -> Json:
 # Batch tasks.
 
 
-def task_spec(body: Json, job: Job) -> Json:
+def task_spec(body: Json, job: Job) -> TaskSpec:
     """Read a Batch task as a client adds it to a job."""
     task_id = identifier(body)
-    for name, error in (
-        ("jobPreparationTask", errors.task_id_same_as_job_preparation_task),
-        ("jobReleaseTask", errors.task_id_same_as_job_release_task),
+    for chore, error in (
+        (job.spec.get("jobPreparationTask"), errors.task_id_same_as_job_preparation_task),
+        (job.spec.get("jobReleaseTask"), errors.task_id_same_as_job_release_task),
     ):
-        if job.spec.get(name) and job.spec[name]["id"].lower() == task_id.lower():
+        if chore and chore["id"].lower() == task_id.lower():
             raise error()
     refuse(body, "multiInstanceSettings")
     if body.get("dependsOn") is not None:
@@ -325,7 +328,7 @@ def task_spec(body: Json, job: Job) -> Json:
     }
     if body.get("affinityInfo") is not None:
         required(object_of(body, "affinityInfo"), "affinityId")
-    return without(spec, "id")
+    return cast("TaskSpec", without(spec, "id"))
 
 
 def _check_dependencies(depends: Json, job: Job) -> None:
@@ -372,7 +375,7 @@ def _exit_options(mapping: Json) -> Json:
     return object_of(mapping, "exitOptions")
 
 
-def task_constraints(body: Json, retries: int) -> Json:
+def task_constraints(body: Json, retries: int) -> TaskConstraints:
     """Read the constraints of a Batch task; without any, it may be retried as often as its job says."""
     given = object_of(body, "constraints")
     return {

@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from localbatch import errors, wire
-from localbatch.account.records import Job, Json, Node, Pool, Task
+from localbatch.account.records import Job, Node, Pool, Task
+from localbatch.account.specs import Json
 from localbatch.account.store import Store
 from localbatch.api.known_properties import check_properties
 from localbatch.rules.scheduler import Scheduler

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 
-from localbatch.account.records import Chore, Counts, Execution, Job, Json, Node, Pool, Task, task_directory
+from localbatch.account.records import Chore, Counts, Execution, Job, Node, Pool, Task, task_directory
+from localbatch.account.specs import Json
 from localbatch.wire import timestamp
 
 NODE_AGENT_VERSION = "1.13.9"

@@ -9,7 +9,8 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from localbatch import wire
-from localbatch.account.records import Job, Json, Pool, Task
+from localbatch.account.records import Job, Pool, Task
+from localbatch.account.specs import Json
 from localbatch.api import odata
 from localbatch.api.requests import Call
 from localbatch.api.response_bodies import SELECTABLE

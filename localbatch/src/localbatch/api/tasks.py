@@ -8,7 +8,8 @@ from pathlib import Path
 from starlette.responses import Response
 
 from localbatch import errors, wire
-from localbatch.account.records import Job, Json, Task, task_directory
+from localbatch.account.records import Job, Task, task_directory
+from localbatch.account.specs import Json, TaskSpec
 from localbatch.account.store import Store, key_of
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.files import answer_with_file, delete_file, list_files_below
@@ -34,7 +35,7 @@ def _add_task(call: Call, job: Job, body: Json) -> Task:
     return task
 
 
-def new_task(store: Store, job: Job, task_id: str, spec: Json, now: datetime) -> Task:
+def new_task(store: Store, job: Job, task_id: str, spec: TaskSpec, now: datetime) -> Task:
     """Return the record of a Batch task that waits for a slot."""
     return Task(
         id=task_id,

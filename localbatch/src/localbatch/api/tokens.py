@@ -13,7 +13,7 @@ import uuid
 from datetime import datetime
 
 from localbatch import errors
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 
 AUDIENCE = "https://batch.core.windows.net/"
 STORAGE_AUDIENCE = "https://storage.azure.com/"

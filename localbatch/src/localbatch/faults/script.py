@@ -17,7 +17,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 from localbatch.account.store import Store
 from localbatch.faults.definitions import (
     FAULTS,

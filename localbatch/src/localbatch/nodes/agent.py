@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from localbatch.account.records import Action, Json, KillRun, Node, RemoveFiles, Report, StartRun
+from localbatch.account.records import Action, KillRun, Node, RemoveFiles, Report, StartRun
+from localbatch.account.specs import Json
 from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 from localbatch.processes.launcher import Child, Launcher
 

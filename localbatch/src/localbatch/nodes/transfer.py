@@ -22,7 +22,7 @@ from typing import IO, TextIO
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 from localbatch.processes.certificate import Certificate
 
 ATTEMPTS = 3

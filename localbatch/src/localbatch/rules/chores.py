@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from localbatch.account import states
-from localbatch.account.records import Chore, Job, Json, Node, Pool, Report, Run, Task, task_directory
+from localbatch.account.records import Chore, Job, Node, Pool, Report, Run, Task, task_directory
+from localbatch.account.specs import Json
 from localbatch.account.store import Store
 from localbatch.rules.agenda import Agenda
 from localbatch.rules.failures import EXIT_CODE_FAILURE, NODE_ENDED, WALL_CLOCK_ENDED
@@ -60,9 +61,7 @@ class ChoreRules:
 
     def settle(self, run: Run, chore: Chore, report: Report, now: datetime) -> None:
         """Complete or retry a chore whose run has ended."""
-        limits = chore.spec.get("constraints", chore.spec)
-        # A job release task has no maxTaskRetryCount, and is never retried.
-        if report.exit_code and chore.execution.may_retry(limits.get("maxTaskRetryCount", 0)):
+        if report.exit_code and chore.execution.may_retry(chore.max_retries):
             chore.execution.count_retry(now)
             chore.move(states.CHORE, "retry", now)
             self._start(run.node, chore, run.job, now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from localbatch.account.records import Json
+from localbatch.account.specs import Json
 
 _ENDED: Final = {"category": "usererror", "code": "TaskEnded"}
 USER_ENDED: Json = {**_ENDED, "message": "Task was ended by user request"}

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from localbatch import errors
 from localbatch.account import states
-from localbatch.account.records import Job, Json, Node, Pool, RemoveFiles
+from localbatch.account.records import Job, Node, Pool, RemoveFiles
+from localbatch.account.specs import Json
 from localbatch.account.store import Store, key_of
 from localbatch.rules.agenda import Agenda
 from localbatch.rules.chores import ChoreRules

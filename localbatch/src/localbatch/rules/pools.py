@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from localbatch.account import states
-from localbatch.account.records import SCHEDULABLE, Json, Node, Pool, Sample
+from localbatch.account.records import SCHEDULABLE, Node, Pool, Sample
+from localbatch.account.specs import Json
 from localbatch.account.store import Store, key_of
 from localbatch.account.vm_sizes import cores_of
 from localbatch.rules import autoscale
@@ -183,8 +184,8 @@ class PoolRules:
     def disable_autoscale(self, pool: Pool, now: datetime) -> None:
         """Stop to evaluate the formula of a pool, which keeps its size."""
         pool.spec["enableAutoScale"] = False
-        for name in ("autoScaleFormula", "autoScaleEvaluationInterval"):
-            pool.spec.pop(name, None)
+        pool.spec.pop("autoScaleFormula", None)
+        pool.spec.pop("autoScaleEvaluationInterval", None)
         pool.autoscale_due_at = pool.sample_due_at = pool.autoscale_run = None
         self._agenda.touch(pool, now)
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from localbatch.account.records import (
     Chore,
     Job,
-    Json,
     KillRun,
     Node,
     Report,
@@ -17,6 +16,7 @@ from localbatch.account.records import (
     Task,
     preparation_directory,
 )
+from localbatch.account.specs import NameValue
 from localbatch.account.store import Store
 from localbatch.rules.agenda import Agenda
 from localbatch.rules.standing_faults import StandingFaults, matching
@@ -37,7 +37,7 @@ class Runs:
         node: Node,
         owner: Task | Chore,
         job: Job | None,
-        common_environment: Iterable[Json],
+        common_environment: Iterable[NameValue],
         directory: str,
         now: datetime,
     ) -> None:
@@ -52,8 +52,7 @@ class Runs:
             now: The current time.
         """
         spec = owner.spec
-        # Job release tasks have their limits at the top level, all other tasks in `constraints`.
-        limit = spec.get("constraints", spec).get("maxWallClockTime")
+        limit = owner.max_wall_clock_time
         run = Run(
             id=self._store.new_run_id(),
             node=node,
@@ -74,7 +73,7 @@ class Runs:
         settings = (*common_environment, *(spec.get("environmentSettings") or ()))
         environment = {each["name"]: each.get("value") or "" for each in settings}
         if job:
-            task_id = owner.id if isinstance(owner, Task) else spec["id"]
+            task_id = owner.id if isinstance(owner, Task) else owner.spec["id"]
             environment = {"AZ_BATCH_JOB_ID": job.id, "AZ_BATCH_TASK_ID": task_id} | environment
         action = StartRun(
             run_id=run.id,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from localbatch.account import states
-from localbatch.account.records import Execution, Job, Json, Node, RemoveFiles, Report, Run, Task, task_directory
+from localbatch.account.records import Execution, Job, Node, RemoveFiles, Report, Run, Task, task_directory
+from localbatch.account.specs import Json, TaskConstraints
 from localbatch.account.store import Store, key_of
 from localbatch.rules.agenda import Agenda
 from localbatch.rules.failures import EXIT_CODE_FAILURE, NODE_ENDED, USER_ENDED, upload_failure
@@ -58,9 +59,9 @@ class TaskRules:
         self._store.remove_task(job, task)
         self._agenda.forget(task)
 
-    def replace_constraints(self, task: Task, constraints: Json, now: datetime) -> None:
+    def replace_constraints(self, task: Task, constraints: TaskConstraints, now: datetime) -> None:
         """Replace the constraints of a Batch task. An attempt that is running keeps the old ones."""
-        task.spec = task.spec | {"constraints": constraints}
+        task.spec["constraints"] = constraints
         task.max_retries = constraints["maxTaskRetryCount"]
         task.etag, task.modified_at = self._store.new_etag(), now
         self._store.mark(task)
