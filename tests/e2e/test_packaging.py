@@ -15,7 +15,7 @@ from importlib import metadata
 import pytest
 from tests_support import REPOSITORY
 
-from localbatch.azurite import azurite_folder
+from localbatch.processes.installation import azurite_folder
 
 PACKAGES = ("flows", "tasks", "task_script")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
