@@ -1,4 +1,4 @@
-"""How fast the task script counts, beside a plain C program, itself in Python, the tutorial's way, and `wc -w`."""
+"""The speed of the task script, compared with plain C, pure Python, the tutorial's script and `wc -w`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.measure import figures, in_turn, median_seconds
 
-PACK = """
+BUILD_PACKAGE = """
 import sys, pathlib, tasks.word_counts
 [package] = tasks.workload.word_counts.word_count_workload(10, ignore_case=False).files.values()
 pathlib.Path(sys.argv[1]).write_bytes(package)
@@ -46,24 +46,24 @@ SYLLABLES = [
     "yo",
     "zé",
 ]
-ENDINGS = [""] * 18 + [",", "."]
+SUFFIXES = [""] * 18 + [",", "."]
 
 TUTORIAL = Path(__file__).parent / "tutorial_way.py"
 PLAIN_C = Path(__file__).parent / "plain_counter.c"
 
 
 def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Count texts of three sizes; the task script runs as on a node, and its results must be those of the tutorial."""
+    """Count texts of three sizes. The task script runs as on a node, and its results must equal the tutorial's."""
     package = folder / "task_script.pyz"
     environment = {**environment, "TOPN_STATE": str(folder / "state"), "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
-    subprocess.run([sys.executable, "-c", PACK, str(package)], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", BUILD_PACKAGE, str(package)], env=environment, check=True)
     plain_c = str(folder / "plain_counter")
     compiler = [sys.executable, "-m", "ziglang", "cc", "-O2", str(PLAIN_C), "-o", plain_c]
     subprocess.run(compiler, env=environment, cwd=folder, check=True)
     options = ["--num-words", "10", "--output-dir", str(folder)]
     script = [sys.executable, str(package), *options]
 
-    found: dict[str, object] = {"starting": _starting(folder, script, environment)}
+    found: dict[str, object] = {"starting": _startup(folder, script, environment)}
     seconds: dict[str, list[float]] = {}
     for megabytes in SIZES_MB:
         text = folder / f"{megabytes} MB.txt"
@@ -89,11 +89,11 @@ def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
         name: round(1000 * (medians[-1] - medians[-2]) / (SIZES_MB[-1] - SIZES_MB[-2]), 1)
         for name, medians in seconds.items()
     }
-    print("milliseconds for each MB more:", ", ".join(f"{name} {slope:.3g}" for name, slope in slopes.items()))
+    print("milliseconds per additional MB:", ", ".join(f"{name} {slope:.3g}" for name, slope in slopes.items()))
     return found
 
 
-def _starting(folder: Path, script: list[str], environment: Mapping[str, str]) -> list[dict[str, object]]:
+def _startup(folder: Path, script: list[str], environment: Mapping[str, str]) -> list[dict[str, object]]:
     small = folder / "small.txt"
     small.write_text(SMALL_FILE)
     commands = {
@@ -117,25 +117,26 @@ def _empty_package(folder: Path) -> Path:
 
 def _check_equal(ours: Path, tutorial: Path) -> None:
     mine, other = json.loads(ours.read_text()), json.loads(tutorial.read_text())
-    # The tutorial's order of equal counts is that of their first appearance.
+    # Words are not compared, because the tutorial's script orders words of equal count by first occurrence.
     same_top = [count for _, count in mine["top"]] == [count for _, count in other["top"]]
     if not same_top or mine["distinct"] != other["distinct"]:
         raise RuntimeError(f"different results: {mine}, {other}")
 
 
 def _write_text(path: Path, size_bytes: int) -> None:
-    """Write words as frequent and as long as those of English, with as many that are rare."""
+    """Write a text whose words have the lengths and frequencies of English, including many rare words."""
     words = _words(random.Random(0))
     with path.open("wb") as file:
         while file.tell() < size_bytes:
             file.write(" ".join(islice(words, 12)).encode() + b"\n")
 
 
-def _words(chance: random.Random) -> Iterator[str]:
+def _words(generator: random.Random) -> Iterator[str]:
     while True:
-        # The rank of a word in a Zipf-Mandelbrot distribution whose vocabulary has no end.
-        word = _word(int(10 * (chance.random() ** (-1 / 0.3) - 1)))
-        yield word + chance.choice(ENDINGS)
+        # The rank of a word in a Zipf-Mandelbrot distribution with unlimited vocabulary:
+        # https://en.wikipedia.org/wiki/Zipf%E2%80%93Mandelbrot_law
+        word = _word(int(10 * (generator.random() ** (-1 / 0.3) - 1)))
+        yield word + generator.choice(SUFFIXES)
 
 
 @lru_cache(100_000)
