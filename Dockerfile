@@ -1,4 +1,5 @@
-# A worker of the work pool topn-pool, with topn in it. Set PREFECT_API_URL and, without a Prefect block, the TOPN_ settings.
+# A Prefect worker of the work pool `topn-pool` that includes topn. Set PREFECT_API_URL and, unless a Prefect block
+# configures Azure, the TOPN_ settings.
 FROM python:3.12-slim
 
 WORKDIR /topn

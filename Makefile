@@ -1,4 +1,4 @@
-# Everything is installed into .venv: Python packages by the hashes of constraints.txt, Azurite by its lock file.
+# Everything is installed into .venv: Python packages with the hashes of constraints.txt, Azurite with its lock file.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,12 +12,12 @@ AZURITE := localbatch/src/localbatch/azurite_package
 
 $(READY): pyproject.toml localbatch/pyproject.toml constraints.txt localbatch/tests/contract/track1.txt $(AZURITE)/package-lock.json
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@# The pins are complete; pip's own resolving of them fails where one package is asked for with an extra and without.
+	@# The pins are complete. pip's resolver would fail on a package that is required both with and without an extra.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./localbatch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r localbatch/tests/contract/track1.txt
 	$(BIN)/localbatch install
-	@# A template of Prefect's database, without which each new state folder takes 10 s longer to start.
+	@# Create a template of Prefect's database. Without it, the first start in each new state folder takes 10 s longer.
 	$(BIN)/python -m flows.servers.prefect_server
 	@touch $@
 
@@ -33,7 +33,7 @@ SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 test: test-layers
 	$(SIMULATION) --seconds 30 --processes 2
 
-# Everything: instead of the seeds that fit into 30 seconds, a fixed number of them.
+# All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds.
 test-all: test-layers
 	$(SIMULATION) --seeds 1000 --processes 2
 	$(PYTEST) tests/e2e
@@ -50,7 +50,7 @@ lint: setup
 	$(BIN)/mypy
 
 docs: setup
-	@# -E: the reference is made from code, of whose changes Sphinx does not know.
+	@# -E: build all pages, because Sphinx does not detect changes of the code that the reference is generated from.
 	$(BIN)/sphinx-build -E -W --keep-going -n -q docs .topn/docs
 	@echo "The site is .topn/docs/index.html"
 
@@ -59,7 +59,7 @@ bench: setup
 
 sbom: setup
 	@mkdir -p .topn
-	@# Without serial number and time, equal installations give equal bills.
+	@# Reproducible output has no serial number and timestamp, so equal installations have equal bills of materials.
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o .topn/sbom.json
 	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm sbom --omit=dev --package-lock-only --sbom-format cyclonedx --loglevel=error >$(CURDIR)/.topn/sbom-azurite.json
 	@echo "The bills of materials are .topn/sbom.json and, of Azurite, .topn/sbom-azurite.json"

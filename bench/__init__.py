@@ -1,1 +1,1 @@
-"""The benchmarks; no part of the product."""
+"""The benchmarks. They are not part of the product."""

@@ -1,7 +1,8 @@
-"""The benchmarks: ratios within one run of interleaved rounds, medians and spread. `make bench` runs them all.
+"""Run the benchmarks, print ratios of interleaved rounds, and write all measurements to `bench/results`.
 
-`python -m bench NAME…` runs some: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`, `growth` or `counting`;
-`scale` and `tutorial-in-one-pool` take half an hour each and are run by their names alone.
+`python -m bench NAME…` runs the named ones: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`,
+`growth`, `counting`, `scale` and `tutorial-in-one-pool`. Without a name, as in `make bench`, it runs all but the last
+two, which take half an hour each.
 """
 
 from __future__ import annotations
@@ -23,51 +24,51 @@ from bench.submission import submission
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 
-SMALL_FILES = 300
+SMALL_FILE_COUNT = 300
 
 
 def main() -> int:
-    """Run the benchmarks, print their ratios, and write them down."""
+    """Run the benchmarks that the command line names, or all short ones."""
     benchmarks = {
         "run": three_files_against_an_empty_flow,
         "nothing-new": nothing_new_against_an_empty_flow,
-        "packing": small_files_packed_against_one_a_task,
+        "packing": small_files_in_packs_against_single_files,
         "submission": submission,
         "staging": staging,
         "tutorial": against_tutorial,
         "growth": growth,
         "counting": counting,
     }
-    long_ones = {"scale": scale, "tutorial-in-one-pool": against_tutorial_in_one_pool}
+    long_benchmarks = {"scale": scale, "tutorial-in-one-pool": against_tutorial_in_one_pool}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
     RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or benchmarks:
         with tempfile.TemporaryDirectory(prefix="topn-bench-") as folder:
-            found = {**benchmarks, **long_ones}[name](Path(folder), environment)
+            found = {**benchmarks, **long_benchmarks}[name](Path(folder), environment)
         (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 
 def three_files_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Compare `topn run` on three files with an empty flow, both started from nothing."""
+    """Compare `topn run` on three files with an empty flow. Both start their own servers."""
     return _against_an_empty_flow("topn run on 3 files", ["--refresh"], folder, environment)
 
 
 def nothing_new_against_an_empty_flow(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Compare `topn run` on three unchanged files with an empty flow, both started from nothing."""
+    """Compare `topn run` on three unchanged files with an empty flow. Both start their own servers."""
     return _against_an_empty_flow("topn run on 3 unchanged files", [], folder, environment)
 
 
-def small_files_packed_against_one_a_task(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Compare `topn run` on small files that share Batch tasks with one Batch task for each."""
+def small_files_in_packs_against_single_files(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Compare `topn run` on small files with 100 files per Batch task and with one."""
     names = []
-    for number in range(SMALL_FILES):
+    for number in range(SMALL_FILE_COUNT):
         path = folder / f"{number}.txt"
         path.write_text(" ".join(f"word{number * place % 97}" for place in range(300)))
         names.append(str(path))
     topn = [sys.executable, "-m", "flows.cli.main", "run", "--json", "--refresh", "--output", str(folder / "out")]
     commands = {
-        f"{SMALL_FILES} small files, {per_task} a Batch task": [*topn, "--files-per-task", str(per_task), *names]
+        f"{SMALL_FILE_COUNT} small files, {per_task} per Batch task": [*topn, "--files-per-task", str(per_task), *names]
         for per_task in (100, 1)
     }
     runs = in_turn(commands, {**environment, "TOPN_STATE": str(folder / "topn"), "HOME": str(folder)})

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.measure import figures, in_turn, median_seconds
 
-PACK = """
+BUILD_PACKAGE = """
 import sys, pathlib, tasks.workload.word_counts
 [package] = tasks.workload.word_counts.word_count_workload(10, ignore_case=False).files.values()
 pathlib.Path(sys.argv[1]).write_bytes(package)
@@ -55,7 +55,7 @@ def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     """Count texts of three sizes with the packed task script, and check its results against those of the tutorial."""
     package = folder / "task_script.pyz"
     environment = {**environment, "TOPN_STATE": str(folder / "state"), "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
-    subprocess.run([sys.executable, "-c", PACK, str(package)], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", BUILD_PACKAGE, str(package)], env=environment, check=True)
     plain_c = str(folder / "plain_counter")
     compiler = [sys.executable, "-m", "ziglang", "cc", "-O2", str(PLAIN_C), "-o", plain_c]
     subprocess.run(compiler, env=environment, cwd=folder, check=True)

@@ -1,4 +1,4 @@
-"""An empty Prefect flow, run as `topn run` runs its own: a server on the state folder's database, then the flow."""
+"""An empty Prefect flow that runs like the flow of `topn run`: with a server whose database is in the state folder."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from flows.servers.processes import PrefectServer
 
 
 def main() -> int:
-    """Run the empty flow; the only argument is the state folder."""
+    """Run the empty flow. The only argument is the state folder."""
     state = Path(sys.argv[1])
     with PrefectServer(state) as server:
         os.environ["PREFECT_API_URL"] = server.api_url
         os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-        from prefect import flow  # noqa: PLC0415 - takes seconds, while the server starts
+        from prefect import flow  # noqa: PLC0415 - takes seconds, during which the server starts
 
         server.wait()
 
         @flow
         def empty() -> None:
-            """Do nothing."""
+            """Return immediately."""
 
         empty()
     return 0

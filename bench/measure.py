@@ -1,6 +1,6 @@
-"""Run commands in turn, and put what they took into figures.
+"""Run commands in turn, and compare their times and memory.
 
-The machine's own speed changes from minute to minute; the ratio of two commands that ran next to each other does not.
+The speed of the machine changes from minute to minute. The ratio of two commands that ran in the same round does not.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 ROUNDS = 5
 
-# Starts a command and says what it took: a process counts as at least as large as the one that started it was, and this
-# one is as small as an interpreter gets. It leaves the pipe to itself: what outlives the command would keep it open.
+# Starts a command and reports its time and memory. Linux reports a peak for a process that is at least that of the
+# process that started it. Therefore the starter is an interpreter without modules. The command does not inherit the
+# pipe, because processes that outlive the command would keep it open.
 STARTER = """
 import os, sys, time
 os.set_inheritable(int(sys.argv[1]), False)
@@ -32,9 +33,9 @@ sys.exit(code if code >= 0 else 128 - code)
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a command took, with the processes that it started.
+    """Time and memory of one run of a command and its child processes.
 
-    `peak_mib` is the largest one's, and at least that of a bare interpreter, some 9 MiB.
+    `peak_mib` is the peak of the largest process, and at least about 9 MiB, that of a bare interpreter.
     """
 
     wall_seconds: float
@@ -49,7 +50,7 @@ def in_turn(
     *,
     is_warm: bool = False,
 ) -> dict[str, list[Run]]:
-    """Run each command once in every round, after a round that is not counted unless all is warm; each must succeed."""
+    """Run each command once per round, after an uncounted warm-up round unless `is_warm`. Each must succeed."""
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     for number in range(is_warm, rounds + 1):
         for name, command in commands.items():
@@ -60,7 +61,7 @@ def in_turn(
 
 
 def figures(runs: Mapping[str, Sequence[Run]], ours: str, other: str) -> dict[str, object]:
-    """Compare two commands round by round, print the ratio of their wall times, and return all figures."""
+    """Compare two commands round by round, print the ratio of their wall times, and return all measurements."""
     ratios = [a.wall_seconds / b.wall_seconds for a, b in zip(runs[ours], runs[other], strict=True)]
     cpu_ratios = [a.cpu_seconds / b.cpu_seconds for a, b in zip(runs[ours], runs[other], strict=True)]
     peak_ratio = _median_of(runs[ours], "peak_mib") / _median_of(runs[other], "peak_mib")
@@ -83,7 +84,7 @@ def figures(runs: Mapping[str, Sequence[Run]], ours: str, other: str) -> dict[st
 
 
 def ratio_figures(ratios: Sequence[float]) -> dict[str, object]:
-    """Return the ratio of each round, and their median."""
+    """Return the ratios of all rounds and their median."""
     return {
         "ratio_median": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
@@ -91,7 +92,7 @@ def ratio_figures(ratios: Sequence[float]) -> dict[str, object]:
 
 
 def median_seconds(runs: Sequence[Run]) -> float:
-    """Return the median wall time."""
+    """Return the median wall time in seconds."""
     return _median_of(runs, "wall_seconds")
 
 
@@ -113,8 +114,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
             )
         finally:
             os.close(writing)
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         found = figures_pipe.read()
     if process.returncode:
-        raise RuntimeError(f"{command} failed with {process.returncode}: {said.decode(errors='replace')}")
+        raise RuntimeError(f"{command} failed with {process.returncode}: {stderr.decode(errors='replace')}")
     return Run(*json.loads(found))

@@ -1,9 +1,9 @@
-"""A run of the flow's process with simulated Batch tasks: what `topn` does, with results that simulated nodes can leave.
+"""A flow like `topn` whose workload runs on simulated nodes.
 
     python -m bench.own_client INPUTS OUTPUTS NODES SLOTS [FILES_PER_TASK]
 
-works on each file of a folder; 0 files a Batch task leaves the choice to the flow. It checks the results and prints, as JSON,
-what the run took.
+runs it on each file of a folder, checks the results, and prints time and memory as JSON. With 0 files per Batch task,
+the flow chooses the number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flows.topn import FLOW, run_workload
 from tasks.model.pool import PoolOptions
 from tasks.workload.base import Workload
 
-# A million files take longer than a run usually may.
+# A million files take longer than the default timeout.
 TIMEOUT_MINUTES = 180
 
 SIMULATED = Workload(name="simulated", command="true", outputs=("result.txt",))
@@ -30,7 +30,7 @@ SIMULATED = Workload(name="simulated", command="true", outputs=("result.txt",))
 
 @flow(name="simulated", **FLOW)
 def simulated(inputs: list[str], output_folder: str, nodes: int, slots: int, files_per_task: int | None) -> State[Any]:
-    """Do nothing with each file."""
+    """Run simulated Batch tasks on the inputs."""
     return run_workload(
         SIMULATED,
         inputs,
@@ -43,7 +43,7 @@ def simulated(inputs: list[str], output_folder: str, nodes: int, slots: int, fil
 
 
 def main() -> int:
-    """Do the work on each file of the folder."""
+    """Run the flow, check the results, and print the measurements."""
     folder, outputs = sys.argv[1:3]
     nodes, slots, files_per_task = (int(argument) for argument in [*sys.argv[3:], "1"][:3])
     started = time.monotonic()

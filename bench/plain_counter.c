@@ -1,6 +1,6 @@
-// Count the top words of a file in the plainest fast way: a hash table of the words' bytes. It follows the task
-// script's rules for white space and punctuation, but takes any bytes for text, and gives the words of a tie in any
-// order. Usage: plain_counter FILE.
+// Count the top words of a file with a plain hash table of the words' bytes. The rules for white space and punctuation
+// are those of the task script. Unlike the task script, this program accepts invalid UTF-8, and prints words of equal
+// count in any order. Usage: plain_counter FILE.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -14,9 +14,9 @@ typedef struct {
 } Entry;
 
 static Entry *entries;
-static size_t room = 1 << 16, distinct, words;
+static size_t capacity = 1 << 16, distinct, words;
 
-static void *checked(void *memory) {
+static void *require_memory(void *memory) {
     if (!memory) {
         fputs("no memory\n", stderr);
         exit(1);
@@ -24,31 +24,31 @@ static void *checked(void *memory) {
     return memory;
 }
 
-// Words are copied into large pieces of memory, one after the other.
-static char *kept(const char *word, size_t size) {
-    static char *piece;
-    static size_t left;
-    if (size > left) {
-        left = size > 1 << 20 ? size : 1 << 20;
-        piece = checked(malloc(left));
+// Copy a word into an arena, which grows by blocks of at least 1 MiB.
+static char *copy_word(const char *word, size_t size) {
+    static char *arena;
+    static size_t free_size;
+    if (size > free_size) {
+        free_size = size > 1 << 20 ? size : 1 << 20;
+        arena = require_memory(malloc(free_size));
     }
-    char *copy = memcpy(piece, word, size);
-    piece += size;
-    left -= size;
+    char *copy = memcpy(arena, word, size);
+    arena += size;
+    free_size -= size;
     return copy;
 }
 
 static void grow(void) {
     Entry *old = entries;
-    size_t old_room = room;
-    room *= 2;
-    entries = checked(calloc(room, sizeof(Entry)));
-    for (size_t from = 0; from < old_room; from++) {
+    size_t old_capacity = capacity;
+    capacity *= 2;
+    entries = require_memory(calloc(capacity, sizeof(Entry)));
+    for (size_t from = 0; from < old_capacity; from++) {
         if (!old[from].word)
             continue;
-        size_t to = old[from].hash & (room - 1);
+        size_t to = old[from].hash & (capacity - 1);
         while (entries[to].word)
-            to = (to + 1) & (room - 1);
+            to = (to + 1) & (capacity - 1);
         entries[to] = old[from];
     }
     free(old);
@@ -70,11 +70,11 @@ static void count(const char *word, size_t size) {
     uint32_t hash = 2166136261; // FNV-1a
     for (size_t i = 0; i < size; i++)
         hash = (hash ^ (unsigned char)word[i]) * 16777619;
-    for (size_t at = hash & (room - 1);; at = (at + 1) & (room - 1)) {
+    for (size_t at = hash & (capacity - 1);; at = (at + 1) & (capacity - 1)) {
         Entry *entry = &entries[at];
         if (!entry->word) {
-            *entry = (Entry){kept(word, size), (uint32_t)size, hash, 1};
-            if (++distinct > room / 4 * 3)
+            *entry = (Entry){copy_word(word, size), (uint32_t)size, hash, 1};
+            if (++distinct > capacity / 4 * 3)
                 grow();
             return;
         }
@@ -85,7 +85,7 @@ static void count(const char *word, size_t size) {
     }
 }
 
-// How many bytes of white space stand here.
+// Return the length in bytes of the white space character at `text`, or 0.
 static size_t space(const unsigned char *text, const unsigned char *end) {
     unsigned char first = *text;
     if (first == ' ' || (first >= '\t' && first <= '\r') || (first >= 0x1c && first <= 0x1f))
@@ -102,7 +102,7 @@ static size_t space(const unsigned char *text, const unsigned char *end) {
     return wide ? 3 : 0;
 }
 
-static int by_count(const void *left, const void *right) {
+static int compare_counts(const void *left, const void *right) {
     uint64_t a = ((const Entry *)left)->count, b = ((const Entry *)right)->count;
     return a > b ? -1 : a < b;
 }
@@ -114,15 +114,15 @@ int main(int argument_count, char **arguments) {
         fputs("usage: plain_counter FILE\n", stderr);
         return 2;
     }
-    entries = checked(calloc(room, sizeof(Entry)));
-    // What follows the last white space of a block is moved before the next one.
-    size_t rest = 0, buffer_room = 2 * BLOCK;
-    unsigned char *buffer = checked(malloc(buffer_room));
+    entries = require_memory(calloc(capacity, sizeof(Entry)));
+    // Move the incomplete word at the end of a block to the start of the buffer, before the next block.
+    size_t rest_size = 0, buffer_capacity = 2 * BLOCK;
+    unsigned char *buffer = require_memory(malloc(buffer_capacity));
     for (;;) {
-        if (buffer_room < rest + BLOCK)
-            buffer = checked(realloc(buffer, buffer_room *= 2));
-        size_t got = fread(buffer + rest, 1, BLOCK, file);
-        unsigned char *text = buffer, *end = buffer + rest + got, *start = buffer;
+        if (buffer_capacity < rest_size + BLOCK)
+            buffer = require_memory(realloc(buffer, buffer_capacity *= 2));
+        size_t read_size = fread(buffer + rest_size, 1, BLOCK, file);
+        unsigned char *text = buffer, *end = buffer + rest_size + read_size, *start = buffer;
         while (text < end) {
             size_t size = space(text, end);
             if (size) {
@@ -131,18 +131,18 @@ int main(int argument_count, char **arguments) {
             }
             text += size ? size : 1;
         }
-        if (!got) {
+        if (!read_size) {
             count((char *)start, (size_t)(end - start));
             break;
         }
-        rest = (size_t)(end - start);
-        memmove(buffer, start, rest);
+        rest_size = (size_t)(end - start);
+        memmove(buffer, start, rest_size);
     }
     size_t size = 0;
-    for (size_t at = 0; at < room; at++)
+    for (size_t at = 0; at < capacity; at++)
         if (entries[at].word)
             entries[size++] = entries[at];
-    qsort(entries, size, sizeof(Entry), by_count);
+    qsort(entries, size, sizeof(Entry), compare_counts);
     printf("%zu %zu\n", words, distinct);
     for (size_t i = 0; i < size && i < 10; i++)
         printf("%llu %.*s\n", (unsigned long long)entries[i].count, (int)entries[i].size, entries[i].word);

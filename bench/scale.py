@@ -1,9 +1,10 @@
-"""What the flow itself costs as files grow in number: its Prefect server and `localbatch` are real, storage is not.
+"""A run of `bench.own_client` without a storage account, which measures the cost of orchestration.
 
     python -m bench.scale INPUTS OUTPUTS NODES SLOTS FILES_PER_TASK
 
-runs `bench.own_client` with a storage account that is a dictionary: staging reads the files of packs and sends nothing, and
-collecting finds what simulated Batch tasks would have left. 0 files a Batch task leaves the choice to the flow.
+replaces the storage account by a stub in memory. Staging reads the files of packs and uploads nothing. Collecting
+returns the outputs that simulated Batch tasks would have uploaded. With 0 files per Batch task, the flow chooses the
+number.
 """
 
 from __future__ import annotations
@@ -24,41 +25,41 @@ from tasks.workload.packs import EXIT, RESULTS
 [OUTPUT] = SIMULATED.outputs
 
 
-class RememberedBlobs:
-    """The part of `BlobAccount` that a run uses, without a storage account."""
+class BlobAccountStub:
+    """A stub of the methods of `BlobAccount` that a run uses, with containers in memory."""
 
     def __init__(self) -> None:
         self._containers: dict[str, dict[str, str]] = {}
         self._folders: dict[str, list[str]] = {}
-        """The folders in each pack's archive, by the id of its Batch task."""
+        """The names of the folders in the archive of each pack, by Batch task id."""
 
     def create_container(self, name: str, metadata: Mapping[str, str]) -> None:
-        """Remember a container."""
+        """Record a container."""
         self._containers[name] = dict(metadata)
 
     def containers(self, prefix: str) -> dict[str, dict[str, str]]:
-        """List the containers."""
+        """Return the metadata of the containers whose names start with `prefix`, by name."""
         return {name: found for name, found in self._containers.items() if name.startswith(prefix)}
 
     def delete_container(self, name: str) -> None:
-        """Forget a container."""
+        """Delete a container, if it exists."""
         self._containers.pop(name, None)
 
     def upload_bytes(self, container: str, blob: str, content: bytes) -> None:
-        """Send nothing."""
+        """Upload nothing."""
 
     def upload_file(self, container: str, path: Path, size_bytes: int, sha256: str) -> bool:
-        """Send nothing."""
+        """Upload nothing."""
         return True
 
     def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
-        """Send nothing, and remember what is in it."""
+        """Record the folders in the archive, and upload nothing."""
         with tarfile.open(fileobj=archive, mode="r:") as members:
             names = [member.name.partition("/") for member in members]
         self._folders[blob.removesuffix(".tar")] = [folder for folder, _, name in names if name == NODE_INPUT]
 
     def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
-        """Give what the Batch task would have left: its id, for each file."""
+        """Return the output of a Batch task, which is its id for each file."""
         task_id, _, name = blob.partition("/")
         if name == OUTPUT:
             return task_id.encode()
@@ -76,16 +77,16 @@ class RememberedBlobs:
         return content.getvalue()
 
     def read_url(self, container: str, blob: str, expires_at: datetime) -> str:
-        """Give a URL as long as a signed one."""
+        """Return a URL of the length of a signed URL."""
         return f"https://account.blob.core.windows.net/{container}/{blob}?sig={'x' * 150}"
 
     def write_url(self, container: str, expires_at: datetime) -> str:
-        """Give a URL as long as a signed one."""
+        """Return a URL of the length of a signed URL."""
         return self.read_url(container, "", expires_at)
 
 
 if __name__ == "__main__":
-    blobs: Any = RememberedBlobs()
+    blobs: Any = BlobAccountStub()
     accounts: Any = tasks.azure.accounts
     accounts._blob_account = lambda _: blobs
     raise SystemExit(main())

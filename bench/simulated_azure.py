@@ -1,4 +1,4 @@
-"""A local Azure whose Batch tasks only take time, and a Prefect server, for clients that run beside them."""
+"""A local Azure whose Batch tasks only wait, and a Prefect server, for the clients under test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flows.servers.processes import LocalAzure, PrefectServer
 
-# Each Batch task leaves its own id, so that a client can see that each result is that of its file.
+# The output of each Batch task is its id, so that clients can check that each result belongs to its file.
 OUTPUT = "$AZ_BATCH_TASK_ID"
 
 
@@ -21,21 +21,21 @@ def simulated_azure(
     environment: Mapping[str, str],
     options: Sequence[str] = (),
     *,
-    answer_seconds: float = 0.0,
+    delay_seconds: float = 0.0,
     has_outputs: bool = True,
 ) -> Iterator[dict[str, str]]:
-    """Run them in a folder; yields the environment of clients.
+    """Run the block with both servers, and yield the environment of their clients.
 
     Args:
-        folder: Where they keep their data.
-        environment: Of this process, without settings.
-        options: Of `localbatch serve`.
-        has_outputs: Whether Batch tasks leave output files, each with its own id in it.
-        answer_seconds: How late each answer of both accounts is, as from services that are not on this machine.
+        folder: The folder for the data of the servers.
+        environment: The environment of this process, without `TOPN_` and `PREFECT_` variables.
+        options: Options of `localbatch serve`.
+        has_outputs: Whether Batch tasks upload an output file that contains their id.
+        delay_seconds: Delay of each response of both accounts, which simulates the latency to a region.
     """
     options = ["--runner", "simulated", *(["--task-output", OUTPUT] if has_outputs else []), *options]
-    if answer_seconds:
-        options += ["--faults", str(_late_answers(folder, answer_seconds))]
+    if delay_seconds:
+        options += ["--faults", str(_delay_faults(folder, delay_seconds))]
     with LocalAzure(folder, options=options) as azure, PrefectServer(folder / "prefect") as server:
         server.wait()
         yield {
@@ -50,19 +50,19 @@ def simulated_azure(
         }
 
 
-def measure_beside(
-    folder: Path, environment: Mapping[str, str], module: str, *, answer_seconds: float
+def measure_with_local_azure(
+    folder: Path, environment: Mapping[str, str], module: str, *, delay_seconds: float
 ) -> dict[str, object]:
-    """Run a module beside a local Azure with late answers, print what it found, and return it.
+    """Run a module with a local Azure whose responses are delayed. Print and return its measurements.
 
     Args:
-        folder: Where the local Azure keeps its data; the module's only argument.
-        environment: Of this process, without settings.
-        module: Prints its figures as JSON.
-        answer_seconds: How late each answer of both accounts is.
+        folder: The folder for the data of the local Azure, and the only argument of the module.
+        environment: The environment of this process, without `TOPN_` and `PREFECT_` variables.
+        module: A module that prints its measurements as JSON.
+        delay_seconds: Delay of each response of both accounts.
     """
     command = [sys.executable, "-m", "localbatch", "exec", "--runner", "simulated"]
-    command += ["--faults", str(_late_answers(folder, answer_seconds)), "--", sys.executable, "-m", module, str(folder)]
+    command += ["--faults", str(_delay_faults(folder, delay_seconds)), "--", sys.executable, "-m", module, str(folder)]
     environment = {**environment, "TOPN_STATE": str(folder)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     found: dict[str, object] = json.loads(done.stdout)
@@ -71,15 +71,15 @@ def measure_beside(
     return found
 
 
-def _late_answers(folder: Path, seconds: float) -> Path:
-    late = [{"fault": "delay", "operation": "*", "seconds": seconds, "probability": 1}]
+def _delay_faults(folder: Path, seconds: float) -> Path:
+    delays = [{"fault": "delay", "operation": "*", "seconds": seconds, "probability": 1}]
     faults = folder / "faults.json"
-    faults.write_text(json.dumps({"faults": late, "storage_faults": late}))
+    faults.write_text(json.dumps({"faults": delays, "storage_faults": delays}))
     return faults
 
 
 def write_files(folder: Path, count: int) -> Path:
-    """Write as many small files, all different; returns their folder."""
+    """Write `count` small files with different contents, and return their folder."""
     folder.mkdir(parents=True)
     for number in range(count):
         (folder / f"{number:07}.txt").write_text(f"file {number} of {count}\n" * 20)

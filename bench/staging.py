@@ -1,7 +1,7 @@
-"""Staging files: as the flow does, and by a plain loop of upload calls.
+"""The flow's staging of files, compared with a plain loop of uploads.
 
-The storage account is a local one; each of its answers comes 20 ms late, as from a region near by. As in the flow, files are
-staged by twelve threads, a chunk each.
+The storage account is a local one. Each of its responses is delayed by 20 ms, as from a nearby region. As in the flow,
+twelve threads stage one chunk each at a time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from azure.storage.blob import BlobServiceClient
 
 from bench.measure import ROUNDS, ratio_figures
-from bench.simulated_azure import measure_beside
-from flows.topn import THREADS
+from bench.simulated_azure import measure_with_local_azure
+from flows.topn import MAX_THREADS
 from tasks.azure.accounts import blob_account
 from tasks.azure.settings import load_settings
 from tasks.model.plan import Plan
@@ -31,10 +31,10 @@ from tasks.steps.stage import stage_chunk
 from tasks.workload.base import Workload
 from tasks.workload.results_store import FolderStore
 
-ANSWER_SECONDS = 0.02
+DELAY_SECONDS = 0.02
 SMALL_BYTES = 10_000
 LARGE_BYTES = 64 * 1024 * 1024
-"""The most that the SDK's plain upload sends as one request; it sends what is longer in blocks, as the flow does."""
+"""The largest blob that `upload_blob` sends in one request. It uploads larger blobs in blocks, as the flow does."""
 
 SIZES = {
     "100 files of 10 kB": (100, SMALL_BYTES),
@@ -43,16 +43,16 @@ SIZES = {
 }
 LARGE = {"4 files of 64 MiB": (4, LARGE_BYTES), "4 files of 72 MiB": (4, LARGE_BYTES * 9 // 8)}
 
-NOTHING = Workload(name="bench", command="true", outputs=("out",))
+WORKLOAD = Workload(name="bench", command="true", outputs=("out",))
 
 
 def staging(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Compare the two at several sizes, and stage once more what is there."""
-    return measure_beside(folder, environment, "bench.staging", answer_seconds=ANSWER_SECONDS)
+    """Compare the two at several sizes, and measure staging again when all blobs exist."""
+    return measure_with_local_azure(folder, environment, "bench.staging", delay_seconds=DELAY_SECONDS)
 
 
 def measure(folder: Path) -> dict[str, object]:
-    """Measure on the configured storage account."""
+    """Measure with the configured storage account."""
     account, settings = blob_account(), load_settings()
     key = settings.storage_key.get_secret_value() if settings.storage_key else ""
     service = BlobServiceClient(
@@ -66,8 +66,8 @@ def measure(folder: Path) -> dict[str, object]:
         ratios, ours_seconds, again_seconds = [], [], []
         for _ in range(ROUNDS):
             container, plain = (f"bench-{uuid.uuid4().hex}" for _ in range(2))
-            for made in (container, plain):
-                service.create_container(made)
+            for created in (container, plain):
+                service.create_container(created)
             ours_seconds.append(_stage(plan, container))
             grown_mib = _peak_mib() - before_mib
             again_seconds.append(_stage(plan, container))
@@ -82,8 +82,8 @@ def measure(folder: Path) -> dict[str, object]:
             ]
             if blobs[0] != blobs[1] or len(blobs[0]) != count:
                 raise RuntimeError("different blobs")
-            for made in (container, plain):
-                account.delete_container(made)
+            for created in (container, plain):
+                account.delete_container(created)
         found[f"{name}, as the flow does / a plain loop"] = {
             **ratio_figures(ratios),
             "milliseconds_a_file": round(1000 * statistics.median(ours_seconds) / count, 1),
@@ -98,8 +98,8 @@ def _stage(plan: Plan, container: str) -> float:
     account = blob_account()
     containers = Containers(application=container, inputs=container, outputs=container)
     started = time.monotonic()
-    with ThreadPoolExecutor(THREADS) as threads:
-        staged = list(threads.map(lambda chunk: stage_chunk(account, chunk, NOTHING, containers), plan.chunks))
+    with ThreadPoolExecutor(MAX_THREADS) as threads:
+        staged = list(threads.map(lambda chunk: stage_chunk(account, chunk, WORKLOAD, containers), plan.chunks))
     seconds = time.monotonic() - started
     if any(chunk.failures for chunk in staged):
         raise RuntimeError(f"not staged: {staged}")
@@ -107,11 +107,11 @@ def _stage(plan: Plan, container: str) -> float:
 
 
 def _plan(folder: Path, count: int, size_bytes: int) -> Plan:
-    """Plan a run on as many new files, all different."""
+    """Create a plan for `count` new files with different contents."""
     folder.mkdir()
     for number in range(count):
         (folder / str(number)).write_bytes(random.Random(number).randbytes(size_bytes))
-    return make_plan([f"{folder}/*"], NOTHING, FolderStore(folder / "known"), files_per_task=1)
+    return make_plan([f"{folder}/*"], WORKLOAD, FolderStore(folder / "known"), files_per_task=1)
 
 
 def _peak_mib() -> float:

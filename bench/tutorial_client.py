@@ -1,9 +1,10 @@
-"""The tutorial's client: the same steps one after the other, one upload at a time, and all tasks listed each second.
+"""The client of the Azure Batch Python tutorial, which uploads files one by one and lists all tasks each second.
 
     python -m bench.tutorial_client INPUTS OUTPUTS NODES SLOTS
 
-works on each file of a folder and puts what its Batch task left into another. It has the steps of the Azure Batch Python
-tutorial, without questions and without retries; the task script is not shipped, since the Batch tasks are simulated.
+runs a Batch task for each file of a folder, and downloads its output into another folder. Unlike the tutorial, it asks
+no questions, makes no retries, and uploads no task script, because the Batch tasks are simulated. Source:
+https://learn.microsoft.com/azure/batch/tutorial-parallel-python
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TIMEOUT = timedelta(minutes=30)
 
 
 def main() -> int:
-    """Do the work on each file of the folder."""
+    """Run the tutorial's steps, and check the results."""
     inputs, outputs = (Path(argument) for argument in sys.argv[1:3])
     nodes, slots = (int(argument) for argument in sys.argv[3:])
     settings = load_settings()
@@ -38,7 +39,7 @@ def main() -> int:
     blobs = BlobServiceClient(str(settings.storage_endpoint), credential=account)
     batch = BatchClient(str(settings.batch_endpoint), AzureNamedKeyCredential(str(settings.batch_account), batch_key))
     name = f"tutorial-{uuid.uuid4().hex}"
-    expiry = datetime.now(timezone.utc) + timedelta(hours=2)
+    expires_at = datetime.now(timezone.utc) + timedelta(hours=2)
 
     for kind in ("app", "in", "out"):
         blobs.create_container(f"{name}-{kind}")
@@ -48,10 +49,10 @@ def main() -> int:
         with path.open("rb") as file:
             blob.upload_blob(file)
         signature = generate_blob_sas(
-            container_name=f"{name}-in", blob_name=path.name, permission="r", expiry=expiry, **account
+            container_name=f"{name}-in", blob_name=path.name, permission="r", expiry=expires_at, **account
         )
         files.append(models.ResourceFile(http_url=f"{blob.url}?{signature}", file_path=path.name))
-    signature = generate_container_sas(container_name=f"{name}-out", permission="cw", expiry=expiry, **account)
+    signature = generate_container_sas(container_name=f"{name}-out", permission="cw", expiry=expires_at, **account)
     outputs_url = f"{blobs.get_container_client(f'{name}-out').url}?{signature}"
 
     batch.create_pool(_pool(batch, name, nodes, slots))
@@ -65,7 +66,7 @@ def main() -> int:
         (outputs / blob_properties.name).write_bytes(content)
     for kind in ("app", "in", "out"):
         blobs.delete_container(f"{name}-{kind}")
-    # The service deletes them after its answer; the tutorial does not wait for that either.
+    # The service deletes them after its response. The tutorial does not wait for that either.
     batch.begin_delete_job(name)
     batch.begin_delete_pool(name)
 

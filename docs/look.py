@@ -1,7 +1,7 @@
-"""Shows what the runs of topn have in the two accounts, for the tutorial: `python docs/look.py containers|pool|job`.
+"""Show the resources of topn in the two accounts, for the tutorial: `python docs/look.py containers|pool|job`.
 
-With `--delete`, deletes what it shows; on a local Azure only. It asks the services as any client may, with the official
-libraries, and so says what is there and not what the flow believes.
+With `--delete`, it deletes these resources, on a local Azure only. It queries the services with the official SDKs.
+Therefore it shows what exists in the accounts, and not what topn recorded.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from tasks.model.naming import NAME_PREFIX
 
 
 def main() -> int:
-    """Show, and perhaps delete; returns the exit status."""
+    """Print or delete the resources. Return the exit code."""
     use_up(state_folder())
     azure: Any = load_settings()
     blobs = BlobServiceClient(azure.storage_endpoint, _credential(azure, "storage"))
     batch = BatchClient(azure.batch_endpoint, _credential(azure, "batch"))
-    shows = {"containers": lambda: _containers(blobs), "pool": lambda: _pools(batch), "job": lambda: _jobs(batch)}
-    deletes: dict[str, Callable[[str], object]] = {
+    listings = {"containers": lambda: _containers(blobs), "pool": lambda: _pools(batch), "job": lambda: _jobs(batch)}
+    deletions: dict[str, Callable[[str], object]] = {
         "containers": blobs.delete_container,
         "pool": batch.begin_delete_pool,
         "job": batch.begin_delete_job,
     }
-    what, *options = sys.argv[1:] or [""]
-    if what not in shows or options not in ([], ["--delete"]):
+    kind, *options = sys.argv[1:] or [""]
+    if kind not in listings or options not in ([], ["--delete"]):
         print("usage: python docs/look.py containers|pool|job [--delete]", file=sys.stderr)
         return 2
     if options and account_of(azure.batch_endpoint):
-        print("--delete is for a local Azure: here, others may have runs too.", file=sys.stderr)
+        print("`--delete` is only allowed on a local Azure. Other users may have runs in this one.", file=sys.stderr)
         return 2
-    found = list(shows[what]())
+    found = list(listings[kind]())
     if not found:
         print("none")
     for name, lines in found:
         print(name if not options else f"deleted: {name}")
         if options:
-            deletes[what](name)
+            deletions[kind](name)
         else:
             print(*(f"  {line}" for line in lines), sep="\n")
     return 0
@@ -77,7 +77,7 @@ def _jobs(batch: Any) -> Iterator[tuple[str, list[str]]]:
 
 
 def _credential(azure: Any, service: str) -> DefaultAzureCredential | AzureNamedKeyCredential:
-    """Give the key of an account, or the identity that is found where there is none."""
+    """Return the key of an account as a credential, or the default identity if no key is configured."""
     key = getattr(azure, f"{service}_key")
     if key is None:
         return DefaultAzureCredential()

@@ -1,1 +1,1 @@
-"""The flows, and the command line that runs them."""
+"""The flows and the `topn` command."""

@@ -1,4 +1,4 @@
-"""Sentences and questions for a person at a terminal."""
+"""Messages and questions on the terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rich.markup import escape
 from tasks.redaction import redacted
 
 
-def say(sentence: str) -> None:
-    """Tell people something, on stderr; stdout is for results."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(redacted(sentence)))
+def print_message(message: str) -> None:
+    """Print a message to stderr, with secrets redacted. Results go to stdout."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(redacted(message)))
 
 
 def print_failed_deletions(failures: Mapping[str, str]) -> None:
-    """Print what could not be deleted, with the reasons, on stderr."""
+    """Print to stderr what could not be deleted, with the reasons."""
     for name, reason in failures.items():
-        say(f"Could not delete {name}: {reason}")
+        print_message(f"Could not delete {name}: {reason}")
 
 
 @contextmanager
 def show_starting() -> Iterator[None]:
-    """Show on a terminal that something is under way, before there is any progress to show."""
+    """Show a spinner on a terminal until the first progress arrives."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield
@@ -34,7 +34,7 @@ def show_starting() -> Iterator[None]:
 
 
 def ask(question: str, read: Callable[[], str] = input) -> bool:
-    """Ask a yes-or-no question as the tutorial does; no answer means yes."""
+    """Return the answer to a yes-or-no question. The default is yes, as in the Azure Batch tutorial."""
     Console(stderr=True, highlight=False).print(f"{escape(question)} \\[Y/n] ", end="")
     try:
         return read().strip().lower() not in {"n", "no"}

@@ -1,6 +1,8 @@
-"""`python -m flows.notices`: let the Prefect server tell of runs that fail or are late, and notice runs that died.
+"""Create the automations that notify a webhook of failed and late runs, and set dead runs to Crashed.
 
-What it sets up is two automations, which stay on the server; done again, they are changed and not doubled.
+`python -m flows.notices` creates two automations on the Prefect server, or updates them if they exist.
+`prefect automation create --from-file` could not do that: it always creates another automation, and its file must
+contain the id of the webhook block, which the server assigns.
 """
 
 from __future__ import annotations
@@ -18,26 +20,26 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.console import say
+from flows.console import print_message
 from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_up
 from tasks.azure.settings import state_folder
 from tasks.errors import ConfigurationError
 
 URL_VARIABLE = "TOPN_NOTICE_URL"
-WEBHOOK = "topn-notices"
-NOTICES = "topn: tell of failed and late runs"
-DEAD_RUNS = "topn: runs that died have crashed"
+WEBHOOK_BLOCK = "topn-notices"
+NOTICES_AUTOMATION = "topn: tell of failed and late runs"
+DEAD_RUNS_AUTOMATION = "topn: runs that died have crashed"
 
-TOLD_STATES = ("Failed", "TimedOut", "Crashed", "Late")
+NOTIFIED_STATES = ("Failed", "TimedOut", "Crashed", "Late")
 
-# Heartbeats that may be lost before a run is taken for dead, at Prefect's frequency of 180 s: nine minutes.
+# A run is dead after this many missing heartbeats: nine minutes at the default frequency.
 LOST_HEARTBEATS = 3
-HEARTBEAT_SECONDS = 180
+DEFAULT_HEARTBEAT_SECONDS = 180
 
-# A run that fails again after this time is told again.
-ONCE_SECONDS = 10
+# A run that enters the same state again within this time is not reported again.
+MIN_REPEAT_SECONDS = 10
 
-# Many services take a message in this form, among them Slack, Mattermost and Rocket.Chat.
+# Slack, Mattermost, Rocket.Chat and others accept this format.
 PAYLOAD = (
     '{"text": {{ ("Run " ~ flow_run.name ~ " of " ~ flow.name ~ " is " ~ flow_run.state.name ~ ": "'
     ' ~ (flow_run.state.message or "no reason given") ~ " " ~ (flow_run | ui_url or "")) | tojson }}}'
@@ -47,47 +49,47 @@ EXIT_CONFIGURATION = 2
 
 
 def main() -> int:
-    """Set the automations up on the configured Prefect server, or that of `make up`; returns the exit status."""
+    """Set up the automations on the configured Prefect server, or that of `make up`. Return the exit code."""
     try:
         set_up(_webhook_url())
     except ConfigurationError as error:
-        say(str(error))
+        print_message(str(error))
         return EXIT_CONFIGURATION
     return 0
 
 
 def set_up(webhook_url: str) -> None:
-    """Create or change the automations.
+    """Create or update the automations and the webhook block.
 
     Raises:
-        ConfigurationError: There is no Prefect server to do it on.
+        ConfigurationError: No Prefect server is configured, or it does not respond.
     """
     use_up(state_folder())
     if prefect_api_url() is None:
-        raise ConfigurationError("No Prefect server is configured: set PREFECT_API_URL, or start one with `make up`.")
+        raise ConfigurationError("No Prefect server is configured. Set `PREFECT_API_URL`, or start one with `make up`.")
     require_reachable_prefect()
-    block_id = Webhook(url=SecretStr(webhook_url)).save(WEBHOOK, overwrite=True)
-    frequency_seconds = get_current_settings().flows.heartbeat_frequency or HEARTBEAT_SECONDS
+    block_id = Webhook(url=SecretStr(webhook_url)).save(WEBHOOK_BLOCK, overwrite=True)
+    frequency_seconds = get_current_settings().flows.heartbeat_frequency or DEFAULT_HEARTBEAT_SECONDS
     runs = {"prefect.resource.id": "prefect.flow-run.*"}
     flows = {"prefect.resource.role": "flow", "prefect.resource.name": ["topn", "sweep"]}
-    _put(
+    _create_or_update(
         AutomationCore(
-            name=NOTICES,
+            name=NOTICES_AUTOMATION,
             trigger=EventTrigger(
-                expect={f"prefect.flow-run.{state}" for state in TOLD_STATES},
+                expect={f"prefect.flow-run.{state}" for state in NOTIFIED_STATES},
                 match=runs,
                 match_related=flows,
-                # The server may see an event twice; with a time, it acts once for each run and state.
+                # The server may process an event twice. With `within`, it acts once per run and state.
                 for_each={"prefect.resource.id", "prefect.state-name"},
                 posture=Posture.Reactive,
-                within=timedelta(seconds=ONCE_SECONDS),
+                within=timedelta(seconds=MIN_REPEAT_SECONDS),
             ),
             actions=[CallWebhook(block_document_id=block_id, payload=PAYLOAD)],
         )
     )
-    _put(
+    _create_or_update(
         AutomationCore(
-            name=DEAD_RUNS,
+            name=DEAD_RUNS_AUTOMATION,
             trigger=EventTrigger(
                 after={"prefect.flow-run.heartbeat"},
                 expect={"prefect.flow-run.*"},
@@ -97,30 +99,32 @@ def set_up(webhook_url: str) -> None:
                 posture=Posture.Proactive,
                 within=timedelta(seconds=LOST_HEARTBEATS * frequency_seconds),
             ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message="It shows no sign of life any more.")],
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, message="The run stopped sending heartbeats.")],
         )
     )
 
 
-def _put(automation: AutomationCore) -> None:
+def _create_or_update(automation: AutomationCore) -> None:
     with get_client(sync_client=True) as client:
         existing = client.read_automations_by_name(automation.name)
         for found in existing:
             client.update_automation(found.id, automation)
         if not existing:
             client.create_automation(automation)
-    print(f"{'changed' if existing else 'created'}: {automation.name}")
+    print(f"{'updated' if existing else 'created'}: {automation.name}")
 
 
 def _webhook_url() -> str:
-    """Read where notices go; not from an argument, since such an address is a secret.
+    """Read the URL of the webhook that receives notices.
+
+    The URL is a secret, and therefore not a command-line argument.
 
     Raises:
-        ConfigurationError: It is not set, or no address.
+        ConfigurationError: The variable is not set, or its value is not an http or https URL.
     """
     url = os.environ.get(URL_VARIABLE, "")
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-        raise ConfigurationError(f'Set {URL_VARIABLE} to the http or https address that takes {{"text": "…"}}.')
+        raise ConfigurationError(f'Set `{URL_VARIABLE}` to the http or https URL of a webhook for {{"text": "…"}}.')
     return url
 
 

@@ -1,4 +1,4 @@
-"""The flow that deletes what dead runs left behind, every hour."""
+"""The `sweep` flow, which deletes what dead runs left behind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tasks.steps.sweep import Swept, sweep_dead_runs
 
 @flow(name="sweep")
 def sweep(older_than_hours: Annotated[float, Field(ge=0)] = 0, dry_run: bool = False) -> Swept:
-    """Delete pools, jobs and containers of runs that are past their deadline, or have ended.
+    """Delete the pools, jobs and containers of runs that ended or are past their deadline.
 
     Args:
-        older_than_hours: Leave alone what died less than this many hours ago.
-        dry_run: Only log what is left behind.
+        older_than_hours: Only delete leftovers of runs that died at least this many hours ago.
+        dry_run: Log what would be deleted, and delete nothing.
     """
     return sweep_dead_runs(older_than_hours, dry_run)

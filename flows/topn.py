@@ -1,4 +1,4 @@
-"""The flow: count the top N words of many files, each by its own Batch task."""
+"""The `topn` flow, which counts the most frequent words of many files, and `run_workload`, the body of such flows."""
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ NotEmpty = Field(min_length=1)
 
 FilesPerTask = Field(ge=1, le=MAX_FILES_PER_TASK)
 
-# A user delegation key, and so a signature of an existing pool's job, is good for 7 days at most.
-MAX_MINUTES = 6 * 24 * 60
+# A signature that is made with a user delegation key is valid for at most 7 days:
+# https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas
+MAX_TIMEOUT_MINUTES = 6 * 24 * 60
 
-# Enough requests in flight to hide the distance to Azure; without a limit, each mapped task run is a thread.
-THREADS = 12
+# Enough concurrent requests to hide the latency to Azure. Without a limit, Prefect starts one thread per task run.
+MAX_THREADS = 12
 
-# How a flow whose body is `run_workload` is declared: `@flow(name=…, **FLOW)`.
+# Options of a flow whose body is `run_workload`: `@flow(name=…, **FLOW)`.
 FLOW: dict[str, Any] = {
     "flow_run_name": name_at_start,
-    "task_runner": ThreadPoolTaskRunner(max_workers=THREADS),
+    "task_runner": ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     "on_completion": [clean_up],
     "on_failure": [clean_up],
     "on_cancellation": [clean_up],
@@ -73,15 +74,15 @@ def run_workload(
     refresh: bool = False,
     usd_per_node_hour: float | None = None,
 ) -> State[Any]:
-    """Do a workload's work on each file: the whole body of a flow; its arguments are those of `topn`.
+    """Run a workload on each input file. This is the whole body of a flow, with the arguments of `topn`.
 
-    Cleaning up is the flow's hook. It looks for what to keep in the parameters of the flow run: keep_containers,
-    keep_job and keep_pool.
+    The flow's hooks clean up. They read `keep_containers`, `keep_job` and `keep_pool` from the parameters of the
+    flow run.
 
     Raises:
-        UsageError: An input cannot be used.
-        ConfigurationError: A setting cannot be used.
-        ServiceError: A service failed for good.
+        UsageError: An input is invalid.
+        ConfigurationError: A setting is invalid.
+        ServiceError: A request to a service failed, and retries did not help.
     """
     check_pool_options(pool_options)
     sweep_before_run()
@@ -97,7 +98,7 @@ def run_workload(
         job = create_job(run, workload, containers, pool_id, pool_options.setup)
         staged: list[PrefectFuture[StagedChunk]] = []
         submitted: list[PrefectFuture[StagedChunk]] = []
-        for wave in plan.waves(THREADS):
+        for wave in plan.waves(MAX_THREADS):
             staging = stage_files.map(unmapped(run), opaque(wave), unmapped(workload), unmapped(containers))
             staged += staging
             submitted += submit_batch_tasks.map(
@@ -126,44 +127,45 @@ def topn(
     vm_size: Annotated[str, NotEmpty] = DEFAULT_POOL.vm_size,
     pool_id: PoolId | None = None,
     pool: PoolSetup = DEFAULT_SETUP,
-    timeout_minutes: Annotated[float, Field(ge=1, le=MAX_MINUTES)] = 60,
+    timeout_minutes: Annotated[float, Field(ge=1, le=MAX_TIMEOUT_MINUTES)] = 60,
     keep_containers: bool = False,
     keep_job: bool = False,
     keep_pool: bool = False,
     refresh: bool = False,
     usd_per_node_hour: Annotated[float, Field(ge=0)] | None = None,
 ) -> State[Any]:
-    """Count the top N words of each file on Azure Batch.
+    """Count the most frequent words of each file on Azure Batch.
 
     Args:
-        inputs: Names of text files, or patterns such as data/*.txt; in a deployed run, on the worker's machine.
-        num_words: How many words to give of each file.
-        ignore_case: Take "The" and "the" for one word.
-        output_folder: Where the outputs go; in a deployed run, on the worker's machine.
-        files_per_task: How many files share a Batch task. Without it: one, and up to 100 small ones where there are more than
-            1,000 files.
-        nodes: The most dedicated nodes the pool may have, at the same time.
-        spot_nodes: The most spot nodes: cheaper, and taken away at any time. With them, dedicated nodes only stand in
-            for what the spot nodes cannot do, and do the rest after half of the time.
-        slots_per_node: Batch tasks that run side by side on a node; at most four times its cores. Without it, one for each
-            core, where the name of the VM size tells how many it has, and else one.
+        inputs: Text files, or patterns such as data/*.txt. A deployed run reads them on the worker's machine.
+        num_words: Number of words per file.
+        ignore_case: Count "The" and "the" as one word.
+        output_folder: Output folder. A deployed run writes to the worker's machine.
+        files_per_task: Number of files per Batch task. By default one, or up to 100 small files once a run has more
+            than 1,000 files.
+        nodes: Maximum number of dedicated nodes.
+        spot_nodes: Maximum number of spot nodes. They are cheaper, but Azure can evict them at any time. Dedicated
+            nodes then only cover what spot nodes cannot, and replace all of them after half of the timeout.
+        slots_per_node: Number of Batch tasks that run in parallel on a node, at most four per core. By default one
+            per core if the name of the VM size contains the number of cores, otherwise one.
         vm_size: VM size of the nodes, such as standard_d2s_v3.
-        pool_id: Id (letters, digits, - and _) of an existing pool to use; it is neither changed nor deleted. Without one,
-            the run makes its own.
-        pool: How the nodes of the pool are set up: network, image, containers, start commands, identity.
-        timeout_minutes: When the run gives up, counted from its start; pool and job end then, whatever happens.
-        keep_containers: Leave the blob containers in place.
-        keep_job: Leave the job in place.
-        keep_pool: Leave the run's own pool in place; it has no nodes after the deadline.
-        refresh: Count files whose result is known, too.
-        usd_per_node_hour: What a dedicated node costs, for the estimate in the summary. Without it, the list price of
-            the VM size, where that is known.
+        pool_id: Id of an existing pool (letters, digits, - and _). The run neither changes nor deletes that pool. By
+            default the run creates its own pool.
+        pool: Setup of the nodes: network, image, containers, start commands, identity.
+        timeout_minutes: Time limit of the run, counted from its start. Batch then terminates the job and removes the
+            nodes of the run's pool.
+        keep_containers: Do not delete the blob containers.
+        keep_job: Do not delete the job.
+        keep_pool: Do not delete the run's own pool. It has no nodes after the deadline.
+        refresh: Also count files that have a stored result.
+        usd_per_node_hour: Price of a dedicated node in USD, for the cost estimate in the summary. By default the list
+            price of the VM size, if known.
 
     Returns:
-        The final state. Calling the flow gives its RunReport.
+        The final state. A call of the flow returns its `RunReport`.
 
     Raises:
-        FilesFailedError: Some files have no result; the others have theirs.
+        FilesFailedError: Some files have no result. The results of the others were written.
     """
     return run_workload(
         word_count_workload(num_words, ignore_case),

@@ -1,40 +1,41 @@
-// What topn needs in a resource group: a Batch account, a storage account, who may use them and, if wanted, a pool.
-// No account has a key that works: everybody is somebody that Entra ID knows.
+// The Azure resources of topn: a Batch account, a storage account, role assignments and, optionally, a pool.
+// Access keys are disabled on both accounts. Clients authenticate with Entra ID.
 
-@description('What all names begin with: 3 to 17 lower-case letters and digits, unlike any other in Azure.')
+@description('Prefix of all resource names: 3 to 17 lower-case letters and digits, globally unique in Azure.')
 @minLength(3)
 @maxLength(17)
 param name string
 
-@description('Where everything is.')
+@description('Azure region of all resources.')
 param location string = resourceGroup().location
 
-@description('Object id of who runs topn by hand, as `az ad signed-in-user show --query id` tells it; empty for nobody.')
+@description('Object id of a user, group or service principal that may run topn. For yourself: `az ad signed-in-user show --query id`.')
 param principalId string = ''
 
-@description('What that is.')
+@description('Type of that principal.')
 @allowed(['User', 'Group', 'ServicePrincipal'])
 param principalType string = 'User'
 
-@description('Whether to make a pool that outlives the runs, whose nodes reach blobs by an identity and not by signed URLs.')
+@description('Whether to create a permanent pool, whose nodes access blobs with a managed identity instead of signed URLs.')
 param withPool bool = false
 
-@description('VM size of its nodes.')
+@description('VM size of the nodes of the permanent pool.')
 param vmSize string = 'standard_d2s_v3'
 
-@description('How many Batch tasks run side by side on one of its nodes.')
+@description('Number of Batch tasks that run in parallel on a node of the permanent pool.')
 @minValue(1)
 param slotsPerNode int = 2
 
-@description('The most nodes that it has.')
+@description('Maximum number of nodes of the permanent pool.')
 @minValue(1)
 param mostNodes int = 4
 
-// Source: Azure built-in roles. The second has jobs and pools, and not the account.
+// Ids of built-in roles: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
+// The Batch role grants access to pools and jobs, but not to the account itself.
 var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 var azureBatchDataContributor = '6aaa78f1-f7de-44ca-8722-c64a23943cae'
 
-// As many nodes as what waits or runs fills, and none when nothing does.
+// Enough nodes for all pending and running Batch tasks, and none when there are none.
 var formula = 'slots = ${slotsPerNode}; sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute); waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute)); $TargetDedicatedNodes = min(${mostNodes}, (waiting + slots - 1) / slots); $NodeDeallocationOption = taskcompletion;'
 
 resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
@@ -61,7 +62,7 @@ resource batch 'Microsoft.Batch/batchAccounts@2024-07-01' = {
   }
 }
 
-// For the machine of a Prefect worker, in Azure.
+// The identity of the machine of a Prefect worker in Azure.
 resource worker 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: '${name}-worker'
   location: location
@@ -107,7 +108,7 @@ resource principalOnBatch 'Microsoft.Authorization/roleAssignments@2022-04-01' =
   }
 }
 
-// For the nodes of a pool that has it: blobs, and nothing of Batch.
+// The identity of the nodes of a pool. It grants access to blobs, but not to Batch.
 resource nodes 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: '${name}-nodes'
   location: location

@@ -8,81 +8,84 @@ from datetime import timedelta
 from typing import NoReturn
 
 from flows.cli.exit_status import EXIT_USAGE
-from flows.console import say
+from flows.console import print_message
 from tasks.model.chunks import MAX_FILES_PER_TASK
 from tasks.model.pool import POOL_ID_PATTERN
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuse bad usage with one sentence."""
+    """An argument parser that reports a usage error in one line."""
 
     def error(self, message: str) -> NoReturn:
-        say(f"{self.prog}: {message}; see {self.prog} --help.")
+        print_message(f"{self.prog}: {message}. Run `{self.prog} --help` for usage.")
         raise SystemExit(EXIT_USAGE)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands."""
-    parser = _Parser(prog="topn", description="Count the top N words of many text files on Azure Batch.")
+    """Create the parser of `topn` and its subcommands."""
+    parser = _Parser(
+        prog="topn",
+        description="Count the most frequent words of many text files on Azure Batch, one Batch task per file.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     run_parser = commands.add_parser(
         "run",
-        help="run the flow here and now",
-        description="Count the top N words of each INPUT. Without TOPN_BATCH_ENDPOINT, on a local Azure.",
+        help="count the words of files",
+        description="Count the most frequent words of each INPUT. Start a local Azure if none is configured.",
     )
     plan_parser = commands.add_parser(
         "plan",
-        help="say what a run would do",
-        description="Say which INPUTs are new, unchanged or refused, and what a run would add; create nothing.",
+        help="show what a run would do",
+        description="List the new, unchanged and invalid INPUTs, and what a run would create. Nothing is created.",
     )
     for command in (run_parser, plan_parser):
+        command.add_argument("inputs", nargs="+", metavar="INPUT", help="text file, or a pattern such as 'data/*.txt'")
         command.add_argument(
-            "inputs", nargs="+", metavar="INPUT", help="a text file, or a pattern such as 'data/*.txt'"
+            "-n", "--num-words", type=_positive, default=3, metavar="N", help="number of words per file (default: 3)"
         )
-        command.add_argument("-n", "--num-words", type=_positive, default=3, metavar="N", help="words a file (3)")
-        command.add_argument("--ignore-case", action="store_true", help='take "The" and "the" for one word')
+        command.add_argument("--ignore-case", action="store_true", help='count "The" and "the" as one word')
         command.add_argument(
             "--files-per-task",
             type=_files_per_task,
             metavar="K",
-            help="files that share a Batch task; auto: one, and more where there are very many (auto)",
+            help="number of files per Batch task (default: auto, one unless there are more than 1,000 files)",
         )
-        command.add_argument("--refresh", action="store_true", help="count files whose result is known, too")
-    run_parser.add_argument("--output", default="results", metavar="DIR", help="where the outputs go (results)")
-    run_parser.add_argument("--report", metavar="DIR", help="write the run's page, report.html, there")
-    run_parser.add_argument("--keep-containers", action="store_true", help="leave the blob containers in place")
-    run_parser.add_argument("--keep-job", action="store_true", help="leave the job in place")
-    run_parser.add_argument("--keep-pool", action="store_true", help="leave the run's pool in place")
-    run_parser.add_argument("--ask", action="store_true", help="ask at the end whether to delete job and pool")
+        command.add_argument("--refresh", action="store_true", help="also count files that have a stored result")
+    run_parser.add_argument("--output", default="results", metavar="DIR", help="output folder (default: results)")
+    run_parser.add_argument("--report", metavar="DIR", help="write an HTML report, report.html, to this folder")
+    run_parser.add_argument("--keep-containers", action="store_true", help="do not delete the blob containers")
+    run_parser.add_argument("--keep-job", action="store_true", help="do not delete the job")
+    run_parser.add_argument("--keep-pool", action="store_true", help="do not delete the run's pool")
+    run_parser.add_argument("--ask", action="store_true", help="after the run, ask whether to delete the job and pool")
     run_parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
     check_parser = commands.add_parser(
         "check",
-        help="say whether Azure can be used",
-        description="Say whether the Azure that a run would use can be used, and what to do where not; create nothing.",
+        help="check the Azure accounts",
+        description="Check the configured Azure accounts, and print how to fix each problem. Nothing is created.",
     )
     for command in (run_parser, check_parser):
         command.add_argument("--pool-id", type=_pool_id, metavar="ID", help="use this existing pool")
-        command.add_argument("--pool", metavar="FILE", help="how the pool's nodes are set up, as YAML or JSON")
+        command.add_argument("--pool", metavar="FILE", help="YAML or JSON file with the setup of the pool's nodes")
     sweep_parser = commands.add_parser(
         "sweep",
         help="delete what dead runs left behind",
-        description="Delete pools, jobs and containers of runs that are past their deadline, or have ended.",
+        description="Delete the pools, jobs and containers of runs that ended or are past their deadline.",
     )
     sweep_parser.add_argument(
         "--older-than",
         type=_duration,
         default=timedelta(0),
         metavar="TIME",
-        help="leave alone what died since, for example 2h",
+        help="only delete leftovers of runs that died at least this long ago, for example 2h",
     )
-    sweep_parser.add_argument("--dry-run", action="store_true", help="only print what is left behind")
+    sweep_parser.add_argument("--dry-run", action="store_true", help="print what would be deleted, and delete nothing")
     return parser
 
 
 def _duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30m, 2h or 1d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration. Use for example 30m, 2h or 1d")
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match.group(2)]
     return timedelta(**{unit: int(match.group(1))})
 
@@ -92,13 +95,13 @@ def _files_per_task(text: str) -> int | None:
         return None
     number = _positive(text)
     if number > MAX_FILES_PER_TASK:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_FILES_PER_TASK}")
+        raise argparse.ArgumentTypeError(f"{text!r} is more than the maximum of {MAX_FILES_PER_TASK}")
     return number
 
 
 def _pool_id(text: str) -> str:
     if not re.fullmatch(POOL_ID_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of 1 to 64 letters, digits, - and _")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pool id. Use 1 to 64 letters, digits, `-` and `_`")
     return text
 
 
@@ -108,5 +111,5 @@ def _positive(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return number

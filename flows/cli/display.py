@@ -1,4 +1,4 @@
-"""What `topn run` shows: bars on a terminal and plain lines elsewhere, then a table for people or JSON for programs."""
+"""The output of `topn run`: progress, then the results as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import say
+from flows.console import print_message
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
 from tasks.report.failure import Failure
@@ -25,43 +25,44 @@ from tasks.report.model import RunReport
 from tasks.text import printable
 from tasks.workload.word_counts import as_json
 
-# Plain lines tell of every quarter of a step.
-PLAIN_STEPS = 4
+# Without a terminal, print at most this many lines per step.
+MAX_LINES = 4
 
-# All failed files are named with the reason; of so many, all that is known.
-MAX_EXPLAINED = 20
+# Print details and logs for this many failures, and only the reason for the others.
+MAX_DETAILED_FAILURES = 20
 
 
 @contextmanager
 def show_progress() -> Iterator[None]:
-    """Show the progress of the run in this process meanwhile."""
+    """Show the progress of the run while the block executes: bars on a terminal, otherwise plain lines."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        with listen(_PlainLines()):
+        with listen(_LineListener()):
             yield
         return
-    columns = (TextColumn("{task.description:<11}"), BarColumn(), _Count(), TimeElapsedColumn())
-    with Bars(*columns, console=console, transient=True) as bars, listen(_BarLines(bars, console)):
+    columns = (TextColumn("{task.description:<11}"), BarColumn(), _CountColumn(), TimeElapsedColumn())
+    with RichProgress(*columns, console=console, transient=True) as bars, listen(_BarListener(bars, console)):
         yield
 
 
-class _Count(MofNCompleteColumn):
-    """How many of how many, where that is known."""
+class _CountColumn(MofNCompleteColumn):
+    """A column with completed and total counts, empty while the total is unknown."""
 
     def render(self, task: Task) -> Text:
-        """Give the text of one bar."""
+        """Render the column of one bar."""
         return Text() if task.total is None else super().render(task)
 
 
-class _BarLines:
-    """A bar for each step, and one that only moves for the cleanup; notes stay above the bars."""
+class _BarListener:
+    """A listener that shows one bar per step, a pulsing bar for the cleanup, and notes above the bars."""
 
-    def __init__(self, bars: Bars, console: Console) -> None:
+    def __init__(self, bars: RichProgress, console: Console) -> None:
         self._bars = bars
         self._console = console
         self._ids: dict[str, TaskID] = {}
         self._last_note = ""
-        self._lock = RLock()  # A signal may arrive, and be told, while its thread holds it.
+        # Reentrant: a signal handler reports progress in the main thread, which may already hold the lock.
+        self._lock = RLock()
 
     def __call__(self, progress: Progress) -> None:
         with self._lock:
@@ -78,8 +79,8 @@ class _BarLines:
                 self._last_note = progress.note
 
 
-class _PlainLines:
-    """A line for every quarter of a step, and one for each note."""
+class _LineListener:
+    """A listener that prints up to `MAX_LINES` lines per step, and one line per note."""
 
     def __init__(self) -> None:
         self._done: dict[str, int] = {}
@@ -95,15 +96,15 @@ class _PlainLines:
             total = self._totals.get(step, 0)
             before = self._done.get(step, 0)
             now = self._done[step] = before + progress.done
-            if total and (now == total or now * PLAIN_STEPS // total > before * PLAIN_STEPS // total) and now != before:
-                say(f"{step} {now} of {total}")
+            if total and (now == total or now * MAX_LINES // total > before * MAX_LINES // total) and now != before:
+                print_message(f"{step} {now} of {total}")
             if progress.note and progress.note != self._last_note:
-                say(progress.note)
+                print_message(progress.note)
                 self._last_note = progress.note
 
 
 def print_table(report: RunReport, output_folder: str) -> None:
-    """Print each file's words, then what failed and why, then where the outputs are."""
+    """Print a table of all files, then the failures with their reasons, then the output folder."""
     console = Console(highlight=False)
     table = Table(title_justify="left", show_edge=False, pad_edge=False)
     table.add_column("file", overflow="fold")
@@ -118,13 +119,13 @@ def print_table(report: RunReport, output_folder: str) -> None:
         status = report.status_words[file.status] if file.result else "[red]failed[/red]"
         table.add_row(escape(printable(file.file.name)), *cells, status)
     if not console.is_terminal:
-        # Files and pipes have no width; a line that is cut there helps nobody.
+        # Files and pipes have no width. Rich's default of 80 columns would wrap the table.
         console.width = max(console.width, 160)
     console.print(table)
     failures = report.failures
-    for failure in failures[:MAX_EXPLAINED]:
+    for failure in failures[:MAX_DETAILED_FAILURES]:
         _print_failure(console, failure)
-    for failure in failures[MAX_EXPLAINED:]:
+    for failure in failures[MAX_DETAILED_FAILURES:]:
         _print_reason(console, failure)
     console.print(f"\n{_summary(report)}", soft_wrap=True)
     if report.count("failed") < len(report.files):
@@ -144,14 +145,14 @@ def print_json(report: RunReport) -> None:
 
 
 def print_failed_json(run_name: str, names: Sequence[str], message: str) -> None:
-    """Print a run that ended before any file did."""
+    """Print a run that failed before it counted any file, as one JSON object."""
     error = {"category": "node", "message": message, "exit_code": None, "stderr": ""}
     files = [{"file": name, "status": "failed", "error": error} for name in names]
     print_document(run_name, files, counted=0, unchanged=0, failed=len(files))
 
 
 def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, unchanged: int, failed: int) -> None:
-    """Print the object that programs read."""
+    """Print the JSON object that describes a run."""
     document = {
         "run": run_name,
         "state": "failed" if failed else "completed",
@@ -165,12 +166,12 @@ def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, 
 
 
 def _print_failure(console: Console, failure: Failure) -> None:
-    """Print everything that is known about a failure: the reason, where it happened, the logs, and how to repeat it."""
+    """Print the reason, details, logs and local command of a failure."""
     facts = "; ".join(f"{label} {text}" for label, text in failure.facts[1:])
     lines = [f"  {facts}"] if facts else []
     lines += [f"  {name}: {line}" for name, text in failure.logs for line in text.splitlines()]
     if failure.repeat_command:
-        lines.append(f"  repeat it here: {failure.repeat_command}")
+        lines.append(f"  reproduce it locally: {failure.repeat_command}")
     console.print()
     _print_reason(console, failure)
     for line in lines:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-# Source: POSIX shells return 128 + SIGINT.
+# Shells return 128 plus the number of the signal, here SIGINT.
 EXIT_INTERRUPTED = 130

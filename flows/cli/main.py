@@ -12,26 +12,26 @@ from flows.cli.interruption import Interruption
 from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
 from flows.cli.sweep import run_sweep
-from flows.console import say
+from flows.console import print_message
 from tasks.errors import ConfigurationError, UsageError
 
 COMMANDS = {"run": run_flow, "plan": run_plan, "check": run_check, "sweep": run_sweep}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code, as listed in the README."""
+    """Run one command and return its exit code. The README lists the exit codes."""
     options = build_parser().parse_args(argv)
     interruption = Interruption()
     try:
-        with interruption.handled():
+        with interruption.handle_signals():
             return COMMANDS[options.command](options, interruption)
     except (UsageError, ConfigurationError) as error:
-        say(str(error))
+        print_message(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:
-        say("Interrupted. Everything that the run created was deleted.")
-        # If an interrupt hits code that was compiled from a string (dataclasses do that), CPython would end the process
-        # with the signal instead of this exit code. Executing another string resets that.
+        print_message("Interrupted. Everything that the run created was deleted.")
+        # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
+        # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102
         return EXIT_INTERRUPTED
 

@@ -12,7 +12,7 @@ from flows.cli.check import read_pool_options
 from flows.cli.display import print_failed_json, print_json, print_table, show_progress
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
-from flows.console import ask, print_failed_deletions, say
+from flows.console import ask, print_failed_deletions, print_message
 from flows.servers.connect import connected
 from tasks.errors import ConfigurationError, TopnError, UsageError
 from tasks.model.inputs import find_inputs
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
-    """Run the flow here and now, with servers of its own where none are configured.
+    """Run the flow in this process. Start local servers where none are configured.
 
     Raises:
-        UsageError: An input or the output folder cannot be used; nothing was created.
-        ConfigurationError: A setting or a server cannot be used; nothing was created.
+        UsageError: An input or a folder cannot be used. Nothing was created.
+        ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
     names = names_below_common_folder(find_inputs(options.inputs))
     pool_options = read_pool_options(options.pool_id, options.pool)
@@ -41,7 +41,7 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     if options.report is not None:
         _require_writable("report", options.report)
     with connected():
-        from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - brings the SDKs: imported by now
+        from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - the SDKs are imported by now
 
         check_pool_options(pool_options)
         return _call_flow(options, names, pool_options, interruption)
@@ -70,21 +70,21 @@ def _call_flow(
                 refresh=options.refresh,
                 return_state=True,
             )
-        except TerminationSignal as signal_of_prefect:
-            # While a flow runs, Prefect receives SIGTERM in our place.
-            raise KeyboardInterrupt from signal_of_prefect
+        except TerminationSignal as error:
+            # While a flow runs, Prefect's own handler receives SIGTERM.
+            raise KeyboardInterrupt from error
         finally:
-            interruption.clean_up_if_the_run_did_not()
+            interruption.clean_up_if_needed()
     outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
     report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
-    if interruption.is_asked and isinstance(report, BaseException):
-        # Where the request met Prefect's own code, that reports it as an error of another kind.
+    if interruption.is_requested and isinstance(report, BaseException):
+        # An interrupt inside Prefect's code can surface as an error of another type.
         raise KeyboardInterrupt
     if isinstance(report, (UsageError, ConfigurationError)):
         raise report
     if isinstance(report, BaseException):
         message = redacted(str(report) if isinstance(report, TopnError) else f"{type(report).__name__}: {report}")
-        say(f"The run failed: {message}")
+        print_message(f"The run failed: {message}")
         if options.json:
             print_failed_json("", names, message)
         return EXIT_FAILED
@@ -100,18 +100,18 @@ def _call_flow(
 
 
 def _write_report(report: RunReport, folder: str) -> None:
-    """Write the run's page; one that cannot be written changes nothing of how the run ended."""
-    from tasks.report.html import write_page  # noqa: PLC0415 - brings matplotlib: slow
+    """Write the HTML report. A failure to write it does not change the exit code."""
+    from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
 
     try:
-        say(f"The report is {printable(str(write_page(report, Path(folder))))}")
+        print_message(f"The report is {printable(str(write_page(report, Path(folder))))}")
     except OSError as error:
-        say(f"The report could not be written to {printable(folder)} ({error.strerror}).")
+        print_message(f"Could not write the report to `{printable(folder)}`: {error.strerror}.")
 
 
 def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
-    """Put the tutorial's questions at the end, and do what the answers say."""
-    from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - brings Prefect, imported by now
+    """Delete the job and the pool if the user confirms the tutorial's questions, and the containers."""
+    from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - Prefect is imported by now
 
     keep = Keep(
         containers=options.keep_containers,
@@ -122,10 +122,10 @@ def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
 
 
 def _require_writable(option: str, folder: str) -> None:
-    """Make the folder that an option names, and see that a file can be made in it.
+    """Ensure that the folder of an option exists and is writable.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: The folder cannot be created or written.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -134,5 +134,5 @@ def _require_writable(option: str, folder: str) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"The {option} folder {printable(folder)} cannot be written ({reason}): name another with --{option}."
+            f"Cannot write to the {option} folder `{printable(folder)}` ({reason}). Set another with `--{option}`."
         ) from error

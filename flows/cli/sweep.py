@@ -8,7 +8,7 @@ from uuid import UUID
 
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
-from flows.console import print_failed_deletions, say
+from flows.console import print_failed_deletions, print_message
 from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_up
 from tasks.azure.settings import load_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
@@ -18,16 +18,16 @@ def run_sweep(options: argparse.Namespace, interruption: Interruption) -> int:
     """Delete what dead runs left behind in the configured Azure, and print each name.
 
     Raises:
-        ConfigurationError: No Azure is configured, or it does not answer.
+        ConfigurationError: No Azure is configured, or it does not respond.
     """
     del interruption
     use_up(state_folder())
     if not prefect_api_url():
         load_settings()
-    from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - brings the SDKs: slow
-    from tasks.azure.block import configured_azure  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - imports the SDKs, which is slow
+    from tasks.azure.block import configured_azure  # noqa: PLC0415 - imports Prefect, which is slow
     from tasks.steps.check import advice  # noqa: PLC0415 - as above
-    from tasks.steps.sweep import ended_at_on_own_server  # noqa: PLC0415 - brings Prefect: slow
+    from tasks.steps.sweep import ended_at_on_own_server  # noqa: PLC0415 - as above
     from tasks.steps.sweep import sweep as sweep_accounts  # noqa: PLC0415 - as above
 
     if prefect_api_url():
@@ -44,11 +44,11 @@ def run_sweep(options: argparse.Namespace, interruption: Interruption) -> int:
         if name not in swept.failures:
             print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
     print_failed_deletions(swept.failures)
-    say(f"{len(swept.leftovers.names)} left behind by dead runs.")
+    print_message(f"{len(swept.leftovers.names)} left behind by dead runs.")
     return EXIT_FAILED if swept.failures else 0
 
 
 def _never_ended(flow_run_id: UUID, prefect_api: str) -> datetime | None:
-    """Stand in for a Prefect server when none is configured: only the deadline of a run shows that it is dead."""
+    """Return None, because without a Prefect server only the deadline of a run shows that it is dead."""
     del flow_run_id, prefect_api
     return None

@@ -1,4 +1,7 @@
-"""Where `make up` says what it runs: a file in the state folder that it holds locked, so that none is taken for true later."""
+"""The addresses of the servers of `make up`, in a file in the state folder.
+
+`make up` locks the file while it runs. The contents of an unlocked file are stale.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,33 @@ from pathlib import Path
 
 from tasks.errors import ConfigurationError
 
-FILE = "up.json"
+ADDRESSES_FILE = "up.json"
 POLL_SECONDS = 0.05
 
-# Who only looks holds the file for microseconds.
-TRY_SECONDS = 1.0
+# Readers hold the lock for microseconds.
+LOCK_TIMEOUT_SECONDS = 1.0
 
 
 @contextmanager
 def addresses_left(state: Path) -> Iterator[Callable[[Mapping[str, str]], None]]:
-    """Say meanwhile that `make up` runs in this state folder; what is yielded writes the variables that lead there.
+    """Hold the lock of `make up` and yield a function that publishes the variables that point to its servers.
 
     Raises:
-        ConfigurationError: Another one does, or the folder cannot be written.
+        ConfigurationError: `make up` already runs in this state folder, or the folder cannot be written.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        # It holds the keys of the local Azure.
-        file = os.fdopen(os.open(state / FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
+        # The file contains the keys of the local Azure.
+        file = os.fdopen(os.open(state / ADDRESSES_FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            f"The state folder {state} cannot be written ({error.strerror}): set TOPN_STATE to another."
+            f"Cannot write to the state folder `{state}` ({error.strerror}). Set `TOPN_STATE` to another folder."
         ) from error
     with file:
-        give_up_at = time.monotonic() + TRY_SECONDS
-        while not _locked(file.fileno(), fcntl.LOCK_EX):
-            if time.monotonic() > give_up_at:
-                raise ConfigurationError(f"`make up` runs in {state} already: end it there, or set TOPN_STATE.")
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"`make up` already runs in `{state}`. Stop it, or set `TOPN_STATE`.")
             time.sleep(POLL_SECONDS)
         file.truncate(0)
 
@@ -53,32 +56,34 @@ def addresses_left(state: Path) -> Iterator[Callable[[Mapping[str, str]], None]]
 
 
 def addresses_of_up(state: Path, starting: Callable[[], None]) -> dict[str, str]:
-    """Read the variables that lead to what `make up` runs in this state folder; none if it does not run.
+    """Return the variables that point to the servers of `make up`, or an empty dictionary if it does not run.
+
+    Wait while `make up` is starting.
 
     Args:
-        state: The folder.
-        starting: Called once if it is starting; this waits until it has.
+        state: The state folder.
+        starting: Called once if `make up` is starting.
     """
     try:
-        file = (state / FILE).open(encoding="utf-8")
+        file = (state / ADDRESSES_FILE).open(encoding="utf-8")
     except OSError:
         return {}
-    is_told = False
+    is_notified = False
     with file:
-        while not _locked(file.fileno(), fcntl.LOCK_SH):
+        while not _try_lock(file.fileno(), fcntl.LOCK_SH):
             file.seek(0)
             if text := file.read():
                 return {str(name): str(value) for name, value in json.loads(text).items()}
-            if not is_told:
+            if not is_notified:
                 starting()
-                is_told = True
+                is_notified = True
             time.sleep(POLL_SECONDS)
     return {}
 
 
-def _locked(handle: int, how: int) -> bool:
+def _try_lock(fd: int, operation: int) -> bool:
     try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

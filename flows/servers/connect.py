@@ -1,4 +1,4 @@
-"""Lead a command to its Prefect server and its Azure: those that are configured, those of `make up`, or new ones."""
+"""The Prefect server and the Azure that a command uses: the configured ones, those of `make up`, or new local ones."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flows.console import say, show_starting
+from flows.console import print_message, show_starting
 from flows.servers.addresses import addresses_of_up
 from flows.servers.processes import LocalAzure, PrefectServer, alone_in
 from tasks.azure.settings import load_settings, read_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
 
-# Recording a task run took a Prefect server 60 ms on a busy machine; this leaves a wide margin.
-HISTORY_SECONDS = 30.0
-HISTORY_SECONDS_PER_TASK_RUN = 0.5
+# A Prefect server took 60 ms to record a task run on a busy machine. These timeouts leave a wide margin.
+HISTORY_TIMEOUT_SECONDS = 30.0
+HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN = 0.5
 
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Have a Prefect server and an Azure meanwhile, named by this process's environment.
+    """Run the block with a Prefect server and an Azure, and set their addresses in `os.environ`.
 
-    A server that is started has its data in the state folder, and is given time to write the history down.
+    Local servers keep their data in the state folder. The Prefect server is stopped once it has recorded the history.
 
     Raises:
-        ConfigurationError: A setting or a server cannot be used; nothing was created.
+        ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
     state = state_folder()
     use_up(state)
@@ -35,7 +35,7 @@ def connected() -> Iterator[None]:
     needs_prefect = not prefect_api_url()
     with ExitStack() as services:
         if needs_prefect:
-            services.enter_context(alone_in(state, lambda: say("Another run uses this folder; waiting for its end.")))
+            services.enter_context(alone_in(state, lambda: print_message("Waiting for another run in this folder.")))
         if read_settings().may_be_local:
             azure = services.enter_context(LocalAzure(state))
         elif needs_prefect:
@@ -45,10 +45,10 @@ def connected() -> Iterator[None]:
             os.environ["PREFECT_API_URL"] = server.api_url
             os.environ.setdefault("DO_NOT_TRACK", "1")
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
-        # The run's logs are in the Prefect UI; here, people see progress and results.
+        # Logs are for the Prefect UI. The terminal shows progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         with show_starting():
-            import flows.topn  # noqa: F401, PLC0415 - takes seconds, while the servers start
+            import flows.topn  # noqa: F401, PLC0415 - takes seconds, during which the servers start
 
             _refresh_prefect_settings()
             if server is not None:
@@ -65,7 +65,7 @@ def connected() -> Iterator[None]:
 
 @contextmanager
 def azure_connected() -> Iterator[None]:
-    """Have an Azure meanwhile, named by this process's environment or a Prefect block: a local one if none is configured.
+    """Run the block with the Azure of the environment or of a Prefect block, or with a local one if none is configured.
 
     Raises:
         ConfigurationError: A setting or the Prefect server cannot be used.
@@ -75,21 +75,21 @@ def azure_connected() -> Iterator[None]:
     is_local = read_settings().may_be_local
     if is_local and prefect_api_url():
         require_reachable_prefect()
-        from tasks.azure.block import block_values  # noqa: PLC0415 - brings Prefect: slow
+        from tasks.azure.block import block_values  # noqa: PLC0415 - imports Prefect, which is slow
 
         is_local = not block_values()
     if not is_local:
         yield
         return
-    say("No Azure is configured: starting a local one for this.")
+    print_message("No Azure is configured: starting a local one for this check.")
     with LocalAzure(state) as local:
         os.environ.update(local.wait())
         yield
 
 
 def use_up(state: Path) -> None:
-    """Use what `make up` runs in this state folder, unless another Prefect server is configured."""
-    up = addresses_of_up(state, lambda: say("`make up` is starting in this folder; waiting for it."))
+    """Use the servers of `make up` in this state folder, unless another Prefect server is configured."""
+    up = addresses_of_up(state, lambda: print_message("Waiting for `make up`, which is starting in this folder."))
     if not up or prefect_api_url() not in {None, up["PREFECT_API_URL"]}:
         return
     os.environ["PREFECT_API_URL"] = up["PREFECT_API_URL"]
@@ -101,8 +101,8 @@ def use_up(state: Path) -> None:
 
 
 def prefect_api_url() -> str | None:
-    """Say which Prefect server is configured, if one is."""
-    if not _prefect_may_be_configured():
+    """Return the API URL of the configured Prefect server, or None."""
+    if not _may_have_prefect_api_url():
         return None
     from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - takes seconds
 
@@ -111,32 +111,34 @@ def prefect_api_url() -> str | None:
 
 
 def _refresh_prefect_settings() -> None:
-    """Let Prefect read the environment again, which it may have read before this process set its server."""
-    from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - imported by now
+    """Reload Prefect's settings, which it may have read before this process set `PREFECT_API_URL`."""
+    from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - Prefect is imported by now
 
     refresh_global_settings_context()
 
 
 def require_reachable_prefect() -> None:
-    """See that the configured Prefect server answers.
+    """Check that the configured Prefect server responds.
 
     Raises:
-        ConfigurationError: It does not.
+        ConfigurationError: The server does not respond.
     """
-    from prefect import get_client  # noqa: PLC0415 - imported by now
+    from prefect import get_client  # noqa: PLC0415 - Prefect is imported by now
 
     with get_client(sync_client=True) as client:
         if client.api_healthcheck() is not None:
             raise ConfigurationError(
-                f"No Prefect server answers at {prefect_api_url()}: start it, or unset PREFECT_API_URL."
+                f"The Prefect server at {prefect_api_url()} does not respond. Start it, or unset `PREFECT_API_URL`."
             )
 
 
 def _use_azure(local: LocalAzure | None) -> None:
-    """Use the configured Azure, which may be so in a Prefect block only, or the local one that was started.
+    """Use the Azure of the environment or of a Prefect block, or else the local one.
+
+    Stop the local Azure if a block configures another.
 
     Raises:
-        ConfigurationError: An account does not answer, or does not take the credentials; nothing was created.
+        ConfigurationError: An account does not respond, or rejects the credentials. Nothing was created.
     """
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - imported by now
     from tasks.azure.block import block_values, configured_azure  # noqa: PLC0415 - imported by now
@@ -144,7 +146,7 @@ def _use_azure(local: LocalAzure | None) -> None:
 
     if local is not None:
         if not block_values():
-            say("No Azure is configured: starting a local one for this run.")
+            print_message("No Azure is configured: starting a local one for this run.")
             os.environ.update(local.wait())
             return
         local.stop()
@@ -161,24 +163,25 @@ def _wait_for_history(server: PrefectServer) -> None:
     from tasks.report.timing import ended_task_runs  # noqa: PLC0415 - imported by now
 
     APILogHandler().flush()
-    give_up_seconds = HISTORY_SECONDS + HISTORY_SECONDS_PER_TASK_RUN * len(ended_task_runs)
-    if not server.wait_for_history(ended_task_runs, give_up_seconds):
-        say("The history of this run is not complete: the Prefect server did not write it down in time.")
+    timeout_seconds = HISTORY_TIMEOUT_SECONDS + HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN * len(ended_task_runs)
+    if not server.wait_for_history(ended_task_runs, timeout_seconds):
+        print_message(f"The history of this run is incomplete: recording it took longer than {timeout_seconds:.0f} s.")
 
 
-def _prefect_may_be_configured() -> bool:
-    """Look whether any of the places where Prefect finds its API's address says something.
+def _may_have_prefect_api_url() -> bool:
+    """Check whether any source of Prefect settings may contain an API URL.
 
-    To ask Prefect itself takes seconds, in which its server could start.
+    Importing Prefect to read its settings takes seconds, which would delay the start of the server.
+    Sources: https://docs.prefect.io/v3/concepts/settings-and-profiles
     """
     if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
         return True
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    mentions = {
+    needles = {
         profiles: "",
         Path("prefect.toml"): "",
         Path("pyproject.toml"): "[tool.prefect",
         Path(".env"): "PREFECT_",
     }
-    return any(path.is_file() and word in path.read_text("utf-8", "replace") for path, word in mentions.items())
+    return any(path.is_file() and word in path.read_text("utf-8", "replace") for path, word in needles.items())

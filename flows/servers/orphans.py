@@ -1,4 +1,7 @@
-"""Processes that outlive the server that started them, such as a flow run whose worker was killed (Linux only)."""
+"""Orphaned processes, which outlive the server that started them, such as a flow run whose worker was killed.
+
+Only Linux supports this.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Source: <linux/prctl.h>.
+# Source: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
 PR_SET_CHILD_SUBREAPER = 36
 
-END_SECONDS = 5.0
+TERMINATION_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.05
 
 
 @contextmanager
-def orphans_ended() -> Iterator[None]:
-    """Become the parent of every orphan below this process meanwhile, and end all children at the end."""
+def orphans_terminated() -> Iterator[None]:
+    """Adopt the orphans among all descendants while the block executes, then terminate all children."""
     if sys.platform != "linux":
         yield
         return
@@ -29,20 +32,20 @@ def orphans_ended() -> Iterator[None]:
     try:
         yield
     finally:
-        _end_children()
+        _terminate_children()
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def _end_children() -> None:
-    kill_at = time.monotonic() + END_SECONDS
-    told: set[int] = set()
-    # The children of one that ends become ours.
+def _terminate_children() -> None:
+    kill_at = time.monotonic() + TERMINATION_TIMEOUT_SECONDS
+    signaled: set[int] = set()
+    # When a child exits, its children become children of this process.
     while children := _children():
-        number = signal.SIGTERM if time.monotonic() < kill_at else signal.SIGKILL
-        for child in children - told if number == signal.SIGTERM else children:
-            told.add(child)
+        signal_number = signal.SIGTERM if time.monotonic() < kill_at else signal.SIGKILL
+        for child in children - signaled if signal_number == signal.SIGTERM else children:
+            signaled.add(child)
             with suppress(ProcessLookupError):
-                os.kill(child, number)
+                os.kill(child, signal_number)
         for child in children:
             with suppress(ChildProcessError):
                 os.waitpid(child, os.WNOHANG)
@@ -53,7 +56,7 @@ def _children() -> set[int]:
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The program's name, in parentheses, may hold anything; the state and the parent's id stand behind it.
+            # The program's name, in parentheses, may contain any characters. State and parent id follow it.
             if int(stat.read_text("utf-8", "replace").rpartition(")")[2].split()[1]) == os.getpid():
                 found.add(int(stat.parent.name))
     return found

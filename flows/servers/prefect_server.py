@@ -1,10 +1,10 @@
-"""The program of a Prefect server that fills an empty state folder from a migrated database.
+"""A Prefect server that starts fast in an empty state folder, because it copies a migrated database there.
 
     python -m flows.servers.prefect_server --fd 3
 
-serves on a listening socket. Without `--fd`, it only creates the template of the database. The migrations of a fresh
-database take three times as long as the rest of the start, so they run once per virtual environment. The result is
-kept there, and is copied into each new state folder.
+serves on a listening socket. Without `--fd`, it only creates the template of the database. The migrations of a new
+database take three times as long as the rest of the start. Therefore they run once per virtual environment, and the
+result is copied into each new state folder.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ WRITABLE_BY_OTHERS = 0o022
 
 
 def main() -> None:
-    """Serve until SIGTERM, or create the template."""
+    """Serve until SIGTERM if `--fd` is set, otherwise create the template."""
     parser = argparse.ArgumentParser(prog="python -m flows.servers.prefect_server", description=__doc__)
     parser.add_argument("--fd", type=int, help="file descriptor of a listening socket")
-    # The database holds what users gave to their runs, and the key by which Prefect encrypts blocks.
+    # The database contains the parameters of runs, and the key with which Prefect encrypts blocks.
     os.umask(PRIVATE_UMASK)
     fd: int | None = parser.parse_args().fd
     if fd is None:
@@ -41,8 +41,8 @@ def main() -> None:
 
 
 def serve(fd: int) -> None:
-    """Serve Prefect's API on a listening socket, on the database in PREFECT_HOME."""
-    # Imports create a million objects that stay: searching them for garbage takes a tenth of the start.
+    """Serve Prefect's API on a listening socket, with the database in `PREFECT_HOME`."""
+    # The imports create a million permanent objects. Collecting garbage among them takes a tenth of the start.
     gc.disable()
     import uvicorn  # noqa: PLC0415 - see above
     from prefect.server.api.server import create_app  # noqa: PLC0415
@@ -61,9 +61,9 @@ def serve(fd: int) -> None:
 
 
 def template_path() -> Path | None:
-    """Return where the template for this version of Prefect is kept; None outside a virtual environment.
+    """Return the path of the template for this version of Prefect, or None outside a virtual environment.
 
-    A template is of use only to the environment whose Prefect created it, and goes with that.
+    The template is part of the virtual environment, because only the Prefect that created it can use it.
     """
     if sys.prefix == sys.base_prefix:
         return None
@@ -71,57 +71,57 @@ def template_path() -> Path | None:
 
 
 def _create_template() -> None:
-    """Create the template, unless there is one that works."""
+    """Create the template unless a working one exists."""
     if (template := template_path()) is None:
         return
     with tempfile.TemporaryDirectory() as home:
-        # Prefect reads it when it is imported.
+        # Prefect reads this variable on import.
         os.environ["PREFECT_HOME"] = home
         _ensure_database(template)
 
 
 def _ensure_database(template: Path | None) -> bool:
-    """Create the database, unless there is one.
+    """Create the database unless it exists.
 
     Returns:
-        Whether it is known to be complete, so that the server needs neither migrations nor block types.
+        True if the database is complete, so that the server can skip the migrations and the registration of blocks.
     """
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME  # noqa: PLC0415 - takes seconds
 
     database = PREFECT_HOME.value() / DATABASE
-    # A `prefect.toml` in the current folder may name another database.
-    is_usual = PREFECT_API_DATABASE_CONNECTION_URL.value() == f"sqlite+aiosqlite:///{database}"
-    if not is_usual or database.exists():
+    # A `prefect.toml` in the current folder may configure another database.
+    is_default = PREFECT_API_DATABASE_CONNECTION_URL.value() == f"sqlite+aiosqlite:///{database}"
+    if not is_default or database.exists():
         return False
     _delete(database)
     if template is not None and copy_template(template, database):
         try:
             asyncio.run(_migrate())
             return True
-        except Exception as error:  # noqa: BLE001 - a start must not depend on the template
-            print(f"The template {template} is of no use: {error!r}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 - the server must start even if the template is unusable
+            print(f"Cannot use the template `{template}`, migrating a new database instead: {error!r}", file=sys.stderr)
             _delete(database)
     asyncio.run(_migrate(register_blocks=True))
     if template is not None:
-        _keep_template(database, template)
+        _save_template(database, template)
     return True
 
 
 def _delete(database: Path) -> None:
-    """Delete a database with its journals, which SQLite would apply to the next database of that name."""
+    """Delete a database and its journals, which SQLite would otherwise apply to the next database of that name."""
     for suffix in ("", "-wal", "-shm"):
         database.with_name(DATABASE + suffix).unlink(missing_ok=True)
 
 
 def copy_template(template: Path, database: Path) -> bool:
-    """Copy a template to where a database is expected.
+    """Copy a template to the path of a database.
 
     Returns:
-        False if there is no template, it is damaged, or somebody else could have written it.
+        False if the template does not exist, is damaged, or could have been written by another user.
     """
     copy = database.with_name(f"{DATABASE}.{os.getpid()}")
     try:
-        with open(template, "rb", opener=_open_itself) as source, copy.open("xb") as target:
+        with open(template, "rb", opener=_open_regular) as source, copy.open("xb") as target:
             status = os.fstat(source.fileno())
             if status.st_uid != os.geteuid() or status.st_mode & WRITABLE_BY_OTHERS or not stat.S_ISREG(status.st_mode):
                 return False
@@ -138,13 +138,13 @@ def copy_template(template: Path, database: Path) -> bool:
     return True
 
 
-def _open_itself(path: str, flags: int) -> int:
-    """Open a file that is neither a link nor something that waits for a writer."""
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file without following a symbolic link, and without blocking on a named pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 async def _migrate(*, register_blocks: bool = False) -> None:
-    """Run the migrations that the database lacks, and register Prefect's own block types."""
+    """Run the missing migrations, and register Prefect's own block types if requested."""
     from prefect.server.database import provide_database_interface  # noqa: PLC0415 - takes seconds
     from prefect.server.models.block_registration import run_block_auto_registration  # noqa: PLC0415
 
@@ -158,9 +158,9 @@ async def _migrate(*, register_blocks: bool = False) -> None:
         await (await interface.engine()).dispose()
 
 
-def _keep_template(database: Path, template: Path) -> None:
-    """Keep a copy of a database in which nothing has happened yet: it holds no runs, no settings and no keys."""
-    # An environment may be read-only; then each first start runs the migrations.
+def _save_template(database: Path, template: Path) -> None:
+    """Save a copy of a new database as the template. It contains no runs, settings or keys yet."""
+    # The virtual environment may be read-only. Then each first start in a state folder runs the migrations.
     with suppress(OSError, sqlite3.Error):
         template.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=template.parent) as folder, closing(sqlite3.connect(database)) as source:

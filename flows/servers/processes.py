@@ -1,7 +1,7 @@
-"""The servers that a run or `make up` starts: a local Azure, a Prefect server that keeps the history, a worker.
+"""The servers that a run or `make up` starts: a local Azure, a Prefect server and a worker.
 
-Each is a process of its own session, so that a Ctrl-C at the terminal does not take it away before the cleanup, and
-each ends with this process, however that ends.
+Each is a process in its own session, so that Ctrl-C in the terminal does not stop it before the cleanup. On Linux,
+each stops when this process exits, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from typing_extensions import Self
 
 from tasks.errors import ConfigurationError
 
-# The first start in a virtual environment migrates a database, which took 15 s on two idle cores; later ones take 5 s.
-START_SECONDS = 180.0
-STOP_SECONDS = 20.0
+# The first start in a virtual environment migrates a database, which took 15 s on two idle cores. Later ones take 5 s.
+START_TIMEOUT_SECONDS = 180
+STOP_TIMEOUT_SECONDS = 20.0
 POLL_SECONDS = 0.05
-LAST_LINES = 5
+MAX_QUOTED_LOG_LINES = 5
 
-# Asks the kernel to end a program when the program that started it ends, then becomes that program (Linux only).
-TIE = """\
+# Request SIGTERM for this process when its parent exits, then execute the given command (Linux only):
+# https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+STOP_WITH_PARENT = """\
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 15)
 os.execv(sys.argv[1], sys.argv[1:])
@@ -42,7 +43,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Service:
-    """A server process, started at once and waited for later, with what it says in a log file."""
+    """A server process that logs to a file. The constructor starts it and does not wait until it is ready."""
 
     def __init__(
         self,
@@ -51,21 +52,21 @@ class Service:
         log: Path,
         environment: Mapping[str, str],
         *,
-        handles: Sequence[int] = (),
+        inherited_fds: Sequence[int] = (),
     ) -> None:
         self._name = name
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        tied = [sys.executable, "-c", TIE, *command] if sys.platform == "linux" else list(command)
+        full_command = [sys.executable, "-c", STOP_WITH_PARENT, *command] if sys.platform == "linux" else list(command)
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                tied,
+                full_command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 start_new_session=True,
-                pass_fds=handles,
+                pass_fds=inherited_fds,
             )
 
     def __enter__(self) -> Self:
@@ -77,47 +78,47 @@ class Service:
         self.stop()
 
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
-        """Wait until the server answers.
+        """Wait until the server is ready.
 
         Raises:
-            ConfigurationError: It ended, or did not answer in time; the message has its last words.
+            ConfigurationError: The server exited, or was not ready in time. The message quotes the end of its log.
         """
-        give_up_at = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not is_ready():
             if self._process.poll() is not None:
-                raise ConfigurationError(f"{self._name} did not start: {self._last_words()} (see {self._log})")
-            if time.monotonic() > give_up_at:
-                raise ConfigurationError(f"{self._name} did not answer in {START_SECONDS:.0f} s (see {self._log})")
+                raise ConfigurationError(f"{self._name} did not start: {self._log_tail()} (see `{self._log}`)")
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"{self._name} did not start in {START_TIMEOUT_SECONDS} s (see `{self._log}`)")
             time.sleep(POLL_SECONDS)
 
     def output(self) -> str:
-        """What the server has said so far."""
+        """Return the contents of the log so far."""
         return self._log.read_text("utf-8", "replace")
 
-    def end(self) -> str | None:
-        """How the server ended by itself, as a sentence; None while it runs."""
+    def exit_message(self) -> str | None:
+        """Return a message about the exit of the server, or None while it runs."""
         status = self._process.poll()
         if status is None:
             return None
-        how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        return f"{self._name} ended {how}: {self._last_words()} (see {self._log})."
+        reason = f"by signal {-status}" if status < 0 else f"with exit code {status}"
+        return f"{self._name} ended {reason}: {self._log_tail()} (see `{self._log}`)."
 
     def stop(self) -> None:
-        """End the server and wait for its end."""
+        """Stop the server and wait until it has exited. Kill it after a timeout."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(STOP_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
 
-    def _last_words(self) -> str:
-        return " / ".join(self.output().strip().splitlines()[-LAST_LINES:]) or "it said nothing"
+    def _log_tail(self) -> str:
+        return " / ".join(self.output().strip().splitlines()[-MAX_QUOTED_LOG_LINES:]) or "its log is empty"
 
 
 class LocalAzure(Service):
-    """`localbatch serve` with any of its options, on the given ports where they are free; 0 is any."""
+    """A `localbatch serve` process on the given ports, or on others if these are taken. 0 means any free port."""
 
     def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0, options: Sequence[str] = ()) -> None:
         serve = ["-m", "localbatch", "serve", "--state", str(state)]
@@ -125,47 +126,49 @@ class LocalAzure(Service):
         super().__init__("The local Azure", [sys.executable, *serve], state / "localbatch.log", os.environ)
 
     def wait(self) -> dict[str, str]:
-        """Wait until it serves; returns the settings that point to it."""
+        """Wait until the accounts are ready, and return the settings that point to them."""
         self.wait_until(lambda: "\nready" in self.output())
         return dict(re.findall(r"^export (TOPN_\w+)=(\S+)$", self.output(), re.MULTILINE))
 
 
 class PrefectServer(Service):
-    """A Prefect server on the database in the state folder, on the given port where it is free; with its pages or not."""
+    """A Prefect server with its database in the state folder, on the given port or another if that is taken.
+
+    `pages` turns on Prefect's UI.
+    """
 
     def __init__(self, state: Path, *, port: int = 0, pages: bool = False) -> None:
-        # Taken here and handed on: between finding a free port and serving on it, somebody else could take it.
-        address = _free_address(port)
-        self.pages_url = f"http://127.0.0.1:{address.getsockname()[1]}"
+        # The server inherits this socket. Another process could take the port if the server opened it later.
+        listener = _listen_on_free_port(port)
+        self.pages_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.api_url = f"{self.pages_url}/api"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
         inherited = prefect_environment(state)
-        # The server has no use for the keys, and who reads its environment none either.
+        # The server does not need the account keys, so keep them out of its environment.
         environment = {name: value for name, value in inherited.items() if not name.startswith("TOPN_")} | {
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
-            # The pages would look for the API on port 4200 wherever they are.
+            # By default, the UI expects the API on port 4200.
             "PREFECT_UI_API_URL": self.api_url,
-            # What links in notices begin with.
+            # The base URL of links in notices.
             **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
-        command = [sys.executable, "-m", "flows.servers.prefect_server", "--fd", str(address.fileno())]
-        with address:
+        command = [sys.executable, "-m", "flows.servers.prefect_server", "--fd", str(listener.fileno())]
+        with listener:
             log = state / "prefect-server.log"
-            super().__init__("The Prefect server", command, log, environment, handles=[address.fileno()])
+            super().__init__("The Prefect server", command, log, environment, inherited_fds=[listener.fileno()])
 
     def wait(self) -> None:
-        """Wait until it serves."""
-        self.wait_until(lambda: _answers(f"{self.api_url}/health"))
+        """Wait until the API is ready."""
+        self.wait_until(lambda: _responds(f"{self.api_url}/health"))
 
-    def wait_for_history(self, task_run_ids: Collection[UUID], give_up_seconds: float) -> bool:
-        """Wait until the server has written down that these task runs have ended.
+    def wait_for_history(self, task_run_ids: Collection[UUID], timeout_seconds: float) -> bool:
+        """Wait until the server has recorded the final states of these task runs.
 
-        A Prefect server records task runs some time after they ended, and forgets what it has not recorded when it
-        is stopped.
+        A Prefect server records task runs some time after they end, and loses unrecorded ones when it stops.
 
         Returns:
-            Whether it has.
+            False if the timeout passed first.
         """
         query = {
             "task_runs": {
@@ -173,47 +176,47 @@ class PrefectServer(Service):
                 "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
             }
         }
-        request = urllib.request.Request(  # noqa: S310 - the address is our own
+        request = urllib.request.Request(  # noqa: S310 - the URL is our own
             f"{self.api_url}/task_runs/count", json.dumps(query).encode(), {"Content-Type": "application/json"}
         )
-        give_up_at = time.monotonic() + give_up_seconds
-        while time.monotonic() < give_up_at:
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                    if int(answer.read()) >= len(task_run_ids):
+                with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                    if int(response.read()) >= len(task_run_ids):
                         return True
             except (OSError, ValueError):
-                # 503 means that its database is busy writing just that.
+                # The server returns 503 while its database is busy recording task runs.
                 pass
             time.sleep(POLL_SECONDS * 2)
         return False
 
 
 class Worker(Service):
-    """A Prefect worker of a work pool; its flow runs have this process's environment."""
+    """A Prefect worker of a work pool. Its flow runs inherit the environment of this process."""
 
     def __init__(self, state: Path, work_pool: str) -> None:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
         super().__init__("The Prefect worker", command, state / "prefect-worker.log", os.environ)
 
     def wait(self) -> None:
-        """Wait until it takes flow runs."""
+        """Wait until the worker accepts flow runs."""
         self.wait_until(lambda: " started!" in self.output())
 
 
 def prefect_environment(state: Path) -> dict[str, str]:
-    """Give this process's environment with Prefect's settings replaced by those that keep its files in the folder."""
-    without = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return without | {"PREFECT_HOME": str(state), "DO_NOT_TRACK": "1"}
+    """Return the environment of this process without its Prefect settings, and with `PREFECT_HOME` set to `state`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return environment | {"PREFECT_HOME": str(state), "DO_NOT_TRACK": "1"}
 
 
 @contextmanager
 def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the state folder: two runs at once would share one database and one storage.
+    """Hold the lock of the state folder, because concurrent runs must not share its database and storage.
 
     Args:
-        state: The folder.
-        waiting: Called once if another run holds it.
+        state: The state folder.
+        waiting: Called once if another run holds the lock.
 
     Raises:
         ConfigurationError: The folder cannot be written.
@@ -223,7 +226,7 @@ def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
         lock = (state / "lock").open("w")
     except OSError as error:
         raise ConfigurationError(
-            f"The state folder {state} cannot be written ({error.strerror}): set TOPN_STATE to another."
+            f"Cannot write to the state folder `{state}` ({error.strerror}). Set `TOPN_STATE` to another folder."
         ) from error
     with lock:
         try:
@@ -234,31 +237,31 @@ def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _free_address(wanted_port: int) -> socket.socket:
-    """Listen on a port, or on another where that is taken; who connects waits for the server."""
+def _listen_on_free_port(preferred_port: int) -> socket.socket:
+    """Listen on a port, or on another if that is taken. Clients can connect before the server accepts."""
     try:
-        return _listening(wanted_port)
+        return _listen(preferred_port)
     except OSError:
-        return _listening(0)
+        return _listen(0)
 
 
-def _listening(port: int) -> socket.socket:
-    address = socket.socket()
-    # Connections of a server that has ended may linger there; the next one can listen all the same.
-    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    # Allow the port to be reused while connections of an earlier server are in TIME_WAIT.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        address.bind(("127.0.0.1", port))
-        # Two may be bound to a port, and one listens.
-        address.listen()
+        listener.bind(("127.0.0.1", port))
+        # With SO_REUSEADDR, two sockets can bind to one port, but only one can listen.
+        listener.listen()
     except OSError:
-        address.close()
+        listener.close()
         raise
-    return address
+    return listener
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - the address is our own
-            return bool(answer.status == 200)  # noqa: PLR2004
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the URL is our own
+            return bool(response.status == 200)  # noqa: PLR2004
     except OSError:
         return False

@@ -75,8 +75,8 @@ def test_without_configuration_check_starts_a_local_azure(tmp_path):
     done = Topn(HOME=str(tmp_path), TOPN_STATE=str(tmp_path / "state"))("check")
     assert (done.returncode, "failed" in done.stdout) == (0, False)
     assert done.stderr.splitlines() == [
-        "No Azure is configured: starting a local one for this.",
-        "A run can begin; nothing was created.",
+        "No Azure is configured: starting a local one for this check.",
+        "A run can start. Nothing was created.",
     ]
 
 

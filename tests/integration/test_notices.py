@@ -48,7 +48,7 @@ def test_webhook_hears_of_failed_and_late_runs_once(set_up, webhook, client, pre
 
     assert "created" in set_up(TOPN_NOTICE_URL=webhook.url).stdout
     again = set_up(TOPN_NOTICE_URL=webhook.url)
-    assert again.stdout.count("changed") == 2, again.stderr
+    assert again.stdout.count("updated") == 2, again.stderr
     assert webhook.url not in again.stdout + again.stderr
     waits = {automation.name: automation.trigger.within for automation in client.read_automations()}
     assert waits["topn: runs that died have crashed"] == timedelta(minutes=9)

@@ -26,7 +26,7 @@ def test_plan_names_new_unchanged_and_refused_inputs(completed_run, data, nothin
 
     assert done.returncode == 2
     assert done.stdout.splitlines() == [
-        "2 new, 1 unchanged, 1 refused.",
+        "2 new, 1 unchanged, 1 invalid.",
         "A run would add 1 Batch task, on up to 1 node (standard_d2s_v3) with 2 slots each.",
         "new: new.txt (5 bytes)",
         "new: same.txt (5 bytes)",
@@ -44,5 +44,5 @@ def test_plan_needs_no_azure(completed_run, data):
 
     assert (done.returncode, done.stdout.splitlines()[:2]) == (
         0,
-        ["0 new, 5 unchanged, 0 refused.", "A run would create nothing."],
+        ["0 new, 5 unchanged, 0 invalid.", "A run would create nothing."],
     )

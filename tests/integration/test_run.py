@@ -116,7 +116,7 @@ def test_repeated_run_works_only_on_failed_files(packed_run, monkeypatch):
     monkeypatch.chdir(packed_run.folder)
     inputs = ("--", *HOSTILE_NAMES, "bad.txt")
     planned = packed_run.topn("plan", *inputs)
-    assert planned.stdout.startswith("1 new, 18 unchanged, 0 refused.\nA run would add 1 Batch task,")
+    assert planned.stdout.startswith("1 new, 18 unchanged, 0 invalid.\nA run would add 1 Batch task,")
 
     again = packed_run.topn("run", "--output", "../out", *inputs)
 
@@ -175,7 +175,7 @@ def test_ask_deletes_what_the_user_wants(topn, azure_settings):
     [
         ({"TOPN_BATCH_KEY": "d3Jvbmc="}, "AuthenticationFailed"),
         ({"TOPN_BATCH_ENDPOINT": "http://127.0.0.1:1"}, "no answer"),
-        ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, "No Prefect server answers at http://127.0.0.1:1/api"),
+        ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, "at http://127.0.0.1:1/api does not respond"),
     ],
     ids=["key", "azure", "prefect"],
 )

@@ -11,4 +11,4 @@ from flows.notices import main
 def test_address_that_is_no_url_is_refused(topn, url):
     done = topn.call(main, TOPN_NOTICE_URL=url)
     assert done.returncode == 2
-    assert done.stderr.startswith("Set TOPN_NOTICE_URL to the http or https address")
+    assert done.stderr.startswith("Set `TOPN_NOTICE_URL` to the http or https URL")

@@ -33,7 +33,7 @@ def test_second_up_in_one_folder_is_refused(state, monkeypatch, capsys):
     with addresses_left(state):
         assert up.main() == 2
     error = capsys.readouterr().err
-    assert "`make up` runs in" in error
+    assert "`make up` already runs in" in error
     assert len(error.splitlines()) == 1
 
 
