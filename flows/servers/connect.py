@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.console import print_message, show_starting
 from flows.servers.addresses import addresses_of_up
+from flows.servers.prefect_server import DATABASE
 from flows.servers.processes import LocalAzure, PrefectServer, alone_in
 from tasks.azure.settings import load_settings, read_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
@@ -33,6 +34,8 @@ def connected() -> Iterator[None]:
     azure: LocalAzure | None = None
     server: PrefectServer | None = None
     needs_prefect = not prefect_api_url()
+    # A Prefect block can only be in a database that exists.
+    may_have_block = not needs_prefect or (state / DATABASE).exists()
     with ExitStack() as services:
         if needs_prefect:
             services.enter_context(alone_in(state, lambda: print_message("Waiting for another run in this folder.")))
@@ -51,6 +54,8 @@ def connected() -> Iterator[None]:
             import flows.topn  # noqa: F401, PLC0415 - takes seconds, during which the servers start
 
             _refresh_prefect_settings()
+            if azure is not None and not may_have_block:
+                azure.check()
             if server is not None:
                 server.wait()
             else:

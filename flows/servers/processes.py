@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from uuid import UUID
@@ -125,8 +126,23 @@ class LocalAzure(Service):
         serve += ["--port", str(port), "--storage-port", str(storage_port), *options]
         super().__init__("The local Azure", [sys.executable, *serve], state / "localbatch.log", os.environ)
 
+    def check(self) -> None:
+        """Check that the process runs.
+
+        Raises:
+            ConfigurationError: `localbatch` or Azurite is not installed, or the process ended.
+        """
+        if find_spec("localbatch.local_azure") is None:
+            raise ConfigurationError(
+                "No Azure is configured, and the local Azure is not installed. Set TOPN_BATCH_ENDPOINT and the other TOPN_ "
+                "settings, or run `pip install 'topn[local]'` and `localbatch install`."
+            )
+        if self.exit_message() is not None:
+            raise ConfigurationError(f"The local Azure did not start: {self._log_tail()}")
+
     def wait(self) -> dict[str, str]:
         """Wait until the accounts are ready, and return the settings that point to them."""
+        self.check()
         self.wait_until(lambda: "\nready" in self.output())
         return dict(re.findall(r"^export (TOPN_\w+)=(\S+)$", self.output(), re.MULTILINE))
 
