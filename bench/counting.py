@@ -1,9 +1,8 @@
-"""How fast the task script counts, beside a plain C program, itself in Python, the tutorial's way, and `wc -w`."""
+"""Compare the speed of the task script with a plain C program, its own Python, the tutorial, and `wc -w`."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from bench.measure import figures, in_turn, median_seconds
 
 PACK = """
-import sys, pathlib, tasks.word_counts
+import sys, pathlib, tasks.workload.word_counts
 [package] = tasks.workload.word_counts.word_count_workload(10, ignore_case=False).files.values()
 pathlib.Path(sys.argv[1]).write_bytes(package)
 """
@@ -46,14 +45,14 @@ SYLLABLES = [
     "yo",
     "zé",
 ]
-ENDINGS = [""] * 18 + [",", "."]
+SUFFIXES = [""] * 18 + [",", "."]
 
 TUTORIAL = Path(__file__).parent / "tutorial_way.py"
 PLAIN_C = Path(__file__).parent / "plain_counter.c"
 
 
 def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
-    """Count texts of three sizes; the task script runs as on a node, and its results must be those of the tutorial."""
+    """Count texts of three sizes with the packed task script, and check its results against those of the tutorial."""
     package = folder / "task_script.pyz"
     environment = {**environment, "TOPN_STATE": str(folder / "state"), "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
     subprocess.run([sys.executable, "-c", PACK, str(package)], env=environment, check=True)
@@ -68,20 +67,18 @@ def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     for megabytes in SIZES_MB:
         text = folder / f"{megabytes} MB.txt"
         _write_text(text, megabytes * 10**6)
-        processes = os.cpu_count() or 1
         commands = {
-            "1 process": [*script, str(text), "--processes", "1"],
-            f"{processes} processes": [*script, str(text), "--processes", str(processes)],
+            "task script": [*script, str(text)],
             "plain C": [plain_c, str(text)],
-            "Python": [sys.executable, "-m", "task_script", *options, str(text), "--processes", "1"],
+            "Python": [sys.executable, "-m", "task_script", *options, str(text)],
             "tutorial": [sys.executable, str(TUTORIAL), str(text), str(folder / "tutorial.json")],
             "wc -w": ["wc", "-w", str(text)],
         }
         print(f"{text.stem}:")
         runs = in_turn(commands, environment)
         _check_equal(folder / f"{text.stem}_OUTPUT.json", folder / "tutorial.json")
-        one, several, *others = commands
-        found[text.stem] = [figures(runs, one, other) for other in others] + [figures(runs, several, one)]
+        ours, *others = commands
+        found[text.stem] = [figures(runs, ours, other) for other in others]
         for name in commands:
             seconds.setdefault(name, []).append(median_seconds(runs[name]))
         text.unlink()
@@ -89,7 +86,7 @@ def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
         name: round(1000 * (medians[-1] - medians[-2]) / (SIZES_MB[-1] - SIZES_MB[-2]), 1)
         for name, medians in seconds.items()
     }
-    print("milliseconds for each MB more:", ", ".join(f"{name} {slope:.3g}" for name, slope in slopes.items()))
+    print("milliseconds per additional MB:", ", ".join(f"{name} {slope:.3g}" for name, slope in slopes.items()))
     return found
 
 
@@ -117,25 +114,25 @@ def _empty_package(folder: Path) -> Path:
 
 def _check_equal(ours: Path, tutorial: Path) -> None:
     mine, other = json.loads(ours.read_text()), json.loads(tutorial.read_text())
-    # The tutorial's order of equal counts is that of their first appearance.
+    # The tutorial orders words with equal counts by their first occurrence.
     same_top = [count for _, count in mine["top"]] == [count for _, count in other["top"]]
     if not same_top or mine["distinct"] != other["distinct"]:
-        raise RuntimeError(f"different results: {mine}, {other}")
+        raise RuntimeError(f"The results differ: {mine}, {other}")
 
 
 def _write_text(path: Path, size_bytes: int) -> None:
-    """Write words as frequent and as long as those of English, with as many that are rare."""
+    """Write words with the frequencies and lengths of English words, including rare words."""
     words = _words(random.Random(0))
     with path.open("wb") as file:
         while file.tell() < size_bytes:
             file.write(" ".join(islice(words, 12)).encode() + b"\n")
 
 
-def _words(chance: random.Random) -> Iterator[str]:
+def _words(rng: random.Random) -> Iterator[str]:
     while True:
-        # The rank of a word in a Zipf-Mandelbrot distribution whose vocabulary has no end.
-        word = _word(int(10 * (chance.random() ** (-1 / 0.3) - 1)))
-        yield word + chance.choice(ENDINGS)
+        # The rank of a word in a Zipf-Mandelbrot distribution with an unlimited vocabulary.
+        word = _word(int(10 * (rng.random() ** (-1 / 0.3) - 1)))
+        yield word + rng.choice(SUFFIXES)
 
 
 @lru_cache(100_000)

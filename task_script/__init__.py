@@ -1,7 +1,7 @@
-"""The word counter that runs on a node: standard library only, on any CPython from 3.8 on."""
+"""The word counter that runs on a node. It needs CPython 3.8 or newer and its standard library."""
 
 import sys
 
-# Here, because an older interpreter cannot even compile the other modules; this one must stay without their syntax.
+# The check is here because an older interpreter cannot compile the other modules. This file must run on Python 3.6.
 if sys.version_info < (3, 8):  # noqa: UP036 - A node's Python may be older than the project's.
-    raise SystemExit("topn needs Python 3.8 or newer on the node, this is %s" % sys.version.split()[0])  # noqa: UP031
+    raise SystemExit("topn needs Python 3.8 or newer on the node, but this is %s" % sys.version.split()[0])  # noqa: UP031

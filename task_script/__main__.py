@@ -1,4 +1,4 @@
-"""Run the task script: `python -m task_script FILE`."""
+"""Run the program: `python3 -m task_script FILE`."""
 
 from task_script.top_words import main
 

@@ -1,7 +1,8 @@
-"""Count the top words of text files and write them beside each file, or into a folder."""
+"""The program: count the most frequent words of each file, and write them beside the file or to a folder.
 
-# A node starts this program once a file, mostly for a small one: `json`, `re`, `typing` and what they load would take
-# longer to import than the file to count.
+A node starts the program once per file, and most files are small. Importing `json`, `re` or `typing` takes longer than
+counting such a file, so this module avoids them.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +10,20 @@ import hashlib
 import os
 import sys
 
-from task_script.counting import CountingError, NotTextError, count_words
-from task_script.options import Options, parse, refuse
+from task_script.counting import count_words
+from task_script.options import Options, exit_with_usage, parse
+from task_script.text import NotTextError
+from task_script.vocabulary import SpillError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# The limit of all common file systems for one name.
+# Limit of all common file systems.
 MAX_NAME_BYTES = 255
 
-# What the node agent tells a Batch task about itself.
+# Environment variables of a Batch task.
+# Source: https://learn.microsoft.com/azure/batch/batch-compute-node-environment-variables
 PROVENANCE = {
     "Node": "AZ_BATCH_NODE_ID",
     "Batch task": "AZ_BATCH_TASK_ID",
@@ -29,7 +33,7 @@ PROVENANCE = {
 
 
 class FileFailedError(Exception):
-    """A file cannot be counted, or its result not be written; the message is one sentence for people."""
+    """A file cannot be counted, or its result cannot be written. The message names the file and the reason."""
 
 
 class Summary:
@@ -47,7 +51,7 @@ class Summary:
 
 
 class Outputs:
-    """Where the result of one file goes: for people and for programs."""
+    """The paths of the results of one file: text for people, and JSON for programs."""
 
     def __init__(self, text: str, json: str) -> None:
         self.text = text
@@ -55,53 +59,53 @@ class Outputs:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status.
+    """Run the command line and return the exit code.
 
-    A file that fails is named on stderr and does not keep the others from being counted.
+    If a file fails, print the error and continue with the next file.
     """
     options = parse(sys.argv[1:] if argv is None else argv)
     if options.check:
-        return 0  # An interpreter that is too old does not get here.
+        return 0  # On an unsupported interpreter, importing the package fails.
     outputs = [output_paths(file, options.output_dir) for file in options.files]
     clash = find_clash(options.files, outputs)
     if clash:
-        refuse(clash)
+        exit_with_usage(clash)
 
-    status = 0
+    exit_code = 0
     try:
-        for file, into in zip(options.files, outputs):  # noqa: B905 - `strict` came with 3.10.
+        for file, paths in zip(options.files, outputs):  # noqa: B905 - `strict` needs Python 3.10.
             try:
-                process_file(file, into, options)
+                process_file(file, paths, options)
             except FileFailedError as error:
                 print(error, file=sys.stderr)
-                status = 1
+                exit_code = 1
     except KeyboardInterrupt:
         return 130
-    return status
+    return exit_code
 
 
 def process_file(file: str, outputs: Outputs, options: Options) -> None:
-    """Count one file and write both its outputs, each of them whole or not at all.
+    """Count one file and write its two outputs, each of them atomically.
 
     Raises:
-        FileFailedError: The file is not text, cannot be read, or the outputs cannot be written.
+        FileFailedError: The file cannot be read or is not text, or an output cannot be written.
     """
     summary = _summarize(file, options)
-    _write_whole(outputs.text, render_text(summary, os.environ))
-    _write_whole(outputs.json, render_json(summary))
+    _write_atomically(outputs.text, render_text(summary, os.environ))
+    _write_atomically(outputs.json, render_json(summary))
 
 
 def render_json(summary: Summary) -> str:
-    """Return the result for programs, in ASCII."""
-    top = ", ".join(f"[{_quoted(word)}, {count}]" for word, count in summary.top)
+    """Return the result as one line of JSON in ASCII."""
+    top = ", ".join(f"[{_quote(word)}, {count}]" for word, count in summary.top)
     return (
-        f'{{"file": {_quoted(summary.file)}, "sha256": "{summary.sha256}", "bytes": {summary.size_bytes}, '
+        f'{{"file": {_quote(summary.file)}, "sha256": "{summary.sha256}", "bytes": {summary.size_bytes}, '
         f'"words": {summary.words}, "distinct": {summary.distinct}, "top": [{top}]}}\n'
     )
 
 
 def render_text(summary: Summary, environ: Mapping[str, str]) -> str:
-    """Return the result for people: each word after its count, then where it was counted."""
+    """Return the result as text: the words with their counts, then the node, Batch task, job and pool."""
     width = len(str(summary.top[0][1])) if summary.top else 0
     lines = [f"{count:{width}}  {printable(word)}" for word, count in summary.top] or ["(no words)"]
     title_width = max(map(len, PROVENANCE)) + 1
@@ -112,77 +116,83 @@ def render_text(summary: Summary, environ: Mapping[str, str]) -> str:
 
 
 def output_paths(file: str, output_dir: str | None) -> Outputs:
-    """Return where the outputs of `file` go: into `output_dir`, or beside it.
+    """Return the output paths of a file, in `output_dir` or in the folder of the file.
 
-    Of a stem that would make too long a name, the end is replaced by a hash of the file's name.
+    If a name would be too long, a hash of the file name replaces the end of the stem.
     """
     folder = os.path.dirname(file) if output_dir is None else output_dir
     name = os.path.basename(file)
     stem = os.path.splitext(name)[0]
-    room = MAX_NAME_BYTES - len("_OUTPUT.json")
-    if len(os.fsencode(stem)) > room:
-        mark = "-" + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-        while len(os.fsencode(stem)) > room - len(mark):
+    max_stem_bytes = MAX_NAME_BYTES - len("_OUTPUT.json")
+    if len(os.fsencode(stem)) > max_stem_bytes:
+        suffix = "-" + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        while len(os.fsencode(stem)) > max_stem_bytes - len(suffix):
             stem = stem[:-1]
-        stem += mark
+        stem += suffix
     base = os.path.join(folder, stem)
     return Outputs(f"{base}_OUTPUT.txt", f"{base}_OUTPUT.json")
 
 
 def find_clash(files: Sequence[str], outputs: Sequence[Outputs]) -> str | None:
-    """Return a sentence about the first output that would overwrite another output, or a file to be read."""
+    """Return an error message if an output would overwrite another output or an input."""
     owners = {os.path.realpath(file): file for file in files}
-    for file, paths in zip(files, outputs):  # noqa: B905 - `strict` came with 3.10.
+    for file, paths in zip(files, outputs):  # noqa: B905 - `strict` needs Python 3.10.
         for path in (paths.text, paths.json):
-            # An output replaces a link of its name, so only its folder is resolved.
-            place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-            if place in owners:
-                both = f"{printable(owners[place])} and {printable(file)}"
-                return f"{both} need other names or another folder: {printable(path)} would be overwritten"
-            owners[place] = file
+            # Writing an output replaces a symbolic link of the same name, so only its folder is resolved.
+            resolved = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            if resolved in owners:
+                both = f"{printable(owners[resolved])} and {printable(file)}"
+                return f"{both} need different names or folders: {printable(path)} would be overwritten"
+            owners[resolved] = file
     return None
 
 
 def printable(text: str) -> str:
-    """Escape what would break a line, steer a terminal or have no encoding."""
+    """Escape line breaks, terminal control characters, and characters that cannot be encoded."""
     if text.isprintable():
         return text
-    import re  # noqa: PLC0415 - See above.
+    import re  # noqa: PLC0415 - See the module docstring.
 
-    # Controls, line and paragraph separators, and the surrogates that stand for bytes of a name that are not UTF-8.
-    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: ascii(found.group())[1:-1], text)
+    # Control characters, line and paragraph separators, and surrogates (bytes of a file name that are not UTF-8).
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda match: ascii(match.group())[1:-1], text)
 
 
-def _quoted(text: str) -> str:
-    """Return a JSON string; of a byte of a name that is not UTF-8 it has the surrogate that `os.fsencode` knows."""
+def _quote(text: str) -> str:
+    """Return a JSON string. A byte of a file name that is not UTF-8 becomes a surrogate, as in `os.fsdecode`."""
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
-    import json  # noqa: PLC0415 - See above.
+    import json  # noqa: PLC0415 - See the module docstring.
 
     return json.dumps(text)
 
 
 def _summarize(file: str, options: Options) -> Summary:
     try:
-        # Unbuffered: the blocks are large already.
         with open(file, "rb", buffering=0) as stream:
-            totals, fingerprint = count_words(stream, options)
+            totals, fingerprint = count_words(
+                stream,
+                num_words=options.num_words,
+                ignore_case=options.ignore_case,
+                memory_mb=options.memory_mb,
+            )
     except NotTextError as error:
         raise FileFailedError(f"input error: {printable(file)} {error}") from error
-    except CountingError as error:
-        raise FileFailedError(f"{printable(file)} is not counted: {error}") from error
+    except SpillError as error:
+        raise FileFailedError(f"{printable(file)} cannot be counted: {error}") from error
     except OSError as error:
         raise FileFailedError(f"input error: {printable(file)} cannot be read: {error.strerror}") from error
     except MemoryError as error:
-        raise FileFailedError(f"input error: {printable(file)} has more words than fit in memory") from error
+        raise FileFailedError(
+            f"input error: {printable(file)} does not fit in memory; set a lower --memory-mb"
+        ) from error
     sha256 = fingerprint.sha256.hexdigest()
     return Summary(file, sha256, fingerprint.size_bytes, totals.words, totals.distinct, totals.top)
 
 
-def _write_whole(path: str, text: str) -> None:
-    """Write a file under another name in its folder, then move it into place."""
+def _write_atomically(path: str, text: str) -> None:
+    """Write a temporary file in the same folder, then rename it."""
     folder = os.path.dirname(path)
-    # A name of its own: two processes may be writing the same output, and the last one whole wins.
+    # The name is unique, because two processes may write the same output. The last one wins.
     temporary = os.path.join(folder, f".topn-{os.urandom(8).hex()}.tmp")
     try:
         if folder:

@@ -10,7 +10,7 @@ from identity_support import TENANT, ManagedIdentity, make_authority
 from tests_support import resources_of_runs
 
 from localbatch import LocalAzure
-from localbatch.azurite import azurite_folder
+from localbatch.processes.installation import azurite_folder
 
 for name in list(os.environ):
     if name.startswith(("TOPN_", "PREFECT_", "AZURE_", "IDENTITY_", "MSI_")):

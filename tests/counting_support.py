@@ -1,4 +1,4 @@
-"""Texts that set readers of text apart, and counting done in the plainest way, to compare with."""
+"""Texts with unusual characters, and a naive word counter to compare with."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 from hypothesis import strategies as st
 
 from task_script import counting
-from task_script.compiled import CompiledCounts
-from task_script.counting import Counts, NotTextError, count_words
-from task_script.options import Options
+from task_script.counting import count_words
+from task_script.counts import Counts
+from task_script.native.compiled import CompiledCounts
+from task_script.text import NotTextError
 
-# What str.split splits at, found by asking it.
+# The characters at which `str.split` splits.
 WHITE_SPACE = [chr(code) for code in range(0x110000) if not chr(code).split()]
 
 CASES = [
@@ -39,7 +40,7 @@ CASES = [
     pytest.param("a\u200bb a\u2060b", 2, [("a\u200bb", 1), ("a\u2060b", 1)], id="invisible, not white space"),
 ]
 
-# Short words from few letters meet often; the rest looks for what sets the readers of text apart.
+# Short words of few letters are often equal. The other characters are those that decoders and splitters get wrong.
 TEXTS = st.lists(
     st.one_of(
         st.text("abAB\u00df\u0130", max_size=3),
@@ -51,27 +52,19 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-# Each must give what counting the whole text at once gives: small blocks, counts put aside after each block, after
-# some, or never, and ranges for several processes.
-WAYS = st.builds(
-    Options,
-    num_words=st.one_of(st.integers(1, 5), st.just(10**9)),
-    ignore_case=st.booleans(),
-    processes=st.just(1),
-    memory_mb=st.sampled_from([0, 0.001, 0.002, 512]),
-    block_size=st.integers(1, 20),
-)
-WAYS_OF_PROCESSES = st.builds(
-    Options,
-    num_words=st.one_of(st.integers(1, 5), st.just(10**9)),
-    ignore_case=st.booleans(),
-    processes=st.integers(2, 4),
-    memory_mb=st.sampled_from([0, 0.002, 512]),
-    block_size=st.integers(1, 20),
+# Keyword arguments of `count_words`: small blocks, and a memory limit that is reached after each block, after some
+# blocks, or never. All must have the result of counting the whole text at once.
+OPTIONS = st.fixed_dictionaries(
+    {
+        "num_words": st.one_of(st.integers(1, 5), st.just(10**9)),
+        "ignore_case": st.booleans(),
+        "memory_mb": st.sampled_from([0, 0.001, 0.002, 512]),
+        "block_bytes": st.integers(1, 20),
+    }
 )
 
 
-REFUSALS = [
+NOT_TEXT = [
     (b"plain \xff", "is not UTF-8 text (byte 0xff at offset 6)"),
     (b"\xef\xbb\xbf\xff", "is not UTF-8 text (byte 0xff at offset 3)"),
     (b"cut \xe2\x82", "is not UTF-8 text (byte 0xe2 at offset 4)"),
@@ -82,27 +75,28 @@ REFUSALS = [
     (b"a \xff b c d e \xfe f \0", "is not UTF-8 text (byte 0xff at offset 2)"),
 ]
 
-# May be text or not.
+# Text and other bytes.
 BYTES = st.lists(st.one_of(st.binary(max_size=3), TEXTS.map(str.encode)), max_size=6).map(b"".join)
 
 
-def count(data, options, *, compiled=False):
-    """Count what a real file holds."""
+def count(data, *, compiled=False, **options):
+    """Count the words of a real file, with the defaults of the command line."""
     kind = CompiledCounts if compiled else Counts
-    with mock.patch.object(counting, "COMPILED_FROM_BYTES", 0 if compiled else sys.maxsize):
-        assert type(counting._counts_for(0)) is kind
+    options = {"num_words": 3, "ignore_case": False, "memory_mb": 256, **options}
+    with mock.patch.object(counting, "MIN_COMPILED_BYTES", 0 if compiled else sys.maxsize):
+        assert type(counting._create_counts(0)) is kind
         with open(os.memfd_create("text"), "r+b", buffering=0) as stream:
             stream.write(data)
             stream.seek(0)
-            return count_words(stream, options)
+            return count_words(stream, **options)
 
 
-def count_all(text, *, compiled=False, **options):
-    """Count a text, and return every word of it with its count."""
-    return dict(count(text.encode(), Options(num_words=10**9, processes=1, **options), compiled=compiled)[0].top)
+def count_all(text, **options):
+    """Count a text, and return all words with their counts."""
+    return dict(count(text.encode(), num_words=10**9, **options)[0].top)
 
 
-def naive_counts(data: bytes, *, ignore_case: bool = False) -> Counter[str]:
+def naive_counts(data: bytes, *, ignore_case: bool) -> Counter[str]:
     text = data.decode("utf-8-sig")
     words = (token.strip(string.punctuation) for token in (text.casefold() if ignore_case else text).split())
     return Counter(word for word in words if word)
@@ -113,11 +107,11 @@ def naive_top(counts, n):
 
 
 def check_against_naive(data, options, *, compiled=False):
-    expected = naive_counts(data, ignore_case=options.ignore_case)
+    expected = naive_counts(data, ignore_case=options["ignore_case"])
 
-    totals, fingerprint = count(data, options, compiled=compiled)
+    totals, fingerprint = count(data, compiled=compiled, **options)
 
-    assert totals.top == naive_top(expected, options.num_words)
+    assert totals.top == naive_top(expected, options["num_words"])
     assert (totals.words, totals.distinct) == (sum(expected.values()), len(expected))
     assert (fingerprint.size_bytes, fingerprint.sha256.digest()) == (len(data), hashlib.sha256(data).digest())
 
@@ -129,7 +123,7 @@ def check_error_against_naive(data, options, *, compiled=False):
         check_against_naive(data, options, compiled=compiled)
     else:
         with pytest.raises(NotTextError, match=rf"offset {offset}\b"):
-            count(data, options, compiled=compiled)
+            count(data, compiled=compiled, **options)
 
 
 def naive_error_offset(data: bytes) -> int | None:

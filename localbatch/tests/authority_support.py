@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from localbatch.certificate import Certificate
+from localbatch.processes.certificate import Certificate
 
 TENANT = "72f988bf-0000-0000-0000-2d7cd011db47"
 BATCH = "https://batch.core.windows.net/"

@@ -11,10 +11,12 @@ from collections import deque
 from datetime import datetime, timezone
 from urllib.parse import parse_qsl
 
-from localbatch.models import Report, StartRun
-from localbatch.routes import Call, Service, match_route, serve
-from localbatch.scheduler import PACES, Scheduler
-from localbatch.store import Store
+from localbatch.account.records import Report, StartRun
+from localbatch.account.store import Store
+from localbatch.api.requests import Call
+from localbatch.api.routes import call_handler, match_route
+from localbatch.rules.agenda import PACES
+from localbatch.rules.scheduler import Scheduler
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 OUTPUT = {"filePattern": "*", "destination": {"container": {"containerUrl": "http://c"}}}
@@ -35,7 +37,9 @@ class Measure:
     def call(self, method, path, body=None, query=""):
         route, parameters = match_route(method, path)
         call = Call(
-            service=Service(store=self.store, scheduler=self.scheduler, root_of=lambda _node: None),
+            store=self.store,
+            scheduler=self.scheduler,
+            root_of=lambda _node: None,
             method=method,
             parameters=parameters,
             query={name.lower(): value for name, value in parse_qsl(query)},
@@ -46,7 +50,7 @@ class Measure:
             raw_query=query,
             now=NOW,
         )
-        return serve(route, call)
+        return call_handler(route, call)
 
     def settle(self):
         actions, ticks = [], 0

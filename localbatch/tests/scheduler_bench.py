@@ -2,11 +2,13 @@
 
 from datetime import datetime, timedelta, timezone
 
-from localbatch import reading, wire
-from localbatch.models import Job, KillRun, Pool, RemoveFiles, Report, StartRun, Stated
-from localbatch.scheduler import PACES, Scheduler
-from localbatch.store import Store, key_of
-from localbatch.task_operations import new_task
+from localbatch import wire
+from localbatch.account.records import Job, KillRun, Pool, RemoveFiles, Report, StartRun, Stated
+from localbatch.account.store import Store, key_of
+from localbatch.api import request_bodies
+from localbatch.api.tasks import new_task
+from localbatch.rules.agenda import PACES
+from localbatch.rules.scheduler import Scheduler
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 COMMAND = {"commandLine": "true"}
@@ -46,7 +48,7 @@ class Bench:
         body = {"id": "pool", "vmSize": "x"} | body
         pool = Pool(
             id=body["id"],
-            spec=reading.pool_spec(body),
+            spec=request_bodies.pool_spec(body),
             etag="",
             created_at=self.now,
             modified_at=self.now,
@@ -57,12 +59,12 @@ class Bench:
         )
         self.store.add_pool(pool)
         if pool.spec["enableAutoScale"]:
-            self.scheduler.enable_autoscale(pool, self.now)
+            self.scheduler.pools.enable_autoscale(pool, self.now)
         return pool
 
     def job(self, **body):
         body = {"id": "job", "poolInfo": {"poolId": "pool"}} | body
-        spec = reading.job_spec(body)
+        spec = request_bodies.job_spec(body)
         expires_at = wire.expiry(self.now, spec["constraints"]["maxWallClockTime"])
         job = Job(
             id=body["id"],
@@ -79,7 +81,7 @@ class Bench:
         return job
 
     def task(self, job, task_id="task", **body):
-        spec = reading.task_spec({"id": task_id} | COMMAND | body, job)
+        spec = request_bodies.task_spec({"id": task_id} | COMMAND | body, job)
         task = new_task(self.store, job, task_id, spec, self.now)
         self.store.add_task(job, task)
         return task

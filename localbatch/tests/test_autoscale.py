@@ -4,7 +4,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from localbatch.autoscale import FormulaError, Sample, check, evaluate
+from localbatch.account.records import Sample
+from localbatch.rules.autoscale import FormulaError, check, evaluate
 
 # A Tuesday.
 NOW = datetime(2026, 11, 24, 13, 0, 30, 250_000, tzinfo=timezone.utc)

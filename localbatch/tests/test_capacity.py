@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from scheduler_bench import Bench
 
-from localbatch.store import key_of
-from localbatch.vm_sizes import cores_of
+from localbatch.account.store import key_of
+from localbatch.account.vm_sizes import cores_of
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def errors_of(pool):
 def test_a_pool_gets_the_nodes_that_the_quotas_of_cores_allow(bench):
     bench.store.core_quotas = {True: 10, False: 3}
     pool = bench.pool(3, vmSize="standard_d4_v3")
-    bench.scheduler.resize(pool, 3, 1, "requeue", bench.now)
+    bench.scheduler.pools.resize(pool, 3, 1, "requeue", bench.now)
     bench.tick()
     assert (pool.allocation.state, count(pool)) == ("steady", (2, 0))
     assert errors_of(pool) == ["AccountCoreQuotaReached", "AccountLowPriorityCoreQuotaReached"]
@@ -38,9 +38,9 @@ def test_the_quotas_of_cores_are_those_of_all_pools_together(bench):
     second = bench.pool(2, id="second", vmSize="standard_d2s_v5")
     bench.tick()
     assert (errors_of(first), errors_of(second), count(second)) == ([], ["AccountCoreQuotaReached"], (1, 0))
-    bench.scheduler.resize(first, 0, 0, "requeue", bench.now)
+    bench.scheduler.pools.resize(first, 0, 0, "requeue", bench.now)
     bench.tick()
-    bench.scheduler.resize(second, 2, 1, "requeue", bench.now)
+    bench.scheduler.pools.resize(second, 2, 1, "requeue", bench.now)
     bench.tick()
     assert (errors_of(second), count(second)) == ([], (2, 1))
 
@@ -49,7 +49,7 @@ def test_fewer_nodes_are_no_matter_of_quotas(bench):
     pool = bench.pool(3)
     bench.tick()
     bench.store.core_quotas = {True: 0, False: 0}
-    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    bench.scheduler.pools.resize(pool, 1, 0, "requeue", bench.now)
     bench.tick()
     assert (pool.allocation.state, count(pool), errors_of(pool)) == ("steady", (1, 0), [])
 
@@ -82,14 +82,14 @@ $TargetDedicatedNodes = $PreemptedNodeCount;
 
 def test_a_formula_stands_in_for_spot_nodes_that_were_preempted(bench):
     pool = bench.pool(enableAutoScale=True, autoScaleFormula=SPOT, autoScaleEvaluationInterval="PT5M")
-    bench.scheduler._pace = dataclasses.replace(bench.scheduler._pace, preempted=600)
+    bench.scheduler.agenda.pace = dataclasses.replace(bench.scheduler.agenda.pace, preempted=600)
     bench.tick()
     assert count(pool) == (0, 2)
     job = bench.job()
     task = bench.task(job, "t")
     bench.tick()
     lost = task.node
-    bench.scheduler.preempt_node("pool", lost.id, bench.now)
+    bench.scheduler.nodes.preempt(bench.store.node("pool", lost.id), bench.now)
     bench.tick()
     # Its Batch task runs on the other, and that counts as no retry.
     assert (task.state, task.node is lost, task.execution.requeue_count) == ("running", False, 1)

@@ -17,8 +17,9 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, Serv
 
 from localbatch import LocalBatch
 from localbatch.__main__ import main
-from localbatch.faults import FAULTS, FaultError, Faults
-from localbatch.scheduler import PACES
+from localbatch.faults.definitions import FAULTS, FaultError
+from localbatch.faults.script import Faults
+from localbatch.rules.agenda import PACES
 from localbatch.testing import wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]
@@ -293,8 +294,8 @@ def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):
     [
         ("POST", {"fault": "x"}, "/_internal/faults", 400, "'x' is no fault"),
         ("POST", b"{", "/_internal/faults", 400, "Expecting"),
-        ("PUT", {}, "/_internal/faults", 405, "GET, POST or DELETE"),
-        ("GET", None, "/_internal/storage-faults", 404, "start with --storage-faults"),
+        ("PUT", {}, "/_internal/faults", 405, "allows GET, POST and DELETE"),
+        ("GET", None, "/_internal/storage-faults", 404, "Start with --storage-faults"),
     ],
 )
 def test_what_cannot_be_asked_of_the_script(local_batch, method, body, path, status, said):

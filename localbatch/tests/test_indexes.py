@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_bench import Bench
 
-from localbatch.indexes import Listing, number_of
-from localbatch.models import Report
+from localbatch.account.queues import SortedRecords, number_of
+from localbatch.account.records import Report
 
 KEYS = st.text("ab1", min_size=1, max_size=3)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "read"]), KEYS), max_size=40), KEYS)
 def test_a_listing_is_in_order_whatever_happened_to_it(steps, after):
-    listing, expected = Listing(), {}
+    listing, expected = SortedRecords(), {}
     for what, key in steps:
         if what == "add":
             listing[key] = expected[key] = what
@@ -27,7 +27,7 @@ def test_a_listing_is_in_order_whatever_happened_to_it(steps, after):
 
 
 def test_a_listing_that_was_emptied_can_be_filled_again():
-    listing = Listing()
+    listing = SortedRecords()
     for _ in range(3):
         for key in "cab":
             listing[key] = key
@@ -60,9 +60,9 @@ def busy():
 
 def test_a_tick_looks_only_at_what_changed(busy, monkeypatch):
     looked = Counter()
-    look = busy.scheduler._look_at
+    look = busy.scheduler._review
     monkeypatch.setattr(
-        busy.scheduler, "_look_at", lambda record, now: (looked.update([type(record).__name__]), look(record, now))
+        busy.scheduler, "_review", lambda record, now: (looked.update([type(record).__name__]), look(record, now))
     )
     busy.tick()
     assert not looked

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from localbatch.launcher import Child, Launcher
+from localbatch.processes.launcher import Child, Launcher
 from localbatch.testing import wait_until
 
 FLEEING = f"env -i {shutil.which('setsid')} {shutil.which('sleep')}"
@@ -134,7 +134,7 @@ def test_everything_ends_and_goes_when_the_server_is_killed(tmp_path, seconds):
     (tmp_path / "data" / "deep").mkdir(parents=True)
     server = f"""
 import os, signal, pathlib
-from localbatch.launcher import Launcher
+from localbatch.processes.launcher import Launcher
 launcher = Launcher(remove=[pathlib.Path({str(tmp_path / "data")!r})])
 script = {f"{scatter(seconds)}; exec sleep {seconds}"!r}
 child = launcher.start(["sh", "-c", script], environment=os.environ, directory=pathlib.Path("/"), files=(0, 1, 2))

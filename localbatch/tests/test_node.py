@@ -4,11 +4,11 @@ from datetime import datetime, timezone
 
 import pytest
 
-from localbatch.launcher import Launcher
-from localbatch.models import Node, StartRun
-from localbatch.node import NodeAgent
+from localbatch.account.records import Node, StartRun
+from localbatch.nodes.agent import NodeAgent
+from localbatch.nodes.transfer import StorageClient
+from localbatch.processes.launcher import Launcher
 from localbatch.testing import wait_until
-from localbatch.transfer import StorageClient
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NODE = Node(id="n", pool_id="p", dedicated=True, slots=1, allocated_at=NOW, state="idle", state_at=NOW)

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from localbatch import odata
+from localbatch.api import odata
 from localbatch.errors import ServiceError
 
 AT = datetime(2026, 5, 8, 8, 49, 37, tzinfo=timezone.utc)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_bench import Bench
 
-from localbatch import reading
+from localbatch.api import request_bodies
 from localbatch.errors import ServiceError
 
 COMMAND = {
@@ -66,11 +66,11 @@ def make_job():
 
 
 READERS = {
-    "pool": (POOL, reading.pool_spec),
-    "patch": (POOL, lambda body: reading.pool_patch(body, Bench().pool())),
-    "job": (JOB, reading.job_spec),
-    "replacement": (JOB, lambda body: reading.job_replacement(body, make_job())),
-    "task": (TASK, lambda body: reading.task_spec(body, make_job())),
+    "pool": (POOL, request_bodies.pool_spec),
+    "patch": (POOL, lambda body: request_bodies.pool_patch(body, Bench().pool())),
+    "job": (JOB, request_bodies.job_spec),
+    "replacement": (JOB, lambda body: request_bodies.job_replacement(body, make_job())),
+    "task": (TASK, lambda body: request_bodies.task_spec(body, make_job())),
 }
 
 
@@ -114,17 +114,17 @@ def test_a_full_body_is_read(name):
 
 
 def test_numbers_and_truths_may_stand_in_quotes():
-    spec = reading.pool_spec(
+    spec = request_bodies.pool_spec(
         {"id": "p", "vmSize": "X", "taskSlotsPerNode": "4", "enableInterNodeCommunication": "True"}
     )
     assert (spec["vmSize"], spec["taskSlotsPerNode"], spec["enableInterNodeCommunication"]) == ("x", 4, True)
 
 
 def test_passwords_are_not_kept():
-    assert "secret" not in str(reading.pool_spec(POOL))
-    assert "secret" not in str(reading.job_spec(JOB))
+    assert "secret" not in str(request_bodies.pool_spec(POOL))
+    assert "secret" not in str(request_bodies.job_spec(JOB))
 
 
 def test_a_body_that_was_read_can_be_read_again():
-    info = reading.pool_info(JOB)
-    assert reading.pool_info({"poolInfo": info}) == info
+    info = request_bodies.pool_info(JOB)
+    assert request_bodies.pool_info({"poolInfo": info}) == info

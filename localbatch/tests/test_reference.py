@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from localbatch import reference, states
-from localbatch.routes import ROUTES
+from localbatch import reference
+from localbatch.account import states
+from localbatch.api.routes import ROUTES
 
 PAGE = Path(__file__).parents[2] / "docs" / "local-batch.md"
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from scheduler_bench import COMMAND, START, Bench
 
-from localbatch.models import Report
-from localbatch.scheduler import PACES
+from localbatch.account.records import Report
+from localbatch.rules.agenda import PACES
 
 
 @pytest.fixture
@@ -158,11 +158,11 @@ def test_a_task_returns_to_active_when_its_node_leaves(bench):
     task = bench.task(bench.job(constraints={"maxTaskRetryCount": 0}))
     bench.tick()
     run = bench.started[0]
-    bench.scheduler.resize(pool, 0, 0, "requeue", bench.now)
+    bench.scheduler.pools.resize(pool, 0, 0, "requeue", bench.now)
     bench.tick()
     assert (task.state, task.execution.requeue_count, task.execution.retry_count) == ("active", 1, 0)
     assert (task.node, bench.killed, pool.nodes) == (None, [run.run_id], {})
-    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    bench.scheduler.pools.resize(pool, 1, 0, "requeue", bench.now)
     bench.tick()
     assert task.state == "running"
 
@@ -173,7 +173,7 @@ def test_a_resize_treats_running_tasks_as_it_is_told(bench, option, state):
     task = bench.task(bench.job())
     bench.tick()
     runs = bench.started
-    bench.scheduler.resize(pool, 0, 0, option, bench.now)
+    bench.scheduler.pools.resize(pool, 0, 0, option, bench.now)
     bench.tick()
     assert task.state == state
     bench.finish(runs)
@@ -184,7 +184,7 @@ def test_waiting_for_a_task_to_end_needs_no_ticks(bench):
     pool = bench.pool()
     bench.task(bench.job())
     bench.tick()
-    bench.scheduler.resize(pool, 0, 0, "taskcompletion", bench.now)
+    bench.scheduler.pools.resize(pool, 0, 0, "taskcompletion", bench.now)
     assert bench.tick() == START + timedelta(minutes=15)  # The resize timeout.
     assert (pool.allocation.state, node_states(pool)) == ("resizing", ["leavingpool"])
 
@@ -193,7 +193,7 @@ def test_idle_nodes_leave_before_busy_ones(bench):
     pool = bench.pool(3)
     task = bench.task(bench.job())
     bench.tick()
-    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    bench.scheduler.pools.resize(pool, 1, 0, "requeue", bench.now)
     bench.tick()
     assert task.state == "running"
     assert list(pool.nodes.values()) == [task.node]
@@ -270,13 +270,13 @@ def test_a_job_that_is_disabled_starts_nothing_until_it_is_enabled(bench, option
     task, other = bench.task(job, "a"), bench.task(job, "b")
     bench.tick()
     runs = bench.started
-    bench.scheduler.disable_job(job, option, bench.now)
+    bench.scheduler.jobs.disable(job, option, bench.now)
     bench.tick()
     assert (task.state, other.state) == (state, "active")
     assert job.state == ("disabling" if option == "wait" else "disabled")
     bench.finish(runs)
     assert job.state == "disabled"
-    bench.scheduler.enable_job(job, bench.now)
+    bench.scheduler.jobs.enable(job, bench.now)
     bench.tick()
     assert (job.state, job.task_counts.running) == ("active", 1)
 
@@ -285,7 +285,7 @@ def test_a_pool_that_is_deleted_gives_its_tasks_back(bench):
     pool = bench.pool(2)
     task = bench.task(bench.job())
     bench.tick()
-    bench.scheduler.delete_pool(pool, bench.now)
+    bench.scheduler.pools.delete(pool, bench.now)
     assert (pool.state, pool.allocation.state) == ("deleting", "resizing")
     bench.tick()
     assert (task.state, bench.store.pools) == ("active", {})
@@ -296,7 +296,7 @@ def test_a_report_of_a_killed_run_is_ignored(bench):
     job = bench.job()
     task = bench.task(job)
     bench.tick()
-    bench.scheduler.terminate_task(job, task, bench.now)
+    bench.scheduler.tasks.terminate(job, task, bench.now)
     before = (job.task_counts.failed, task.node.tasks_run)
     bench.finish(exit_code=0)
     assert (job.task_counts.failed, task.node.tasks_run) == before == (1, 0)

@@ -3,9 +3,9 @@
 import pytest
 from scheduler_bench import COMMAND, Bench
 
-from localbatch.models import Report
-from localbatch.scheduler import AllocationFailure
-from localbatch.states import IllegalTransition
+from localbatch.account.records import Report
+from localbatch.account.states import IllegalTransition
+from localbatch.rules.standing_faults import AllocationFailure
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def start(bench, nodes=1, **body):
 def test_a_preempted_node_stays_in_its_pool_and_comes_back_with_its_id(bench):
     pool, task = start(bench)
     node, run = task.node, bench.started[0]
-    bench.scheduler.preempt_node("POOL", node.id.upper(), bench.now)
+    bench.scheduler.nodes.preempt(bench.store.node("POOL", node.id.upper()), bench.now)
     bench.tick()
     assert (node.state, list(pool.nodes), pool.count_nodes(dedicated=True)) == ("preempted", [node.id], 1)
     assert (task.state, task.execution.requeue_count, task.node, bench.killed) == ("active", 1, None, [run.run_id])
@@ -36,10 +36,10 @@ def test_a_preempted_node_stays_in_its_pool_and_comes_back_with_its_id(bench):
 def test_a_lost_node_can_be_given_a_new_machine_at_once(bench):
     _, task = start(bench)
     node = task.node
-    bench.scheduler.lose_node("pool", node.id, bench.now)
+    bench.scheduler.nodes.lose(bench.store.node("pool", node.id), bench.now)
     bench.tick(hours=1)
     assert (node.state, task.state, task.execution.requeue_count) == ("unknown", "active", 1)
-    bench.scheduler.recover_node("pool", node.id, bench.now)
+    bench.scheduler.nodes.recover(bench.store.node("pool", node.id), bench.now)
     assert node.state == "creating"
     bench.tick()
     assert task.state == "running"
@@ -48,7 +48,7 @@ def test_a_lost_node_can_be_given_a_new_machine_at_once(bench):
 def test_an_unusable_node_says_why_and_runs_nothing(bench):
     _, task = start(bench)
     node = task.node
-    bench.scheduler.make_node_unusable("pool", node.id, "DiskFull", "No space", bench.now)
+    bench.scheduler.nodes.make_unusable(bench.store.node("pool", node.id), "DiskFull", "No space", bench.now)
     bench.tick()
     assert (node.state, node.errors, task.state) == (
         "unusable",
@@ -56,14 +56,14 @@ def test_an_unusable_node_says_why_and_runs_nothing(bench):
         "active",
     )
     assert not bench.started
-    bench.scheduler.recover_node("pool", node.id, bench.now)
+    bench.scheduler.nodes.recover(bench.store.node("pool", node.id), bench.now)
     assert node.errors == []
 
 
 def test_a_node_that_is_gone_leaves_its_tasks_to_others(bench):
     pool, task = start(bench, nodes=2)
     node = task.node
-    bench.scheduler.remove_node_abruptly("pool", node.id, bench.now)
+    bench.scheduler.nodes.remove_abruptly(bench.store.node("pool", node.id), bench.now)
     assert node.id not in pool.nodes
     bench.tick()
     assert (task.state, task.node is node, task.execution.requeue_count) == ("running", False, 1)
@@ -74,7 +74,7 @@ def test_a_preempted_node_runs_the_preparation_task_again(bench):
     job = bench.job(jobPreparationTask=COMMAND)
     task = bench.task(job)
     bench.tick()
-    bench.scheduler.preempt_node("pool", next(iter(pool.nodes)), bench.now)
+    bench.scheduler.nodes.preempt(bench.store.node("pool", next(iter(pool.nodes))), bench.now)
     bench.tick(seconds=60)
     assert (task.state, [run.directory for run in bench.started]) == (
         "preparing",
@@ -86,41 +86,41 @@ def test_a_preempted_node_runs_the_preparation_task_again(bench):
 def test_a_node_that_is_lost_already_is_not_lost_again(bench):
     _, task = start(bench)
     node_id = task.node.id
-    bench.scheduler.lose_node("pool", node_id, bench.now)
+    bench.scheduler.nodes.lose(bench.store.node("pool", node_id), bench.now)
     with pytest.raises(IllegalTransition):
-        bench.scheduler.preempt_node("pool", node_id, bench.now)
+        bench.scheduler.nodes.preempt(bench.store.node("pool", node_id), bench.now)
     assert task.execution.requeue_count == 1
 
 
 @pytest.mark.parametrize("key", ["pool", "*"])
 def test_a_pool_that_gets_no_nodes_says_why(bench, key):
     failure = AllocationFailure("AccountCoreQuotaReached", "No cores")
-    bench.scheduler.allocation_failures[key] = failure
+    bench.scheduler.faults.allocation_failures[key] = failure
     pool = bench.pool(2)
     bench.tick()
     assert (pool.allocation.state, pool.nodes) == ("steady", {})
     assert pool.resize_errors == [{"code": "AccountCoreQuotaReached", "message": "No cores"}]
-    bench.scheduler.resize(pool, 0, 0, "requeue", bench.now)
+    bench.scheduler.pools.resize(pool, 0, 0, "requeue", bench.now)
     bench.tick()
     assert (pool.allocation.state, pool.resize_errors) == ("steady", [])
-    del bench.scheduler.allocation_failures[key]
-    bench.scheduler.resize(pool, 1, 0, "requeue", bench.now)
+    del bench.scheduler.faults.allocation_failures[key]
+    bench.scheduler.pools.resize(pool, 1, 0, "requeue", bench.now)
     bench.tick()
     assert len(pool.nodes) == 1
 
 
 def test_a_resize_that_stalls_goes_on_when_the_fault_is_gone(bench):
-    bench.scheduler.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
+    bench.scheduler.faults.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
     pool = bench.pool(1)
     bench.tick(minutes=14)
     assert (pool.allocation.state, pool.nodes) == ("resizing", {})
-    bench.scheduler.allocation_failures.clear()
+    bench.scheduler.faults.allocation_failures.clear()
     bench.tick()
     assert (pool.allocation.state, len(pool.nodes)) == ("steady", 1)
 
 
 def test_a_resize_that_stalls_ends_at_its_timeout(bench):
-    bench.scheduler.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
+    bench.scheduler.faults.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
     pool = bench.pool(1, resizeTimeout="PT5M")
     bench.tick(minutes=4)
     assert pool.allocation.state == "resizing"
@@ -129,7 +129,7 @@ def test_a_resize_that_stalls_ends_at_its_timeout(bench):
 
 
 def test_a_start_task_ends_with_the_code_it_is_told_to(bench):
-    bench.scheduler.start_task_exit_code["*"] = 7
+    bench.scheduler.faults.start_task_exit_codes["*"] = 7
     pool = bench.pool(1, startTask=COMMAND)
     bench.tick()
     node = next(iter(pool.nodes.values()))
@@ -138,20 +138,20 @@ def test_a_start_task_ends_with_the_code_it_is_told_to(bench):
 
 def test_an_endless_task_ends_when_it_is_no_longer_told_to_go_on(bench):
     _, task = start(bench)
-    bench.scheduler.endless_tasks.add("task")
+    bench.scheduler.faults.endless_tasks.add("task")
     bench.finish()
     assert task.state == "running"
-    bench.scheduler.endless_tasks.clear()
+    bench.scheduler.faults.endless_tasks.clear()
     bench.tick()
     assert (task.state, task.execution.exit_code) == ("completed", 0)
 
 
 def test_an_endless_task_can_be_terminated(bench):
-    bench.scheduler.endless_tasks.add("*")
+    bench.scheduler.faults.endless_tasks.add("*")
     _, task = start(bench)
     run = bench.started
     bench.finish()
-    bench.scheduler.terminate_task(bench.store.jobs["job"], task, bench.now)
+    bench.scheduler.tasks.terminate(bench.store.jobs["job"], task, bench.now)
     bench.tick()
     assert (task.state, bench.killed, run[0].run_id in bench.store.runs) == ("completed", [run[0].run_id], False)
 
@@ -169,7 +169,7 @@ OUTPUT = [
     ("exit_code", "code"), [(0, "FileUploadMiscError"), (1, "FailureExitCode")], ids=["wanted", "unwanted"]
 )
 def test_an_upload_fails_if_there_is_one(bench, exit_code, code):
-    bench.scheduler.failing_uploads["task"] = "FileUploadMiscError"
+    bench.scheduler.faults.failing_uploads["task"] = "FileUploadMiscError"
     bench.pool()
     task = bench.task(bench.job(), outputFiles=OUTPUT)
     bench.tick()
@@ -179,7 +179,7 @@ def test_an_upload_fails_if_there_is_one(bench, exit_code, code):
 
 
 def test_a_task_without_output_files_has_no_upload_to_fail(bench):
-    bench.scheduler.failing_uploads["*"] = "FileUploadMiscError"
+    bench.scheduler.faults.failing_uploads["*"] = "FileUploadMiscError"
     _, task = start(bench)
     bench.finish()
     assert task.execution.result == "success"
@@ -187,7 +187,7 @@ def test_a_task_without_output_files_has_no_upload_to_fail(bench):
 
 def test_nodes_that_cannot_leave_in_time_are_reported(bench):
     pool, task = start(bench, resizeTimeout="PT5M")
-    bench.scheduler.resize(pool, 0, 0, "taskcompletion", bench.now)
+    bench.scheduler.pools.resize(pool, 0, 0, "taskcompletion", bench.now)
     bench.tick(minutes=5)
     assert (pool.allocation.state, pool.resize_errors[0]["code"]) == ("steady", "RemoveNodesFailed")
     bench.store.reports.append(Report(run_id=task.run.id, exit_code=0))

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from scheduler_bench import COMMAND, Bench
 
-from localbatch import states
+from localbatch.account import states
+from localbatch.account.records import SCHEDULABLE, Chore, KillRun, Report, StartRun, count_name
 from localbatch.errors import ServiceError
-from localbatch.models import SCHEDULABLE, Chore, KillRun, Report, StartRun, count_name
-from localbatch.scheduler import AllocationFailure
+from localbatch.rules.standing_faults import AllocationFailure
 
 NODE_EVENTS = [
     *("preempt", "lose", "break", "remove", "recover", "start"),
@@ -57,17 +57,17 @@ class Account(RuleBasedStateMachine):
     def resize(self, pool_id, dedicated, low, option):
         pool = self.store.pools.get(pool_id)
         if pool and pool.state == "active" and pool.allocation.state == "steady":
-            self.scheduler.resize(pool, dedicated, low, option, self.bench.now)
+            self.scheduler.pools.resize(pool, dedicated, low, option, self.bench.now)
 
     @rule(pool_id=POOLS)
     def stop_resize(self, pool_id):
         if pool_id in self.store.pools:
-            self.attempt(self.scheduler.stop_resize, self.store.pools[pool_id], self.bench.now)
+            self.attempt(self.scheduler.pools.stop_resize, self.store.pools[pool_id], self.bench.now)
 
     @rule(pool_id=POOLS)
     def delete_pool(self, pool_id):
         if pool_id in self.store.pools:
-            self.attempt(self.scheduler.delete_pool, self.store.pools[pool_id], self.bench.now)
+            self.attempt(self.scheduler.pools.delete, self.store.pools[pool_id], self.bench.now)
 
     @rule(
         job_id=JOBS,
@@ -99,13 +99,13 @@ class Account(RuleBasedStateMachine):
         if not job:
             return
         if how == "terminate":
-            self.attempt(self.scheduler.terminate_job, job, "x", now)
+            self.attempt(self.scheduler.jobs.terminate, job, "x", now)
         elif how in {"delete", "force"}:
-            self.attempt(self.scheduler.delete_job, job, now, force=how == "force")
+            self.attempt(self.scheduler.jobs.delete, job, now, force=how == "force")
         elif how == "disable":
-            self.attempt(self.scheduler.disable_job, job, {"taskcompletion": "wait"}.get(option, option), now)
+            self.attempt(self.scheduler.jobs.disable, job, {"taskcompletion": "wait"}.get(option, option), now)
         else:
-            self.attempt(self.scheduler.enable_job, job, now)
+            self.attempt(self.scheduler.jobs.enable, job, now)
 
     @rule(
         job_id=JOBS,
@@ -133,12 +133,12 @@ class Account(RuleBasedStateMachine):
         if not task:
             return
         if how == "delete":
-            self.scheduler.delete_task(job, task, self.bench.now)
+            self.scheduler.tasks.delete(job, task, self.bench.now)
         elif how == "terminate":
-            self.attempt(self.scheduler.terminate_task, job, task, self.bench.now)
+            self.attempt(self.scheduler.tasks.terminate, job, task, self.bench.now)
         elif task.state == "completed" and task.execution.failure and job.state in {"active", "disabled"}:
             self.ended.pop(id(task), None)
-            self.scheduler.reactivate_task(job, task, self.bench.now)
+            self.scheduler.tasks.reactivate(job, task, self.bench.now)
 
     @rule(
         data=st.data(),
@@ -151,43 +151,44 @@ class Account(RuleBasedStateMachine):
         if not node_id:
             return
         node, now, scheduler = nodes[node_id], self.bench.now, self.scheduler
-        where = (node.pool_id, node.id)
         calls = {
-            "preempt": lambda: scheduler.preempt_node(*where, now),
-            "lose": lambda: scheduler.lose_node(*where, now),
-            "break": lambda: scheduler.make_node_unusable(*where, "X", "y", now),
-            "remove": lambda: scheduler.remove_node_abruptly(*where, now),
-            "recover": lambda: scheduler.recover_node(*where, now),
-            "start": lambda: scheduler.start_node(node, now),
-            "disable": lambda: node.state in SCHEDULABLE and scheduler.disable_scheduling(node, option, now),
-            "enable": lambda: scheduler.enable_scheduling(node, now),
+            "preempt": lambda: scheduler.nodes.preempt(node, now),
+            "lose": lambda: scheduler.nodes.lose(node, now),
+            "break": lambda: scheduler.nodes.make_unusable(node, "X", "y", now),
+            "remove": lambda: scheduler.nodes.remove_abruptly(node, now),
+            "recover": lambda: scheduler.nodes.recover(node, now),
+            "start": lambda: scheduler.nodes.start(node, now),
+            "disable": lambda: node.state in SCHEDULABLE and scheduler.nodes.disable_scheduling(node, option, now),
+            "enable": lambda: scheduler.nodes.enable_scheduling(node, now),
             "removenodes": lambda: self.remove_nodes(node, option),
         }
-        self.attempt(calls.get(how) or (lambda: scheduler.maintain(node, how, option, now)))
+        self.attempt(calls.get(how) or (lambda: scheduler.nodes.maintain(node, how, option, now)))
 
     def remove_nodes(self, node, option):
         pool = self.store.pools[node.pool_id]
         if pool.state == "active" and pool.allocation.state == "steady":
-            self.scheduler.remove_nodes(pool, [node], option, self.bench.now)
+            self.scheduler.pools.remove_nodes(pool, [node], option, self.bench.now)
 
     @rule(fault=st.sampled_from(["allocation", "stall", "start_task", "endless", "upload", "none"]))
     def set_faults(self, fault):
         scheduler = self.scheduler
         for faults in (
-            scheduler.allocation_failures,
-            scheduler.start_task_exit_code,
-            scheduler.endless_tasks,
-            scheduler.failing_uploads,
+            scheduler.faults.allocation_failures,
+            scheduler.faults.start_task_exit_codes,
+            scheduler.faults.endless_tasks,
+            scheduler.faults.failing_uploads,
         ):
             faults.clear()
         if fault in {"allocation", "stall"}:
-            scheduler.allocation_failures["*"] = AllocationFailure("AllocationFailed", "x", stalls=fault == "stall")
+            scheduler.faults.allocation_failures["*"] = AllocationFailure(
+                "AllocationFailed", "x", stalls=fault == "stall"
+            )
         elif fault == "start_task":
-            scheduler.start_task_exit_code["pool"] = 1
+            scheduler.faults.start_task_exit_codes["pool"] = 1
         elif fault == "endless":
-            scheduler.endless_tasks.add("1")
+            scheduler.faults.endless_tasks.add("1")
         elif fault == "upload":
-            scheduler.failing_uploads["*"] = "FileUploadMiscError"
+            scheduler.faults.failing_uploads["*"] = "FileUploadMiscError"
 
     @rule(minutes=st.sampled_from([0, 0, 1, 30, 120]))
     def tick(self, minutes):

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from scheduler_bench import COMMAND, Bench
 
+from localbatch.account.records import Report
+from localbatch.account.states import IllegalTransition
 from localbatch.errors import ServiceError
-from localbatch.models import Report
-from localbatch.states import IllegalTransition
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_release_task_runs_where_the_preparation_task_ran_before_the_job_ends(
     bench.task(job)
     bench.tick()
     bench.finish()
-    bench.scheduler.terminate_job(job, "enough", bench.now)
+    bench.scheduler.jobs.terminate(job, "enough", bench.now)
     bench.tick()
     assert (names(bench), job.state) == (["jobrelease"], "terminating")
     bench.finish(exit_code=9)  # How it ends does not matter.
@@ -174,7 +174,7 @@ def test_a_release_task_ends_at_its_wall_clock(bench):
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
     bench.tick()
-    bench.scheduler.terminate_job(job, "enough", bench.now)
+    bench.scheduler.jobs.terminate(job, "enough", bench.now)
     bench.tick(minutes=14)
     assert job.state == "terminating"
     bench.tick(minutes=1)
@@ -186,10 +186,10 @@ def test_a_release_task_does_not_hold_a_job_whose_node_is_gone(bench):
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
     bench.tick()
-    bench.scheduler.delete_job(job, bench.now)
+    bench.scheduler.jobs.delete(job, bench.now)
     bench.tick()
     assert (names(bench), job.state) == (["jobrelease"], "deleting")
-    bench.scheduler.remove_node_abruptly("pool", next(iter(pool.nodes)), bench.now)
+    bench.scheduler.nodes.remove_abruptly(bench.store.node("pool", next(iter(pool.nodes))), bench.now)
     bench.tick()
     assert bench.store.jobs == {}
 
@@ -199,7 +199,7 @@ def test_a_forced_deletion_waits_for_nothing(bench):
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
     bench.tick()
-    bench.scheduler.delete_job(job, bench.now, force=True)
+    bench.scheduler.jobs.delete(job, bench.now, force=True)
     bench.tick()
     assert (bench.store.jobs, names(bench), bench.store.runs) == ({}, [], {})
 
@@ -245,12 +245,12 @@ def test_a_node_is_offline_when_nothing_runs_there(bench, option, state):
     task = bench.task(bench.job())
     bench.tick()
     node, runs = task.node, bench.started
-    bench.scheduler.disable_scheduling(node, option, bench.now)
+    bench.scheduler.nodes.disable_scheduling(node, option, bench.now)
     bench.tick()
     assert (task.state, node.state) == (state, "running" if state == "running" else "offline")
     bench.finish(runs)
     assert (node.state, node.slots_free) == ("offline", 0)
-    bench.scheduler.enable_scheduling(node, bench.now)
+    bench.scheduler.nodes.enable_scheduling(node, bench.now)
     bench.tick()
     assert (node.state, next(iter(pool.nodes.values()))) == ("running" if state == "active" else "idle", node)
 
@@ -263,7 +263,7 @@ def test_a_reimaged_node_has_forgotten_what_jobs_did(bench):
     node = next(iter(job.prepared.values()))
     bench.finish(exit_code=1)
     assert (task.state, bench.started) == ("active", [])
-    bench.scheduler.maintain(node, "reimage", "requeue", bench.now)
+    bench.scheduler.nodes.maintain(node, "reimage", "requeue", bench.now)
     bench.tick()
     assert ("" in bench.removed, names(bench)) == (True, ["jobpreparation"])
 
@@ -273,7 +273,7 @@ def test_a_reboot_during_preparation_does_not_make_a_node_ineligible(bench):
     job = bench.job(jobPreparationTask=COMMAND)
     task = bench.task(job)
     bench.tick()
-    bench.scheduler.maintain(task.node, "reboot", "requeue", bench.now)
+    bench.scheduler.nodes.maintain(task.node, "reboot", "requeue", bench.now)
     bench.tick()
     assert (names(bench), task.state) == (["jobpreparation"], "preparing")
 
@@ -282,10 +282,10 @@ def test_a_deallocated_node_is_started_again(bench):
     pool = bench.pool()
     bench.tick()
     (node,) = pool.nodes.values()
-    bench.scheduler.maintain(node, "deallocate", "requeue", bench.now)
+    bench.scheduler.nodes.maintain(node, "deallocate", "requeue", bench.now)
     bench.tick(hours=1)
     assert node.state == "deallocated"
-    bench.scheduler.start_node(node, bench.now)
+    bench.scheduler.nodes.start(node, bench.now)
     assert node.state == "starting"
     bench.tick()
     assert node.state == "idle"
@@ -295,7 +295,7 @@ def test_nodes_are_removed_by_name_and_the_target_goes_with_them(bench):
     pool = bench.pool(3)
     bench.tick()
     leaving = list(pool.nodes.values())[:2]
-    bench.scheduler.remove_nodes(pool, leaving, "requeue", bench.now)
+    bench.scheduler.pools.remove_nodes(pool, leaving, "requeue", bench.now)
     assert pool.allocation.state == "resizing"
     bench.tick()
     assert (pool.target_dedicated, len(pool.nodes), pool.allocation.state) == (1, 1, "steady")
@@ -307,22 +307,22 @@ def test_the_quota_of_jobs_counts_those_that_are_not_completed(bench):
     with pytest.raises(ServiceError) as caught:
         bench.job(id="b")
     assert caught.value.code == "ActiveJobAndScheduleQuotaReached"
-    bench.scheduler.terminate_job(job, "x", bench.now)
+    bench.scheduler.jobs.terminate(job, "x", bench.now)
     bench.tick()
     bench.job(id="b")
 
 
 def test_a_node_whose_start_task_failed_runs_it_again_after_a_reboot(bench):
-    bench.scheduler.start_task_exit_code["pool"] = 1
+    bench.scheduler.faults.start_task_exit_codes["pool"] = 1
     pool = bench.pool(1, startTask=COMMAND)
     bench.tick()
     (node,) = pool.nodes.values()
     assert node.state == "starttaskfailed"
-    bench.scheduler.start_task_exit_code.clear()
-    bench.scheduler.maintain(node, "reboot", "requeue", bench.now)
+    bench.scheduler.faults.start_task_exit_codes.clear()
+    bench.scheduler.nodes.maintain(node, "reboot", "requeue", bench.now)
     assert node.state == "rebooting"
     with pytest.raises(IllegalTransition):
-        bench.scheduler.maintain(node, "reboot", "requeue", bench.now)
+        bench.scheduler.nodes.maintain(node, "reboot", "requeue", bench.now)
     bench.tick()
     bench.finish()
     assert node.state == "idle"

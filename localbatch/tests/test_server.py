@@ -19,8 +19,8 @@ from azure.core.credentials import AzureNamedKeyCredential
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main
-from localbatch.azurite import azurite_folder
 from localbatch.local_azure import claim_directory
+from localbatch.processes.installation import azurite_folder
 from localbatch.testing import wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]

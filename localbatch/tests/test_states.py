@@ -2,8 +2,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from localbatch import states
-from localbatch.models import Stated
+from localbatch.account import states
+from localbatch.account.records import Stated
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TABLES = states.TABLES

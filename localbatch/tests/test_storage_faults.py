@@ -23,8 +23,9 @@ from azure.storage.blob import (
 )
 
 from localbatch import LocalAzure
-from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
-from localbatch.storage_faults import OPERATIONS, Passage
+from localbatch.faults.definitions import REQUEST_FAULTS, FaultError
+from localbatch.faults.script import Faults
+from localbatch.faults.storage_proxy import OPERATIONS, StorageProxy
 from localbatch.testing import wait_until
 
 MEGABYTE = 1 << 20
@@ -115,7 +116,7 @@ def test_answers_are_those_of_the_account(azure, container, sas_url):
     container.upload_blob("a", b"one" * 100_000)
     passage = urlsplit(azure.storage_endpoint)
     answers = []
-    with Passage(azure.storage_endpoint, azure.storage_faults, port=0) as another:
+    with StorageProxy(azure.storage_endpoint, azure.storage_faults, port=0) as another:
         for endpoint in (passage, urlsplit(another.endpoint)):
             for method, name in (("GET", "a"), ("HEAD", "a"), ("GET", "none"), ("HEAD", "none"), ("TRACE", "a")):
                 url = urlsplit(sas_url(name))
@@ -174,7 +175,7 @@ def test_requests_and_answers_pass_byte_for_byte():
     with socket.create_server(("127.0.0.1", 0)) as account:
         target = f"http://127.0.0.1:{account.getsockname()[1]}/account"
         with (
-            Passage(target, Faults(OPERATIONS, names=REQUEST_FAULTS), port=0) as passage,
+            StorageProxy(target, Faults(OPERATIONS, names=REQUEST_FAULTS), port=0) as passage,
             socket.create_connection(("127.0.0.1", urlsplit(passage.endpoint).port), timeout=10) as client,
         ):
             client.sendall(REQUEST)
@@ -353,7 +354,7 @@ def test_an_account_that_does_not_answer_closes_the_connection():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with (
-        Passage(f"http://127.0.0.1:{port}/account", Faults(OPERATIONS, names=REQUEST_FAULTS), port=0) as passage,
+        StorageProxy(f"http://127.0.0.1:{port}/account", Faults(OPERATIONS, names=REQUEST_FAULTS), port=0) as passage,
         pytest.raises(http.client.RemoteDisconnected),
     ):
         urllib.request.urlopen(f"{passage.endpoint}/c?restype=container")

@@ -2,7 +2,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from localbatch.transfer import expand_variables, find_files, is_in_time
+from localbatch.nodes.transfer import expand_variables, find_files, is_in_time
 
 FILES = (
     "a.txt",

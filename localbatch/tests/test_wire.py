@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localbatch import properties, wire
+from localbatch import wire
+from localbatch.api import paging, properties
 from localbatch.errors import ServiceError
 
 
@@ -54,7 +55,7 @@ def test_pages_follow_each_other_without_gap_or_repetition():
     records = {f"k{number:02}": number for number in range(25)}
     pages, token = [], None
     while True:
-        found, token = wire.page(records, lambda number: number % 2 == 0, 5, token)
+        found, token = paging.page(records, lambda number: number % 2 == 0, 5, token)
         pages.append(found)
         if not token:
             break
@@ -63,12 +64,12 @@ def test_pages_follow_each_other_without_gap_or_repetition():
 
 
 def test_a_page_that_is_just_full_is_the_last():
-    assert wire.page({"a": 1, "b": 2}, lambda _: True, 2, None) == ([1, 2], None)
+    assert paging.page({"a": 1, "b": 2}, lambda _: True, 2, None) == ([1, 2], None)
 
 
 def test_a_made_up_token_is_refused():
     with pytest.raises(ServiceError) as caught:
-        wire.page({}, lambda _: True, 5, "nonsense")
+        paging.page({}, lambda _: True, 5, "nonsense")
     assert caught.value.code == "InvalidQueryParameterValue"
 
 

@@ -16,7 +16,7 @@ from flows.servers.processes import PrefectServer
 CREATE = """
 import sys
 from pathlib import Path
-from flows import prefect_server
+from flows.servers import prefect_server
 template = Path(sys.argv.pop())
 prefect_server.template_path = lambda: template
 prefect_server.main()

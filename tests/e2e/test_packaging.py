@@ -15,7 +15,7 @@ from importlib import metadata
 import pytest
 from tests_support import REPOSITORY
 
-from localbatch.azurite import azurite_folder
+from localbatch.processes.installation import azurite_folder
 
 PACKAGES = ("flows", "tasks", "task_script")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
@@ -45,7 +45,7 @@ def test_wheel_holds_exactly_three_packages(wheel):
     assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn-0.1.0.dist-info"}
     assert all(name.endswith((".py", ".c", ".json", ".jinja", ".sh")) for name in names if "dist-info" not in name)
     # What is read from beside the code.
-    assert {"tasks/workload/run_pack.sh", "tasks/report/report.html.jinja", "task_script/counts.c"} <= set(names)
+    assert {"tasks/workload/run_pack.sh", "tasks/report/report.html.jinja", "task_script/native/counts.c"} <= set(names)
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
 
 

@@ -21,7 +21,7 @@ from secret_search import Processes, Search
 from tests_support import REPOSITORY, wait_until
 
 from flows.servers.processes import PrefectServer
-from localbatch import LocalAzure, server
+from localbatch import LocalAzure, local_batch
 
 # One process runs the campaign, and all tests look at what it left.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("secrets")]
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("secrets")]
 # Calls `topn` with the arguments that each line of its input holds, and writes a line with the exit status.
 TOPN_CALLS = """
 import json, sys
-from flows.cli import main
+from flows.cli.main import main
 for line in sys.stdin:
     print(f"status {main(json.loads(line))}", flush=True)
 """
@@ -162,7 +162,7 @@ def campaign(tmp_path_factory):
     """All runs, and the search for what must not be found."""
     folder = tmp_path_factory.mktemp("secrets")
     search = Search(batch_key=BATCH_KEY, storage_key=STORAGE_KEY, quoted=QUOTED)
-    read_body = server.read_body
+    read_body = local_batch.read_body
     bodies = []
 
     async def recording(receive):
@@ -170,7 +170,7 @@ def campaign(tmp_path_factory):
         return bodies[-1]
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(server, "read_body", recording)
+    patch.setattr(local_batch, "read_body", recording)
     azure = LocalAzure(
         state_dir=folder / "azure", pace="instant", storage_faults=True, key=BATCH_KEY, storage_key=STORAGE_KEY
     )

@@ -30,11 +30,12 @@ import flows.topn
 import tasks.azure.client
 import tasks.report.artifacts
 import tasks.workload.task_script_package
-from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, auth
-from localbatch.account import Account
-from localbatch.models import Node, StartRun
-from localbatch.scheduler import PACES
-from localbatch.store import Store
+from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
+from localbatch.account.records import Node, StartRun
+from localbatch.account.store import Store
+from localbatch.api import auth
+from localbatch.batch_service import BatchService
+from localbatch.rules.agenda import PACES
 from localbatch.wire import http_date
 from simulation.engine import Engine, Server
 from simulation.engine import logger as prefect_logger
@@ -169,7 +170,7 @@ class _History:
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = Account(store, PACES[plan.pace], root_of=self._root_of)
+        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of)
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,

@@ -1,6 +1,6 @@
 """Simulated nodes: they fetch files, call the functions of the task script, and upload outputs, in virtual time.
 
-Transfers are localbatch's own (`localbatch.transfer`), below which the wire is replaced. Command lines are recognised, not
+Transfers are localbatch's own (`localbatch.nodes.transfer`), below which the wire is replaced. Command lines are recognised, not
 run: what the shell and run_pack.sh do with them is shown by tests/integration, with real processes.
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
 
-from localbatch.models import Action, KillRun, Node, Report, StartRun
-from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
+from localbatch.account.records import Action, KillRun, Node, Report, StartRun
+from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 from simulation.storage import Request, Response
 from simulation.world import Process, World
 from task_script import top_words

@@ -17,8 +17,8 @@ import requests
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobBlock, generate_blob_sas, generate_container_sas
 
-from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY
-from localbatch.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
+from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
+from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from simulation.storage import Container, InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
 from tasks.azure import client as azure_core
 from tasks.azure.blob import BLOCK_BYTES, BlobAccount
@@ -34,7 +34,7 @@ def now():
 
 
 @dataclass
-class Account:
+class BatchService:
     """A storage account, the product's client of it, and the clients of a node."""
 
     blobs: BlobAccount
@@ -78,7 +78,7 @@ def open_account(kind, request, monkeypatch):
     with monkeypatch.context() as patch:
         if kind == "memory":
             patch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
-        return Account(BlobAccount(settings), http, node)
+        return BatchService(BlobAccount(settings), http, node)
 
 
 @pytest.fixture(params=["azurite", "memory"])

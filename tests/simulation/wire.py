@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 from urllib3.exceptions import ProtocolError
 
-from localbatch import account as batch_service
+from localbatch import batch_service
 from simulation.storage import MemoryStorage, Request, Response
 from simulation.world import Process, World
 
@@ -79,7 +79,7 @@ class Wire:
     """
 
     world: World
-    batch: batch_service.Account
+    batch: batch_service.BatchService
     storage: MemoryStorage
     changed: Callable[[], None]
     now: Callable[[], datetime]
@@ -156,18 +156,7 @@ class Wire:
         return response
 
     def _answer_batch(self, request: Request) -> Response:
-        parts = urlsplit(request.url)
-        answered = self.batch.answer(
-            batch_service.Request(
-                method=request.method,
-                path=parts.path,
-                query=parts.query,
-                headers=request.headers,
-                body=request.body,
-                base=f"{parts.scheme}://{parts.netloc}",
-            ),
-            self.now(),
-        )
+        answered = self.batch.answer(_batch_request(request), self.now())
         if request.method not in {"GET", "HEAD"}:
             self.changed()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answered.raw_headers}
@@ -176,7 +165,7 @@ class Wire:
     def _name(self, request: Request) -> tuple[str, str, str]:
         parts = urlsplit(request.url)
         if not request.url.startswith(self.storage.endpoint):
-            return "batch", batch_service.operation_of(request.method, parts.path), parts.path
+            return "batch", _batch_request(request).operation, parts.path
         below = request.url[len(self.storage.endpoint) :].partition("?")[0].strip("/")
         query = parse_qs(parts.query)
         kind = "blob" if "/" in below else "container" if below else "account"
@@ -189,6 +178,18 @@ def _half(whole: Response) -> Response:
     body = whole.body[: len(whole.body) // 2]
     headers = {name: value for name, value in whole.headers.items() if name.lower() != "content-length"}
     return Response(HTTPStatus.OK, {**headers, "content-length": str(len(body))}, body)
+
+
+def _batch_request(request: Request) -> batch_service.Request:
+    parts = urlsplit(request.url)
+    return batch_service.Request(
+        method=request.method,
+        path=parts.path,
+        query=parts.query,
+        headers=request.headers,
+        body=request.body,
+        base=f"{parts.scheme}://{parts.netloc}",
+    )
 
 
 def _error(fault: Fault, call: Call) -> Response:

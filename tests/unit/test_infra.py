@@ -9,7 +9,8 @@ import pytest
 from pycep import BicepParser
 from tests_support import REPOSITORY
 
-from localbatch.autoscale import Sample, check, evaluate
+from localbatch.account.records import Sample
+from localbatch.rules.autoscale import check, evaluate
 
 TEMPLATE = REPOSITORY / "infra" / "main.bicep"
 PAGE = REPOSITORY / "docs" / "azure-from-nothing.md"

@@ -32,6 +32,17 @@ LAYERS = {
         "steps",
     ),
     "flows": ("console", "topn", "sweep", "servers", "notices", "cli"),
+    "task_script": (
+        "text",
+        "counts",
+        "vocabulary",
+        "large_files",
+        "native",
+        "counting",
+        "options",
+        "top_words",
+        "__main__",
+    ),
 }
 
 # More modules than this are not one subject any more.

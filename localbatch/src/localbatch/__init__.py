@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from localbatch.options import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
+
 if TYPE_CHECKING:
     from localbatch.local_azure import LocalAzure
-    from localbatch.server import LocalBatch
+    from localbatch.local_batch import LocalBatch
 
 __all__ = ["DEVELOPMENT_ACCOUNT", "DEVELOPMENT_KEY", "LocalAzure", "LocalBatch"]
-
-DEVELOPMENT_ACCOUNT = "localbatch"
-DEVELOPMENT_KEY = "bG9jYWxiYXRjaCBpcyBubyBzZWNyZXQsIGl0cyBrZXkgaXMgd2VsbCBrbm93bi4="
-"""The account and the key that every LocalBatch has: well known, as Azurite's are."""
 
 
 def __getattr__(name: str) -> Any:
@@ -22,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return LocalAzure
     if name == "LocalBatch":
-        from localbatch.server import LocalBatch  # noqa: PLC0415
+        from localbatch.local_batch import LocalBatch  # noqa: PLC0415
 
         return LocalBatch
     raise AttributeError(name)

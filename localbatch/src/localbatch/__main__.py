@@ -1,27 +1,30 @@
-"""The localbatch command: a local Azure in the foreground, or around another command."""
+"""The command `localbatch`: it runs a local Azure in the foreground, or another command next to one."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from localbatch.azurite import AzuriteError, install_azurite
-from localbatch.certificate import Certificate
-from localbatch.faults import FaultError, read_script
-from localbatch.launcher import Launcher
+from localbatch.faults.definitions import FaultError
+from localbatch.faults.script import read_script
 from localbatch.local_azure import LocalAzure
-from localbatch.scheduler import PACES
-from localbatch.server import RUNNERS, RequestRecord
-from localbatch.simulated import SECONDS
+from localbatch.nodes.simulated import SECONDS
+from localbatch.options import RUNNERS, Options, RequestRecord
+from localbatch.processes.certificate import Certificate
+from localbatch.processes.installation import AzuriteError, install_azurite
+from localbatch.processes.launcher import Launcher
+from localbatch.rules.agenda import PACES
 
 BATCH_PORT = 10100
 STORAGE_PORT = 10000
@@ -34,59 +37,73 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="localbatch", description="A local Azure: Azurite, and a server of the Batch REST API.")
+    parser = _Parser(prog="localbatch", description="A local Azure: Azurite, and a server of the Azure Batch REST API.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("serve", help="run until Ctrl-C, and print the variables that lead clients here")
-    run.add_argument("--port", type=_port, default=BATCH_PORT, help=f"of the Batch account ({BATCH_PORT})")
-    run.add_argument(
-        "--storage-port", type=_port, default=STORAGE_PORT, help=f"of the storage account ({STORAGE_PORT})"
+    serve = commands.add_parser("serve", help="run until Ctrl-C, and print the variables that clients need")
+    serve.add_argument(
+        "--port", type=_port, default=BATCH_PORT, help="port of the Batch account (default: %(default)s)"
     )
-    run.add_argument("--state", type=Path, help="the directory that holds the data, in azure ($TOPN_STATE or .topn)")
-    run.add_argument("--log", action="store_true", help="print each request to the Batch account on stderr")
-    run.add_argument("--stop-on-eof", action="store_true", help="stop when the standard input ends, too")
-    commands.add_parser("install", help="install Azurite for this user, unless it is there")
-    around = commands.add_parser("exec", help="run a command beside a local Azure of its own")
+    serve.add_argument(
+        "--storage-port", type=_port, default=STORAGE_PORT, help="port of the storage account (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--state", type=Path, help="folder of the data, which is in its folder azure (default: $TOPN_STATE or .topn)"
+    )
+    serve.add_argument("--log", action="store_true", help="print each request to the Batch account on stderr")
+    serve.add_argument("--stop-on-eof", action="store_true", help="also stop at the end of standard input")
+    commands.add_parser("install", help="install Azurite in the user's data folder, unless it is there")
+    around = commands.add_parser("exec", help="run a command next to a local Azure of its own")
     around.add_argument("argv", nargs="+", metavar="COMMAND")
-    for each in (run, around):
+    for each in (serve, around):
         _add_common_options(each)
     return parser
 
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pace", choices=PACES, default="fast", help="how long transitional states last (fast)")
+    """Add the options of a local Azure. Most have the name of a field of Options."""
+    parser.add_argument(
+        "--pace", choices=PACES, default="fast", help="durations of transitional states (default: %(default)s)"
+    )
     parser.add_argument(
         "--node-start-seconds",
         type=_seconds,
         metavar="SECONDS",
-        help="how long a node takes to be ready for its start task, whatever the pace",
+        help="time from the creation of a node to its start task (default: that of the pace)",
     )
     parser.add_argument(
-        "--runner", choices=RUNNERS, default=RUNNERS[0], help="whether tasks are processes or only take time"
+        "--runner",
+        choices=RUNNERS,
+        default=RUNNERS[0],
+        help="run tasks as processes, or simulate them (default: %(default)s)",
     )
     parser.add_argument(
         "--task-seconds",
         type=_seconds,
         default=0.0,
         metavar="SECONDS",
-        help=f"how long a simulated task takes whose {SECONDS} does not say so (0)",
+        help=f"duration of a simulated task that does not set {SECONDS} (default: 0)",
     )
     parser.add_argument(
         "--task-output",
         metavar="TEXT",
-        help="what a simulated task leaves in each of its output files, such as '$AZ_BATCH_TASK_ID' (nothing)",
+        help="content of each output file of simulated tasks, such as '$AZ_BATCH_TASK_ID' (default: no files)",
     )
     for name, nodes in (("--core-quota", "dedicated"), ("--low-priority-core-quota", "spot")):
-        help_text = f"how many cores the {nodes} nodes of all pools may have (any number)"
+        help_text = f"maximum number of cores of the {nodes} nodes of all pools (default: no limit)"
         parser.add_argument(name, type=_cores, metavar="CORES", help=help_text)
-    parser.add_argument("--cert", type=Path, metavar="FILE", help="the certificate of 127.0.0.1, to speak https")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
-    parser.add_argument("--oauth", choices=["basic"], help="accept bearer tokens, too, whoever signed them")
-    parser.add_argument("--tenant", metavar="ID", help="the one tenant whose tokens the Batch account accepts (any)")
-    parser.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, as JSON")
+    parser.add_argument(
+        "--cert", dest="certificate_file", type=Path, metavar="FILE", help="certificate for 127.0.0.1, to use https"
+    )
+    parser.add_argument("--key", dest="certificate_key", type=Path, metavar="FILE", help="key of the certificate")
+    parser.add_argument(
+        "--oauth", dest="oauth_mode", choices=["basic"], help="also accept bearer tokens, without checking signatures"
+    )
+    parser.add_argument("--tenant", metavar="ID", help="the only tenant whose tokens are accepted (default: any)")
+    parser.add_argument("--faults", type=Path, metavar="FILE", help="fault script, as JSON")
     parser.add_argument(
         "--storage-faults",
         action="store_true",
-        help="let requests to the storage account be made to go wrong, too; on if FILE has storage_faults",
+        help="allow faults in requests to the storage account (default: if FILE has storage_faults)",
     )
 
 
@@ -96,34 +113,35 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return seconds
 
 
 def _cores(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of cores")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores")
     return int(text)
 
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run the command, and return its exit status."""
     parser = _parser()
-    options = parser.parse_args(argv)
-    if options.command == "install":
-        return _install()
-    if bool(options.cert) != bool(options.key):
-        parser.error("--cert and --key belong together")
-    if options.oauth and not options.cert:
-        parser.error("no client sends a token without https: --oauth needs --cert and --key")
+    arguments = parser.parse_args(argv)
     try:
-        return _serve(options) if options.command == "serve" else _exec(options)
+        if arguments.command == "install":
+            print(f"Azurite is in {install_azurite()}")
+            return 0
+        if bool(arguments.certificate_file) != bool(arguments.certificate_key):
+            parser.error("use --cert and --key together")
+        if arguments.oauth_mode and not arguments.certificate_file:
+            parser.error("--oauth needs --cert and --key, because clients send tokens over https only")
+        return _serve(arguments) if arguments.command == "serve" else _exec(arguments)
     except FaultError as error:
         print(f"localbatch: {error}", file=sys.stderr)
         return 2
@@ -134,19 +152,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _install() -> int:
-    try:
-        print(f"Azurite is in {install_azurite()}")
-    except (AzuriteError, OSError) as error:
-        print(f"localbatch: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 class _Wakeup:
-    """What the main thread waits for: a signal, or a word from another thread.
+    """Wakes the main thread: by a signal, or from another thread.
 
-    A wait for a lock or for a child may sleep through a signal that another thread was given; a pipe does not.
+    Waiting for a lock or a child process can miss a signal that another thread received. Reading a pipe cannot.
     """
 
     def __init__(self) -> None:
@@ -157,29 +166,24 @@ class _Wakeup:
             signal.signal(number, lambda _number, _frame: None)
 
     def wait(self) -> int:
-        """Return the number of the signal that came, or 0 after a word from another thread."""
+        """Return the number of the signal that arrived, or 0 if another thread called `wake`."""
         return os.read(self._read, 1)[0]
 
     def wake(self) -> None:
-        """Give the main thread a word."""
+        """Wake the main thread."""
         os.write(self._write, bytes([0]))
 
-    def has_come(self) -> bool:
-        """Whether wait would return at once."""
+    def is_pending(self) -> bool:
+        """Whether `wait` would return at once."""
         return bool(select.select([self._read], [], [], 0)[0])
 
 
-def _serve(options: argparse.Namespace) -> int:
-    state = options.state or Path(os.environ.get("TOPN_STATE") or ".topn")
-    azure = _local_azure(
-        options,
-        state_dir=state / "azure",
-        port=options.port,
-        storage_port=options.storage_port,
-        on_request=_print_request if options.log else None,
-    )
+def _serve(arguments: argparse.Namespace) -> int:
+    state = arguments.state or Path(os.environ.get("TOPN_STATE") or ".topn")
+    on_request = _print_request if arguments.log else None
+    azure = _local_azure(arguments, state_dir=state / "azure", on_request=on_request)
     wakeup = _Wakeup()
-    if options.stop_on_eof:
+    if arguments.stop_on_eof:
         threading.Thread(target=_wait_for_eof, args=(wakeup,), daemon=True).start()
     with azure:
         print(azure.endpoint, azure.storage_endpoint, sep="\n")
@@ -190,32 +194,14 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _local_azure(
-    options: argparse.Namespace,
-    *,
-    state_dir: Path | None = None,
-    port: int = 0,
-    storage_port: int = 0,
-    on_request: Callable[[RequestRecord], None] | None = None,
-) -> LocalAzure:
-    script = read_script(options.faults) if options.faults else {}
-    azure = LocalAzure(
-        state_dir=state_dir,
-        pace=options.pace,
-        port=port,
-        storage_port=storage_port,
-        storage_faults=options.storage_faults or "storage_faults" in script,
-        runner=options.runner,
-        task_seconds=options.task_seconds,
-        task_output=options.task_output,
-        node_start_seconds=options.node_start_seconds,
-        core_quota=options.core_quota,
-        low_priority_core_quota=options.low_priority_core_quota,
-        on_request=on_request,
-        certificate=Certificate(options.cert, options.key) if options.cert else None,
-        oauth=options.oauth is not None,
-        tenant=options.tenant,
-    )
+def _local_azure(arguments: argparse.Namespace, **options: Any) -> LocalAzure:
+    script = read_script(arguments.faults) if arguments.faults else {}
+    names = {field.name for field in dataclasses.fields(Options)}
+    options |= {name: value for name, value in vars(arguments).items() if name in names}
+    options["storage_faults"] |= "storage_faults" in script
+    if arguments.certificate_file:
+        options["certificate"] = Certificate(arguments.certificate_file, arguments.certificate_key)
+    azure = LocalAzure(oauth=arguments.oauth_mode is not None, **options)
     added = azure.faults.add_all(script["faults"]) if "faults" in script else []
     if "storage_faults" in script:
         added += azure.storage_faults.add_all(script["storage_faults"])
@@ -235,14 +221,14 @@ def _wait_for_eof(wakeup: _Wakeup) -> None:
     wakeup.wake()
 
 
-def _exec(options: argparse.Namespace) -> int:
-    local_azure = _local_azure(options)
+def _exec(arguments: argparse.Namespace) -> int:
+    local_azure = _local_azure(arguments)
     wakeup = _Wakeup()
     with local_azure as azure, closing(Launcher(in_terminal=True)) as launcher, ThreadPoolExecutor(1) as waiting:
-        if wakeup.has_come():
+        if wakeup.is_pending():
             return 128 + wakeup.wait()
         child = launcher.start(
-            options.argv, environment=os.environ | azure.environment, directory=Path.cwd(), files=(0, 1, 2)
+            arguments.argv, environment=os.environ | azure.environment, directory=Path.cwd(), files=(0, 1, 2)
         )
         ended = waiting.submit(child.wait)
         ended.add_done_callback(lambda _: wakeup.wake())
@@ -252,13 +238,13 @@ def _exec(options: argparse.Namespace) -> int:
         try:
             status = ended.result()
         except FileNotFoundError:
-            print(f"localbatch: there is no program {options.argv[0]}", file=sys.stderr)
+            print(f"localbatch: there is no program {arguments.argv[0]}", file=sys.stderr)
             return 127
     return 128 - status if status < 0 else status
 
 
 def _is_in_foreground() -> bool:
-    """Whether Ctrl-C reached the command already, as it reaches everything in the foreground of a terminal."""
+    """Whether the command has already received a Ctrl-C, as all foreground processes of a terminal do."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY)
     except OSError:

@@ -1,27 +1,27 @@
-"""The local Azure: a Batch account and a storage account beside each other, in a directory of their own."""
+"""A local Azure: a Batch account and a storage account, in a folder of their own."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
-from localbatch.account import new_faults
-from localbatch.azurite import STORAGE_ACCOUNT, STORAGE_KEY, Azurite
-from localbatch.faults import REQUEST_FAULTS, FaultError, Faults
-from localbatch.launcher import Launcher
-from localbatch.running import Running
-from localbatch.server import NODES, BatchOptions, LocalBatch
-from localbatch.storage_faults import OPERATIONS, Passage
+from localbatch.batch_service import new_faults
+from localbatch.faults.definitions import REQUEST_FAULTS, FaultError
+from localbatch.faults.script import Faults
+from localbatch.faults.storage_proxy import OPERATIONS, StorageProxy
+from localbatch.local_batch import NODES, LocalBatch
+from localbatch.options import Options
+from localbatch.processes.azurite import STORAGE_ACCOUNT, Azurite
+from localbatch.processes.launcher import Launcher
+from localbatch.processes.running import Running
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-ENDING_SECONDS = 0.5
-"""How long a directory that is wanted is waited for: a server that was killed may just be ending."""
+# A server that was killed may still hold its folder for a moment.
+LOCK_TIMEOUT_SECONDS = 0.5
 POLL_SECONDS = 0.01
 
 
@@ -32,99 +32,87 @@ class LocalAzure(Running):
         batch: The Batch account.
         endpoint, account, key: Of the Batch account.
         storage_endpoint, storage_account, storage_key: Of the storage account.
-        faults: What is made to go wrong on demand with the Batch account.
+        faults: The fault script of the Batch account.
     """
 
-    def __init__(
-        self,
-        *,
-        state_dir: Path | str | None = None,
-        storage_port: int = 0,
-        storage_faults: bool = False,
-        storage_key: str = STORAGE_KEY,
-        **options: Unpack[BatchOptions],
-    ) -> None:
-        """Start nothing yet.
+    def __init__(self, options: Options | None = None, **changes: Any) -> None:
+        """Create a local Azure without starting it.
 
         Args:
-            state_dir: Where blobs are kept, and nodes until the end; if another local Azure is at work there, the
-                first free directory beside it is taken. A temporary directory unless given.
-            storage_port: The port of the storage account, if it is free; 0 for any.
-            storage_faults: Whether requests to the storage account can be made to go wrong. They then take a way
-                through this process.
-            storage_key: Of the storage account, in Base64.
-            options: Of the Batch account; LocalBatch says what they mean.
+            options: Its options.
+            changes: Single options, as in `LocalAzure(pace="instant")`.
+
+        Raises:
+            ValueError: Tokens are to be accepted without https.
         """
         super().__init__()
-        self._state_dir = state_dir
-        self._storage_port = storage_port
-        self._options = options
-        self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if storage_faults else None
+        self._options = options = dataclasses.replace(options or Options(), **changes)
+        self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if options.storage_faults else None
         self.faults = new_faults()
         self.storage_account = STORAGE_ACCOUNT
-        self.storage_key = storage_key
+        self.storage_key = options.storage_key
 
     @property
     def storage_faults(self) -> Faults:
-        """What is made to go wrong on demand with the storage account.
+        """The fault script of the storage account.
 
         Raises:
-            FaultError: It was started without `storage_faults`.
+            FaultError: The option `storage_faults` is not set.
         """
         if self._storage_faults is None:
-            raise FaultError("No storage faults can happen: start with storage_faults=True")
+            raise FaultError("Storage faults are off. Start with storage_faults=True.")
         return self._storage_faults
 
     def start(self) -> None:
-        """Start both, beside each other, and return when both answer.
+        """Start both accounts in parallel, and return when both answer.
 
         Raises:
-            AzuriteError: Azurite did not start, or is not installed.
+            AzuriteError: Azurite is not installed, or did not start.
         """
+        options = self._options
         with contextlib.ExitStack() as stack:
-            if self._state_dir:
-                state_dir, lock = claim_directory(Path(self._state_dir).resolve())
+            if options.state_dir:
+                state_dir, lock = claim_directory(Path(options.state_dir).resolve())
                 stack.enter_context(lock)
-                # Nobody else may come in before everything of ours has ended.
+                # The launcher keeps the lock until all processes of this local Azure have ended.
                 launcher = Launcher(remove=[state_dir / NODES], keep_open=[lock.fileno()])
             else:
                 state_dir = Path(tempfile.mkdtemp(prefix="localbatch-")).resolve()
                 launcher = Launcher(remove=[state_dir])
             stack.callback(launcher.close)
-            port = 0 if self._storage_faults else self._storage_port
-            certificate = self._options.get("certificate")
             azurite = Azurite(
                 state_dir / "blob",
-                port=port,
+                # With faults, clients talk to the proxy instead.
+                port=0 if self._storage_faults else options.storage_port,
                 launcher=launcher,
-                key=self.storage_key,
-                certificate=certificate,
-                oauth=self._options.get("oauth", False),
+                key=options.storage_key,
+                certificate=options.certificate,
+                oauth=options.oauth,
             )
             stack.callback(azurite.stop)
             azurite.launch()
             self.batch = LocalBatch(
+                options,
                 state_dir=state_dir,
                 launcher=launcher,
                 faults=self.faults,
-                storage_faults=self._storage_faults,
-                **self._options,
+                storage_script=self._storage_faults,
             )
             stack.enter_context(self.batch)
             azurite.wait_until_ready()
             self.endpoint, self.account, self.key = self.batch.endpoint, self.batch.account, self.batch.key
             self.storage_endpoint = azurite.endpoint
             if self._storage_faults:
-                passage = Passage(
-                    azurite.endpoint, self._storage_faults, port=self._storage_port, certificate=certificate
+                proxy = StorageProxy(
+                    azurite.endpoint, self._storage_faults, port=options.storage_port, certificate=options.certificate
                 )
-                stack.enter_context(passage)
-                self.storage_endpoint = passage.endpoint
+                stack.enter_context(proxy)
+                self.storage_endpoint = proxy.endpoint
             self._closing = stack.pop_all()
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that lead a client here."""
+        """The environment variables that clients need."""
         return {
             "TOPN_BATCH_ENDPOINT": self.endpoint,
             "TOPN_BATCH_ACCOUNT": self.account,
@@ -136,8 +124,8 @@ class LocalAzure(Running):
 
 
 def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
-    """Return the wanted directory, or the first free one beside it, and the lock that holds it until it is closed."""
-    give_up_at = time.monotonic() + ENDING_SECONDS
+    """Lock a folder, or the first free one next to it, and return it with the open lock file."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     number = 1
     while True:
         directory = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
@@ -147,7 +135,7 @@ def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            if number > 1 or time.monotonic() > give_up_at:
+            if number > 1 or time.monotonic() > deadline:
                 number += 1
             else:
                 time.sleep(POLL_SECONDS)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from localbatch.agenda import PACES
+from localbatch.account.states import TABLES, Table
+from localbatch.api.routes import ROUTES, Route
 from localbatch.errors import CODES
-from localbatch.routes import ROUTES, Route
-from localbatch.states import TABLES, Table
+from localbatch.faults.definitions import FAULTS
+from localbatch.rules.agenda import PACES
 
 
 def operations() -> str:
@@ -57,13 +56,9 @@ def errors() -> str:
 
 
 def faults() -> str:
-    """Write what can be made to happen, if this installation has faults."""
-    try:
-        known: Mapping[str, str] = importlib.import_module("localbatch.faults").FAULTS
-    except ImportError:
-        return "None."
+    """Return the table of faults."""
     return "\n".join(
-        ["| fault | what happens |", "|---|---|", *(f"| {name} | {text} |" for name, text in known.items())]
+        ["| fault | what happens |", "|---|---|", *(f"| {name} | {text} |" for name, text in FAULTS.items())]
     )
 
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import pytest
 
-from localbatch.faults import Faults
+from localbatch.faults.script import Faults
 from localbatch.local_azure import LocalAzure
-from localbatch.server import LocalBatch
+from localbatch.local_batch import LocalBatch
 
 _T = TypeVar("_T")
 

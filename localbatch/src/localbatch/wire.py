@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from typing import TypeVar
-
-from localbatch import errors
-from localbatch.indexes import Listing
-
-_T = TypeVar("_T")
 
 INFINITE = "P10675199DT2H48M5.4775807S"
 """The longest duration of .NET, which is how the service says that there is no limit."""
@@ -106,44 +97,3 @@ def expiry(start: datetime, duration: str) -> datetime | None:
 def new_node_id(*, dedicated: bool) -> str:
     """Return an id of the service's form."""
     return f"tvmps_{secrets.token_hex(32)}_{'d' if dedicated else 'p'}"
-
-
-# Paging.
-
-PAGE_SIZE = 1000
-"""Of a list, unless maxresults asks for less. Source: Batch REST API, maxresults."""
-
-
-def page(
-    records: Mapping[str, _T], matches: Callable[[_T], bool], size: int, token: str | None
-) -> tuple[list[_T], str | None]:
-    """Return the matching records after a page's token in the order of their keys, and the next page's token."""
-    after = _read_token(token) if token else ""
-    found: list[_T] = []
-    last = ""
-    for key, record in _in_order(records, after):
-        if matches(record):
-            if len(found) == size:
-                return found, _write_token(last)
-            found.append(record)
-            last = key
-    return found, None
-
-
-def _in_order(records: Mapping[str, _T], after: str) -> Iterator[tuple[str, _T]]:
-    if isinstance(records, Listing):
-        return records.after(after)
-    return ((key, records[key]) for key in sorted(records) if key > after)
-
-
-def _write_token(key: str) -> str:
-    # The SDK does not encode the link again: a plus or an ampersand would not come back as it was.
-    return f"WATV2:{base64.urlsafe_b64encode(key.encode()).decode().rstrip('=')}:1$1"
-
-
-def _read_token(token: str) -> str:
-    try:
-        text = token.split(":")[1]
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-    except (IndexError, binascii.Error, UnicodeDecodeError):
-        raise errors.invalid_query_parameter_value(QueryParameterName="$skiptoken", QueryParameterValue=token) from None

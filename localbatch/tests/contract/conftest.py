@@ -12,7 +12,7 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 
-from localbatch import auth
+from localbatch.api import auth
 from localbatch.testing import wait_until
 from localbatch.wire import http_date
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from azure.batch import models
 
-from localbatch.bodies import BODIES, INSIDE
+from localbatch.api.known_properties import BODIES, INSIDE
 
 API = "api-version=2025-06-01"
 OPTIONS = {

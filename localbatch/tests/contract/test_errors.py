@@ -10,8 +10,9 @@ from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 
-from localbatch import LocalBatch, autoscale, errors, http_parts
-from localbatch.models import Report
+from localbatch import LocalBatch, errors, http_protocol
+from localbatch.account.records import Report
+from localbatch.rules import autoscale
 
 VERSION = "api-version=2025-06-01"
 REQUEUE = {"nodeRebootOption": "requeue"}
@@ -24,7 +25,7 @@ class Scene:
 
     def __init__(self, batch, client, ask):
         self.batch, self.client, self.ask = batch, client, ask
-        self.store, self.scheduler = batch._account.store, batch._account.scheduler
+        self.store, self.scheduler = batch._service.store, batch._service.scheduler
         self.now = batch._clock.now()
 
     def pass_time(self, **duration):
@@ -249,14 +250,14 @@ by(
 
 @causes(401, "AuthenticationFailed")
 def show_a_token_that_is_none(scene):
-    scene.batch._account._oauth = True
+    scene.batch._service._oauth = True
     return scene.ask("GET", f"/pools?{VERSION}", authorization="Bearer x")[:2]
 
 
 @causes(500, "OperationTimedOut")
 def send_less_than_announced(scene):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http_parts, "BODY_SECONDS", 0.2)
+        patch.setattr(http_protocol, "BODY_SECONDS", 0.2)
         return scene.ask("POST", f"/pools?{VERSION}", b"{}", content_length="9")[:2]
 
 
@@ -278,7 +279,7 @@ def reboot_while_reimaging(scene):
 def reboot_an_unusable_node(scene):
     node_id = scene.node()
     with scene.store.lock:
-        scene.scheduler.make_node_unusable("p", node_id, "DiskFull", "Full", scene.now)
+        scene.scheduler.nodes.make_unusable(scene.store.node("p", node_id), "DiskFull", "Full", scene.now)
     scene.client.begin_reboot_node("p", node_id, REQUEUE)
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from localbatch import http_parts
+from localbatch import http_protocol
 
 API = "api-version=2025-06-01"
 
@@ -99,7 +99,7 @@ def test_what_is_no_http_is_refused_in_the_words_of_the_service(say, text):
 
 
 def test_a_refused_client_cannot_send_for_ever(local_azure, monkeypatch):
-    monkeypatch.setattr(http_parts, "LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.0)
     address = urlsplit(local_azure.endpoint)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
@@ -118,7 +118,7 @@ PARTIAL = (
 
 
 def test_a_body_that_never_ends_is_not_waited_for_without_end(say, ask, monkeypatch):
-    monkeypatch.setattr(http_parts, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.2)
     head, _, content = say(PARTIAL).partition(b"\r\n\r\n")
     # Whoever asks is checked first.
     assert (head.split()[1], json.loads(content)["code"]) == (b"403", "AuthenticationFailed")
@@ -127,7 +127,7 @@ def test_a_body_that_never_ends_is_not_waited_for_without_end(say, ask, monkeypa
 
 
 def test_a_signed_request_whose_body_never_ends_is_told_so(ask, monkeypatch):
-    monkeypatch.setattr(http_parts, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.2)
     status, answer, _ = ask("POST", f"/jobs?{API}", b"{", **{"content-length": "1000"})
     assert (status, answer["code"]) == (500, "OperationTimedOut")
 

@@ -166,7 +166,7 @@ def test_a_local_azure_without_keys(authority, tmp_path, storage_faults):
 
 @pytest.mark.parametrize(
     ("option", "sentence"),
-    [("--cert=c.pem", "belong together"), ("--oauth=basic", "needs --cert and --key")],
+    [("--cert=c.pem", "use --cert and --key together"), ("--oauth=basic", "needs --cert and --key")],
 )
 def test_what_cannot_be_https_is_said_in_one_sentence(capsys, option, sentence):
     with pytest.raises(SystemExit) as stop:

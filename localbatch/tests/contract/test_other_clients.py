@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localbatch.routes import ROUTES
+from localbatch.api.routes import ROUTES
 
 HERE = Path(__file__).parent
 TRACK1 = Path(sys.prefix) / "clients" / "track1"

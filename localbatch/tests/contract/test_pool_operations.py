@@ -171,7 +171,7 @@ def test_a_node_is_deallocated_and_started_again(client, busy_node, refuses):
 
 def test_a_node_that_is_not_up_is_left_alone(refuses):
     with LocalBatch(pace="real") as batch:
-        scheduler, store = batch._account.scheduler, batch._account.store
+        scheduler, store = batch._service.scheduler, batch._service.store
         with BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client:
             client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
             with store.lock:
@@ -189,7 +189,7 @@ def test_a_node_that_is_not_up_is_left_alone(refuses):
             assert state_of(client, "p", node.id) == "reimaging"
             refuses(409, "NodeBeingReimaged", client.begin_reboot_node, "p", node.id, requeue)
             with store.lock:
-                scheduler.make_node_unusable("p", node.id, "DiskFull", "The disk is full", now)
+                scheduler.nodes.make_unusable(store.node("p", node.id), "DiskFull", "The disk is full", now)
             refuses(409, "NodeStateUnusable", client.begin_reboot_node, "p", node.id, requeue)
             (node,) = client.list_nodes("p", filter="state eq 'unusable'")
             assert (node.errors[0].code, node.errors[0].message) == ("DiskFull", "The disk is full")

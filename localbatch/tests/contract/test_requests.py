@@ -9,7 +9,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 
-from localbatch.routes import ROUTES
+from localbatch.api.routes import ROUTES
 from localbatch.testing import wait_until
 
 VERSION = "api-version=2025-06-01"

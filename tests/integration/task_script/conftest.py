@@ -1,21 +1,21 @@
-"""The task script with what is compiled."""
+"""Fixtures with the compiled task script."""
 
 from __future__ import annotations
 
 import pytest
-from compiled_support import compiled_is_found, counts_object  # noqa: F401 - fixtures
+from compiled_support import counts_library, library_in_package  # noqa: F401 - fixtures
 
 from tasks.workload.word_counts import word_count_workload
 
 
 @pytest.fixture(autouse=True)
 def compiled_once():
-    """Compile whenever the product does."""
+    """Override the cache of compiled libraries, so that these tests run the compiler."""
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory):
-    """The task script as it is shipped."""
+    """The packed task script."""
     folder = tmp_path_factory.mktemp("package")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOPN_STATE", str(folder / "state"))

@@ -1,4 +1,4 @@
-"""How the task script is packed, with a compiler and without one."""
+"""The packed task script, with and without a compiler."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def state(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    """A function that takes the compiler away."""
+    """A function that hides the compiler."""
     find = importlib.util.find_spec
     return lambda: monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "ziglang" else find(name)
@@ -36,17 +36,17 @@ def no_compiler(monkeypatch):
 
 
 def members():
-    """What is in the package, by its name."""
+    """The files in the package, by name."""
     [content] = word_count_workload(3, ignore_case=False).files.values()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def objects():
+def libraries():
     return {name: content for name, content in members().items() if name.endswith(".so")}
 
 
-def test_with_a_compiler_and_without_one_results_are_known_by_the_same_key(state, no_compiler):
+def test_compiler_does_not_change_content_key(state, no_compiler):
     with_compiler = word_count_workload(3, ignore_case=False)
     packed = dict(with_compiler.files)
     no_compiler()
@@ -56,11 +56,11 @@ def test_with_a_compiler_and_without_one_results_are_known_by_the_same_key(state
     assert with_compiler.command == without.command
     assert packed.keys() == without.files.keys()
     assert packed != dict(without.files)
-    assert objects() == {}
+    assert libraries() == {}
 
 
-@pytest.mark.parametrize("changed", ["counts.c", "counting.py"])
-def test_another_source_is_another_key(state, monkeypatch, changed):
+@pytest.mark.parametrize("changed", ["native/counts.c", "native/compiled.py", "counting.py"])
+def test_changed_source_changes_content_key(state, monkeypatch, changed):
     key = word_count_workload(3, ignore_case=False).sha256
     sources = task_script_package._sources()
     sources[f"task_script/{changed}"] += b"\n"
@@ -69,33 +69,33 @@ def test_another_source_is_another_key(state, monkeypatch, changed):
     assert word_count_workload(3, ignore_case=False).sha256 != key
 
 
-def test_there_is_an_object_for_each_machine_and_it_asks_for_no_version_of_a_library(state):
-    found = objects()
+def test_libraries_for_all_machines_need_no_library(state):
+    found = libraries()
 
-    assert found.keys() == {f"task_script/counts-{machine}.so" for machine in ELF_MACHINES}
+    assert found.keys() == {f"task_script/native/counts-{machine}.so" for machine in ELF_MACHINES}
     for machine, number in ELF_MACHINES.items():
-        content = found[f"task_script/counts-{machine}.so"]
-        assert content[:7] == b"\x7fELF\x02\x01\x01"  # 64 bits, the lowest byte first
-        assert struct.unpack_from("<HH", content, 16) == (3, number)  # A shared object.
+        content = found[f"task_script/native/counts-{machine}.so"]
+        assert content[:7] == b"\x7fELF\x02\x01\x01"  # 64 bits, little-endian
+        assert struct.unpack_from("<HH", content, 16) == (3, number)  # Shared object.
         assert b"GLIBC" not in content
         assert b".so" not in content
 
 
 def test_equal_sources_make_equal_packages(state, tmp_path, monkeypatch):
     first = members()
-    monkeypatch.setenv("TOPN_STATE", str(tmp_path / "another"))
+    monkeypatch.setenv("TOPN_STATE", str(tmp_path / "other"))
 
     assert members() == first
 
 
-def test_what_is_compiled_is_kept(state, monkeypatch):
+def test_compiled_libraries_are_cached(state, monkeypatch):
     first = members()
     monkeypatch.setattr(subprocess, "run", None)
 
     assert members() == first
 
 
-def test_naming_the_work_compiles_nothing(state):
+def test_content_key_needs_no_compiler(state):
     workload = word_count_workload(3, ignore_case=False)
 
     assert workload.sha256
@@ -103,13 +103,13 @@ def test_naming_the_work_compiles_nothing(state):
     assert not state.exists()
 
 
-def test_a_compiler_that_fails_leaves_python_to_count_and_says_so(state, monkeypatch):
+def test_failing_compiler_leaves_package_in_python(state, monkeypatch):
     monkeypatch.setattr(task_script_package, "COMPILER", ("cc", "--no-such-option"))
-    told = []
+    notes = []
 
-    with listen(told.append):
-        assert objects() == {}
+    with listen(notes.append):
+        assert libraries() == {}
 
-    [progress] = told
-    assert progress.note.startswith("The word counter is not compiled, and nodes count more slowly: ")
+    [progress] = notes
+    assert progress.note.startswith("The word counter cannot be compiled, so nodes count more slowly: ")
     assert not list(Path(state).rglob("*.so"))

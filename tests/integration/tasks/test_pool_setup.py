@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from localbatch.images import IMAGES
+from localbatch.account.images import IMAGES
 from tasks.azure.accounts import batch_account
 from tasks.model.pool import PoolSetup
 from tasks.model.run import Keep

@@ -1,4 +1,4 @@
-"""Counting words in Python, in one process: the compiled counts and those of several processes have the same tests."""
+"""Counting in Python. The compiled counts have the same tests, as integration tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from counting_support import (
     BYTES,
     CASES,
-    REFUSALS,
+    NOT_TEXT,
+    OPTIONS,
     TEXTS,
-    WAYS,
     WHITE_SPACE,
     check_error_against_naive,
     count,
@@ -22,81 +22,73 @@ from counting_support import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from task_script.counting import PUNCTUATION, CountingError, NotTextError, count_words, top_words
-from task_script.options import Options
+from task_script.counting import count_words
+from task_script.counts import PUNCTUATION, top_words
+from task_script.text import NotTextError
 
 
 @pytest.mark.parametrize(("text", "n", "expected"), CASES)
-@pytest.mark.parametrize("way", [{"block_size": 1}, {"block_size": 7}, {}, {"memory_mb": 0, "block_size": 7}], ids=str)
-def test_top_words(text, n, expected, way):
-    assert count(text.encode(), Options(n, processes=1, **way))[0].top == expected
+@pytest.mark.parametrize(
+    "options", [{"block_bytes": 1}, {"block_bytes": 7}, {}, {"memory_mb": 0, "block_bytes": 7}], ids=str
+)
+def test_counts_top_words(text, n, expected, options):
+    assert count(text.encode(), num_words=n, **options)[0].top == expected
 
 
-def test_ignoring_case_folds_words():
+def test_ignore_case_folds_words():
     assert count_all("Stra\u00dfe STRASSE The the", ignore_case=True) == {"strasse": 2, "the": 2}
 
 
-def test_folding_makes_and_removes_no_white_space_and_no_punctuation():
+def test_folding_keeps_white_space_and_punctuation():
     separating = {*WHITE_SPACE, *string.punctuation}
     for char in map(chr, range(0x110000)):
         folded = char.casefold()
         assert folded == char if char in separating else not separating.intersection(folded), ascii(char)
 
 
-def test_every_white_space_character_separates():
+def test_all_white_space_separates_words():
     assert len(WHITE_SPACE) == 29
     text = "a" + "".join(f"{space}a" for space in WHITE_SPACE)
 
-    for block_size in (1, 2, 3, 1000):
-        assert count_all(text, block_size=block_size) == {"a": 30}
+    for block_bytes in (1, 2, 3, 1000):
+        assert count_all(text, block_bytes=block_bytes) == {"a": 30}
 
 
-def test_the_punctuation_is_that_of_ascii():
+def test_punctuation_is_ascii_punctuation():
     assert string.punctuation == PUNCTUATION
 
 
 @settings(deadline=None)
-@given(st.one_of(TEXTS.map(str.encode), BYTES), WAYS)
-def test_any_bytes_are_counted_or_refused_as_whole(data, options):
-    """As reading the whole file and decoding it at once."""
+@given(st.one_of(TEXTS.map(str.encode), BYTES), OPTIONS)
+def test_blocks_count_like_whole_file(data, options):
     check_error_against_naive(data, options)
 
 
 @given(st.dictionaries(st.text(max_size=2), st.integers(1, 4)), st.integers(0, 12))
-def test_top_words_are_the_first_of_all_sorted(counts, n):
+def test_top_words_equal_sorted_counts(counts, n):
     assert top_words(Counter(counts), n) == naive_top(counts, n)
 
 
-@pytest.mark.parametrize(("data", "message"), REFUSALS)
-def test_refusals_say_what_is_wrong(data, message):
-    with pytest.raises(NotTextError) as refusal:
-        count(data, Options(processes=1, block_size=2))
+@pytest.mark.parametrize(("data", "message"), NOT_TEXT)
+def test_error_names_first_invalid_byte(data, message):
+    with pytest.raises(NotTextError) as error:
+        count(data, block_bytes=2)
 
-    assert str(refusal.value) == message
+    assert str(error.value) == message
 
 
-def test_a_long_token_takes_linear_time():
-    # If each of the 16,000 blocks joined the token anew, this would copy 16 GB.
+def test_long_token_takes_linear_time():
+    # If each of the 16,000 blocks joined the token again, this would copy 16 GB.
     token = "\u00e9" * (1 << 20)
 
-    assert count_all(f"a\u2003{token}\u2003a", block_size=128) == {"a": 2, token: 1}
+    assert count_all(f"a\u2003{token}\u2003a", block_bytes=128) == {"a": 2, token: 1}
 
 
-def test_a_pipe_is_read_once_whatever_the_processes():
+def test_counts_words_of_pipe():
     reading, writing = os.pipe()
     with open(writing, "wb") as stream:
         stream.write("\ufeffa b \ufeffa".encode())
     with open(reading, "rb", buffering=0) as stream:
-        totals, _ = count_words(stream, Options(processes=4))
+        totals, _ = count_words(stream, num_words=3, ignore_case=False, memory_mb=256)
 
     assert totals.top == [("a", 1), ("b", 1), ("\ufeffa", 1)]
-
-
-def test_no_more_processes_than_the_node_has_is_a_sentence(monkeypatch):
-    def refuse():
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(os, "fork", refuse)
-
-    with pytest.raises(CountingError, match="no process can be started"):
-        count(b"a b", Options(processes=2))

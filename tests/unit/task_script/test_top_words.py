@@ -1,3 +1,5 @@
+"""The command line, the results, and the errors of the task script."""
+
 from __future__ import annotations
 
 import ast
@@ -31,7 +33,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The folder that the tests work in, off any node."""
+    """The current directory, without the environment variables of a node."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("AZ_BATCH_")]:
         monkeypatch.delenv(name)
@@ -43,7 +45,7 @@ def names_in(folder):
 
 
 @pytest.mark.parametrize(("text", "n", "expected"), CASES)
-def test_the_result_for_programs(folder, text, n, expected):
+def test_json_result(folder, text, n, expected):
     data = text.encode()
     (folder / "a.txt").write_bytes(data)
 
@@ -62,7 +64,7 @@ def test_the_result_for_programs(folder, text, n, expected):
     }
 
 
-def test_the_result_for_people(folder, monkeypatch):
+def test_text_result(folder, monkeypatch):
     (folder / "a.txt").write_text("b " * 10 + "\x1b[31m")
     monkeypatch.setenv("AZ_BATCH_NODE_ID", "tvmps_1")
     monkeypatch.setenv("AZ_BATCH_TASK_ID", "f-1")
@@ -75,21 +77,21 @@ def test_the_result_for_people(folder, monkeypatch):
     )
 
 
-def test_the_result_for_people_of_a_file_without_words(folder):
+def test_text_result_without_words(folder):
     (folder / "a.txt").touch()
 
     assert main(["a.txt"]) == 0
     assert (folder / "a_OUTPUT.txt").read_text().startswith("(no words)\n\nNode:       -\n")
 
 
-def test_three_words_unless_told_and_case_ignored_if_told(folder):
+def test_defaults_and_ignore_case(folder):
     (folder / "a.txt").write_text("The the b c d")
 
     assert main(["--ignore-case", "a.txt"]) == 0
     assert json.loads((folder / "a_OUTPUT.json").read_text())["top"] == [["the", 2], ["b", 1], ["c", 1]]
 
 
-def test_outputs_go_to_a_folder_that_is_made(folder):
+def test_creates_output_folder(folder):
     (folder / "in").mkdir()
     (folder / "in" / "a.b.txt").write_text(TEXT)
 
@@ -98,7 +100,7 @@ def test_outputs_go_to_a_folder_that_is_made(folder):
     assert names_in(folder / "in") == ["a.b.txt"]
 
 
-def test_a_failing_file_does_not_keep_the_others_from_being_counted(folder, capsys):
+def test_failing_file_does_not_stop_others(folder, capsys):
     (folder / "good.txt").write_text(TEXT)
     (folder / "bad.txt").write_bytes(b"0123456789 \n\xff")
     (folder / "binary.bin").write_bytes(b"ELF\0")
@@ -115,14 +117,14 @@ def test_a_failing_file_does_not_keep_the_others_from_being_counted(folder, caps
     assert [name for name in names_in(folder) if "OUTPUT" in name] == ["good_OUTPUT.json", "good_OUTPUT.txt"]
 
 
-def test_a_file_that_fails_while_it_is_read(capsys):
-    # A process may not read its memory at address 0.
+def test_read_error_fails_file(capsys):
+    # Reading the memory of a process at address 0 is an error.
     assert main(["/proc/self/mem", "--output-dir", "out"]) == 1
     assert capsys.readouterr().err == "input error: /proc/self/mem cannot be read: Input/output error\n"
 
 
 @pytest.mark.parametrize("occupied", ["a_OUTPUT.txt", "a_OUTPUT.json"])
-def test_an_output_that_cannot_be_moved_into_place_leaves_nothing(folder, capsys, occupied):
+def test_failed_rename_deletes_temporary_file(folder, capsys, occupied):
     (folder / "a.txt").write_text(TEXT)
     (folder / occupied).mkdir()
 
@@ -131,19 +133,19 @@ def test_an_output_that_cannot_be_moved_into_place_leaves_nothing(folder, capsys
     assert not [name for name in names_in(folder) if name.endswith(".tmp")]
 
 
-def test_an_output_folder_that_is_a_file(folder, capsys):
+def test_output_folder_must_not_be_file(folder, capsys):
     (folder / "a.txt").write_text(TEXT)
 
     assert main(["a.txt", "--output-dir", "a.txt"]) == 1
     assert capsys.readouterr().err.startswith("output error: a.txt/a_OUTPUT.txt cannot be written: ")
 
 
-def test_a_repeat_in_a_dirty_folder_replaces_what_is_there(folder):
+def test_repeat_replaces_partial_outputs(folder):
     """Field report 17: a Batch retry runs in the folder of the first attempt."""
     (folder / "a.txt").write_text(TEXT)
     (folder / "a_OUTPUT.json").write_text('{"file": "a.t')
     (folder / "a_OUTPUT.txt").write_text("half " * 1000)
-    (folder / ".topn-0000000000000000.tmp").write_text("of a process that was killed")
+    (folder / ".topn-0000000000000000.tmp").write_text("left by a killed process")
 
     first, second = [], []
     for outputs in (first, second):
@@ -173,7 +175,7 @@ def test_a_repeat_in_a_dirty_folder_replaces_what_is_there(folder):
         "\u2028separator.txt",
     ],
 )
-def test_any_name_is_only_a_name(folder, capsys, name):
+def test_accepts_any_file_name(folder, capsys, name):
     (folder / name).write_text(TEXT)
 
     assert main(["--", name]) == 0
@@ -188,7 +190,7 @@ def test_any_name_is_only_a_name(folder, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "x" * 251 + ".txt", "\u00e9" * 125 + ".txt", "\udcff" * 255])
-def test_a_name_too_long_for_its_outputs_is_shortened_with_a_hash(folder, name):
+def test_long_names_are_shortened_with_hash(folder, name):
     (folder / name).write_text(TEXT)
 
     assert main([name]) == 0
@@ -200,44 +202,44 @@ def test_a_name_too_long_for_its_outputs_is_shortened_with_a_hash(folder, name):
     assert json.loads((folder / outputs[0]).read_bytes())["file"] == name
 
 
-def test_long_names_that_differ_at_the_end_have_different_outputs():
+def test_shortened_names_stay_different():
     assert output_paths("x" * 254 + "1", None).text != output_paths("x" * 254 + "2", None).text
     assert output_paths("x" * 243, None).json == "x" * 243 + "_OUTPUT.json"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ([], "name at least one FILE"),
         (["a.txt", "--num-words", "0"], "--num-words must be at least 1"),
         (["a.txt", "--num-words=-1"], "--num-words must be at least 1"),
         (["a.txt", "--num-words", "many"], "invalid int value: 'many'"),
         (["a.txt", "--num-words"], "argument --num-words: expected one argument"),
-        (["a.txt", "--processes", "0"], "--processes must be at least 1"),
+        (["a.txt", "--processes", "2"], "unrecognized arguments: '--processes'"),
         (["a.txt", "--memory-mb", "1.5"], "invalid int value: '1.5'"),
         (["a.txt", "--num", "3"], "unrecognized arguments: '--num'"),
         (["a.txt", "--check=no"], "unrecognized arguments: '--check=no'"),
-        (["a.txt", "a.txt"], "a.txt and a.txt need other names or another folder"),
+        (["a.txt", "a.txt"], "a.txt and a.txt need different names or folders"),
         (
             ["a.txt", "./a.md"],
-            "a.txt and ./a.md need other names or another folder: ./a_OUTPUT.txt would be overwritten",
+            "a.txt and ./a.md need different names or folders: ./a_OUTPUT.txt would be overwritten",
         ),
         (["a.txt", "b/a.txt", "--output-dir", "out"], "out/a_OUTPUT.txt would be overwritten"),
-        (["a.txt", "a_OUTPUT.txt"], "a_OUTPUT.txt and a.txt need other names or another folder"),
+        (["a.txt", "a_OUTPUT.txt"], "a_OUTPUT.txt and a.txt need different names or folders"),
     ],
 )
-def test_bad_usage_is_refused_before_anything_is_written(folder, capsys, arguments, complaint):
+def test_wrong_usage_writes_nothing(folder, capsys, arguments, message):
     (folder / "a.txt").write_text(TEXT)
 
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit) as exit_info:
         main(arguments)
 
-    assert stop.value.code == 2
-    assert complaint in capsys.readouterr().err
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
     assert names_in(folder) == ["a.txt"]
 
 
-def test_the_same_stem_in_two_folders_is_fine_beside_the_files(folder):
+def test_same_name_in_two_folders_is_allowed(folder):
     (folder / "b").mkdir()
     for file in ("a.txt", "b/a.txt"):
         (folder / file).write_text(TEXT)
@@ -245,7 +247,7 @@ def test_the_same_stem_in_two_folders_is_fine_beside_the_files(folder):
     assert main(["a.txt", "b/a.txt"]) == 0
 
 
-def test_interrupted_it_stops_without_a_word(folder, monkeypatch, capsys):
+def test_interrupt_exits_silently(folder, monkeypatch, capsys):
     def interrupt(*_arguments, **_options):
         raise KeyboardInterrupt
 
@@ -257,7 +259,7 @@ def test_interrupted_it_stops_without_a_word(folder, monkeypatch, capsys):
 
 
 @given(st.lists(st.text(max_size=5), min_size=1))
-def test_the_result_for_programs_is_valid_whatever_the_words(words):
+def test_json_result_is_valid_for_any_words(words):
     summary = Summary(words[0], "00", 1, 2, 3, [(word, 1) for word in words])
 
     assert json.loads(render_json(summary)) == {
@@ -270,18 +272,18 @@ def test_the_result_for_programs_is_valid_whatever_the_words(words):
     }
 
 
-def test_help_names_every_option(capsys):
-    with pytest.raises(SystemExit) as stop:
+def test_help_lists_every_option(capsys):
+    with pytest.raises(SystemExit) as exit_info:
         main(["--help"])
 
-    assert stop.value.code == 0
-    shown = capsys.readouterr().out
-    for name in vars(Options()).keys() - {"files", "block_size"}:
-        assert f"--{name.replace('_', '-')}" in shown
+    assert exit_info.value.code == 0
+    output = capsys.readouterr().out
+    for name in vars(Options()).keys() - {"files"}:
+        assert f"--{name.replace('_', '-')}" in output
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_it_needs_nothing_but_an_old_python(path):
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_modules_need_only_old_standard_library(path):
     tree = ast.parse(path.read_bytes(), feature_version=(3, 8))
 
     imported = set()
@@ -293,6 +295,6 @@ def test_it_needs_nothing_but_an_old_python(path):
     assert {name.partition(".")[0] for name in imported} <= {"task_script", *sys.stdlib_module_names}
 
 
-def test_check_is_silent(capsys):
+def test_check_prints_nothing(capsys):
     assert main(["--check"]) == 0
     assert capsys.readouterr() == ("", "")

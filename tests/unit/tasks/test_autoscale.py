@@ -6,7 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from localbatch.autoscale import Sample, check, evaluate
+from localbatch.account.records import Sample
+from localbatch.rules.autoscale import check, evaluate
 from tasks.azure.autoscale import pool_formula
 
 CREATED_AT = datetime(2026, 11, 22, 14, 0, tzinfo=timezone.utc)

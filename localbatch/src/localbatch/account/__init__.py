@@ -1,0 +1,1 @@
+"""What a Batch account holds: records, their states, and the queues of tasks."""

@@ -1,0 +1,322 @@
+"""The records of a Batch account: data only. States change through `localbatch.account.states.advance` alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
+
+from localbatch.account.queues import Dependencies, FreeNodes, SortedRecords, TaskQueue
+from localbatch.account.specs import ChoreSpec, JobSpec, Json, PoolSpec, TaskSpec
+from localbatch.account.states import Table, advance
+
+SCHEDULABLE = frozenset({"idle", "running"})
+"""States of a node in which Batch tasks may start there."""
+
+RECENT_TASKS = 10
+"""How many of its last Batch tasks a node names in recentTasks."""
+
+
+class Sample(NamedTuple):
+    """One value of a service-defined variable, and when it was measured."""
+
+    at: datetime
+    value: float
+
+
+@dataclass(kw_only=True)
+class Stated:
+    """A record with a state, and with the instants of its last two transitions."""
+
+    state: str
+    state_at: datetime
+    previous_state: str | None = None
+    previous_state_at: datetime | None = None
+
+    def move(self, table: Table, event: str, now: datetime) -> None:
+        """Let `event` happen, or raise IllegalTransition and change nothing."""
+        state = advance(table, self.state, event)
+        self.previous_state, self.previous_state_at = self.state, self.state_at
+        self.state, self.state_at = state, now
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """What is known of the attempts to run a task of any kind."""
+
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    failure: Json | None = None
+    retry_count: int = 0
+    last_retry_at: datetime | None = None
+    requeue_count: int = 0
+    last_requeue_at: datetime | None = None
+
+    @property
+    def result(self) -> str | None:
+        """`success` or `failure` once it has ended."""
+        if self.ended_at is None:
+            return None
+        return "failure" if self.failure else "success"
+
+    def may_retry(self, max_retries: int) -> bool:
+        """Whether maxTaskRetryCount allows another attempt; -1 allows any number."""
+        return max_retries < 0 or self.retry_count < max_retries
+
+    def count_retry(self, now: datetime) -> None:
+        """Count a retry after a failed attempt."""
+        self.retry_count += 1
+        self.last_retry_at = now
+
+
+@dataclass(kw_only=True)
+class Chore(Stated):
+    """A start task, a job preparation task or a job release task on one node."""
+
+    spec: ChoreSpec
+    execution: Execution = field(default_factory=Execution)
+
+    @property
+    def max_retries(self) -> int:
+        """Start tasks have the limit at the top level, job preparation tasks in `constraints`; others have none."""
+        constraints = self.spec.get("constraints")
+        return constraints["maxTaskRetryCount"] if constraints else self.spec.get("maxTaskRetryCount", 0)
+
+    @property
+    def max_wall_clock_time(self) -> str | None:
+        """Job release tasks have the limit at the top level, job preparation tasks in `constraints`; others have none."""
+        constraints = self.spec.get("constraints")
+        return constraints["maxWallClockTime"] if constraints else self.spec.get("maxWallClockTime")
+
+
+@dataclass(kw_only=True)
+class Node(Stated):
+    """A compute node of a pool."""
+
+    id: str
+    pool_id: str
+    dedicated: bool
+    slots: int
+    allocated_at: datetime
+    booted_at: datetime | None = None
+    scheduling: str = "enabled"
+    errors: list[Json] = field(default_factory=list)
+    """Why it is unusable."""
+    start_task: Chore | None = None
+    preparations: dict[str, Chore] = field(default_factory=dict)
+    """By the key of the job."""
+    releases: dict[str, Chore] = field(default_factory=dict)
+    """By the key of the job."""
+    tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
+    """The Batch tasks that hold slots here, by `Task.key`."""
+    runs: dict[int, Run] = field(default_factory=dict)
+    slots_used: int = 0
+    tasks_run: int = 0
+    tasks_succeeded: int = 0
+    recent_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=RECENT_TASKS))
+
+    @property
+    def slots_free(self) -> int:
+        """Slots that a Batch task could take now."""
+        if self.scheduling == "disabled" or self.state not in SCHEDULABLE:
+            return 0
+        return self.slots - self.slots_used
+
+
+@dataclass(kw_only=True)
+class Pool(Stated):
+    """A pool; `spec` holds the properties a client sent, with the defaults of the service filled in."""
+
+    id: str
+    spec: PoolSpec
+    etag: str
+    created_at: datetime
+    modified_at: datetime
+    allocation: Stated
+    target_dedicated: int = 0
+    target_low_priority: int = 0
+    deallocation_option: str = "requeue"
+    resize_errors: list[Json] = field(default_factory=list)
+    nodes: SortedRecords[Node] = field(default_factory=SortedRecords)
+    free: FreeNodes[Node] = field(default_factory=FreeNodes)
+    autoscale_run: Json | None = None
+    autoscale_enabled_at: datetime | None = None
+    autoscale_due_at: datetime | None = None
+    sample_due_at: datetime | None = None
+    samples: dict[str, deque[Sample]] = field(default_factory=dict)
+
+    def count_nodes(self, *, dedicated: bool) -> int:
+        """Count the nodes of one kind, those that are leaving included."""
+        return sum(node.dedicated == dedicated for node in self.nodes.values())
+
+
+@dataclass(kw_only=True)
+class Task(Stated):
+    """A Batch task."""
+
+    id: str
+    key: tuple[str, str]
+    """The keys of job and task in the store."""
+    job_id: str
+    spec: TaskSpec
+    etag: str
+    created_at: datetime
+    slots: int
+    max_retries: int
+    modified_at: datetime | None = None
+    """None until its properties change: its state does not count."""
+    is_exclusive: bool = False
+    """Whether it runs on a node of its own."""
+    slots_held: int = 0
+    """On its node, while it is there."""
+    position: int = 0
+    """In its job's queue."""
+    unmet: int = 0
+    """How many of its dependencies are not satisfied yet."""
+    files_removed: bool = False
+    run: Run | None = None
+    execution: Execution = field(default_factory=Execution)
+    node: Node | None = None
+    """Where it runs or ran last; where it will run again if it is retried."""
+
+    @property
+    def max_wall_clock_time(self) -> str:
+        """The limit of each attempt."""
+        return self.spec["constraints"]["maxWallClockTime"]
+
+
+@dataclass
+class Counts:
+    """Batch tasks of a job, or their slots, by state and result."""
+
+    active: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+    @property
+    def completed(self) -> int:
+        """Those that ended, however they ended."""
+        return self.succeeded + self.failed
+
+
+def count_name(task: Task) -> str:
+    """Return the field of `Counts` that a Batch task belongs to; preparing counts as running."""
+    if task.state == "completed":
+        return "failed" if task.execution.failure else "succeeded"
+    return "active" if task.state == "active" else "running"
+
+
+@dataclass(kw_only=True)
+class Job(Stated):
+    """A job, its Batch tasks, and the running totals that keep task counts cheap."""
+
+    id: str
+    key: str
+    spec: JobSpec
+    etag: str
+    created_at: datetime
+    modified_at: datetime
+    expires_at: datetime | None
+    auto_pool_id: str | None = None
+    """The pool that was made for this job alone."""
+    ended_at: datetime | None = None
+    terminate_reason: str | None = None
+    scheduling_error: Json | None = None
+    requested: tuple[str, str] | None = None
+    """What a Batch task's end asks for: an event, and the reason."""
+    is_forced: bool = False
+    """Whether its end waits for no node."""
+    tasks: SortedRecords[Task] = field(default_factory=SortedRecords)
+    waiting: TaskQueue[Task] = field(default_factory=TaskQueue)
+    """Active Batch tasks that may start, in the order in which they will."""
+    dependencies: Dependencies[Task] = field(default_factory=Dependencies)
+    placed: dict[str, Task] = field(default_factory=dict)
+    """The Batch tasks that hold slots of nodes."""
+    prepared: dict[str, Node] = field(default_factory=dict)
+    """The nodes where its preparation task has run."""
+    task_counts: Counts = field(default_factory=Counts)
+    slot_counts: Counts = field(default_factory=Counts)
+
+    @property
+    def pool_id(self) -> str:
+        """The pool that the job runs on, which need not exist; empty if it was to be made and was not."""
+        return self.auto_pool_id or str(self.spec["poolInfo"].get("poolId", ""))
+
+    def count(self, task: Task, sign: int) -> None:
+        """Add a Batch task to the totals, or with -1 take it out."""
+        name = count_name(task)
+        for counts, amount in ((self.task_counts, 1), (self.slot_counts, task.slots)):
+            setattr(counts, name, getattr(counts, name) + sign * amount)
+
+
+def task_directory(job_id: str, task_id: str) -> str:
+    """Return where a task of a job has its files, below the root of its node."""
+    return f"workitems/{job_id}/job-1/{task_id}"
+
+
+def preparation_directory(job: Job | None) -> str | None:
+    """Return where the preparation task of a job has its files, if the job has one."""
+    if not job or not job.spec.get("jobPreparationTask"):
+        return None
+    return task_directory(job.id, job.spec["jobPreparationTask"]["id"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attempt at one task, in progress on a node."""
+
+    id: int
+    node: Node
+    owner: Task | Chore
+    job: Job | None
+    """None for a start task."""
+    expires_at: datetime | None
+    upload_failure: str | None = None
+    """The code with which its upload shall fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of a run: its exit code, or why it has none, or both when only the upload failed."""
+
+    run_id: int
+    exit_code: int | None
+    failure: Json | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartRun:
+    """Action: run a command line on a node."""
+
+    run_id: int
+    node: Node
+    directory: str
+    """Of the task, relative to the node's root."""
+    preparation_directory: str | None
+    """Of the job preparation task, if the job has one."""
+    command_line: str
+    environment: dict[str, str]
+    resource_files: Iterable[Json]
+    output_files: Iterable[Json]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KillRun:
+    """Action: kill a run; nobody waits for its report any more."""
+
+    run_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveFiles:
+    """Action: remove a directory of a node, or with an empty path all of it."""
+
+    node: Node
+    directory: str
+
+
+Action: TypeAlias = "StartRun | KillRun | RemoveFiles"

@@ -1,0 +1,145 @@
+"""What exists: the records, the lock that guards them, and the ways to find, add and remove them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from typing import TypeVar
+
+from localbatch import errors
+from localbatch.account.queues import SortedRecords
+from localbatch.account.records import Action, Job, Node, Pool, Report, Run, Stated, Task
+
+_T = TypeVar("_T", Pool, Job, Node, Task)
+
+
+def key_of(resource_id: str) -> str:
+    """Return the key of an id: ids keep their case but are told apart without it."""
+    return resource_id.lower()
+
+
+class Store:
+    """Everything that an account holds. Whoever reads or changes it holds `lock`.
+
+    `reports` is the one thing that others append to without the lock.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool_quota: int = 100,
+        job_quota: int = 300,
+        core_quota: int | None = None,
+        low_priority_core_quota: int | None = None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            pool_quota: How many pools may exist.
+            job_quota: How many jobs that are not completed may exist.
+            core_quota: How many cores the dedicated nodes of all pools may have; None for any number.
+            low_priority_core_quota: The same of spot nodes.
+
+        Source: 100 and 300 are the quotas of an account as the service reported them in 2024.
+        """
+        self.lock = threading.RLock()
+        self.pools: SortedRecords[Pool] = SortedRecords()
+        self.jobs: SortedRecords[Job] = SortedRecords()
+        self.runs: dict[int, Run] = {}
+        self.reports: deque[Report] = deque()
+        self.outbox: list[Action] = []
+        """Actions that were decided since the last tick."""
+        self.changed: dict[int, Stated] = {}
+        """Records that the next tick has to look at, by identity."""
+        self.unassigned: set[str] = set()
+        """Keys of pools where a Batch task may have become able to start."""
+        self.pool_quota = pool_quota
+        self.job_quota = job_quota
+        self.core_quotas = {True: core_quota, False: low_priority_core_quota}
+        """By whether nodes are dedicated."""
+        self._run_ids = itertools.count(1)
+        self._etag = 0
+
+    def mark(self, record: Stated) -> None:
+        """Have the next tick look at a record."""
+        self.changed[id(record)] = record
+
+    def new_etag(self) -> str:
+        """Return an etag that no record has had; like the service's, it is made from the time."""
+        self._etag = max(self._etag + 1, time.time_ns() // 100)
+        return f"0x8D{self._etag & 0xFFFFFFFFFFFFF:013X}"
+
+    def new_run_id(self) -> int:
+        """Return an id that no run has had."""
+        return next(self._run_ids)
+
+    def pool(self, pool_id: str) -> Pool:
+        """Return a pool, or raise PoolNotFound."""
+        return _found(self.pools.get(key_of(pool_id)), errors.pool_not_found())
+
+    def node(self, pool_id: str, node_id: str) -> Node:
+        """Return a node of a pool, or raise PoolNotFound or NodeNotFound."""
+        return _found(self.pool(pool_id).nodes.get(key_of(node_id)), errors.node_not_found())
+
+    def job(self, job_id: str) -> Job:
+        """Return a job, or raise JobNotFound."""
+        return _found(self.jobs.get(key_of(job_id)), errors.job_not_found())
+
+    def task(self, job_id: str, task_id: str) -> Task:
+        """Return a Batch task of a job, or raise JobNotFound or TaskNotFound."""
+        return _found(self.job(job_id).tasks.get(key_of(task_id)), errors.task_not_found())
+
+    def add_pool(self, pool: Pool) -> None:
+        """Add a pool, or raise PoolExists or PoolQuotaReached."""
+        existing = self.pools.get(key_of(pool.id))
+        if existing:
+            raise errors.pool_being_deleted() if existing.state == "deleting" else errors.pool_exists()
+        if len(self.pools) >= self.pool_quota:
+            raise errors.pool_quota_reached()
+        self.pools[key_of(pool.id)] = pool
+        self.mark(pool)
+
+    def check_job_id(self, key: str) -> None:
+        """Raise JobExists, JobBeingDeleted or ActiveJobAndScheduleQuotaReached if no such job can be added."""
+        existing = self.jobs.get(key)
+        if existing:
+            raise errors.job_being_deleted() if existing.state == "deleting" else errors.job_exists()
+        if sum(job.state != "completed" for job in self.jobs.values()) >= self.job_quota:
+            raise errors.job_quota_reached()
+
+    def add_job(self, job: Job) -> None:
+        """Add a job, or raise what check_job_id raises."""
+        self.check_job_id(job.key)
+        self.jobs[job.key] = job
+        self.mark(job)
+
+    def add_task(self, job: Job, task: Task, *, first: bool = False) -> None:
+        """Add an active Batch task at an end of its job's queue, or raise TaskExists."""
+        key = key_of(task.id)
+        if key in job.tasks:
+            raise errors.task_exists()
+        job.tasks[key] = task
+        job.count(task, 1)
+        job.dependencies.add(task, task.spec.get("dependsOn") or {})
+        if not task.unmet:
+            self.enqueue(job, task, first=first)
+
+    def enqueue(self, job: Job, task: Task, *, first: bool = False) -> None:
+        """Let an active Batch task start as soon as there is a slot."""
+        job.waiting.push(task, first=first)
+        self.unassigned.add(key_of(job.pool_id))
+
+    def remove_task(self, job: Job, task: Task) -> None:
+        """Forget a Batch task."""
+        del job.tasks[key_of(task.id)]
+        job.waiting.discard(task)
+        job.count(task, -1)
+        self.mark(job)
+
+
+def _found(record: _T | None, error: errors.ServiceError) -> _T:
+    if record is None:
+        raise error
+    return record

@@ -1,0 +1,1 @@
+"""The REST API: requests, responses and one handler for each operation."""

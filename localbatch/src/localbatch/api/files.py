@@ -1,0 +1,135 @@
+"""The files of nodes and Batch tasks, as the REST API shows them."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from urllib.parse import quote
+
+from starlette.responses import Response, StreamingResponse
+
+from localbatch import errors
+from localbatch.account.specs import Json
+from localbatch.api import odata
+from localbatch.api.paging import listing
+from localbatch.api.requests import Call
+from localbatch.api.responses import done
+from localbatch.wire import http_date, timestamp
+
+BLOCK_BYTES = 1 << 18
+
+
+def find_file(root: Path, path: str) -> Path:
+    """Return what a client's path means below a root, or raise FileNotFound."""
+    found = root / path.lstrip("/")
+    if not found.exists() or not found.resolve().is_relative_to(root.resolve()):
+        raise errors.file_not_found()
+    return found
+
+
+def list_files(root: Path, url: str, *, recursive: bool) -> dict[str, Json]:
+    """Return what is below a root, by its place in a listing that goes breadth first."""
+    listing: dict[str, Json] = {}
+    level = [root]
+    for depth in range(1000):
+        entries = sorted(entry for folder in level for entry in folder.iterdir()) if root.is_dir() else []
+        for entry in entries:
+            name = entry.relative_to(root).as_posix()
+            listing[f"{depth:03}/{name}"] = _file_json(entry, name, url)
+        level = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+        if not recursive or not level:
+            break
+    return listing
+
+
+def _file_json(path: Path, name: str, url: str) -> Json:
+    body: Json = {"name": name, "url": f"{url}/{name}", "isDirectory": path.is_dir()}
+    if not body["isDirectory"]:
+        status = path.lstat()
+        body["properties"] = {
+            "lastModified": timestamp(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
+            "contentLength": str(status.st_size),
+            "contentType": _content_type(path),
+            "fileMode": f"{status.st_mode:o}",
+        }
+    return body
+
+
+def _content_type(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body: bool) -> Response:
+    """Answer with a file, or with the slice of it that a range asks for; the status is 200 for both."""
+    status = path.stat()
+    fields = {
+        "ocp-batch-file-isdirectory": str(path.is_dir()),
+        "ocp-batch-file-mode": f"{status.st_mode:o}",
+        "ocp-batch-file-url": quote(url, safe=""),
+        "Last-Modified": http_date(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
+    }
+    if path.is_dir():
+        if with_body:
+            raise errors.file_not_found()
+        return Response(headers=fields)
+    start, end = read_range(headers.get("ocp-range") or headers.get("range"), status.st_size)
+    fields["Content-Length"] = str(end - start)
+    media_type = _content_type(path)
+    if not with_body:
+        return Response(headers=fields, media_type=media_type)
+    if end - start <= BLOCK_BYTES:
+        return Response(b"".join(_blocks(path, start, end)), headers=fields, media_type=media_type)
+    return StreamingResponse(_blocks(path, start, end), headers=fields, media_type=media_type)
+
+
+def read_range(text: str | None, size: int) -> tuple[int, int]:
+    """Return where a range begins and where it is over, or raise InvalidRange."""
+    if not text:
+        return 0, size
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
+    if not match:
+        raise errors.invalid_header_value(HeaderName="ocp-range", HeaderValue=text)
+    start, end = int(match[1]), int(match[2]) + 1 if match[2] else size
+    if start >= max(size, 1) or end <= start:
+        raise errors.invalid_range()
+    return start, min(end, size)
+
+
+def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """Yield as many bytes as were promised: a file may have grown since, and one that shrank ends early."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
+            start += len(block)
+            yield block
+
+
+def answer_with_file(call: Call, root: Path, url: str) -> Response:
+    """Answer a GET or a HEAD with a file below a root, if the conditions of the headers hold."""
+    path = find_file(root, call.parameters["file_path"])
+    call.check_file(path)
+    url = f"{url}/{path.relative_to(root).as_posix()}"
+    return file_response(path, url, call.headers, with_body=call.method == "GET")
+
+
+def delete_file(call: Call, root: Path) -> Response:
+    """Delete a file below a root, or a directory with all that is in it if the request is recursive."""
+    path = find_file(root, call.parameters["file_path"])
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+    elif call.option("recursive"):
+        shutil.rmtree(path)
+    else:
+        raise errors.invalid_query_parameter_value(
+            QueryParameterName="recursive", QueryParameterValue="false", Reason="The path is a directory"
+        )
+    return done(200)
+
+
+def list_files_below(call: Call, root: Path, url: str) -> Response:
+    """Answer with a page of the files below a root."""
+    return listing(call, "files", list_files(root, url, recursive=call.option("recursive")), odata.FILES, lambda f: f)

@@ -1,0 +1,148 @@
+"""The operations on jobs, one handler each."""
+
+from __future__ import annotations
+
+import uuid
+from typing import cast
+
+from starlette.responses import Response
+
+from localbatch import errors, wire
+from localbatch.account.records import Job, Pool
+from localbatch.account.specs import AutoPoolSpec, Json, PoolSpec, TaskSpec, merge
+from localbatch.account.store import key_of
+from localbatch.api import odata, request_bodies, response_bodies
+from localbatch.api.paging import listing
+from localbatch.api.pools import check_formula, new_pool
+from localbatch.api.properties import choice, without
+from localbatch.api.requests import Call
+from localbatch.api.responses import done, json_answer, one
+from localbatch.api.tasks import new_task
+
+
+def create_job(call: Call) -> Response:
+    """POST /jobs."""
+    body, now = call.json("job"), call.now
+    spec = request_bodies.job_spec(body)
+    job = Job(
+        id=body["id"],
+        key=key_of(body["id"]),
+        spec=spec,
+        etag=call.store.new_etag(),
+        created_at=now,
+        modified_at=now,
+        state="active",
+        state_at=now,
+        expires_at=wire.expiry(now, spec["constraints"]["maxWallClockTime"]),
+    )
+    auto = spec["poolInfo"].get("autoPoolSpecification")
+    pool = refusal = None
+    if auto:
+        try:
+            pool = _auto_pool(call, auto)
+        except errors.ServiceError as error:
+            # The request succeeds, and the job completes at once.
+            refusal = error
+    call.scheduler.jobs.create(job, pool, now)
+    if refusal:
+        call.scheduler.jobs.fail(job, "InvalidAutoScaleFormulaInAutoPool", refusal.sentence, now)
+    elif "jobManagerTask" in spec:
+        manager = spec["jobManagerTask"]
+        task = new_task(call.store, job, manager["id"], cast("TaskSpec", without({**manager}, "id")), now)
+        task.is_exclusive = manager["runExclusive"]
+        call.store.add_task(job, task, first=True)
+    return done(201, job, call.url(job))
+
+
+def _auto_pool(call: Call, auto: AutoPoolSpec) -> Pool:
+    """Return the record of the automatic pool of a job; its id begins with the prefix that the client chose."""
+    properties = auto["pool"]
+    if properties["enableAutoScale"]:
+        check_formula(properties["autoScaleFormula"])
+    spec = cast("PoolSpec", without(properties, "targetDedicatedNodes", "targetLowPriorityNodes"))
+    pool_id = f"{auto.get('autoPoolIdPrefix') or ''}{str(uuid.uuid4()).upper()}"
+    return new_pool(call.store, pool_id, spec, request_bodies.targets(properties, 0, 0), call.now)
+
+
+def list_jobs(call: Call) -> Response:
+    """GET /jobs."""
+    return listing(call, "jobs", call.store.jobs, odata.JOBS, lambda job: response_bodies.job_json(job, call.base))
+
+
+def delete_job(call: Call) -> Response:
+    """DELETE /jobs/{job_id}."""
+    job = call.job()
+    if job.state == "deleting":
+        raise errors.job_being_deleted()
+    call.scheduler.jobs.delete(job, call.now, force=call.option("force"))
+    return done(202)
+
+
+def get_job(call: Call) -> Response:
+    """GET /jobs/{job_id}."""
+    job = call.job()
+    return one(call, "jobs", response_bodies.job_json(job, call.base), job)
+
+
+def update_job(call: Call) -> Response:
+    """PATCH /jobs/{job_id}."""
+    job = call.live_job()
+    return _changed(call, job, request_bodies.job_patch(call.json("job_change"), job))
+
+
+def replace_job(call: Call) -> Response:
+    """PUT /jobs/{job_id}."""
+    job = call.live_job()
+    return _changed(call, job, request_bodies.job_replacement(call.json("job_change"), job))
+
+
+def _changed(call: Call, job: Job, changes: Json) -> Response:
+    job.spec = merge(job.spec, changes)
+    job.expires_at = wire.expiry(job.created_at, job.spec["constraints"]["maxWallClockTime"])
+    if "poolId" in job.spec["poolInfo"]:
+        job.auto_pool_id = None
+    call.scheduler.agenda.touch(job, call.now)
+    return done(200, job, call.url(job))
+
+
+def disable_job(call: Call) -> Response:
+    """POST /jobs/{job_id}/disable."""
+    job, body = call.live_job(), call.json("disable_job")
+    if "disableTasks" not in body:
+        raise errors.missing_required_property(PropertyName="disableTasks")
+    option = choice(body, "disableTasks", ("requeue", "terminate", "wait"), "requeue")
+    call.scheduler.jobs.disable(job, option, call.now)
+    return done(202, job, call.url(job, "/disable"))
+
+
+def enable_job(call: Call) -> Response:
+    """POST /jobs/{job_id}/enable."""
+    job = call.live_job()
+    call.scheduler.jobs.enable(job, call.now)
+    return done(202, job, call.url(job, "/enable"))
+
+
+def terminate_job(call: Call) -> Response:
+    """POST /jobs/{job_id}/terminate."""
+    job = call.live_job()
+    job.is_forced = call.option("force")
+    call.scheduler.jobs.terminate(job, call.json("terminate_job").get("terminateReason") or "UserTerminate", call.now)
+    return done(202, job, call.url(job, "/terminate"))
+
+
+def list_job_preparation_and_release_task_status(call: Call) -> Response:
+    """GET /jobs/{job_id}/jobpreparationandreleasetaskstatus."""
+    job = call.job()
+    if "jobPreparationTask" not in job.spec:
+        raise errors.job_preparation_task_not_specified()
+    rows = {
+        node.id: response_bodies.preparation_json(node, job, call.base)
+        for node in job.prepared.values()
+        if job.key in node.preparations
+    }
+    return listing(call, "jobpreparationandreleasetaskstatuslist", rows, odata.PREPARATIONS, lambda row: row)
+
+
+def get_job_task_counts(call: Call) -> Response:
+    """GET /jobs/{job_id}/taskcounts."""
+    return json_answer(call, "taskcountsresult/@Element", response_bodies.counts_json(call.job()))

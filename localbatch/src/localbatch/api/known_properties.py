@@ -1,0 +1,124 @@
+"""The properties that bodies of requests may have, in any version of the REST API since 2022.
+
+Source: Batch REST API 2022-01-01 to 2025-06-01. What a local account refuses anyway, or passes over, is not listed any
+deeper than by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from localbatch import errors
+from localbatch.account.specs import Json
+
+_RESIZE = "resizeTimeout nodeDeallocationOption"
+_POOL = (
+    "displayName vmSize virtualMachineConfiguration cloudServiceConfiguration enableInterNodeCommunication "
+    "networkConfiguration startTask certificateReferences applicationPackageReferences applicationLicenses "
+    "taskSlotsPerNode taskSchedulingPolicy userAccounts metadata mountConfiguration upgradePolicy resourceTags "
+    "targetNodeCommunicationMode"
+)
+_SIZE = (
+    "resizeTimeout targetDedicatedNodes targetLowPriorityNodes "
+    "enableAutoScale autoScaleFormula autoScaleEvaluationInterval"
+)
+_JOB_CHANGE = "priority maxParallelTasks allowTaskPreemption constraints poolInfo onAllTasksComplete metadata networkConfiguration"
+_COMMAND = "id commandLine containerSettings resourceFiles environmentSettings userIdentity constraints"
+_TASK = f"{_COMMAND} displayName outputFiles requiredSlots applicationPackageReferences authenticationTokenSettings"
+
+BODIES: Mapping[str, str] = {
+    "pool": f"id {_POOL} {_SIZE} identity",
+    "pool_patch": _POOL,
+    "pool_properties": (
+        "startTask certificateReferences applicationPackageReferences metadata targetNodeCommunicationMode"
+    ),
+    "resize": f"targetDedicatedNodes targetLowPriorityNodes {_RESIZE}",
+    "remove_nodes": f"nodeList {_RESIZE}",
+    "enable_autoscale": "autoScaleFormula autoScaleEvaluationInterval",
+    "evaluate_autoscale": "autoScaleFormula",
+    "job": (
+        f"id displayName usesTaskDependencies jobManagerTask jobPreparationTask jobReleaseTask onTaskFailure "
+        f"commonEnvironmentSettings {_JOB_CHANGE}"
+    ),
+    "job_change": _JOB_CHANGE,
+    "disable_job": "disableTasks",
+    "terminate_job": "terminateReason",
+    "task": f"{_TASK} exitConditions affinityInfo multiInstanceSettings dependsOn",
+    "tasks": "value",
+    "task_change": "constraints",
+    "reboot": "nodeRebootOption",
+    "reimage": "nodeReimageOption",
+    "deallocate": "nodeDeallocateOption",
+    "disable_scheduling": "nodeDisableSchedulingOption",
+}
+"""By the kind of body."""
+
+_EXIT = "jobAction dependencyAction"
+INSIDE: Mapping[str, str] = {
+    "affinityInfo": "affinityId",
+    "autoPoolSpecification": "autoPoolIdPrefix poolLifetimeOption keepAlive pool",
+    "autoUser": "scope elevationLevel",
+    "commonEnvironmentSettings": "name value",
+    "constraints": "maxWallClockTime retentionTime maxTaskRetryCount",
+    "container": "path containerUrl identityReference uploadHeaders",
+    "default": _EXIT,
+    "dependsOn": "taskIds taskIdRanges",
+    "destination": "container",
+    "environmentSettings": "name value",
+    "exitCodeRanges": "start end exitOptions",
+    "exitCodes": "code exitOptions",
+    "exitConditions": "exitCodes exitCodeRanges preProcessingError fileUploadError default",
+    "exitOptions": _EXIT,
+    "fileUploadError": _EXIT,
+    "imageReference": (
+        "publisher offer sku version virtualMachineImageId exactVersion sharedGalleryImageId communityGalleryImageId"
+    ),
+    "jobManagerTask": f"{_TASK} killJobOnCompletion runExclusive allowLowPriorityNode",
+    "jobPreparationTask": f"{_COMMAND} waitForSuccess rerunOnNodeRebootAfterSuccess",
+    "jobReleaseTask": f"{_COMMAND} maxWallClockTime retentionTime",
+    "metadata": "name value",
+    "networkConfiguration": (
+        "subnetId dynamicVNetAssignmentScope endpointConfiguration publicIPAddressConfiguration "
+        "enableAcceleratedNetworking skipWithdrawFromVNet"
+    ),
+    "outputFiles": "filePattern destination uploadOptions",
+    "pool": f"{_POOL} {_SIZE}",
+    "poolInfo": "poolId autoPoolSpecification",
+    "preProcessingError": _EXIT,
+    "resourceFiles": (
+        "autoStorageContainerName storageContainerUrl httpUrl blobPrefix filePath fileMode identityReference"
+    ),
+    "startTask": f"{_COMMAND} maxTaskRetryCount waitForSuccess",
+    "taskIdRanges": "start end",
+    "taskSchedulingPolicy": "nodeFillType jobDefaultOrder",
+    "uploadHeaders": "name value",
+    "uploadOptions": "uploadCondition",
+    "userAccounts": "name password elevationLevel linuxUserConfiguration windowsUserConfiguration",
+    "userIdentity": "username autoUser",
+    "value": BODIES["task"],
+    "virtualMachineConfiguration": (
+        "imageReference nodeAgentSKUId windowsConfiguration dataDisks licenseType containerConfiguration "
+        "diskEncryptionConfiguration nodePlacementConfiguration extensions osDisk securityProfile "
+        "serviceArtifactReference"
+    ),
+}
+"""By the property that holds the object, or the objects."""
+
+
+def check_properties(body: Json, kind: str) -> None:
+    """Refuse a body with a property that no version of the API has there.
+
+    Raises:
+        ServiceError: UnsupportedProperty.
+    """
+    _check(body, BODIES[kind])
+
+
+def _check(body: Json, names: str) -> None:
+    known = names.split()
+    for name, value in body.items():
+        if name not in known and not name.startswith("odata."):
+            raise errors.unsupported_property(PropertyName=name)
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict) and name in INSIDE:
+                _check(each, INSIDE[name])

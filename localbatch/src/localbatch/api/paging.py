@@ -1,0 +1,78 @@
+"""Lists in pages: which records a page has, and the token that leads to the next page."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from starlette.responses import Response
+
+from localbatch import errors
+from localbatch.account.queues import SortedRecords
+from localbatch.account.specs import Json
+from localbatch.api import odata
+from localbatch.api.requests import Call
+from localbatch.api.responses import json_answer, selection
+
+_T = TypeVar("_T")
+
+PAGE_SIZE = 1000
+"""Of a list, unless maxresults asks for less. Source: Batch REST API, maxresults."""
+
+
+def page(
+    records: Mapping[str, _T], matches: Callable[[_T], bool], size: int, token: str | None
+) -> tuple[list[_T], str | None]:
+    """Return the matching records after a page's token in the order of their keys, and the next page's token."""
+    after = _read_token(token) if token else ""
+    found: list[_T] = []
+    last = ""
+    for key, record in _in_order(records, after):
+        if matches(record):
+            if len(found) == size:
+                return found, _write_token(last)
+            found.append(record)
+            last = key
+    return found, None
+
+
+def _in_order(records: Mapping[str, _T], after: str) -> Iterator[tuple[str, _T]]:
+    if isinstance(records, SortedRecords):
+        return records.after(after)
+    return ((key, records[key]) for key in sorted(records) if key > after)
+
+
+def _write_token(key: str) -> str:
+    # The SDK does not encode the link again: a plus or an ampersand would not come back as it was.
+    return f"WATV2:{base64.urlsafe_b64encode(key.encode()).decode().rstrip('=')}:1$1"
+
+
+def _read_token(token: str) -> str:
+    try:
+        text = token.split(":")[1]
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except (IndexError, binascii.Error, UnicodeDecodeError):
+        raise errors.invalid_query_parameter_value(QueryParameterName="$skiptoken", QueryParameterValue=token) from None
+
+
+def listing(
+    call: Call, kind: str, records: Mapping[str, _T], fields: odata.Fields, write: Callable[[_T], Json]
+) -> Response:
+    """Answer with the page of a list that the request asks for."""
+    size = call.query.get("maxresults", str(PAGE_SIZE))
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) > PAGE_SIZE:
+        raise errors.out_of_range_query_parameter_value(
+            QueryParameterName="maxresults", QueryParameterValue=size, MinimumAllowed=1, MaximumAllowed=PAGE_SIZE
+        )
+    matches = odata.read_filter(call.query.get("$filter"), fields)
+    selected = selection(call, kind)
+    found, token = page(records, matches, int(size), call.query.get("$skiptoken"))
+    body: Json = {"value": [selected(write(record)) for record in found]}
+    if token:
+        # Names and values stand as they came: the client encodes the link's query anew.
+        kept = [part for part in call.raw_query.split("&") if "skiptoken=" not in part.lower()]
+        body["odata.nextLink"] = f"{call.base}{call.raw_path}?{'&'.join(kept)}&$skiptoken={token}"
+    return json_answer(call, kind, body)

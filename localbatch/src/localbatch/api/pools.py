@@ -1,0 +1,192 @@
+"""The operations on pools and on the account, one handler each."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from starlette.responses import Response
+
+from localbatch import errors
+from localbatch.account.images import IMAGES
+from localbatch.account.records import Pool, Stated
+from localbatch.account.specs import Json, PoolSpec, merge
+from localbatch.account.store import Store
+from localbatch.api import odata, request_bodies, response_bodies
+from localbatch.api.paging import listing
+from localbatch.api.properties import choice, invalid, strings
+from localbatch.api.requests import Call
+from localbatch.api.responses import done, json_answer, one
+from localbatch.rules import autoscale
+
+DEALLOCATION_OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
+MAX_NODES_REMOVED = 100
+# https://learn.microsoft.com/rest/api/batchservice/pools/enable-pool-auto-scale: between two requests for one pool.
+MIN_ENABLE_INTERVAL = timedelta(seconds=30)
+
+
+def create_pool(call: Call) -> Response:
+    """POST /pools."""
+    body, now = call.json("pool"), call.now
+    spec = request_bodies.pool_spec(body)
+    if spec["enableAutoScale"]:
+        check_formula(spec["autoScaleFormula"])
+    pool = new_pool(call.store, body["id"], spec, request_bodies.targets(body, 0, 0), now)
+    call.store.add_pool(pool)
+    if spec["enableAutoScale"]:
+        call.scheduler.pools.enable_autoscale(pool, now)
+    return done(201, pool, call.url(pool))
+
+
+def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
+    """Return the record of a pool that is about to be allocated."""
+    return Pool(
+        id=pool_id,
+        spec=merge(spec, {}),
+        etag=store.new_etag(),
+        created_at=now,
+        modified_at=now,
+        state="active",
+        state_at=now,
+        allocation=Stated(state="resizing", state_at=now),
+        target_dedicated=targets[0],
+        target_low_priority=targets[1],
+    )
+
+
+def list_pools(call: Call) -> Response:
+    """GET /pools."""
+    return listing(
+        call, "pools", call.store.pools, odata.POOLS, lambda pool: response_bodies.pool_json(pool, call.base)
+    )
+
+
+def delete_pool(call: Call) -> Response:
+    """DELETE /pools/{pool_id}."""
+    call.scheduler.pools.delete(call.live_pool(), call.now)
+    return done(202)
+
+
+def pool_exists(call: Call) -> Response:
+    """HEAD /pools/{pool_id}."""
+    return done(200, call.pool())
+
+
+def get_pool(call: Call) -> Response:
+    """GET /pools/{pool_id}."""
+    pool = call.pool()
+    return one(call, "pools", response_bodies.pool_json(pool, call.base), pool)
+
+
+def update_pool(call: Call) -> Response:
+    """PATCH /pools/{pool_id}."""
+    pool = call.live_pool()
+    return _changed(call, pool, request_bodies.pool_patch(call.json("pool_patch"), pool), 200)
+
+
+def replace_pool_properties(call: Call) -> Response:
+    """POST /pools/{pool_id}/updateproperties."""
+    pool = call.live_pool()
+    return _changed(call, pool, request_bodies.pool_replacement(call.json("pool_properties")), 204, "/updateproperties")
+
+
+def _changed(call: Call, pool: Pool, changes: Json, status: int, action: str = "") -> Response:
+    pool.spec = merge(pool.spec, changes)
+    call.scheduler.agenda.touch(pool, call.now)
+    return done(status, pool, call.url(pool, action))
+
+
+def disable_pool_auto_scale(call: Call) -> Response:
+    """POST /pools/{pool_id}/disableautoscale."""
+    pool = call.live_pool()
+    call.scheduler.pools.disable_autoscale(pool, call.now)
+    return done(200, pool, call.url(pool, "/disableautoscale"))
+
+
+def enable_pool_auto_scale(call: Call) -> Response:
+    """POST /pools/{pool_id}/enableautoscale."""
+    pool, body = call.live_pool(), call.json("enable_autoscale")
+    if pool.allocation.state != "steady":
+        raise errors.pool_being_resized()
+    formula = body.get("autoScaleFormula") or pool.spec.get("autoScaleFormula")
+    if not formula:
+        raise errors.missing_required_property(PropertyName="autoScaleFormula")
+    check_formula(formula)
+    interval = request_bodies.autoscale_interval(body, pool.spec.get("autoScaleEvaluationInterval", "PT15M"))
+    if pool.autoscale_enabled_at and call.now < pool.autoscale_enabled_at + MIN_ENABLE_INTERVAL:
+        raise errors.too_many_enable_auto_scale_requests()
+    pool.autoscale_enabled_at = call.now
+    pool.spec |= {"autoScaleFormula": formula, "autoScaleEvaluationInterval": interval}
+    call.scheduler.pools.enable_autoscale(pool, call.now)
+    return done(200, pool, call.url(pool, "/enableautoscale"))
+
+
+def evaluate_pool_auto_scale(call: Call) -> Response:
+    """POST /pools/{pool_id}/evaluateautoscale."""
+    pool, formula = call.live_pool(), call.json("evaluate_autoscale").get("autoScaleFormula")
+    if not pool.spec["enableAutoScale"]:
+        raise errors.operation_invalid_for_current_state(Reason="The pool does not scale automatically")
+    if not isinstance(formula, str) or not formula:
+        raise errors.missing_required_property(PropertyName="autoScaleFormula")
+    _, run = call.scheduler.pools.evaluate(pool, formula, call.now)
+    return json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.AutoScaleRun", run, pool)
+
+
+def check_formula(formula: object) -> None:
+    """Refuse what is no formula."""
+    if not isinstance(formula, str):
+        raise invalid("autoScaleFormula", formula, "The value must be a string")
+    try:
+        autoscale.check(formula)
+    except autoscale.FormulaError as error:
+        raise errors.formula_refused(error.code, error.message) from error
+
+
+def _steady_pool(call: Call) -> Pool:
+    pool = call.live_pool()
+    if pool.allocation.state != "steady":
+        raise errors.pool_being_resized()
+    return pool
+
+
+def resize_pool(call: Call) -> Response:
+    """POST /pools/{pool_id}/resize."""
+    pool, body = _steady_pool(call), call.json("resize")
+    if pool.spec["enableAutoScale"]:
+        raise errors.operation_invalid_for_current_state(Reason="The pool scales automatically")
+    timeout = request_bodies.resize_timeout(body)
+    dedicated, low_priority = request_bodies.targets(body, pool.target_dedicated, pool.target_low_priority)
+    option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
+    pool.spec["resizeTimeout"] = timeout
+    call.scheduler.pools.resize(pool, dedicated, low_priority, option, call.now)
+    return done(202, pool, call.url(pool, "/resize"))
+
+
+def stop_pool_resize(call: Call) -> Response:
+    """POST /pools/{pool_id}/stopresize."""
+    pool = call.live_pool()
+    call.scheduler.pools.stop_resize(pool, call.now)
+    return done(202, pool, call.url(pool, "/stopresize"))
+
+
+def remove_nodes(call: Call) -> Response:
+    """POST /pools/{pool_id}/removenodes."""
+    pool, body = _steady_pool(call), call.json("remove_nodes")
+    ids = dict.fromkeys(node_id.lower() for node_id in strings(body, "nodeList"))
+    if not 1 <= len(ids) <= MAX_NODES_REMOVED:
+        raise invalid("nodeList", len(ids), f"A request removes 1 to {MAX_NODES_REMOVED} nodes")
+    timeout = request_bodies.resize_timeout(body)
+    option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
+    nodes = [call.store.node(pool.id, node_id) for node_id in ids]
+    pool.spec["resizeTimeout"] = timeout
+    call.scheduler.pools.remove_nodes(pool, nodes, option, call.now)
+    return done(202, pool, call.url(pool, "/removenodes"))
+
+
+def list_supported_images(call: Call) -> Response:
+    """GET /supportedimages."""
+    return listing(call, "supportedimages", IMAGES, odata.IMAGES, lambda image: image)
+
+
+def list_pool_node_counts(call: Call) -> Response:
+    """GET /nodecounts."""
+    return listing(call, "poolnodecounts", call.store.pools, odata.NODE_COUNTS, response_bodies.node_counts_json)

@@ -1,0 +1,153 @@
+"""One request: what it asks about, whether its conditions hold, and the forms of answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from localbatch import errors, wire
+from localbatch.account.records import Job, Node, Pool, Task
+from localbatch.account.specs import Json
+from localbatch.account.store import Store
+from localbatch.api.known_properties import check_properties
+from localbatch.rules.scheduler import Scheduler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One authenticated request, and what its handler works on.
+
+    Attributes:
+        store: The records. The handler holds their lock.
+        scheduler: The rules about them.
+        root_of: Returns the root folder of a node.
+        parameters: The parameters in the path.
+        query: The parameters of the query, by names in lower case.
+        headers: By names in lower case.
+        base: The URL by which the client knows the account.
+        raw_path: The path as received.
+        raw_query: The query as received.
+        now: The current time of the service.
+    """
+
+    store: Store
+    scheduler: Scheduler
+    root_of: Callable[[Node], Path]
+    method: str
+    parameters: Mapping[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    base: str
+    raw_path: str
+    raw_query: str
+    now: datetime
+
+    def json(self, kind: str) -> Json:
+        """Return a body of a kind; one that is empty means an empty object, and a property that is null is absent."""
+        try:
+            body = json.loads(self.body or b"{}", object_pairs_hook=_present, parse_constant=_refuse_constant)
+            if b"\\u" in self.body:
+                # Half of a surrogate pair is no letter, and could not be written into an answer.
+                json.dumps(body, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise errors.invalid_request_body(Reason=error) from error
+        if not isinstance(body, dict):
+            raise errors.invalid_request_body(Reason="The body must be an object")
+        check_properties(body, kind)
+        return body
+
+    def option(self, name: str) -> bool:
+        """Whether a query parameter is true."""
+        return self.query.get(name, "").lower() == "true"
+
+    def url(self, record: Pool | Job | Task | Node, action: str = "") -> str:
+        """Return the URL of a record, or of an action on it."""
+        if isinstance(record, Pool):
+            return f"{self.base}/pools/{record.id}{action}"
+        if isinstance(record, Job):
+            return f"{self.base}/jobs/{record.id}{action}"
+        if isinstance(record, Task):
+            return f"{self.base}/jobs/{record.job_id}/tasks/{record.id}{action}"
+        return f"{self.base}/pools/{record.pool_id}/nodes/{record.id}{action}"
+
+    def pool(self) -> Pool:
+        """Return the pool that the path names, if the conditions of the headers hold."""
+        pool = self.store.pool(self.parameters["pool_id"])
+        _check_conditions(self, pool.etag, pool.modified_at)
+        return pool
+
+    def live_pool(self) -> Pool:
+        """Return the pool that the path names, if it may be changed."""
+        pool = self.pool()
+        if pool.state == "deleting":
+            raise errors.pool_being_deleted()
+        return pool
+
+    def node(self) -> Node:
+        """Return the node that the path names."""
+        return self.store.node(self.parameters["pool_id"], self.parameters["node_id"])
+
+    def job(self) -> Job:
+        """Return the job that the path names, if the conditions of the headers hold."""
+        job = self.store.job(self.parameters["job_id"])
+        _check_conditions(self, job.etag, job.modified_at)
+        return job
+
+    def live_job(self) -> Job:
+        """Return the job that the path names, if it may be changed."""
+        job = self.job()
+        check_live(job)
+        return job
+
+    def check_file(self, path: Path) -> None:
+        """Raise ConditionNotMet unless the conditions of the headers hold for a file, which has no etag."""
+        _check_conditions(self, "", datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
+
+    def task(self) -> Task:
+        """Return the Batch task that the path names, if the conditions of the headers hold."""
+        task = self.store.task(self.parameters["job_id"], self.parameters["task_id"])
+        _check_conditions(self, task.etag, task.modified_at or task.created_at)
+        return task
+
+
+def _present(pairs: list[tuple[str, object]]) -> Json:
+    return {name: value for name, value in pairs if value is not None}
+
+
+def check_live(job: Job) -> None:
+    """Raise JobCompleted, JobBeingTerminated or JobBeingDeleted unless a job may be changed."""
+    refusals = {
+        "completed": errors.job_completed,
+        "terminating": errors.job_being_terminated,
+        "deleting": errors.job_being_deleted,
+    }
+    if job.state in refusals:
+        refuse = refusals[job.state]
+        raise refuse()
+
+
+def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
+    """Raise ConditionNotMet unless the request's conditional headers hold; clients add quotes to an etag or do not."""
+    match, none_match = call.headers.get("if-match"), call.headers.get("if-none-match")
+    modified_at = modified_at.replace(microsecond=0)
+    since, unmodified = call.headers.get("if-modified-since"), call.headers.get("if-unmodified-since")
+    try:
+        holds = (
+            (match is None or match == "*" or match.strip('"') == etag)
+            and (none_match is None or (none_match != "*" and none_match.strip('"') != etag))
+            and (since is None or modified_at > wire.read_http_date(since))
+            and (unmodified is None or modified_at <= wire.read_http_date(unmodified))
+        )
+    except ValueError as error:
+        raise errors.invalid_header_value(Reason=error) from error
+    if not holds:
+        raise errors.not_modified() if call.method in {"GET", "HEAD"} else errors.condition_not_met()
+
+
+def _refuse_constant(name: str) -> float:
+    """Refuse NaN and the infinities, which JSON does not know, and other clients could not read."""
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,0 +1,54 @@
+"""Responses of the REST API: one object, a part of one, or no body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+from localbatch import wire
+from localbatch.account.records import Job, Pool, Task
+from localbatch.account.specs import Json
+from localbatch.api import odata
+from localbatch.api.requests import Call
+from localbatch.api.response_bodies import SELECTABLE
+
+JSON_TYPE = "application/json;odata=minimalmetadata"
+
+
+def json_answer(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
+    """Answer with an object, and the etag of the record that it describes."""
+    content = {"odata.metadata": f"{call.base}/$metadata#{kind}"} | body
+    return Response(json.dumps(content), headers=_tags(record), media_type=JSON_TYPE)
+
+
+def one(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
+    """Answer with those properties of a record that the request asks for."""
+    return json_answer(call, f"{kind}/@Element", selection(call, kind)(body), record)
+
+
+def selection(call: Call, kind: str) -> Callable[[Json], Json]:
+    """Return the function that keeps the properties that a request selects."""
+    odata.check_expand(call.query.get("$expand"))
+    return odata.read_select(call.query.get("$select") if kind in SELECTABLE else None, SELECTABLE.get(kind, ()))
+
+
+def done(status: int, record: Pool | Job | Task | None = None, url: str | None = None) -> Response:
+    """Answer without a body."""
+    headers = _tags(record)
+    if url:
+        headers |= {"DataServiceId": url}
+    if url and status == HTTPStatus.CREATED:
+        headers |= {"Location": url}
+    return Response(status_code=status, headers=headers)
+
+
+def _tags(record: Pool | Job | Task | None) -> dict[str, str]:
+    if not record:
+        return {}
+    modified_at = record.modified_at
+    if not modified_at:
+        modified_at = record.created_at
+    return {"ETag": record.etag, "Last-Modified": wire.http_date(modified_at)}

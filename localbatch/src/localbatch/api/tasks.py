@@ -1,0 +1,171 @@
+"""The operations on Batch tasks and their files, one handler each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from starlette.responses import Response
+
+from localbatch import errors, wire
+from localbatch.account.records import Job, Task, task_directory
+from localbatch.account.specs import Json, TaskSpec
+from localbatch.account.store import Store, key_of
+from localbatch.api import odata, request_bodies, response_bodies
+from localbatch.api.files import answer_with_file, delete_file, list_files_below
+from localbatch.api.paging import listing
+from localbatch.api.properties import invalid
+from localbatch.api.requests import Call, check_live
+from localbatch.api.responses import done, json_answer, one
+
+MAX_TASKS_PER_COLLECTION = 100
+"""Source: Batch REST API, Add Task Collection."""
+
+
+def create_task(call: Call) -> Response:
+    """POST /jobs/{job_id}/tasks."""
+    task = _add_task(call, call.live_job(), call.json("task"))
+    return done(201, task, call.url(task))
+
+
+def _add_task(call: Call, job: Job, body: Json) -> Task:
+    spec = request_bodies.task_spec(body, job)
+    task = new_task(call.store, job, body["id"], spec, call.now)
+    call.store.add_task(job, task)
+    return task
+
+
+def new_task(store: Store, job: Job, task_id: str, spec: TaskSpec, now: datetime) -> Task:
+    """Return the record of a Batch task that waits for a slot."""
+    return Task(
+        id=task_id,
+        key=(job.key, key_of(task_id)),
+        job_id=job.id,
+        spec=spec,
+        etag=store.new_etag(),
+        created_at=now,
+        state="active",
+        state_at=now,
+        slots=spec["requiredSlots"],
+        max_retries=spec["constraints"]["maxTaskRetryCount"],
+    )
+
+
+def list_tasks(call: Call) -> Response:
+    """GET /jobs/{job_id}/tasks."""
+    return listing(
+        call, "tasks", call.job().tasks, odata.TASKS, lambda task: response_bodies.task_json(task, call.base)
+    )
+
+
+def create_task_collection(call: Call) -> Response:
+    """POST /jobs/{job_id}/addtaskcollection."""
+    job, tasks = call.live_job(), call.json("tasks").get("value")
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise errors.missing_required_property(PropertyName="value")
+    if not 1 <= len(tasks) <= MAX_TASKS_PER_COLLECTION:
+        raise invalid("value", len(tasks), f"A collection has 1 to {MAX_TASKS_PER_COLLECTION} tasks")
+    return json_answer(call, "taskaddresult", {"value": [_try_to_add_task(call, job, task) for task in tasks]})
+
+
+def _try_to_add_task(call: Call, job: Job, body: Json) -> Json:
+    try:
+        task = _add_task(call, job, body)
+    except errors.ServiceError as error:
+        return {"status": "ClientError", "taskId": body.get("id"), "error": error.body(call.now)}
+    return {
+        "status": "Success",
+        "taskId": task.id,
+        "eTag": task.etag,
+        "lastModified": wire.timestamp(task.created_at),
+        "location": call.url(task),
+    }
+
+
+def delete_task(call: Call) -> Response:
+    """DELETE /jobs/{job_id}/tasks/{task_id}."""
+    task = call.task()
+    job = call.store.job(task.job_id)
+    if job.state == "deleting":
+        raise errors.job_being_deleted()
+    call.scheduler.tasks.delete(job, task, call.now)
+    return done(200)
+
+
+def get_task(call: Call) -> Response:
+    """GET /jobs/{job_id}/tasks/{task_id}."""
+    task = call.task()
+    return one(call, "tasks", response_bodies.task_json(task, call.base), task)
+
+
+def replace_task(call: Call) -> Response:
+    """PUT /jobs/{job_id}/tasks/{task_id}."""
+    task, body = call.task(), call.json("task_change")
+    job = call.store.job(task.job_id)
+    check_live(job)
+    if task.state == "completed":
+        raise errors.task_completed()
+    constraints = request_bodies.task_constraints(body, job.spec["constraints"]["maxTaskRetryCount"])
+    call.scheduler.tasks.replace_constraints(task, constraints, call.now)
+    return done(200, task, call.url(task))
+
+
+def list_subtasks(call: Call) -> Response:
+    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo: an ordinary Batch task has none."""
+    call.task()
+    nothing: dict[str, Json] = {}
+    return listing(call, "subtasks", nothing, {}, lambda subtask: subtask)
+
+
+def terminate_task(call: Call) -> Response:
+    """POST /jobs/{job_id}/tasks/{task_id}/terminate."""
+    task = call.task()
+    if task.state == "completed":
+        raise errors.task_completed()
+    call.scheduler.tasks.terminate(call.store.job(task.job_id), task, call.now)
+    return done(204, task, call.url(task, "/terminate"))
+
+
+def reactivate_task(call: Call) -> Response:
+    """POST /jobs/{job_id}/tasks/{task_id}/reactivate."""
+    task = call.task()
+    job = call.store.job(task.job_id)
+    check_live(job)
+    if task.state != "completed":
+        raise errors.task_not_completed()
+    if not task.execution.failure:
+        raise errors.task_succeeded()
+    call.scheduler.tasks.reactivate(job, task, call.now)
+    return done(204, task, call.url(task, "/reactivate"))
+
+
+def get_task_file(call: Call) -> Response:
+    """GET or HEAD /jobs/{job_id}/tasks/{task_id}/files/{file_path}."""
+    task = _task(call)
+    return answer_with_file(call, _directory(call, task), call.url(task, "/files"))
+
+
+def delete_task_file(call: Call) -> Response:
+    """DELETE /jobs/{job_id}/tasks/{task_id}/files/{file_path}."""
+    return delete_file(call, _directory(call, _task(call)))
+
+
+def list_task_files(call: Call) -> Response:
+    """GET /jobs/{job_id}/tasks/{task_id}/files."""
+    task = _task(call)
+    return list_files_below(call, _directory(call, task), call.url(task, "/files"))
+
+
+def _task(call: Call) -> Task:
+    """Return the Batch task; the conditions of the headers are about its file."""
+    return call.store.task(call.parameters["job_id"], call.parameters["task_id"])
+
+
+def _directory(call: Call, task: Task) -> Path:
+    if task.files_removed:
+        raise errors.task_files_cleaned_up()
+    node = task.node
+    pool = call.store.pools.get(key_of(node.pool_id)) if node else None
+    if not node or not pool or pool.nodes.get(node.id) is not node:
+        raise errors.task_files_unavailable()
+    return call.root_of(node) / task_directory(task.job_id, task.id)

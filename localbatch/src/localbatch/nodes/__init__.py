@@ -1,0 +1,1 @@
+"""Nodes: they run Batch tasks and move files."""

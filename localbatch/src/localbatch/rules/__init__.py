@@ -1,0 +1,1 @@
+"""The rules of the scheduler: what happens to pools, nodes, jobs and Batch tasks."""

@@ -1,0 +1,123 @@
+"""Runs: one attempt at one task each, from the order to start it to the report of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from localbatch.account.records import (
+    Chore,
+    Job,
+    KillRun,
+    Node,
+    Report,
+    Run,
+    StartRun,
+    Task,
+    preparation_directory,
+)
+from localbatch.account.specs import NameValue
+from localbatch.account.store import Store
+from localbatch.rules.agenda import Agenda
+from localbatch.rules.standing_faults import StandingFaults, matching
+from localbatch.wire import expiry
+
+
+class Runs:
+    """Starts and kills runs, and holds back the reports of tasks that a fault makes endless."""
+
+    def __init__(self, store: Store, agenda: Agenda, faults: StandingFaults) -> None:
+        self._store = store
+        self._agenda = agenda
+        self._faults = faults
+        self._held_reports: dict[int, Report] = {}
+
+    def start(
+        self,
+        node: Node,
+        owner: Task | Chore,
+        job: Job | None,
+        common_environment: Iterable[NameValue],
+        directory: str,
+        now: datetime,
+    ) -> None:
+        """Order a node to run a task.
+
+        Args:
+            node: The node.
+            owner: The task.
+            job: Its job; None for a start task.
+            common_environment: The environment settings of the job.
+            directory: The task's directory, relative to the root of the node.
+            now: The current time.
+        """
+        spec = owner.spec
+        limit = owner.max_wall_clock_time
+        run = Run(
+            id=self._store.new_run_id(),
+            node=node,
+            owner=owner,
+            job=job,
+            expires_at=expiry(now, limit) if limit else None,
+            upload_failure=matching(self._faults.failing_uploads, owner.id) if isinstance(owner, Task) else None,
+        )
+        if run.expires_at:
+            self._agenda.is_due(run, run.expires_at, now)
+        self._store.runs[run.id] = node.runs[run.id] = run
+        if isinstance(owner, Task):
+            owner.run = run
+        exit_code = matching(self._faults.start_task_exit_codes, node.pool_id) if not job else None
+        if exit_code is not None:
+            self._store.reports.append(Report(run_id=run.id, exit_code=exit_code))
+            return
+        settings = (*common_environment, *(spec.get("environmentSettings") or ()))
+        environment = {each["name"]: each.get("value") or "" for each in settings}
+        if job:
+            task_id = owner.id if isinstance(owner, Task) else owner.spec["id"]
+            environment = {"AZ_BATCH_JOB_ID": job.id, "AZ_BATCH_TASK_ID": task_id} | environment
+        action = StartRun(
+            run_id=run.id,
+            node=node,
+            directory=directory,
+            preparation_directory=preparation_directory(job),
+            command_line=spec["commandLine"],
+            environment=environment,
+            resource_files=spec.get("resourceFiles") or (),
+            output_files=() if run.upload_failure else spec.get("outputFiles") or (),
+        )
+        self._store.outbox.append(action)
+
+    def kill(self, run: Run) -> None:
+        """Order a node to kill a run. Its report is ignored."""
+        self._drop(run)
+        self._store.outbox.append(KillRun(run_id=run.id))
+
+    def take(self, report: Report) -> Run | None:
+        """Return the run that a report ends.
+
+        None if the run was killed, so that its end is already recorded, or if a fault makes it endless.
+        """
+        run = self._store.runs.get(report.run_id)
+        if run and self._is_endless(run):
+            self._held_reports[run.id] = report
+            return None
+        if run:
+            self._drop(run)
+        return run
+
+    def release_held_reports(self) -> None:
+        """Queue the reports of runs that are no longer endless."""
+        for run_id in list(self._held_reports):
+            if not self._is_endless(self._store.runs[run_id]):
+                self._store.reports.append(self._held_reports.pop(run_id))
+
+    def _drop(self, run: Run) -> None:
+        del self._store.runs[run.id]
+        del run.node.runs[run.id]
+        self._held_reports.pop(run.id, None)
+        self._agenda.forget(run)
+        if isinstance(run.owner, Task):
+            run.owner.run = None
+
+    def _is_endless(self, run: Run) -> bool:
+        return isinstance(run.owner, Task) and bool({"*", run.owner.id} & self._faults.endless_tasks)

@@ -1,0 +1,1 @@
+"""The counting in C, and the module that loads it."""
