@@ -118,7 +118,7 @@ def _option_rows(parser: argparse.ArgumentParser) -> Iterator[Sequence[str]]:
             name = "|".join(action.choices)
         value = "" if action.nargs == 0 or not action.option_strings else f" {name}"
         options = ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{name}`"
-        yield options, action.help or ""
+        yield options, (action.help or "") % (vars(action) | {"prog": parser.prog})
 
 
 def text(name: str) -> str:
