@@ -31,7 +31,7 @@ def rows(database):
     return {table: count for table, count in counts.items() if count}
 
 
-def test_template_that_migrations_refuse_is_replaced(tmp_path):
+def test_unmigratable_template_is_replaced(tmp_path):
     """The new one has Prefect's own block types, and nothing of any user."""
     template = tmp_path / "template.db"
     shutil.copy(template_path(), template)
@@ -49,7 +49,7 @@ def test_template_that_migrations_refuse_is_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [template]
 
 
-def test_server_starts_on_a_copy_of_the_template(tmp_path):
+def test_server_starts_on_template_copy(tmp_path):
     """A journal of a database that somebody deleted is not applied to the new one."""
     tmp_path.joinpath("prefect.db-wal").write_bytes(Path(sys.executable).read_bytes()[:100_000])
     with PrefectServer(tmp_path) as server:

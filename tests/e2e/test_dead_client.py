@@ -18,7 +18,7 @@ def local_azure(tmp_path):
         yield azure
 
 
-def test_after_the_deadline_of_a_killed_run_its_job_has_ended_and_its_pool_has_no_nodes(
+def test_killed_run_frees_nodes_after_deadline(
     flow_runs, azure_settings, azure_faults
 ):
     """Field reports 1, 2 and 27: no hook runs after a SIGKILL; the job's wall clock and the pool's formula do."""

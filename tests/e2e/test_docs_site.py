@@ -61,7 +61,7 @@ def terminal(up, tmp_path):
     ],
     ids=lambda page: page.stem,
 )
-def test_what_a_page_tells_to_type_works_and_shows_what_the_page_shows(page, up, terminal, tmp_path):
+def test_page_commands_work_and_print_documented_output(page, up, terminal, tmp_path):
     here = {
         "https://prefect.example.com/api": up.api_url,
         "http://127.0.0.1:4200/api": up.api_url,
@@ -83,7 +83,7 @@ def test_what_a_page_tells_to_type_works_and_shows_what_the_page_shows(page, up,
 
 
 @pytest.mark.xdist_group("up")
-def test_the_output_of_make_up_is_that_of_the_readme(up):
+def test_make_up_output_matches_readme(up):
     assert_shows(shown_in_the_readme("make up"), up.output)
 
 
@@ -107,7 +107,7 @@ def site(tmp_path_factory):
 
 
 @site_group
-def test_the_site_is_built_without_a_warning_from_every_page(site):
+def test_site_builds_every_page_without_warnings(site):
     folder, done = site
     assert (done.returncode, done.stderr) == (0, "")
     for page in PAGES[1:]:
@@ -115,7 +115,7 @@ def test_the_site_is_built_without_a_warning_from_every_page(site):
 
 
 @site_group
-def test_the_site_needs_no_network(site):
+def test_site_needs_no_network(site):
     folder, _ = site
     fetched = r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?:https?:)?//|@import|url\(["\']?(?:https?:)?//'
     for path in [*folder.rglob("*.html"), *folder.rglob("*.css")]:
@@ -123,7 +123,7 @@ def test_the_site_needs_no_network(site):
 
 
 @site_group
-def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site):
+def test_reference_is_complete(site):
     from prefect import Task  # noqa: PLC0415
 
     from flows.cli.arguments import build_parser  # noqa: PLC0415

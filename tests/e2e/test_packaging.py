@@ -49,7 +49,7 @@ def test_wheel_holds_exactly_three_packages(wheel):
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
 
 
-def test_the_wheel_has_every_module_and_the_licence(wheel):
+def test_wheel_has_every_module_and_licence(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         [licence] = [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
@@ -103,7 +103,7 @@ def install(tmp_path):
     return install_wheels
 
 
-def test_installed_wheel_runs_outside_the_repository(wheel, install, tmp_path):
+def test_installed_wheel_runs_outside_repository(wheel, install, tmp_path):
     run, is_installed_here = install(wheel)
     assert is_installed_here(*PACKAGES)
     assert "INPUT" in run("topn", "run", "--help")
@@ -119,7 +119,7 @@ def test_installed_localbatch_wheel_serves_both_accounts(localbatch_wheel, insta
     assert run("localbatch", "exec", "--", "sh", "-c", "echo $TOPN_STORAGE_ENDPOINT").startswith("http://127.0.0.1:")
 
 
-def test_the_bill_of_materials_has_every_pinned_package_that_is_installed(tmp_path):
+def test_bill_of_materials_lists_installed_pinned_packages(tmp_path):
     bill = tmp_path / "sbom.json"
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--of", "JSON"]
     arguments = ["--pyproject", str(REPOSITORY / "pyproject.toml"), "-o", str(bill), sys.executable]
@@ -141,7 +141,7 @@ def find_distribution(name):
     return None
 
 
-def test_no_process_compiles_a_grammar_before_the_flow_begins():
+def test_flow_import_compiles_no_grammar():
     """A tool of `make sbom` once brought one along, which doubled the start of every process: jsonschema imports it."""
     loaded = "import flows.topn, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     modules = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True, timeout=120)

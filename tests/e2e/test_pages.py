@@ -102,7 +102,7 @@ def submit(page):
         return
 
 
-def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, page, open_form, screenshot):
+def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
     for words in ("Names of text files, or patterns", "How many words to give of each file.", "neither changed nor"):
@@ -129,7 +129,7 @@ def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, pa
     assert len(found["top"]) == 2
 
 
-def test_a_bad_number_is_refused_in_the_form_and_no_run_is_made(up, page, open_form, screenshot):
+def test_form_rejects_bad_number_without_creating_run(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
     field = page.get_by_label("num_words")
@@ -140,7 +140,7 @@ def test_a_bad_number_is_refused_in_the_form_and_no_run_is_made(up, page, open_f
     assert up.runs() == before
 
 
-def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open_form, screenshot):
+def test_form_shows_rejection_by_server(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
     # The id of a pool is none, or a text.
@@ -153,7 +153,7 @@ def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open
     assert up.runs() == before
 
 
-def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, endless_tasks, page, screenshot):
+def test_cancelling_run_from_page_leaves_no_resources(up, endless_tasks, page, screenshot):
     flow_run_id = up.create_run(inputs=[text_file()])
     page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}", wait_until="domcontentloaded")
     shows(page, "Running")
@@ -167,7 +167,7 @@ def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, 
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_the_block_can_be_filled_in_and_hides_its_keys(up, page, screenshot):
+def test_block_form_hides_keys(up, page, screenshot):
     page.goto(f"{up.pages_url}/v2/blocks/catalog/topn-azure/create", wait_until="domcontentloaded")
     page.get_by_label("Batch endpoint").wait_for()
     screenshot("block")

@@ -189,18 +189,18 @@ def campaign(tmp_path_factory):
     return SimpleNamespace(folder=folder, search=search, signatures=signatures, processes=processes, output=done.output)
 
 
-def test_no_secret_is_in_any_file_or_database(campaign):
+def test_files_and_databases_contain_no_secret(campaign):
     """Output, logs, `--json`, pages, results, storage and database of Prefect, blobs, directories of nodes."""
     assert campaign.search.found_below(campaign.folder) == {}
 
 
-def test_no_secret_is_in_a_command_line_or_an_environment(campaign):
+def test_processes_expose_no_secret(campaign):
     # The storage account itself is told its key so.
     texts = [text for text in campaign.processes.texts if b"AZURITE_ACCOUNTS=" not in text]
     assert [text for text in texts if campaign.search.found_in(text)] == []
 
 
-def test_the_campaign_had_secrets_in_it_and_said_all_that_it_could(campaign):
+def test_campaign_used_secrets_and_logged_verbosely(campaign):
     """Else nothing found would mean nothing."""
     assert len(campaign.signatures) > 10
     said = "".join(path.read_text() for path in campaign.output.iterdir())

@@ -55,7 +55,7 @@ def completed_task_runs(api_url):
     return [run["name"] for run in runs]
 
 
-def test_bad_usage_ends_with_status_2(topn_alone):
+def test_bad_usage_exits_2(topn_alone):
     done = topn_alone("run", "missing.txt")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "missing.txt does not exist: name a file, or a pattern that matches one.\n"
@@ -63,7 +63,7 @@ def test_bad_usage_ends_with_status_2(topn_alone):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_cleans_up_and_ends_with_130(topn, data, local_azure, nothing_left, number):
+def test_interrupted_run_cleans_up_and_exits_130(topn, data, local_azure, nothing_left, number):
     seen = len(local_azure.batch.requests)
     process = topn.start("run", *data)
 

@@ -38,7 +38,7 @@ def text_file():
 
 
 @pytest.mark.xdist_group("up")
-def test_each_address_is_on_a_line_of_its_own_and_answers_on_a_free_port(up):
+def test_each_printed_address_answers_on_free_port(up):
     addresses = re.findall(r"^http://\S+$", up.output, re.MULTILINE)
     assert len(addresses) == 4
     assert not {urlsplit(address).port for address in addresses} & set(USUAL_PORTS)
@@ -50,7 +50,7 @@ def test_each_address_is_on_a_line_of_its_own_and_answers_on_a_free_port(up):
 
 
 @pytest.mark.xdist_group("up")
-def test_the_deployments_are_there_and_their_next_runs_are_scheduled(up):
+def test_deployments_have_scheduled_runs(up):
     deployments = {
         found["id"]: found for found in up.ask("/deployments/filter", flows={"name": {"any_": ["topn", "sweep"]}})
     }
@@ -65,7 +65,7 @@ def test_the_deployments_are_there_and_their_next_runs_are_scheduled(up):
 
 
 @pytest.mark.xdist_group("up")
-def test_a_bad_parameter_is_refused_before_a_run_exists(up):
+def test_bad_parameter_creates_no_run(up):
     before = up.runs()
     done = up.deploy_run("-p", "num_words=0")
     assert done.returncode == 1
@@ -74,7 +74,7 @@ def test_a_bad_parameter_is_refused_before_a_run_exists(up):
 
 
 @pytest.mark.xdist_group("up")
-def test_topn_run_finds_the_servers_by_itself(up):
+def test_topn_run_finds_running_servers(up):
     done = up.second_terminal("flows.cli.main", "run", "--json", text_file())
     assert done.returncode == 0, done.stderr
     assert "starting" not in done.stderr
@@ -82,7 +82,7 @@ def test_topn_run_finds_the_servers_by_itself(up):
     assert flow_run_id in {run.replace("-", "") for run in up.runs()}
 
 
-def test_killed_up_leaves_crashed_runs_and_ctrl_c_cancels(own_up):
+def test_kill_crashes_runs_and_ctrl_c_cancels_them(own_up):
     """No process is left either way. The next start shows what became of a run, and is not blocked by it."""
     own_up.start()
     killed = start_run(own_up)
@@ -115,7 +115,7 @@ def recorded_states(up):
         return dict(database.execute("SELECT id, state_type FROM flow_run WHERE NOT auto_scheduled").fetchall())
 
 
-def test_a_prefect_server_that_dies_is_named_and_ends_the_others(own_up):
+def test_dead_prefect_server_is_reported_and_stops_others(own_up):
     """The others are stopped although nobody can record the end of their runs."""
     own_up.start()
     [process] = [pid for pid, command in own_up.processes() if b"flows.servers.prefect_server" in command]

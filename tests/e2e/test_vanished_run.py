@@ -24,7 +24,7 @@ lasting()
 """
 
 
-def test_vanished_run_is_crashed_and_told(prefect_api, tmp_path, monkeypatch):
+def test_vanished_run_becomes_crashed_and_notifies_webhook(prefect_api, tmp_path, monkeypatch):
     """One lost heartbeat is enough here, so that the test does not wait for the usual three."""
     from prefect import get_client  # noqa: PLC0415 - takes seconds
     from prefect.settings import (  # noqa: PLC0415 - as above

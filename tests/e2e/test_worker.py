@@ -179,7 +179,7 @@ def endless(deployed, parameters):
     return flow_run_id
 
 
-def test_killed_process_ends_crashed_and_leaves_nothing(deployed, endless):
+def test_killed_process_becomes_crashed_and_leaves_nothing(deployed, endless):
     """The worker runs the hook that cleans up after a process that cannot."""
     for pid in flow_processes(endless):
         os.kill(pid, signal.SIGKILL)
@@ -199,7 +199,7 @@ def test_run_of_killed_worker_leaves_nothing(deployed, endless, topn_sweep):
     assert leftovers(endless) == ()
 
 
-def test_run_of_stopped_worker_continues_in_its_job(deployed, endless, topn_sweep):
+def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
     """Nobody knows that it is dead, so no sweep deletes anything of it; a retry adopts what exists."""
     from prefect.states import Crashed  # noqa: PLC0415
 

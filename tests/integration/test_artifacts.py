@@ -44,7 +44,7 @@ def shown(prefect_api):
 
 
 @SHARED
-def test_run_shows_what_it_did(completed_run, shown, prefect_api):
+def test_run_publishes_summary_and_results(completed_run, shown, prefect_api):
     flow_run, artifacts = shown(completed_run.found["run"])
 
     assert flow_run["name"] == flow_run["state"]["message"] == "5 files: 5 counted"
@@ -73,7 +73,7 @@ def test_run_shows_what_it_did(completed_run, shown, prefect_api):
 
 
 @SHARED
-def test_run_without_new_files_says_so(completed_run, repeated_run, shown, prefect_api):
+def test_unchanged_run_publishes_no_batch_tasks(completed_run, repeated_run, shown, prefect_api):
     flow_run, artifacts = shown(repeated_run.found["run"])
     _, earlier = shown(completed_run.found["run"])
     [latest] = ask(prefect_api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}})
@@ -85,7 +85,7 @@ def test_run_without_new_files_says_so(completed_run, repeated_run, shown, prefe
 
 
 @SHARED
-def test_failed_run_says_why_without_a_log(failed_run, shown):
+def test_failed_run_shows_reasons_without_log(failed_run, shown):
     flow_run, artifacts = shown(failed_run.found["run"])
 
     assert flow_run["name"] == "6 files: 3 counted, 3 failed"
@@ -119,7 +119,7 @@ def artifacts_of(api_url, flow_run_id, key):
     return [(found["data"], found["description"]) for found in ask(api_url, "artifacts/filter", query)]
 
 
-def test_progress_moves_while_a_run_goes_and_is_one_artifact(flow_run_id, prefect_api, monkeypatch):
+def test_progress_updates_one_artifact(flow_run_id, prefect_api, monkeypatch):
     from tasks.progress import advance  # noqa: PLC0415
     from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
 
@@ -186,7 +186,7 @@ class Proxy:
                 client.sendall(data)
 
 
-def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
+def test_progress_updates_are_rate_limited(flow_run_id, prefect_api):
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
     from tasks.progress import advance  # noqa: PLC0415
@@ -206,7 +206,7 @@ def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
     )
 
 
-def test_unwritable_artifacts_are_only_warnings(topn, prefect_api, nothing_left):
+def test_unwritable_artifacts_only_warn(topn, prefect_api, nothing_left):
     def is_refused(request):
         if request.startswith(b"POST /api/artifacts/ "):
             return b"topn-cleanup" not in request

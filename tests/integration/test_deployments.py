@@ -45,7 +45,7 @@ def deployment_id(client):
         ("ignore_case", "perhaps"),
     ],
 )
-def test_server_refuses_each_bad_parameter_by_name(client, deployment_id, parameter, value):
+def test_server_rejects_bad_parameter_by_name(client, deployment_id, parameter, value):
     from prefect.exceptions import PrefectHTTPStatusError  # noqa: PLC0415 - takes seconds
 
     with pytest.raises(PrefectHTTPStatusError) as refusal:
@@ -54,7 +54,7 @@ def test_server_refuses_each_bad_parameter_by_name(client, deployment_id, parame
     assert f"Validation failed for field '{parameter}" in refusal.value.response.text
 
 
-def test_up_cancels_a_run_whose_process_is_starting(client, deployment_id):
+def test_up_cancels_pending_run(client, deployment_id):
     """It has created nothing; Prefect would leave it Cancelling for five minutes."""
     from prefect.states import Pending  # noqa: PLC0415 - takes seconds
 
@@ -67,7 +67,7 @@ def test_up_cancels_a_run_whose_process_is_starting(client, deployment_id):
     assert client.read_flow_run(run.id).state.type.value == "CANCELLED"
 
 
-def test_up_ends_dead_runs_and_keeps_scheduled_ones(client, deployment_id):
+def test_up_crashes_dead_runs_and_keeps_scheduled_ones(client, deployment_id):
     from prefect.states import Pending, Running, Scheduled  # noqa: PLC0415 - takes seconds
 
     from flows.servers.prefect_setup import prepare_server  # noqa: PLC0415

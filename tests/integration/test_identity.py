@@ -23,7 +23,7 @@ def topn_by_identity(topn, identity_settings):
     return topn
 
 
-def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_azure, managed_identity):
+def test_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_azure, managed_identity):
     Path("a.txt").write_text("one two two")
     Path("b.txt").write_text("one")
     began_at = datetime.now(timezone.utc)
@@ -53,7 +53,7 @@ def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_a
     ],
     ids=["audience", "expired", "early", "tenant"],
 )
-def test_a_token_that_is_refused_is_one_sentence_and_status_2(topn_by_identity, managed_identity, claims, reason):
+def test_rejected_token_prints_one_sentence_and_exits_2(topn_by_identity, managed_identity, claims, reason):
     Path("a.txt").write_text("one two two")
     managed_identity.claims = claims
 
@@ -66,7 +66,7 @@ def test_a_token_that_is_refused_is_one_sentence_and_status_2(topn_by_identity, 
     assert "AZURE_TENANT_ID" in sentence
 
 
-def test_where_keys_are_off_a_key_ends_the_run_before_it_begins(topn_by_identity):
+def test_disallowed_key_stops_run_before_start(topn_by_identity):
     Path("a.txt").write_text("one two two")
     done = topn_by_identity("run", "a.txt", TOPN_BATCH_KEY="c2VudGluZWw=")
     assert done.returncode == 2
@@ -95,7 +95,7 @@ def pool_with_identity(identity_settings):
     batch_account().delete_jobs_and_pools([], made, 10)
 
 
-def test_nodes_with_an_identity_get_no_signature(topn_by_identity, pool_with_identity):
+def test_nodes_with_identity_get_no_signature(topn_by_identity, pool_with_identity):
     pool_id = pool_with_identity("reader", "other")
     Path("a.txt").write_text("one two two")
     Path("pool.json").write_text('{"node_identity": "Reader"}')
@@ -116,7 +116,7 @@ def test_nodes_with_an_identity_get_no_signature(topn_by_identity, pool_with_ide
         assert each["identityReference"] == {"resourceId": f"{IDENTITIES}/reader"}
 
 
-def test_one_of_several_identities_must_be_named(topn_by_identity, pool_with_identity):
+def test_several_identities_require_a_choice(topn_by_identity, pool_with_identity):
     alone = topn_by_identity("check", "--pool-id", pool_with_identity("reader"))
     assert "read and write blobs as reader." in alone.stdout
 

@@ -41,7 +41,7 @@ def set_up(topn, client):
         client.delete_automation(automation.id)
 
 
-def test_webhook_hears_of_failed_and_late_runs_once(set_up, webhook, client, prefect_api):
+def test_webhook_is_notified_of_failed_and_late_runs(set_up, webhook, client, prefect_api):
     from prefect.states import Late  # noqa: PLC0415 - takes seconds
 
     from flows.topn import topn as flow  # noqa: PLC0415 - as above

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def test_files_of_one_name_keep_apart(topn, tmp_path, nothing_left):
+def test_files_with_equal_names_stay_separate(topn, tmp_path, nothing_left):
     """Field report 33: no file overwrites another's. An output that cannot be written costs no result."""
     for name, text in (("x/a.txt", "The the STRASSE straße"), ("y/a.txt", "two")):
         Path(name).parent.mkdir()

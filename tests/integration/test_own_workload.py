@@ -44,7 +44,7 @@ def artifacts(prefect_api, key):
         return json.load(answer)[0]
 
 
-def test_shell_command_is_a_workload_of_few_lines(run_script, prefect_api):
+def test_shell_command_makes_short_workload(run_script, prefect_api):
     assert len(LINE_COUNTS.splitlines()) <= 25
     run_script(LINE_COUNTS, a=b"1\n2\n3\n", b=b"")
     assert Path("lines/a_OUTPUT.lines.txt").read_text() == "3\n"
@@ -60,7 +60,7 @@ def test_shell_command_is_a_workload_of_few_lines(run_script, prefect_api):
     assert artifacts(prefect_api, "lines-summary")["description"] == "2 files: 2 unchanged"
 
 
-def test_program_is_shipped_and_its_results_are_shown(run_script, prefect_api):
+def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
     with pytest.raises(FilesFailedError, match=r"bad\.txt is not UTF-8 text at byte 0"):
         run_script(MAX_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"

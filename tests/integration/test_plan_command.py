@@ -18,7 +18,7 @@ def data(completed_run):
 
 
 @SHARED
-def test_plan_names_new_unchanged_and_refused_inputs(completed_run, data, nothing_left):
+def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, nothing_left):
     Path("new.txt").write_text("three")
     Path("same.txt").write_text("three")
 

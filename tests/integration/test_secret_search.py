@@ -13,7 +13,7 @@ from tests_support import wait_until
 
 
 @pytest.mark.parametrize("place", ["argument", "variable"])
-def test_a_secret_in_a_process_is_found(place):
+def test_secret_in_process_is_found(place):
     search = Search(secret=SECRET)
     wait = "import sys; print(1, flush=True); sys.stdin.read()"
     arguments, environment = ([SECRET], {}) if place == "argument" else ([], {"KEY": SECRET})
@@ -31,7 +31,7 @@ def test_a_secret_in_a_process_is_found(place):
         process.communicate()
 
 
-def test_a_secret_in_each_place_of_a_prefect_server_is_found(prefect_api, tmp_path_factory):
+def test_secrets_are_found_everywhere_in_prefect_server(prefect_api, tmp_path_factory):
     """In parameters, states, artifacts, logs, events, names and variables; each has a secret of its own."""
     from prefect import flow, get_client  # noqa: PLC0415 - takes seconds
     from prefect.client.schemas.actions import ArtifactCreate, LogCreate  # noqa: PLC0415

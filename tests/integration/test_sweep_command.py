@@ -50,7 +50,7 @@ def leftovers(flow_run, prefect_api, azure_settings):
     return [f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{name}" for name in ("app", "in", "out"))]
 
 
-def test_sweep_deletes_what_a_dead_run_left(topn, client, flow_run, leftovers, nothing_left):
+def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, nothing_left):
     from prefect.states import Crashed  # noqa: PLC0415 - takes seconds
 
     # Its Prefect server still takes it for running, and its deadline is an hour away: it is not known to be dead.

@@ -80,7 +80,7 @@ def plain(name, **options):
     return flow(name=name, task_runner=ThreadPoolTaskRunner(max_workers=2), **options)
 
 
-def test_result_of_a_flow_is_at_hand(run):
+def test_flow_state_has_result(run):
     double = task(lambda number: 2 * number, name="double")
 
     @plain("doubles")
@@ -91,7 +91,7 @@ def test_result_of_a_flow_is_at_hand(run):
     assert (state.is_completed(), state.name, state.result()) == (True, "Completed", 8)
 
 
-def test_error_of_a_step_fails_the_flow(run):
+def test_step_error_fails_flow(run):
     @task
     def fails():
         raise LookupError("nothing there")
@@ -117,7 +117,7 @@ def test_error_of_a_step_fails_the_flow(run):
         (lambda *_: 1 / 0, 1),
     ],
 )
-def test_step_is_retried_while_its_condition_holds(run, condition, attempts):
+def test_step_is_retried_while_condition_holds(run, condition, attempts):
     made = []
 
     @task(retries=2, retry_delay_seconds=[0.01, 0.02], retry_condition_fn=condition)
@@ -133,7 +133,7 @@ def test_step_is_retried_while_its_condition_holds(run, condition, attempts):
     assert len(made) == attempts
 
 
-def test_step_succeeds_at_its_last_retry(run):
+def test_step_succeeds_on_last_retry(run):
     made = []
 
     @task(retries=2, retry_delay_seconds=0.01, retry_jitter_factor=0.5)
@@ -200,7 +200,7 @@ def test_step_without_cache_runs_each_time(run):
     assert run(subject).result() == [1, 2]
 
 
-def test_map_keeps_order_and_passes_fixed_values(run):
+def test_map_keeps_order_and_passes_unmapped_values(run):
     add = task(lambda left, right, extra: (left, right, tuple(extra)), name="add")
 
     @plain("adds")
@@ -210,7 +210,7 @@ def test_map_keeps_order_and_passes_fixed_values(run):
     assert run(subject).result() == [(1, 4, (7, 8)), (2, 5, (7, 8)), (3, 6, (7, 8))]
 
 
-def test_step_waits_for_what_it_maps_over(run):
+def test_map_waits_for_mapped_futures(run):
     double = task(lambda number: 2 * number, name="double")
 
     @plain("maps twice")
@@ -221,7 +221,7 @@ def test_step_waits_for_what_it_maps_over(run):
     assert run(subject).result() == [4, 8, 12]
 
 
-def test_step_after_a_failed_one_never_runs(run):
+def test_step_after_failed_step_never_runs(run):
     made = []
 
     @task
@@ -253,7 +253,7 @@ def test_step_after_a_failed_one_never_runs(run):
     assert made == [1]
 
 
-def test_callbacks_come_once_each_before_and_after(run):
+def test_callbacks_run_once_before_and_after_completion(run):
     heard = []
 
     @task
@@ -273,7 +273,7 @@ def test_callbacks_come_once_each_before_and_after(run):
     assert sorted(heard) == [("early", "done"), ("late", "done")]
 
 
-def test_hooks_of_steps_come_before_their_results(run):
+def test_step_hooks_run_before_result(run):
     events = []
 
     @task(
@@ -304,7 +304,7 @@ def hooks(events):
     }
 
 
-def test_state_that_a_flow_returns_is_its_own(run):
+def test_flow_ends_in_returned_state(run):
     events = []
     error = ValueError("some files failed")
 
@@ -319,7 +319,7 @@ def test_state_that_a_flow_returns_is_its_own(run):
     assert events == [("completion", "Completed", True), ("failure", "Failed", True)]
 
 
-def test_hook_that_fails_changes_no_state(run):
+def test_failing_hook_does_not_change_state(run):
     events = []
 
     def breaks(*_):
@@ -334,7 +334,7 @@ def test_hook_that_fails_changes_no_state(run):
     assert events == ["breaks", "next"]
 
 
-def test_crash_waits_for_steps_that_started(run):
+def test_crash_waits_for_started_steps(run):
     events = []
 
     @task
@@ -355,7 +355,7 @@ def test_crash_waits_for_steps_that_started(run):
     assert events == ["started 1", "ended 1", ("crashed", "Crashed", True)]
 
 
-def test_crash_ends_the_retries_of_steps(run):
+def test_crash_ends_step_retries(run):
     events = []
 
     @task(retries=5, retry_delay_seconds=0.2)
@@ -375,7 +375,7 @@ def test_crash_ends_the_retries_of_steps(run):
     assert events == ["attempt", ("crashed", "Crashed", True)]
 
 
-def test_generator_yields_and_ends_with_a_hook(run):
+def test_generator_step_yields_and_calls_hooks(run):
     events = []
 
     @task(on_completion=[lambda *_: events.append("completed")], on_failure=[lambda *_: events.append("failed")])
@@ -395,7 +395,7 @@ def test_generator_yields_and_ends_with_a_hook(run):
     assert events == ["completed", "failed"]
 
 
-def test_bad_parameter_fails_the_run_before_its_body(run):
+def test_bad_parameter_fails_run_before_body(run):
     events = []
 
     @plain("typed", **hooks(events))
@@ -407,7 +407,7 @@ def test_bad_parameter_fails_the_run_before_its_body(run):
     assert events == [("failure", "Failed", True)]
 
 
-def test_hooks_see_the_parameters_that_were_passed(run):
+def test_hooks_see_passed_parameters(run):
     seen = []
 
     @plain("parameters", on_completion=[lambda _flow, run, _state: seen.append(run.parameters)])

@@ -34,7 +34,7 @@ def test_quiet_run_breaks_nothing():
     assert sorted(outcome.counted.values()) == [1, 1, 1]
 
 
-def test_killed_run_that_is_retried_counts_nothing_twice():
+def test_retried_run_counts_nothing_twice():
     for at in range(20, 80, 7):
         plan = Plan(
             files=TEXTS,
@@ -60,7 +60,7 @@ def test_reordered_and_late_replies_change_nothing():
     assert broken(play(Plan(files=TEXTS, wire=(late, cut)))) == []
 
 
-def test_signatures_are_renewed_after_a_day_asleep():
+def test_signatures_are_renewed_after_day_asleep():
     day = 26 * 3600.0
     plan = Plan(
         files=TEXTS,
@@ -105,14 +105,14 @@ for seed in sys.argv[1:]:
 """
 
 
-def test_same_seed_gives_the_same_history_twice():
+def test_same_seed_replays_same_history():
     first, second = play(plan_of(7)), play(plan_of(7))
     assert first.trace == second.trace
     assert first.texts == second.texts
     assert first.outputs == second.outputs
 
 
-def test_generator_makes_plans_of_all_kinds():
+def test_generator_covers_all_kinds_of_plans():
     plans = [plan_of(seed) for seed in range(500)]
     endings = {(ending.kind, ending.then) for plan in plans for ending in plan.endings}
     assert {("killed", "retried"), ("killed", "again"), ("killed", "gone"), ("ends", "gone")} <= endings
@@ -122,7 +122,7 @@ def test_generator_makes_plans_of_all_kinds():
     assert {len(plan.files) for plan in plans} == set(range(1, 9))
 
 
-def test_campaign_names_seeds_that_fail(capsys, monkeypatch):
+def test_campaign_prints_failing_seeds(capsys, monkeypatch):
     """A seed that fails is printed, with how to replay it, and the exit status is 1."""
     monkeypatch.setattr("simulation.campaign.play_pack", _fail)
     assert main(["--seeds", "2", "--processes", "1"]) == 1

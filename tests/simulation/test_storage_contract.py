@@ -99,7 +99,7 @@ def container(blobs):
     blobs.delete_container(name)
 
 
-def test_checks_accept_an_empty_account(blobs):
+def test_checks_accept_empty_account(blobs):
     blobs.check()
     blobs.check_writing()
 
@@ -108,7 +108,7 @@ def test_container_keeps_its_metadata(blobs, container):
     assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
 
 
-def test_container_name_is_taken_once(blobs, container):
+def test_container_name_is_unique(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
     assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
@@ -135,7 +135,7 @@ def test_deleted_container_is_gone_at_once(blobs, container):
 @pytest.mark.parametrize(
     ("name", "code"), [("UPPER", "InvalidResourceName"), ("a--b", "InvalidResourceName"), ("ab", "OutOfRangeInput")]
 )
-def test_invalid_container_names_are_refused(blobs, name, code):
+def test_invalid_container_names_are_rejected(blobs, name, code):
     with pytest.raises(HttpResponseError) as caught:
         blobs._service.create_container(name)
     assert (caught.value.status_code, caught.value.error_code) == (400, code)
@@ -180,7 +180,7 @@ def test_blob_is_overwritten_unless_forbidden(blobs, container):
 
 @pytest.mark.parametrize("last_bytes", [None, 1, 3])
 @pytest.mark.parametrize("content", [b"", b"1", b"0123456789"])
-def test_blob_is_read_whole_or_from_its_end(blobs, container, content, last_bytes):
+def test_blob_is_read_whole_or_from_end(blobs, container, content, last_bytes):
     blobs.upload_bytes(container, "a", content)
     assert blobs.download(container, "a", last_bytes=last_bytes) == content[-(last_bytes or 99) :]
 
@@ -204,7 +204,7 @@ def test_file_arrives_under_its_hash(blobs, container, tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [1, BLOCK_BYTES + 1])
-def test_changed_file_becomes_no_blob(blobs, container, tmp_path, size):
+def test_changed_file_creates_no_blob(blobs, container, tmp_path, size):
     (tmp_path / "file").write_bytes(bytes(size))
     digest = hashlib.sha256(b"something else").hexdigest()
     assert not blobs.upload_file(container, tmp_path / "file", size, digest)
@@ -212,14 +212,14 @@ def test_changed_file_becomes_no_blob(blobs, container, tmp_path, size):
         blobs.download(container, digest)
 
 
-def test_archive_is_uploaded_as_a_stream(blobs, container):
+def test_archive_is_uploaded_as_stream(blobs, container):
     content = random.Random(1).randbytes(BLOCK_BYTES + 1000)
     for archive in (content[:1000], content):
         blobs.upload_archive(container, "archive", BytesIO(archive))
         assert blobs.download(container, "archive") == archive
 
 
-def test_download_in_chunks_expects_one_version(blobs, container):
+def test_chunked_download_expects_one_version(blobs, container):
     client = blobs._service.get_blob_client(container, "a")
     client.upload_blob(b"0123456789")
     first = client.get_blob_properties().etag
@@ -282,7 +282,7 @@ def test_containers_beyond_one_page_are_listed(monkeypatch):
     assert len(BlobAccount(settings).containers("many-")) == 5001
 
 
-def test_malformed_requests_are_refused(account, container):
+def test_malformed_requests_are_rejected(account, container):
     url = account.sign(container, "a", permission="rcwd")
     assert account.ask("PUT", f"{url}&comp=blocklist", b"<BlockList>", **{"Content-Type": "application/xml"})[0] == 400
     assert account.ask("PUT", url, b"x")[0] == 400
@@ -329,7 +329,7 @@ def test_read_signature_reads_its_blob_only(account, container):
     assert account.blobs.download(container, "a") == b"content"
 
 
-def test_write_signature_writes_into_its_container_only(account, container):
+def test_write_signature_writes_to_its_container_only(account, container):
     other = f"{container}-b"
     account.blobs.create_container(other, {})
     base, _, signature = account.blobs.write_url(container, now() + timedelta(hours=1)).partition("?")
@@ -372,7 +372,7 @@ def test_signature_is_valid_between_its_times(account, container, starts_in, exp
 
 
 @pytest.mark.parametrize("parameter", ["sp", "st", "se", "sv", "sr", "sig", "spr"])
-def test_tampered_signature_is_refused(account, container, parameter):
+def test_tampered_signature_is_rejected(account, container, parameter):
     account.blobs.upload_bytes(container, "a", b"content")
     base, _, signature = account.sign(container, "a", permission="r", starts_in=-60).partition("?")
     values = {name: value for name, (value,) in parse_qs(signature).items()}
@@ -506,7 +506,7 @@ def test_random_operations_have_equal_outcomes(request, monkeypatch, seed):
     assert len(outcomes) > 30, "the operations are too much alike to show anything"
 
 
-def test_memory_account_answers_the_same_twice():
+def test_memory_account_is_deterministic():
     def answers():
         storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, lambda: datetime(2026, 1, 1, tzinfo=timezone.utc))
         base, key = f"{storage.endpoint}/abc", {"authorization": f"SharedKey {STORAGE_ACCOUNT}:x"}

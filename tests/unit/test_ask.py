@@ -30,7 +30,7 @@ def test_any_answer_but_no_means_yes(answer, is_yes):
         ({"keep_pool": True, "keep_containers": True}, "y\n", Keep(pool=True, containers=True)),
     ],
 )
-def test_answers_and_options_decide_what_stays(topn, monkeypatch, options, stdin, keep):
+def test_answers_and_options_decide_what_to_keep(topn, monkeypatch, options, stdin, keep):
     asked = []
     monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: asked.append((flow_run_id, keep)) or {})
     options = {"keep_containers": False, "keep_job": False, "keep_pool": False} | options

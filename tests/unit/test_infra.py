@@ -36,7 +36,7 @@ def properties(template):
     return found
 
 
-def test_no_account_takes_a_key_or_an_unknown_caller(properties):
+def test_accounts_reject_keys_and_anonymous_access(properties):
     assert properties["batch"]["allowedAuthenticationModes"] == ["AAD"]
     assert properties["storage"]["allowSharedKeyAccess"] is False
     assert properties["storage"]["allowBlobPublicAccess"] is False
@@ -44,7 +44,7 @@ def test_no_account_takes_a_key_or_an_unknown_caller(properties):
     assert properties["storage"]["minimumTlsVersion"] == "TLS1_2"
 
 
-def test_everybody_has_the_fewest_rights_each_on_one_account():
+def test_role_assignments_are_minimal_per_account():
     """The parser does not resolve calls, so this reads the text."""
     blocks = re.findall(r"^resource (\w+) '([\w./]+)@.*?\n(.*?)^}", TEMPLATE.read_text(), re.MULTILINE | re.DOTALL)
     assigned = {
@@ -67,13 +67,13 @@ def test_everybody_has_the_fewest_rights_each_on_one_account():
         assert re.search(rf"name: guid\((storage|batch)\.id, {who}(Id|\.id), {role}\)", body)
 
 
-def test_the_roles_are_those_that_their_names_say(template):
+def test_role_ids_match_their_names(template):
     assert {name: template["variables"][name]["value"] for name in ROLES} == ROLES
     assert "roleDefinitions', '" not in TEMPLATE.read_text()
 
 
 @pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 4)])
-def test_the_pool_has_the_nodes_that_the_work_fills_and_none_without_work(template, waiting, nodes):
+def test_pool_size_follows_pending_work(template, waiting, nodes):
     formula = template["variables"]["formula"]["value"]
     for parameter in ("slotsPerNode", "mostNodes"):
         default = template["parameters"][parameter]["default"]
@@ -86,7 +86,7 @@ def test_the_pool_has_the_nodes_that_the_work_fills_and_none_without_work(templa
     assert (found.target_dedicated_nodes, found.node_deallocation_option) == (nodes, "taskcompletion")
 
 
-def test_the_page_uses_what_the_template_has(template):
+def test_page_uses_outputs_and_parameters_of_template(template):
     page = PAGE.read_text()
     for output in re.findall(r"properties\.outputs\.(\w+)\.value", page):
         assert output in template["outputs"]

@@ -57,7 +57,7 @@ def imports(path, *wanted):
     return [name for name in imports_of(path) if any(name == w or name.startswith(f"{w}.") for w in wanted)]
 
 
-def test_the_packages_are_those_of_this_repository():
+def test_packages_come_from_this_repository():
     for package in PACKAGES:
         assert Path(find_spec(package).origin).parent == REPOSITORY / package
 
@@ -122,7 +122,7 @@ def test_folders_are_small():
     assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES_PER_FOLDER} == {}
 
 
-def test_every_pin_has_a_version_and_hashes_and_names_no_index():
+def test_every_pin_has_version_and_hashes():
     text = (REPOSITORY / "constraints.txt").read_text()
     pins = re.findall(r"^[a-z0-9].*(?:\n .*)*", text, re.MULTILINE)
     assert len(pins) > 100
@@ -134,14 +134,14 @@ def test_every_pin_has_a_version_and_hashes_and_names_no_index():
     assert "resolved" not in lock_file.read_text()
 
 
-def test_the_batch_sdk_is_one_that_takes_entra_credentials():
+def test_batch_sdk_supports_entra_credentials():
     """Field report 21: before 15, the SDK knew no `TokenCredential`."""
     pin = re.search(r"^azure-batch==(\d+)\.(\d+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     assert (int(pin.group(1)), int(pin.group(2))) >= (15, 1)
 
 
 @pytest.mark.xdist_group("checked")
-def test_groups_of_tests_stay_in_one_process(request):
+def test_grouped_tests_stay_in_one_process(request):
     """pytest-xdist adds the group to the id of a test, and distributes by that."""
     if not request.config.getoption("loadgroup", False):
         pytest.skip("only with --dist loadgroup")

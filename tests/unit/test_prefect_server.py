@@ -76,12 +76,12 @@ def test_unusable_template_is_not_copied(template, database, harm):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_template_of_another_user_is_not_copied(template, database):
+def test_template_of_other_user_is_not_copied(template, database):
     os.chown(template, 12345, 12345)
     assert not copy_template(template, database)
 
 
-def test_outside_a_virtual_environment_there_is_no_template(monkeypatch):
+def test_no_template_outside_virtual_environment(monkeypatch):
     assert template_path() is not None
     monkeypatch.setattr("sys.base_prefix", "/usr")
     monkeypatch.setattr("sys.prefix", "/usr")

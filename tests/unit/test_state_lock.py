@@ -9,7 +9,7 @@ from tests_support import wait_until
 from flows.servers.processes import alone_in
 
 
-def test_second_run_waits_for_the_first(tmp_path):
+def test_second_run_waits_for_first(tmp_path):
     notified, entered, leave = threading.Event(), threading.Event(), threading.Event()
 
     def second_run():
@@ -30,7 +30,7 @@ def test_second_run_waits_for_the_first(tmp_path):
     assert entered.is_set()
 
 
-def test_state_folder_is_free_after_a_run(tmp_path):
+def test_state_folder_is_free_after_run(tmp_path):
     waits = []
     for _ in range(2):
         with alone_in(tmp_path / "new", lambda: waits.append("waited")):

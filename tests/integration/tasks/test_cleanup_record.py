@@ -33,7 +33,7 @@ def records_of(flow_run_id):
         return [artifact.data for artifact in client.read_artifacts(artifact_filter=of_this_run)]
 
 
-def test_cleanup_is_recorded_before_anything_is_deleted(batch, blobs, run, parts, monkeypatch):
+def test_cleanup_is_recorded_before_deletion(batch, blobs, run, parts, monkeypatch):
     """Whoever repeats the run must not go on in what is about to be deleted."""
     flow_run_id = uuid.UUID(run.flow_run_id)
     delete = cleanup.delete

@@ -188,14 +188,14 @@ def assert_harmless(report, files, folder):
 
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(paths, contents, min_size=1, max_size=25), st.sampled_from([1, 4]))
-def test_any_names_and_contents_have_their_own_results(run_all, tmp_path, files, files_per_task):
+def test_arbitrary_files_get_their_own_results(run_all, tmp_path, files, files_per_task):
     folder = tmp_path / uuid.uuid4().hex
     inputs = write(folder / "in", files)
     assert_harmless(run_all(inputs, folder, files_per_task), files, folder)
 
 
 @pytest.mark.parametrize("files_per_task", [1, 20])
-def test_every_harmful_name_has_its_own_result(run_all, tmp_path, files_per_task):
+def test_hostile_names_get_their_own_results(run_all, tmp_path, files_per_task):
     files = {name: CONTENTS[number % len(CONTENTS)] + b" %d" % number for number, name in enumerate(NAMES)}
     files |= {f"in {name}/{name}": name.encode() for name in COMMANDS}
     # Longer than the name of a blob may be.
@@ -205,7 +205,7 @@ def test_every_harmful_name_has_its_own_result(run_all, tmp_path, files_per_task
     assert_harmless(run_all(inputs, tmp_path, files_per_task), files, tmp_path)
 
 
-def test_linked_input_is_the_file_it_leads_to(run_all, tmp_path):
+def test_linked_input_is_followed(run_all, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "real.txt").write_text("one")
     (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "real.txt")

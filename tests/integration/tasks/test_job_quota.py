@@ -35,7 +35,7 @@ def containers(blobs, run, workload):
         blobs.delete_container(name)
 
 
-def test_a_job_is_created_when_another_has_ended(full_account, blobs, run, workload, containers):
+def test_job_is_created_after_another_ends(full_account, blobs, run, workload, containers):
     notes = []
     clock = MovableClock(meanwhile=lambda: full_account.end_job("other", "test"))
     with listen(lambda progress: notes.append(progress.note)):
@@ -44,7 +44,7 @@ def test_a_job_is_created_when_another_has_ended(full_account, blobs, run, workl
     assert any("quota of active jobs" in note for note in notes)
 
 
-def test_the_wait_for_quota_ends_with_the_reason(full_account, blobs, run, workload, containers):
+def test_quota_wait_ends_with_service_error(full_account, blobs, run, workload, containers):
     clock = MovableClock()
     with pytest.raises(ServiceError, match="ActiveJobAndScheduleQuotaReached"):
         ensure_job(

@@ -9,7 +9,7 @@ from tasks.steps.collect import collect_chunk
 from tasks.workload.results_store import FolderStore
 
 
-def test_results_and_logs_outlive_their_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):
+def test_results_and_logs_outlive_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):
     """Field report 13: what is read from a node after a Batch task is lost with the node."""
     containers, job = parts
     finished = watch_chunk(submitted(b"one two two", b"abc\xffdef"), job, containers)

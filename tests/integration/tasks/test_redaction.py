@@ -37,7 +37,7 @@ def log():
     root.setLevel(level)
 
 
-def test_the_sdk_that_logs_whole_requests_logs_no_signature_of_a_batch_task(azure_settings, log):
+def test_sdk_request_logs_contain_no_signature(azure_settings, log):
     """`logging_enable` lets the SDK log the bodies of requests, in which the URLs for nodes are."""
     protect()
     account = BatchAccount(load_settings())

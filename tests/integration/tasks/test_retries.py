@@ -66,7 +66,7 @@ def fired(script):
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
 @pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_adopted(
+def test_transient_failures_are_retried_until_success(
     requests_of, slept, service, fault
 ):
     script, operation, do = requests_of[service]
@@ -81,7 +81,7 @@ def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 @pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_what_does_not_pass_is_never_repeated(requests_of, service, status):
+def test_permanent_failures_are_never_retried(requests_of, service, status):
     script, operation, do = requests_of[service]
     script.add("answer", operation=operation, status=status, times=100)
 
@@ -93,7 +93,7 @@ def test_what_does_not_pass_is_never_repeated(requests_of, service, status):
 
 
 @pytest.mark.parametrize("service", ["Batch", "Storage", "Batch tasks"])
-def test_repeating_ends(requests_of, service):
+def test_retries_are_bounded(requests_of, service):
     """The SDK's own `create_tasks` repeats a collection that fails with a server error for ever, without a delay."""
     script, operation, do = requests_of[service]
     script.add("answer", operation=operation, status=503, times=1000)

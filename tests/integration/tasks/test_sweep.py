@@ -52,7 +52,7 @@ def left(batch, blobs, run):
     return set(find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names)
 
 
-def test_what_is_past_its_deadline_is_deleted(batch, blobs, run, make):
+def test_sweep_deletes_resources_after_deadline(batch, blobs, run, make):
     names = make(run)
     swept = sweep(batch, blobs, nothing_is_known, run.deadline_at + timedelta(minutes=1))
     assert names <= set(swept.leftovers.names)
@@ -60,13 +60,13 @@ def test_what_is_past_its_deadline_is_deleted(batch, blobs, run, make):
     assert left(batch, blobs, run) == set()
 
 
-def test_what_is_before_its_deadline_is_alive_while_its_run_is_not_known_to_have_ended(batch, blobs, run, make):
+def test_sweep_keeps_resources_of_unknown_runs_before_deadline(batch, blobs, run, make):
     names = make(run)
     assert names.isdisjoint(sweep(batch, blobs, nothing_is_known, NOW).leftovers.names)
     assert left(batch, blobs, run) == names
 
 
-def test_what_a_run_left_that_has_ended_is_deleted_unless_it_ended_only_just_now(batch, blobs, run, make):
+def test_sweep_deletes_resources_of_ended_runs(batch, blobs, run, make):
     names = make(run)
 
     def ended_an_hour_ago(flow_run_id, prefect_api):
@@ -78,14 +78,14 @@ def test_what_a_run_left_that_has_ended_is_deleted_unless_it_ended_only_just_now
     assert left(batch, blobs, run) == set()
 
 
-def test_a_dry_run_says_what_is_dead_and_deletes_nothing(batch, blobs, run, make):
+def test_dry_run_lists_leftovers_and_deletes_nothing(batch, blobs, run, make):
     names = make(run)
     swept = sweep(batch, blobs, nothing_is_known, run.deadline_at, dry_run=True)
     assert names <= set(swept.leftovers.names)
     assert left(batch, blobs, run) == names
 
 
-def test_what_is_kept_is_no_leftover(batch, blobs, run, make):
+def test_sweep_ignores_kept_resources(batch, blobs, run, make):
     kept = replace(run, keep=Keep(containers=True, job=True, pool=True))
     names = make(kept)
     assert names.isdisjoint(sweep(batch, blobs, nothing_is_known, run.deadline_at).leftovers.names)
@@ -104,7 +104,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("name", "metadata"), FOREIGN)
-def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, metadata):
+def test_sweep_ignores_similar_foreign_resources(batch, blobs, name, metadata):
     flow_run_id = uuid.uuid4()
     name = name.format(hex=flow_run_id.hex)
     metadata = {"expires_at": "2020-01-01T00:00:00+00:00"} | {
@@ -123,35 +123,35 @@ def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, m
     blobs.delete_container(name)
 
 
-def test_a_repeat_adopts_what_is_there_with_its_deadline(batch, blobs, run, make):
+def test_retry_adopts_resources_and_deadline(batch, blobs, run, make):
     make(run)
     later = replace(run, deadline_at=run.deadline_at + timedelta(hours=5))
     assert adopt_or_skip(batch, blobs, later) == replace(run, deadline_at=run.deadline_at.replace(microsecond=0))
 
 
-def test_a_repeat_after_the_deadline_goes_on_under_the_next_name(batch, blobs, run, make):
+def test_retry_after_deadline_uses_next_generation(batch, blobs, run, make):
     make(replace(run, deadline_at=NOW))
     assert adopt_or_skip(batch, blobs, run) == replace(run, generation=1)
 
 
-def test_a_repeat_after_the_job_ended_goes_on_under_the_next_name(batch, blobs, run, workload, make):
+def test_retry_after_job_end_uses_next_generation(batch, blobs, run, workload, make):
     make(run)
     batch.end_job(run.name, "test")
     assert adopt_or_skip(batch, blobs, run).generation == 1
 
 
-def test_a_run_does_not_begin_in_what_is_not_its_own(batch, blobs, run):
+def test_run_refuses_foreign_container(batch, blobs, run):
     blobs.create_container(f"{run.name}-in", {"owner": "somebody"})
     with pytest.raises(ForeignResourceError):
         adopt_or_skip(batch, blobs, run)
     blobs.delete_container(f"{run.name}-in")
 
 
-def test_a_run_that_made_nothing_yet_begins_as_it_is(batch, blobs, run):
+def test_run_without_resources_starts_unchanged(batch, blobs, run):
     assert adopt_or_skip(batch, blobs, run) == run
 
 
-def test_while_a_pool_is_still_being_deleted_the_next_generation_has_its_own(
+def test_next_generation_gets_own_pool_during_deletion(
     tmp_path, blobs, run, workload, pool_options
 ):
     """Field report 4: deletion takes minutes, and the next attempt does not wait for it."""

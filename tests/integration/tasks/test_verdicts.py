@@ -30,7 +30,7 @@ def requests_about(job_id, local_azure):
 @pytest.mark.parametrize(
     "code", ["FileUploadMiscError", "FileUploadTimedOut", "FileUploadAccessDenied", "FileUploadContainerNotFound"]
 )
-def test_an_upload_that_failed_is_told_as_such(
+def test_failed_upload_has_own_category(
     blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path, code, local_azure
 ):
     """Field report 16: the program ended well, and its output did not arrive."""
@@ -42,14 +42,14 @@ def test_an_upload_that_failed_is_told_as_such(
     assert f"[{code}]" in error.message
 
 
-def test_finished_batch_tasks_do_not_fill_the_disks_of_nodes(batch, parts, submitted):
+def test_batch_task_files_are_retained_one_day(batch, parts, submitted):
     """Field report 18: what a Batch task leaves on its node goes after a day."""
     chunk = submitted(b"one")
     task = batch._client.get_task(parts[1].job_id, chunk.staged[0].task_id)
     assert task.constraints.retention_time == timedelta(days=1)
 
 
-def test_watching_costs_the_same_requests_whatever_the_number_of_batch_tasks(
+def test_watch_requests_do_not_grow_with_batch_tasks(
     batch, run, parts, submitted, watch_chunk, local_azure
 ):
     """Field report 24: nobody lists all Batch tasks to see how many are left."""
@@ -67,7 +67,7 @@ def test_watching_costs_the_same_requests_whatever_the_number_of_batch_tasks(
     assert requests[20] < 2 * requests[1] + 3
 
 
-def test_many_batch_tasks_are_added_by_the_hundred(batch, idle_job, local_azure):
+def test_batch_tasks_are_added_in_hundreds(batch, idle_job, local_azure):
     """Field reports 22 and 23: one request a hundred, not one each, and none that is too large."""
     specs = [
         BatchTaskSpec(task_id=f"many{i}", command_line="true", resource_files=(), uploads=(), retries=0)

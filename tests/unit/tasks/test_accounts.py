@@ -30,7 +30,7 @@ def log(monkeypatch):
 
 
 @pytest.mark.parametrize("open_account", [_batch_account, _blob_account])
-def test_opening_an_account_hides_its_secrets(log, open_account):
+def test_opening_account_redacts_its_secrets(log, open_account):
     open_account.cache_clear()
     settings = AzureSettings(
         batch_endpoint="http://127.0.0.1:1",

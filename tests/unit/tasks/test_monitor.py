@@ -68,7 +68,7 @@ def staged_chunk(file_count):
     return StagedChunk(chunk=Chunk(first=1, total=file_count, packs=packs), staged=packs, failures={})
 
 
-def test_waiting_ends_at_the_deadline_whatever_hangs():
+def test_wait_ends_at_deadline():
     """Field report 28: no timeout of a thread, which cannot be interrupted, but the watcher's own clock."""
 
     def check_time():
@@ -86,7 +86,7 @@ def test_waiting_ends_at_the_deadline_whatever_hangs():
 
 
 @pytest.mark.parametrize("seconds", [1, 3600])
-def test_a_batch_task_that_is_seen_after_one_that_completed_later_is_not_overlooked(seconds):
+def test_late_listed_batch_task_is_not_missed(seconds):
     staged = staged_chunk(2)
     now = datetime.now(timezone.utc)
     account = LateListing(

@@ -44,7 +44,7 @@ def test_outputs_keep_their_folders(folder):
 
 
 @pytest.mark.parametrize("name", ["link/a", "link/new/a", "sub/link/a"])
-def test_no_output_is_written_through_a_link_that_leads_out(folder, outside, name):
+def test_links_out_of_folder_are_not_followed(folder, outside, name):
     link = folder / name.partition("link")[0] / "link"
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(outside)
@@ -54,19 +54,19 @@ def test_no_output_is_written_through_a_link_that_leads_out(folder, outside, nam
     assert (folder / "good_OUTPUT.txt").exists()
 
 
-def test_a_link_to_a_folder_that_is_not_there_makes_none(folder, outside):
+def test_dangling_link_creates_no_folder(folder, outside):
     (folder / "link").symlink_to(outside / "new")
     assert len(write_all_outputs(folder, run_report(a_file(1, "link/a")))) == 1
     assert list(outside.iterdir()) == []
 
 
-def test_a_link_that_leads_to_itself_is_told(folder):
+def test_link_loop_is_reported(folder):
     (folder / "link").symlink_to(folder / "link")
     [refusal] = write_all_outputs(folder, run_report(a_file(1, "link/a")))
     assert refusal.startswith("link/a_OUTPUT (")
 
 
-def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(folder, outside):
+def test_link_at_output_path_is_replaced(folder, outside):
     (outside / "precious").write_text("mine")
     (folder / "a_OUTPUT.txt").symlink_to(outside / "precious")
     assert write_all_outputs(folder, run_report(a_file(1, "a"))) == []
@@ -74,7 +74,7 @@ def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(folder, o
     assert not (folder / "a_OUTPUT.txt").is_symlink()
 
 
-def test_links_within_the_folder_and_the_folder_itself_may_be_links(folder, outside):
+def test_links_within_folder_are_followed(folder, outside):
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
     (outside / "other").symlink_to(folder)
@@ -82,7 +82,7 @@ def test_links_within_the_folder_and_the_folder_itself_may_be_links(folder, outs
     assert (folder / "real/a_OUTPUT.txt").exists()
 
 
-def test_an_input_is_never_replaced(folder, monkeypatch):
+def test_input_is_never_replaced(folder, monkeypatch):
     mine = folder / "a_OUTPUT.txt"
     mine.write_text("my own text")
     monkeypatch.chdir(folder)

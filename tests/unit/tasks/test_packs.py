@@ -42,7 +42,7 @@ def a_pack(count):
 
 
 @given(st.integers(0, 20_000))
-def test_an_archive_that_ends_in_the_middle_gives_what_is_whole(cut_at):
+def test_truncated_archive_yields_complete_members(cut_at):
     pack = a_pack(8)
     found = endings(archive_of(*pack.files)[:cut_at], pack, OUTCOME)
     for file in pack.files:
@@ -53,7 +53,7 @@ def test_an_archive_that_ends_in_the_middle_gives_what_is_whole(cut_at):
 
 
 @given(st.binary(max_size=2000))
-def test_bytes_that_are_no_archive_are_no_results(content):
+def test_invalid_archive_yields_no_results(content):
     assert endings(content, a_pack(2), OUTCOME) == {}
 
 
@@ -96,7 +96,7 @@ FOLDER = a_pack(1).files[0].content_key[:32]
         a_member(f"{FOLDER}/out.txt", tarfile.GNUTYPE_SPARSE),
     ],
 )
-def test_a_member_that_means_harm_is_no_output(member, text, tmp_path):
+def test_hostile_member_is_no_output(member, text, tmp_path):
     before = sorted(tmp_path.iterdir())
     found = endings(hostile_archive((member, text)), a_pack(1), OUTCOME)
     [(outcome, left)] = found.values()
@@ -104,7 +104,7 @@ def test_a_member_that_means_harm_is_no_output(member, text, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_member_that_leads_back_ends_the_archive():
+def test_negative_member_size_ends_archive():
     """Its size is below zero, so that what comes after it would be what came before, for ever."""
     head = bytearray(hostile_archive(a_member("x/y", text=b"")))
     at = head.index(b"x/y\0")
@@ -116,7 +116,7 @@ def test_a_member_that_leads_back_ends_the_archive():
 
 
 @given(st.data())
-def test_no_archive_ends_a_run_or_keeps_it(data):
+def test_corrupt_archive_neither_raises_nor_hangs(data):
     """A header may be anything, and have the right checksum."""
     content = bytearray(hostile_archive(a_member("x/" + "y" * 200, text=b"z", pax_headers={"comment": "é"})))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -130,7 +130,7 @@ def test_no_archive_ends_a_run_or_keeps_it(data):
 
 
 @pytest.mark.parametrize("written", [b"", b"0", b"x 1\n", b"0 1 2\n", b"-1 1\n", b"9" * 5000 + b" 1\n"])
-def test_an_ending_that_is_none_is_no_result(written):
+def test_malformed_exit_file_is_no_result(written):
     pack = a_pack(1)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
@@ -141,7 +141,7 @@ def test_an_ending_that_is_none_is_no_result(written):
 
 
 @given(st.lists(st.integers(0, MAX_PACK_BYTES * 2), max_size=300), st.one_of(st.none(), st.integers(1, 50)))
-def test_each_file_is_in_one_pack_in_its_order(sizes, files_per_task):
+def test_each_file_is_packed_once_in_order(sizes, files_per_task):
     files = [replace(input_file(number), size_bytes=size) for number, size in enumerate(sizes)]
     packs = packs_of(files, files_per_task)
     assert [file for pack in packs for file in pack.files] == files
@@ -150,7 +150,7 @@ def test_each_file_is_in_one_pack_in_its_order(sizes, files_per_task):
     assert all(len(pack.files) <= (files_per_task or pack_size(len(files))) for pack in packs)
 
 
-def test_packs_are_made_where_there_are_many_files_and_no_pack_is_heavy():
+def test_pack_size_grows_with_files_and_is_bounded():
     assert [pack_size(count) for count in (0, 1, 1000, 1001, 100_000, 10_000_000)] == [1, 1, 1, 2, 100, 100]
     files = [replace(input_file(number), size_bytes=MAX_PACK_BYTES // 3) for number in range(10_000)]
     packs = packs_of(files, None)

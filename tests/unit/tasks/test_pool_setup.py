@@ -19,7 +19,7 @@ SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
 IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
 
 
-def test_batch_tasks_run_in_the_container():
+def test_batch_tasks_run_in_container():
     spec = BatchTaskSpec(
         task_id="t", command_line="true", resource_files=(), uploads=(), retries=0, container_image="python:3.12"
     )
@@ -56,7 +56,7 @@ def test_batch_tasks_run_in_the_container():
         ("node_identity: x", ["pool_id"]),
     ],
 )
-def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, words):
+def test_invalid_pool_file_is_rejected_in_one_sentence(content, words):
     Path("pool.yaml").write_text(content)
     with pytest.raises(ConfigurationError) as refusal:
         check_pool_options(PoolOptions(setup=read_pool_setup("pool.yaml")))
@@ -66,12 +66,12 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, word
     assert "SECRET" not in str(refusal.value)
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_missing_pool_file_is_named():
     with pytest.raises(ConfigurationError, match=r"The pool file nothing\.yaml cannot be used: No such file"):
         read_pool_setup("nothing.yaml")
 
 
-def test_an_existing_pool_is_used_as_it_is():
+def test_existing_pool_rejects_pool_settings():
     with pytest.raises(
         ConfigurationError, match=r"Pool `mine` exists and is used unchanged. Leave out subnet_id, or `pool_id`"
     ):
@@ -88,7 +88,7 @@ def an_image(sku, ends_at=None, **options):
     )
 
 
-def test_the_image_is_of_the_chosen_family():
+def test_image_belongs_to_chosen_family():
     now = datetime.now(timezone.utc)
     images = [an_image("ubuntu 24.04"), an_image("debian 12"), an_image("debian 11", now - timedelta(days=1))]
     assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
@@ -100,7 +100,7 @@ def test_the_image_is_of_the_chosen_family():
         newest_image(images, now, "batch.node.debian", needs_containers=True)
 
 
-def test_an_image_whose_support_ends_within_90_days_is_told_of():
+def test_image_support_ending_soon_is_warned_of():
     now = datetime.now(timezone.utc)
     assert support_warning(an_image("x"), now) is None
     assert support_warning(an_image("x", now + timedelta(days=91)), now) is None
@@ -108,7 +108,7 @@ def test_an_image_whose_support_ends_within_90_days_is_told_of():
     assert support_warning(an_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
 
 
-def test_the_newest_verified_image_that_outlives_the_run_is_chosen():
+def test_newest_verified_image_outliving_run_is_chosen():
     """Field report 32: images retire."""
     until = datetime(2026, 11, 22, tzinfo=timezone.utc)
     images = [
@@ -120,6 +120,6 @@ def test_the_newest_verified_image_that_outlives_the_run_is_chosen():
     assert newest_image(images, until).sku == "ubuntu 22.04"
 
 
-def test_no_usable_image_is_a_sentence():
+def test_missing_usable_image_is_reported():
     with pytest.raises(ConfigurationError, match="no verified image"):
         newest_image([], datetime(2026, 11, 22, tzinfo=timezone.utc))

@@ -28,7 +28,7 @@ def azure_faults(azure_settings):
     return azure_settings.faults
 
 
-def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
+def test_missing_capacity_is_reported_within_two_polls(
     batch, run, submitted, watch_chunk, counted, notes, azure_settings
 ):
     """Field report 10: an allocation that failed for want of machines is tried again, and kills nothing."""
@@ -51,7 +51,7 @@ def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
+def test_signature_of_waiting_batch_task_is_renewed(
     batch, blobs, run, workload, submitted, watch_chunk, counted, azure_settings
 ):
     """Field reports 19 and 20: nothing waits longer than its signatures, neither a Batch task nor a node's start task."""
@@ -86,7 +86,7 @@ class TestSpot:
     def pool_options(self, pool_options):
         return pool_options.model_copy(update={"spot_nodes": 1})
 
-    def test_where_a_spot_node_was_taken_away_a_dedicated_one_does_the_rest(
+    def test_dedicated_node_replaces_preempted_spot_node(
         self, batch, run, submitted, watch_chunk, counted, azure_settings
     ):
         """Field report 7: a preempted node stays in the pool, and the work goes on elsewhere."""

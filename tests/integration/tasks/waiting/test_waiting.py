@@ -17,7 +17,7 @@ from tasks.steps.provision import ensure_containers, ensure_pool
 @pytest.mark.parametrize(
     "code", ["AccountCoreQuotaReached", "PoolQuotaReached", "AccountLowPriorityCoreQuotaReached", "ImageNotFound"]
 )
-def test_a_pool_that_can_never_get_a_node_ends_the_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
+def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
     """Field reports 11 and 32: no quota, or an image that is retired."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": code, "message": f"No: {code}."}])
     wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
@@ -30,7 +30,7 @@ def test_a_pool_that_can_never_get_a_node_ends_the_wait_within_two_polls(batch, 
     assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_failed_start_task_is_tried_once_more_and_then_ends_the_wait_with_its_last_words(
+def test_failed_start_task_is_retried_once(
     batch, run, submitted, watch_chunk, notes
 ):
     """Field reports 8 and 9: not twenty minutes of silence."""
@@ -46,7 +46,7 @@ def test_a_failed_start_task_is_tried_once_more_and_then_ends_the_wait_with_its_
     assert len(restarts) == 1
 
 
-def test_a_node_that_a_restart_mends_counts_the_file(batch, run, submitted, watch_chunk, counted, azure_faults, notes):
+def test_restarted_node_counts_file(batch, run, submitted, watch_chunk, counted, azure_faults, notes):
     chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
     wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
     azure_faults.clear()
@@ -57,7 +57,7 @@ def test_a_node_that_a_restart_mends_counts_the_file(batch, run, submitted, watc
     assert any("restarted tvm" in note for note in notes)
 
 
-def test_the_nodes_of_an_existing_pool_are_not_restarted(
+def test_nodes_of_existing_pool_are_not_restarted(
     batch, blobs, run, workload, submitted, watch_chunk, pool_options, azure_faults, notes
 ):
     azure_faults.add("start_task_fails", exit_code=9)
@@ -75,7 +75,7 @@ def test_the_nodes_of_an_existing_pool_are_not_restarted(
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
-def test_unusable_nodes_end_the_wait_within_two_polls(batch, run, submitted, watch_chunk, azure_faults):
+def test_unusable_nodes_end_wait_within_two_polls(batch, run, submitted, watch_chunk, azure_faults):
     """Field report 9: Batch tasks do not stay active for ever without a word."""
     chunk, job, containers = submitted(
         [
@@ -93,7 +93,7 @@ def test_unusable_nodes_end_the_wait_within_two_polls(batch, run, submitted, wat
     assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_preempted_batch_task_goes_on_by_itself_and_is_counted(
+def test_preempted_batch_task_is_requeued_and_counted(
     batch, run, submitted, watch_chunk, counted, azure_faults
 ):
     chunk, job, containers = submitted(
@@ -109,7 +109,7 @@ def test_a_preempted_batch_task_goes_on_by_itself_and_is_counted(
     assert (outcome.requeue_count, outcome.retry_count) == (1, 0)
 
 
-def test_a_pool_without_a_working_node_is_told_within_two_polls(
+def test_pool_without_working_node_is_reported(
     batch, run, submitted, watch_chunk, counted, notes, azure_faults
 ):
     chunk, job, containers = submitted(
@@ -133,7 +133,7 @@ def test_a_pool_without_a_working_node_is_told_within_two_polls(
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_disabled_job_is_told_and_goes_on_when_it_is_enabled(
+def test_disabled_job_is_reported_and_resumes(
     submitted, watch_chunk, counted, notes, batch, azure_faults
 ):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
@@ -152,7 +152,7 @@ def test_a_disabled_job_is_told_and_goes_on_when_it_is_enabled(
 
 
 @pytest.mark.parametrize(("what", "category"), [("job", Category.CANCELLED), ("pool", Category.NODE)])
-def test_what_somebody_else_deleted_ends_the_wait(batch, submitted, watch_chunk, what, category):
+def test_deleted_job_or_pool_ends_wait(batch, submitted, watch_chunk, what, category):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     batch.delete_jobs_and_pools(
         [job.job_id] if what == "job" else [], [job.pool_id] if what == "pool" else [], wait_seconds=10
@@ -162,7 +162,7 @@ def test_what_somebody_else_deleted_ends_the_wait(batch, submitted, watch_chunk,
     assert "was deleted by somebody else" in finished.reason.message
 
 
-def test_a_batch_task_that_somebody_deleted_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
+def test_deleted_batch_task_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     batch._client.delete_task(job.job_id, chunk.staged[0].task_id)
     azure_faults.clear()
@@ -172,7 +172,7 @@ def test_a_batch_task_that_somebody_deleted_is_added_again(submitted, watch_chun
     assert isinstance(counted(finished, job, containers), StoredResult)
 
 
-def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
+def test_old_resize_error_of_existing_pool_is_ignored(
     batch, blobs, run, workload, submitted, watch_chunk, counted, pool_options, azure_faults
 ):
     """Field report 10: an error of the past must not block all that comes."""
@@ -197,7 +197,7 @@ def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
-def test_a_renewal_that_fails_for_a_passing_reason_loses_no_file(
+def test_transient_renewal_failure_loses_no_file(
     submitted, watch_chunk, counted, azure_faults, run, notes
 ):
     chunk, job, containers = submitted()
@@ -210,7 +210,7 @@ def test_a_renewal_that_fails_for_a_passing_reason_loses_no_file(
     assert "Asking again." in notes[0]
 
 
-def test_why_batch_tasks_were_ended_is_asked_of_the_job_alone(batch, run, submitted, watch_chunk, local_azure):
+def test_terminated_batch_task_does_not_list_nodes(batch, run, submitted, watch_chunk, local_azure):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     wait_until(lambda: batch.task_counts(job.job_id).running == 1, "the Batch task to run")
     batch._client.terminate_task(job.job_id, chunk.staged[0].task_id)
