@@ -1,4 +1,4 @@
-"""The documentation's site is built without a warning, and what its pages tell people to type works."""
+"""The documentation builds without warnings, and the commands on its pages work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pages_support import PAGES, PAGES_NOT_RUN, assert_shows, is_run, saved_on, 
 from tests_support import REPOSITORY
 from up_support import make_checkout
 
-# A first start of `make up`, and then several runs; on a machine that may be busy.
+# The first start of `make up` and several runs, perhaps on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 
 class Terminal:
-    """What is exported in one command is there for the next, and so is the exit status."""
+    """A shell session: exported variables and the exit status carry over to the next command."""
 
     def __init__(self, folder, environment):
         self._folder = folder
@@ -26,10 +26,10 @@ class Terminal:
         self.status = 0
 
     def type(self, command):
-        """Run a command; returns its output, on stdout and stderr together."""
-        left = self._folder / ".environment"
+        """Run a command and return its combined stdout and stderr."""
+        saved = self._folder / ".environment"
         done = subprocess.run(
-            ["bash", "-c", f'(exit {self.status})\n{command}\nstatus=$?; env -0 > "{left}"; exit $status'],
+            ["bash", "-c", f'(exit {self.status})\n{command}\nstatus=$?; env -0 > "{saved}"; exit $status'],
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -39,14 +39,14 @@ class Terminal:
             timeout=200,
             check=False,
         )
-        self._environment = dict(pair.split("=", 1) for pair in left.read_text().split("\0") if pair)
+        self._environment = dict(pair.split("=", 1) for pair in saved.read_text().split("\0") if pair)
         self.status = done.returncode
         return done.stdout
 
 
 @pytest.fixture
 def terminal(up, tmp_path):
-    """A second terminal beside `make up`, in a folder where nothing was counted yet."""
+    """A second terminal beside `make up`, in a folder without earlier results."""
     variables = {"HOME": str(up.home), "TOPN_STATE": str(up.state_folder), "TOPN_RESULTS": str(tmp_path / "known")}
     return Terminal(make_checkout(tmp_path / "topn"), os.environ | variables)
 
@@ -65,7 +65,7 @@ def test_page_commands_work_and_print_documented_output(page, up, terminal, tmp_
     here = {
         "https://prefect.example.com/api": up.api_url,
         "http://127.0.0.1:4200/api": up.api_url,
-        # Nothing is sent there: no run fails.
+        # No run fails, so no notice is sent.
         "https://hooks.example.com/": "http://127.0.0.1:9/",
         "/home/me/texts": str(tmp_path / "topn" / "data"),
     }
@@ -73,10 +73,10 @@ def test_page_commands_work_and_print_documented_output(page, up, terminal, tmp_
         (tmp_path / "topn" / name).write_text(content)
     typed = [(command, shown) for command, shown in typed_on(page) if is_run(command)]
     for (command, shown), (following, _) in zip(typed, [*typed[1:], ("", [])], strict=True):
-        for stands_there, stands_here in here.items():
-            command = command.replace(stands_there, stands_here)  # noqa: PLW2901
+        for on_page, replacement in here.items():
+            command = command.replace(on_page, replacement)  # noqa: PLW2901
         output = terminal.type(command)
-        # A page that shows the status of a command says what it is.
+        # Pages that expect another exit status show it with `echo $?`.
         assert terminal.status == 0 or following == "echo $?", f"{command}\n{output}"
         if shown:
             assert_shows(shown, output)
@@ -87,13 +87,13 @@ def test_make_up_output_matches_readme(up):
     assert_shows(shown_in_the_readme("make up"), up.output)
 
 
-# Tests of one group run in one process, so that the site is built once.
+# One process runs all tests of a group, so the site is built once.
 site_group = pytest.mark.xdist_group("site")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, and what Sphinx said of it."""
+    """The folder of the site, and the completed Sphinx process."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-d", str(folder / "doctrees")]
     done = subprocess.run(

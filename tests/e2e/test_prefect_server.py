@@ -1,4 +1,4 @@
-"""The Prefect server that a run starts, as a process."""
+"""The process of a Prefect server that a run starts."""
 
 from __future__ import annotations
 

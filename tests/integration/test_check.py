@@ -1,4 +1,4 @@
-"""`topn check`: each thing that is wrong with an Azure is one line that says what to do; nothing is created."""
+"""`topn check` reports each problem with an Azure in one line with advice, and creates nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.azure.accounts import batch_account
 
 @pytest.fixture
 def check():
-    """Run the command with the environment of the test; returns its exit status, and the lines that do not say "ok"."""
+    """Return a function that runs the command and returns its exit code and the lines without "ok"."""
 
     def run(*arguments):
         done = Topn()("check", *arguments)
@@ -33,7 +33,7 @@ def check():
 
 @pytest.fixture
 def batch_server(azure_settings, monkeypatch, tmp_path):
-    """Start a Batch account with options, and use it beside the storage account of all tests."""
+    """Return a function that starts a Batch account with options and uses it with the shared storage account."""
     started = []
 
     def start(**options):
@@ -48,7 +48,7 @@ def batch_server(azure_settings, monkeypatch, tmp_path):
 
 
 def the_one(lines, *words):
-    """The only line of these that failed; it has all these words."""
+    """Return the only line, after checking that it reports a failure and contains all `words`."""
     [line] = lines
     assert line.startswith("failed: ")
     for word in words:
@@ -108,7 +108,7 @@ def test_wrong_tenant_is_reported(check, identity_settings, managed_identity):
     managed_identity.claims = {"tid": "00000000-0000-0000-0000-000000000000"}
     status, lines = check()
     assert status == 2
-    # Azurite takes tokens of any tenant.
+    # Azurite accepts tokens of any tenant.
     the_one(lines, "The token is of the tenant '00000000", "AZURE_TENANT_ID")
 
 
@@ -116,7 +116,7 @@ def test_missing_identity_is_reported(check, identity_settings, managed_identity
     for name in managed_identity.environment:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", "/nowhere")
-    # No search for the endpoint that a virtual machine in Azure has.
+    # Skip the search for the token endpoint of an Azure virtual machine.
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")
     status, lines = check()
     assert (status, len(lines)) == (2, 2)

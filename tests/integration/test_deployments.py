@@ -1,4 +1,4 @@
-"""Deployed runs on a Prefect server, without a worker: which parameters it accepts, and what `make up` does with runs."""
+"""Deployed runs on a Prefect server without a worker: parameter validation, and how `make up` ends runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def client(prefect_api):
 
 @pytest.fixture
 def deployment_id(client):
-    """The flow, deployed as `prefect deploy` deploys it."""
+    """The id of a deployment, created as `prefect deploy` creates it."""
     from flows.topn import topn  # noqa: PLC0415 - takes seconds
 
     return client.create_deployment(
@@ -55,7 +55,7 @@ def test_server_rejects_bad_parameter_by_name(client, deployment_id, parameter, 
 
 
 def test_up_cancels_pending_run(client, deployment_id):
-    """It has created nothing; Prefect would leave it Cancelling for five minutes."""
+    """The run has created nothing. Without `make up`, Prefect would keep it Cancelling for five minutes."""
     from prefect.states import Pending  # noqa: PLC0415 - takes seconds
 
     from flows.servers.prefect_setup import cancel_runs, count_open_runs  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Notices: a failed run and a late one reach a webhook."""
+"""Notices of failed and late runs reach a webhook."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def client(prefect_api):
 
 @pytest.fixture
 def set_up(topn, client):
-    """Call the command; what it made is deleted afterwards."""
+    """Return a function that calls the command; the automations that it creates are deleted afterwards."""
 
     def call(**variables):
         from flows.notices import main  # noqa: PLC0415 - takes seconds

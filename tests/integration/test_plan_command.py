@@ -1,4 +1,4 @@
-"""`topn plan`, which says what a run would do."""
+"""`topn plan` prints what a run would do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHARED = pytest.mark.xdist_group("shared_runs")
 
 @pytest.fixture
 def data(completed_run):
-    """The texts of a completed run, in the current folder."""
+    """Copy the texts of a completed run to the current folder."""
     shutil.copytree(completed_run.folder / "data", "data")
 
 

@@ -1,4 +1,4 @@
-"""`topn run`: the real flow, a real Prefect server, the local Azure."""
+"""`topn run` with the real flow, a real Prefect server and the local Azure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_run_counts_sample_texts(completed_run):
 
 @SHARED
 def test_runs_leave_no_resources_behind(completed_run, repeated_run, failed_run, packed_run):
-    assert [run.left for run in (completed_run, repeated_run, failed_run, packed_run)] == [set()] * 4
+    assert [run.leftovers for run in (completed_run, repeated_run, failed_run, packed_run)] == [set()] * 4
 
 
 @SHARED
@@ -93,7 +93,7 @@ def test_bad_files_fail_alone_with_reasons(failed_run):
 
 @SHARED
 def test_hostile_names_are_not_interpreted(packed_run):
-    """Field report 12: Batch starts no shell, and ours is given no name of a user's."""
+    """Field report 12: Batch starts no shell, and our shell receives no user-defined names."""
     *files, bad = packed_run.found["files"]
     assert (packed_run.found["counted"], packed_run.found["failed"]) == (len(HOSTILE_NAMES), 1)
     assert [file["file"] for file in files] == HOSTILE_NAMES

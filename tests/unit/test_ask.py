@@ -1,4 +1,4 @@
-"""`topn run --ask`: the tutorial's questions, and what their answers keep."""
+"""`topn run --ask`: the questions of the tutorial, and what the answers keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents promise is what there is."""
+"""The documentation matches the code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_links_between_documents_resolve(document):
 
 
 def test_readme_shows_words_of_sample_texts():
-    """The shown table is a real one: its rows are what an independent count gives."""
+    """The rows of the table equal an independent count."""
     for path in sorted((REPOSITORY / "data").glob("*.txt")):
         words, distinct, top = independent_count(path.read_text("utf-8"))
         row = next(line for line in README.splitlines() if line.startswith(path.name))

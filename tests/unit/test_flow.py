@@ -1,4 +1,4 @@
-"""The flow and its deployments, without running them."""
+"""The flow and its deployments, without a run."""
 
 from __future__ import annotations
 

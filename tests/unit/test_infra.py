@@ -1,4 +1,4 @@
-"""The template for Azure says what it should; whether Azure takes it was not tried."""
+"""The Bicep template for Azure. No test deploys it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def template():
 
 @pytest.fixture(scope="module")
 def properties(template):
-    """The properties of each resource, by its name in the template."""
+    """The properties of each resource, by name in the template."""
     found = {}
     for name, resource in template["resources"].items():
         config = resource["config"]
@@ -45,7 +45,7 @@ def test_accounts_reject_keys_and_anonymous_access(properties):
 
 
 def test_role_assignments_are_minimal_per_account():
-    """The parser does not resolve calls, so this reads the text."""
+    """The test reads the text because the parser does not resolve calls."""
     blocks = re.findall(r"^resource (\w+) '([\w./]+)@.*?\n(.*?)^}", TEMPLATE.read_text(), re.MULTILINE | re.DOTALL)
     assigned = {
         (name, re.search(r"scope: (\w+)", body).group(1), re.search(r"roleDefinitions', (\w+)\)", body).group(1))
@@ -61,10 +61,10 @@ def test_role_assignments_are_minimal_per_account():
     }
     for name, _, role in assigned:
         [body] = [body for found, _, body in blocks if found == name]
-        who = name.partition("On")[0]
-        assert f"principalId: {who}{'Id' if who == 'principal' else '.properties.principalId'}\n" in body
-        # The name of an assignment is made of what it assigns, so that doing it twice is doing it once.
-        assert re.search(rf"name: guid\((storage|batch)\.id, {who}(Id|\.id), {role}\)", body)
+        principal = name.partition("On")[0]
+        assert f"principalId: {principal}{'Id' if principal == 'principal' else '.properties.principalId'}\n" in body
+        # The name is derived from the assignment, so a second deployment creates nothing.
+        assert re.search(rf"name: guid\((storage|batch)\.id, {principal}(Id|\.id), {role}\)", body)
 
 
 def test_role_ids_match_their_names(template):

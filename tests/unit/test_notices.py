@@ -1,4 +1,4 @@
-"""The address of the webhook that is told of failed runs."""
+"""The address of the webhook for notices of failed runs."""
 
 from __future__ import annotations
 

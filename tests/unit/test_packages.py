@@ -1,4 +1,4 @@
-"""Who imports whom, and what the pins promise."""
+"""Import rules between packages, and rules for pinned dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests_support import REPOSITORY
 PACKAGES = ("flows", "tasks", "task_script")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 
-# The parts of each package, from the lowest to the highest. A part imports only itself and parts below it.
+# The layers of each package, lowest first. A layer imports only itself and lower layers.
 LAYERS = {
     "tasks": (
         "clock",
@@ -34,15 +34,15 @@ LAYERS = {
     "flows": ("console", "topn", "sweep", "servers", "notices", "cli"),
 }
 
-# More modules than this are not one subject any more.
+# A folder with more modules covers more than one subject.
 MAX_MODULES_PER_FOLDER = 17
 
-# The modules that may import Prefect; the rest of `tasks` works without it.
-KNOW_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
+# Modules of `tasks` that may import Prefect. The others work without it.
+MAY_IMPORT_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
 
 
 def imports_of(path):
-    """Every module that a file imports, anywhere in it."""
+    """Return the names of all modules that a file imports, at any level."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -67,7 +67,7 @@ def name_of(path):
 
 
 def local_imports():
-    """The modules of this repository that each of its modules imports."""
+    """Return the local modules that each module of this repository imports."""
     names = {name_of(path) for path in MODULES}
     return {name_of(path): (imports_of(path) & names) - {name_of(path)} for path in MODULES}
 
@@ -82,7 +82,7 @@ def test_packages_and_sdks_stay_apart(path):
         assert bool(imports(path, "azure.storage")) == (module == "tasks.azure.blob")
     if package == "tasks":
         assert not imports(path, "flows")
-        assert not imports(path, "prefect") or module.startswith(KNOW_PREFECT)
+        assert not imports(path, "prefect") or module.startswith(MAY_IMPORT_PREFECT)
     if package == "task_script":
         outside = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
         assert outside <= {"task_script", ""}
@@ -135,14 +135,14 @@ def test_every_pin_has_version_and_hashes():
 
 
 def test_batch_sdk_supports_entra_credentials():
-    """Field report 21: before 15, the SDK knew no `TokenCredential`."""
+    """Field report 21: the SDK accepts `TokenCredential` since version 15."""
     pin = re.search(r"^azure-batch==(\d+)\.(\d+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     assert (int(pin.group(1)), int(pin.group(2))) >= (15, 1)
 
 
 @pytest.mark.xdist_group("checked")
 def test_grouped_tests_stay_in_one_process(request):
-    """pytest-xdist adds the group to the id of a test, and distributes by that."""
+    """pytest-xdist adds the group to the id of a test and distributes tests by group."""
     if not request.config.getoption("loadgroup", False):
         pytest.skip("only with --dist loadgroup")
     assert request.node.nodeid.endswith("@checked")

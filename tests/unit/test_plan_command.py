@@ -1,4 +1,4 @@
-"""`topn plan` for files that no run has counted."""
+"""`topn plan` for files that no run has counted yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for secrets finds one wherever it is planted, so that finding none means something."""
+"""The search finds planted secrets, so an empty result is evidence that there are none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def percent_encoded(text):
 
 
 def encoded_after(count):
-    """In the midst of something, so that its letters are other ones."""
+    """Return a function that encodes a text in Base64 after `count` bytes, which changes its letters."""
     return lambda text: base64.b64encode(b"x" * count + text.encode() + b"yz").decode()
 
 
@@ -67,7 +67,7 @@ def test_secret_split_across_database_pages_is_found(search, tmp_path, is_in_the
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"PRAGMA journal_mode = {'wal' if is_in_the_log else 'delete'}")
         database.execute("CREATE TABLE log (message TEXT)")
-        # At each place in its pages.
+        # Rows of many lengths place the secret at different positions in the database pages.
         database.executemany("INSERT INTO log VALUES (?)", [("x" * 500 * n + SECRET,) for n in range(20)])
         assert "secret" in search.found_below(tmp_path)[str(path)]
         database.execute("DELETE FROM log")

@@ -1,4 +1,4 @@
-"""`make up` refuses to start where it cannot, before it starts anything."""
+"""`make up` checks its preconditions before it starts anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `topn` refuses before it uses any server: one sentence on stderr, status 2, and nothing is created."""
+"""Errors before `topn` uses a server: one sentence on stderr, exit code 2, nothing created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def refused(topn, *arguments, **variables):
-    """Run a command that must be refused; returns what it wrote to stderr."""
+    """Run a command that must fail with a usage error, and return its stderr."""
     done = topn(*arguments, **variables)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert len(done.stderr.strip().splitlines()) == 1
@@ -35,7 +35,7 @@ def refused(topn, *arguments, **variables):
     ],
 )
 def test_bad_usage_prints_one_sentence_and_creates_nothing(topn, arguments, sentence):
-    """Field report 25: no input is an error, not a run of nothing."""
+    """Field report 25: a run without inputs is an error."""
     Path("a.txt").write_text("text")
     Path("folder").mkdir()
     assert sentence in refused(topn, *arguments)

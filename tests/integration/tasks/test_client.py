@@ -66,9 +66,7 @@ def fired(script):
 
 @pytest.mark.parametrize("fault", PASSING, ids=str)
 @pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_transient_failures_are_retried_until_success(
-    requests_of, slept, service, fault
-):
+def test_transient_failures_are_retried_until_success(requests_of, slept, service, fault):
     script, operation, do = requests_of[service]
     script.add(**fault, operation=operation, times=2)
 

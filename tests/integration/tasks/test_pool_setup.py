@@ -82,9 +82,7 @@ def test_container_pool_uses_container_capable_image(received):
     assert "python3" not in pool["startTask"]["commandLine"]
 
 
-def test_own_start_commands_run_last_and_survive_renewal(
-    received, batch, blobs, run, workload
-):
+def test_own_start_commands_run_last_and_survive_renewal(received, batch, blobs, run, workload):
     pool = received(start_commands=["true || exit 7", "echo hello # there"], start_as_admin=True)
     command = pool["startTask"]["commandLine"]
     assert command.index("python3") < command.index("mv -f") < command.index("exit 7") < command.index("hello")
@@ -149,9 +147,7 @@ class TestOnNodes:
         wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
         assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
 
-    def test_local_azure_rejects_containers(
-        self, received, batch, blobs, run, workload, chunk_factory
-    ):
+    def test_local_azure_rejects_containers(self, received, batch, blobs, run, workload, chunk_factory):
         received(container_image="python:3.12")
         containers = ensure_containers(blobs, run, workload)
         job = ensure_job(

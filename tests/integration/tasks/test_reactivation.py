@@ -8,9 +8,7 @@ from tasks.steps.collect import collect_chunk
 from tasks.workload.results_store import FolderStore
 
 
-def test_batch_task_reruns_after_failed_upload(
-    blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path
-):
+def test_batch_task_reruns_after_failed_upload(blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path):
     """Field report 16: such uploads fail at random, and nobody should have to count the file again by hand."""
     containers, job = parts
     azure_faults.add("upload_fails", task="*", code="FileUploadMiscError")

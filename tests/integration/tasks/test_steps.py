@@ -88,9 +88,7 @@ def test_missing_resource_file_has_own_category(
     assert "BlobNotFound" in error.message
 
 
-def test_success_without_output_is_no_result(
-    blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk
-):
+def test_success_without_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk):
     """Field report 14: neither result nor exit code nor output alone is a verdict."""
     containers, job = parts
     chunk = chunk_factory(b"text")
@@ -107,9 +105,7 @@ def test_success_without_output_is_no_result(
 @pytest.mark.parametrize(
     "forged", [b"{}", b"not json", b'{"sha256": "00", "bytes": 1, "words": 1, "distinct": 1, "top": []}']
 )
-def test_forged_output_is_no_result(
-    blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged, watch_chunk
-):
+def test_forged_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged, watch_chunk):
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(
@@ -121,9 +117,7 @@ def test_forged_output_is_no_result(
     assert isinstance(error, FileError)
 
 
-def test_changed_and_deleted_files_fail_alone(
-    blobs, workload, parts, chunk_factory, tmp_path
-):
+def test_changed_and_deleted_files_fail_alone(blobs, workload, parts, chunk_factory, tmp_path):
     chunk = chunk_factory(b"kept", b"changed", b"vanished")
     (tmp_path / "1.txt").write_bytes(b"changes")
     (tmp_path / "2.txt").unlink()

@@ -151,9 +151,7 @@ def test_run_without_resources_starts_unchanged(batch, blobs, run):
     assert adopt_or_skip(batch, blobs, run) == run
 
 
-def test_next_generation_gets_own_pool_during_deletion(
-    tmp_path, blobs, run, workload, pool_options
-):
+def test_next_generation_gets_own_pool_during_deletion(tmp_path, blobs, run, workload, pool_options):
     """Field report 4: deletion takes minutes, and the next attempt does not wait for it."""
     containers = ensure_containers(blobs, run, workload)
     with LocalBatch(state_dir=tmp_path / "batch", pace="real") as server:

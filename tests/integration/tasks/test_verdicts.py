@@ -49,9 +49,7 @@ def test_batch_task_files_are_retained_one_day(batch, parts, submitted):
     assert task.constraints.retention_time == timedelta(days=1)
 
 
-def test_watch_requests_do_not_grow_with_batch_tasks(
-    batch, run, parts, submitted, watch_chunk, local_azure
-):
+def test_watch_requests_do_not_grow_with_batch_tasks(batch, run, parts, submitted, watch_chunk, local_azure):
     """Field report 24: nobody lists all Batch tasks to see how many are left."""
     containers, job = parts
     requests = {}

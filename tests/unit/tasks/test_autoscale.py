@@ -1,4 +1,4 @@
-"""The pool's formula, evaluated as the local Batch service does."""
+"""The autoscale formula of a pool, evaluated by the local Batch service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEADLINE_AT = CREATED_AT + timedelta(hours=1)
 
 
 def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spot: int = 0, preempted: int = 0):
-    """The targets of dedicated and of spot nodes, so many minutes after the start."""
+    """Return the target numbers of dedicated and spot nodes, `minutes` after the pool was created."""
     formula = pool_formula(
         most_nodes=10,
         most_spot_nodes=spot,
@@ -33,13 +33,13 @@ def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spo
 
 @pytest.mark.parametrize(("expected", "nodes"), [(1, 1), (4, 1), (5, 2), (37, 10), (100, 10)])
 def test_first_minutes_get_nodes_for_expected_work(expected, nodes):
-    """Field report 26: no wait for the first evaluation that sees the work."""
+    """Field report 26: nodes start before an evaluation sees pending Batch tasks."""
     assert targets_at(0, [0], expected=expected) == (nodes, 0)
 
 
 @pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (4, 1), (9, 3), (1000, 10)])
 def test_later_nodes_follow_pending_work_and_slots(waiting, nodes):
-    """Field report 5: ten Batch tasks that fit one node do not start ten."""
+    """Field report 5: ten Batch tasks that fit on one node do not start ten nodes."""
     assert targets_at(30, [waiting] * 20) == (nodes, 0)
 
 
@@ -50,7 +50,7 @@ def test_work_of_last_five_minutes_counts():
 @pytest.mark.parametrize("minutes", [60, 61, 10_000])
 @pytest.mark.parametrize("spot", [0, 5])
 def test_no_nodes_after_deadline(minutes, spot):
-    """Field report 1: an idle pool that nobody looks at costs nothing."""
+    """Field report 1: an unattended idle pool costs nothing."""
     assert targets_at(minutes, [1000] * 20, spot=spot) == (0, 0)
 
 
@@ -67,7 +67,7 @@ def test_no_nodes_after_deadline(minutes, spot):
     ],
 )
 def test_spot_nodes_come_before_dedicated_nodes(waiting, preempted, targets):
-    """Field report 7: preempted nodes stay in the pool, and must not keep others from starting."""
+    """Field report 7: preempted nodes stay in the pool but do not prevent others from starting."""
     assert targets_at(20, [waiting] * 20, spot=5, preempted=preempted) == targets
 
 

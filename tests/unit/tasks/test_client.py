@@ -1,4 +1,4 @@
-"""Errors of the SDK, told in our words, and how long requests are repeated."""
+"""Translation of SDK errors, and the delays between request retries."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SDK_ERRORS = [
     for error in vars(sdk).values()
     if isinstance(error, type)
     and issubclass(error, sdk.AzureError)
-    # Made by the SDK of a response alone.
+    # The SDK creates these only from a response.
     and not issubclass(error, (sdk.ODataV4Error, sdk.TooManyRedirectsError, sdk.StreamConsumedError))
     and error not in {sdk.StreamClosedError, sdk.ResponseNotReadError}
 ]
 
 
-def an_error(kind, status, code):
+def make_error(kind, status, code):
     error = kind(message="The sentence.\nRequestId:1")
     error.status_code = status
     error.error = SimpleNamespace(code=code)
@@ -37,19 +37,19 @@ def test_every_sdk_error_is_translated(kind):
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_retryable_statuses_are_transient(status):
-    assert translate(an_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
+    assert translate(make_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413])
 def test_other_statuses_are_permanent(status):
-    assert not translate(an_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
+    assert not translate(make_error(sdk.HttpResponseError, status, "X"), "Batch", "do it").transient
 
 
 @pytest.mark.parametrize("header", ["x-ms-date", "ocp-date"])
 @pytest.mark.parametrize(("hours", "transient"), [(0, False), (8, True)])
 def test_rejected_date_of_old_request_is_transient(header, hours, transient):
-    """A machine that slept sends a request long after it was signed; the next one has a new date."""
-    error = an_error(sdk.ClientAuthenticationError, 403, "AuthenticationFailed")
+    """A machine that slept sends a request long after signing it; a retry has a new date."""
+    error = make_error(sdk.ClientAuthenticationError, 403, "AuthenticationFailed")
     signed_at = format_datetime(datetime.now(timezone.utc) - timedelta(hours=hours), usegmt=True)
     error.response = SimpleNamespace(request=SimpleNamespace(headers={header: signed_at}))
     assert translate(error, "Batch", "do it").transient is transient
@@ -62,19 +62,21 @@ def test_lost_connection_is_transient_and_hides_address():
 
 
 def test_message_has_first_sentence_and_code():
-    error = translate(an_error(sdk.HttpResponseError, 403, "AuthenticationFailed"), "Batch", "create pool p")
+    error = translate(make_error(sdk.HttpResponseError, 403, "AuthenticationFailed"), "Batch", "create pool p")
     assert str(error) == "Batch could not create pool p: The sentence [AuthenticationFailed]."
 
 
 def test_not_found_and_exists_have_own_errors():
-    assert isinstance(translate(an_error(sdk.ResourceNotFoundError, 404, "JobNotFound"), "Batch", "x"), NotFoundError)
-    assert isinstance(translate(an_error(sdk.ResourceExistsError, 409, "JobExists"), "Batch", "x"), AlreadyExistsError)
-    other = translate(an_error(sdk.ResourceExistsError, 409, "JobCompleted"), "Batch", "x")
+    assert isinstance(translate(make_error(sdk.ResourceNotFoundError, 404, "JobNotFound"), "Batch", "x"), NotFoundError)
+    assert isinstance(
+        translate(make_error(sdk.ResourceExistsError, 409, "JobExists"), "Batch", "x"), AlreadyExistsError
+    )
+    other = translate(make_error(sdk.ResourceExistsError, 409, "JobCompleted"), "Batch", "x")
     assert type(other) is ServiceError
 
 
 def test_name_under_deletion_is_transient():
-    assert translate(an_error(sdk.ResourceExistsError, 409, "ContainerBeingDeleted"), "Storage", "x").transient
+    assert translate(make_error(sdk.ResourceExistsError, 409, "ContainerBeingDeleted"), "Storage", "x").transient
 
 
 def test_delays_double_with_jitter_up_to_maximum():

@@ -1,4 +1,4 @@
-"""The page of a run: complete, alone, and harmless whatever names and words it shows."""
+"""The HTML report of a run: complete, self-contained, and safe with hostile names and words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.workload.drawing import DARK_COLOURS
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, with their attributes, and its text."""
+    """A parsed page: its elements with their attributes, and its text."""
 
     def __init__(self, html):
         super().__init__()
@@ -41,7 +41,7 @@ def page(tmp_path):
 
 def test_page_describes_run(page):
     found = page(
-        run_report(counted(1), counted(2, unchanged=True), failed(3, "bad.txt", said="last words"), usage=usage())
+        run_report(counted(1), counted(2, unchanged=True), failed(3, "bad.txt", printed="last words"), usage=usage())
     )
     for part in (
         "3 files: 1 counted, 1 unchanged, 1 failed",
@@ -74,10 +74,10 @@ def test_page_is_self_contained_and_has_no_scripts(page):
 def test_hostile_texts_are_shown_literally(page):
     texts = HOSTILE[:-1]
     rows = [counted(number, text, top=((text, 3),)) for number, text in enumerate(texts)]
-    dossiers = [failed(len(rows) + number, text, said=text) for number, text in enumerate(texts)]
+    dossiers = [failed(len(rows) + number, text, printed=text) for number, text in enumerate(texts)]
     found = page(run_report(*rows, *dossiers, usage=usage()))
     for text in texts:
-        # As a name, as a word, as the name in a dossier, and as what the program said there.
+        # As a name, as a word, as the name of a failed file, and as its program's output.
         assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 4, text
 
 
@@ -92,7 +92,7 @@ def test_links_lead_to_outputs(tmp_path):
 
 def test_page_size_is_bounded(page, tmp_path):
     rows, dossiers = MAX_ROWS + 100, MAX_DOSSIERS + 10
-    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, said="x" * 4000) for n in range(dossiers))]
+    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, printed="x" * 4000) for n in range(dossiers))]
     path = write_page(run_report(*files, usage=usage()), tmp_path)
     assert path.stat().st_size < 3_000_000
     found = path.read_text()

@@ -1,4 +1,4 @@
-"""Names of inputs that are no regular files."""
+"""Input names that are not regular files."""
 
 from __future__ import annotations
 

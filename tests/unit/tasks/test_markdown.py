@@ -1,4 +1,4 @@
-"""The texts of a run's artifacts: what they say, that they are bounded, and that nothing in them is taken for Markdown."""
+"""The Markdown of a run's artifacts: its content, bounded size and escaping."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tasks.text import cut
 
 
 def rendered(markdown):
-    """What a renderer makes of it that lets HTML through, as the Prefect UI does."""
+    """Render Markdown and keep inline HTML, as the Prefect UI does."""
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
 
 
@@ -119,7 +119,7 @@ def test_results_table_is_bounded_and_names_omissions():
 
 
 def test_failure_details_are_bounded_and_count_all():
-    report = run_report(*(failed(n, "n" * 200 + str(n), said="x" * 4000) for n in range(5000)))
+    report = run_report(*(failed(n, "n" * 200 + str(n), printed="x" * 4000) for n in range(5000)))
     text = failures(report)
     assert len(text) < 500_000
     assert text.startswith("# 5,000 of 5,000 files failed\n")
@@ -131,7 +131,7 @@ def test_failure_details_are_bounded_and_count_all():
 
 def test_failure_details_have_reason_and_repeat_command():
     text = failures(
-        run_report(failed(1, "bad.txt", "bad.txt is not UTF-8 text", said="last words", category=Category.INPUT))
+        run_report(failed(1, "bad.txt", "bad.txt is not UTF-8 text", printed="last words", category=Category.INPUT))
     )
     for part in ("## `bad.txt`", "`input`", "`137`", "`2 times`", "`tvm1`", "last words", "-- '/data/bad.txt'"):
         assert part in text

@@ -1,4 +1,4 @@
-"""Waiting for Batch tasks ends, and misses none, whatever the service says of them."""
+"""Watching Batch tasks: the wait ends in time and misses no Batch task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
 
 
 class Account:
-    """A job of one Batch task that runs for ever."""
+    """A job with one Batch task that never ends."""
 
     def task_counts(self, job_id):
         return TaskCounts(active=0, running=1, completed=0)
@@ -28,9 +28,9 @@ class Account:
 
 
 class LateListing:
-    """An account whose listings show one Batch task later than another that completed after it.
+    """An account whose first listing misses the Batch task that completed first.
 
-    It happens when one completes while pages are read; no server of ours can be brought to it at will.
+    This happens when a Batch task completes while pages are read. The local Batch service cannot reproduce it.
     """
 
     def __init__(self, early, late):
@@ -47,14 +47,14 @@ class LateListing:
 
 
 class Renewal:
-    """Signatures that need no renewal."""
+    """A renewal for signatures that never need it."""
 
     def renew(self, chunks):
         return chunks
 
 
 class HealthyDoctor:
-    """A doctor who finds nothing wrong with the job, its pool and its nodes."""
+    """A doctor that finds no problem."""
 
     def examine(self):
         return None
@@ -69,7 +69,7 @@ def staged_chunk(file_count):
 
 
 def test_wait_ends_at_deadline():
-    """Field report 28: no timeout of a thread, which cannot be interrupted, but the watcher's own clock."""
+    """Field report 28: the watcher checks its own clock, because threads cannot be interrupted."""
 
     def check_time():
         assert clock.now() < deadline_at + 2 * DEADLINE_GRACE

@@ -1,4 +1,4 @@
-"""Names of files: how they are shown, and where outputs go."""
+"""Names of files, of their outputs, and how names are printed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_files_are_named_below_common_folder(paths, names):
         (["x/a.txt", "y/a.txt"], ["x/a_OUTPUT", "y/a_OUTPUT"]),
         (["noext"], ["noext_OUTPUT"]),
         ([".hidden"], [".hidden_OUTPUT"]),
-        # The whole name of the first is the stem of the third, which then needs its whole name too.
+        # The name of the first file is the stem of the third, so the third needs its whole name, too.
         (["a.txt", "a.md", "a.txt.md"], ["a.txt_OUTPUT", "a.md_OUTPUT", "a.txt.md_OUTPUT"]),
-        # No device of Windows is called so.
+        # `con` and `NUL` are devices on Windows, but `con_OUTPUT` and `NUL_OUTPUT` are not.
         (["con.txt", "NUL"], ["con_OUTPUT", "NUL_OUTPUT"]),
     ],
 )
@@ -44,7 +44,7 @@ def test_clashing_stems_use_whole_name(names, outputs):
     assert output_names(names) == outputs
 
 
-def any_file_system(name):
+def normalized(name):
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
@@ -60,19 +60,19 @@ def any_file_system(name):
 )
 def test_equivalent_names_get_distinct_outputs(names):
     outputs = output_names(names)
-    assert len({any_file_system(output) for output in outputs}) == len(names)
-    # On whichever machine, in whichever company.
+    assert len({normalized(output) for output in outputs}) == len(names)
+    # The order of the files does not matter.
     assert outputs == output_names(names[::-1])[::-1]
 
 
 def test_crafted_name_cannot_collide_with_output():
     long = "x" * 250
     [output] = output_names([f"{long}.txt"])
-    made = output.removesuffix("_OUTPUT")
-    assert len(set(output_names([f"{long}.txt", f"{made}.txt"]))) == 2
+    crafted = output.removesuffix("_OUTPUT")
+    assert len(set(output_names([f"{long}.txt", f"{crafted}.txt"]))) == 2
     [_, marked] = output_names(["a.txt", "A.txt"])
-    made = marked.removesuffix("_OUTPUT")
-    assert len({any_file_system(name) for name in output_names(["a.txt", "A.txt", made, f"{made}.txt"])}) == 4
+    crafted = marked.removesuffix("_OUTPUT")
+    assert len({normalized(name) for name in output_names(["a.txt", "A.txt", crafted, f"{crafted}.txt"])}) == 4
 
 
 folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=4).filter(
@@ -83,7 +83,7 @@ folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), m
 @given(st.lists(st.lists(folder_names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True))
 def test_outputs_are_unique_and_keep_folders(names):
     outputs = output_names(names)
-    assert len({any_file_system(output) for output in outputs}) == len(names)
+    assert len({normalized(output) for output in outputs}) == len(names)
     for name, output in zip(names, outputs, strict=True):
         assert name.rpartition("/")[0] == output.rpartition("/")[0]
 

@@ -1,4 +1,4 @@
-"""Finding the inputs, and saying what must be counted."""
+"""Finding the inputs, and planning which files to count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import word_count_workload
 
 
-def a_result(sha256: str) -> StoredResult:
+def make_result(sha256: str) -> StoredResult:
     return result_of(sha256, [("one", 1)])
 
 
@@ -95,21 +95,21 @@ def test_renamed_known_content_is_not_counted(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store).files
-    store.put(file.content_key, a_result(file.sha256))
+    store.put(file.content_key, make_result(file.sha256))
     renamed = tmp_path / "renamed.txt"
     (tmp_path / "a.txt").rename(renamed)
 
     plan = make_plan([str(renamed)], workload, store)
 
     assert plan.chunks == ()
-    assert plan.unchanged == {file.content_key: a_result(file.sha256)}
+    assert plan.unchanged == {file.content_key: make_result(file.sha256)}
 
 
 def test_refresh_counts_known_content(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store).files
-    store.put(file.content_key, a_result(file.sha256))
+    store.put(file.content_key, make_result(file.sha256))
     assert make_plan([path], workload, store, refresh=True).batch_task_count == 1
 
 
@@ -128,11 +128,11 @@ def test_refresh_counts_known_content(tmp_path, store):
     ],
 )
 def test_damaged_stored_result_is_counted_again(tmp_path, store, damage):
-    """Field report 30: a lost or damaged result is a miss."""
+    """Field report 30: a lost or damaged result is a cache miss."""
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store).files
-    store.put(file.content_key, a_result(file.sha256))
+    store.put(file.content_key, make_result(file.sha256))
     if isinstance(damage, str):
         provenance = '{"node_id": "n", "task_id": "t", "job_id": "j", "pool_id": "p"}'
         damage = damage.replace("KEY", file.content_key).replace("PROVENANCE", provenance).encode()
@@ -150,7 +150,7 @@ def test_options_change_content_key(tmp_path, store, other):
 
 @given(st.integers(1, 1_000_000))
 def test_run_stays_under_300_task_runs(file_count):
-    """Field report 29: a server on SQLite needs some 50 ms for each."""
+    """Field report 29: a Prefect server on SQLite needs about 50 ms per task run."""
     chunks = -(-file_count // chunk_size(file_count))
     assert chunks <= MAX_CHUNKS
     assert 3 * chunks + 8 < 300
@@ -169,7 +169,7 @@ def test_chunk_size_is_one_up_to_twenty_files():
         ("Standard_NC24ads_A100_v4", 24),
         ("Standard_D128ads_v7", 128),
         ("Standard_M832is_16_v3", 256),
-        # Before version 3, and where nothing is said, the name does not tell.
+        # Before version 3, the name of a size does not contain its number of cores.
         ("Standard_D3_v2", 1),
         ("standard_a1", 1),
         ("a size of tomorrow", 1),

@@ -1,4 +1,4 @@
-"""What is logged or told has no secret in it, whoever put it there."""
+"""Logs and messages contain no secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNATURE = "Zm9vYmFy%2Bc2VjcmV0c2VjcmV0%3D"
 
 @pytest.fixture(autouse=True)
 def factory(monkeypatch):
-    """Put the process's own factory back, and forget the keys."""
+    """Clear the protected keys, and restore the log record factory after the test."""
     monkeypatch.setattr(redaction, "_keys", set())
     before = logging.getLogRecordFactory()
     yield
@@ -24,7 +24,7 @@ def factory(monkeypatch):
 
 @pytest.fixture
 def log():
-    """All that is logged on the root logger, at any level, as text."""
+    """Return a function that reads everything logged at any level."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     root, level = logging.getLogger(), logging.getLogger().level

@@ -1,4 +1,4 @@
-"""Outputs are written below the output folder and nowhere else, and replace no input."""
+"""Outputs are written only below the output folder and never replace an input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def outside(tmp_path):
     return folder
 
 
-def a_file(number, name, path=None):
+def make_report(number, name, path=None):
     report = counted(number, name)
     return replace(report, file=replace(report.file, path=str(path or report.file.path), output=f"{name}_OUTPUT"))
 
@@ -36,7 +36,7 @@ def files_below(folder):
 
 
 def test_outputs_keep_their_folders(folder):
-    report = run_report(a_file(1, "a"), a_file(2, "b/c"), failed(3))
+    report = run_report(make_report(1, "a"), make_report(2, "b/c"), failed(3))
     assert write_all_outputs(folder, report) == []
     names = ["a_OUTPUT.json", "a_OUTPUT.txt", "b/c_OUTPUT.json", "b/c_OUTPUT.txt"]
     assert files_below(folder) == names
@@ -48,7 +48,7 @@ def test_links_out_of_folder_are_not_followed(folder, outside, name):
     link = folder / name.partition("link")[0] / "link"
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(outside)
-    report = run_report(a_file(1, name), a_file(2, "good"))
+    report = run_report(make_report(1, name), make_report(2, "good"))
     assert write_all_outputs(folder, report) == [f"{name}_OUTPUT (a link leads out of the output folder)"]
     assert list(outside.iterdir()) == []
     assert (folder / "good_OUTPUT.txt").exists()
@@ -56,20 +56,20 @@ def test_links_out_of_folder_are_not_followed(folder, outside, name):
 
 def test_dangling_link_creates_no_folder(folder, outside):
     (folder / "link").symlink_to(outside / "new")
-    assert len(write_all_outputs(folder, run_report(a_file(1, "link/a")))) == 1
+    assert len(write_all_outputs(folder, run_report(make_report(1, "link/a")))) == 1
     assert list(outside.iterdir()) == []
 
 
 def test_link_loop_is_reported(folder):
     (folder / "link").symlink_to(folder / "link")
-    [refusal] = write_all_outputs(folder, run_report(a_file(1, "link/a")))
+    [refusal] = write_all_outputs(folder, run_report(make_report(1, "link/a")))
     assert refusal.startswith("link/a_OUTPUT (")
 
 
 def test_link_at_output_path_is_replaced(folder, outside):
     (outside / "precious").write_text("mine")
     (folder / "a_OUTPUT.txt").symlink_to(outside / "precious")
-    assert write_all_outputs(folder, run_report(a_file(1, "a"))) == []
+    assert write_all_outputs(folder, run_report(make_report(1, "a"))) == []
     assert (outside / "precious").read_text() == "mine"
     assert not (folder / "a_OUTPUT.txt").is_symlink()
 
@@ -78,7 +78,7 @@ def test_links_within_folder_are_followed(folder, outside):
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
     (outside / "other").symlink_to(folder)
-    assert write_all_outputs(outside / "other", run_report(a_file(1, "link/a"))) == []
+    assert write_all_outputs(outside / "other", run_report(make_report(1, "link/a"))) == []
     assert (folder / "real/a_OUTPUT.txt").exists()
 
 
@@ -86,7 +86,7 @@ def test_input_is_never_replaced(folder, monkeypatch):
     mine = folder / "a_OUTPUT.txt"
     mine.write_text("my own text")
     monkeypatch.chdir(folder)
-    report = run_report(a_file(1, "a", folder / "a"), a_file(2, "b", mine))
+    report = run_report(make_report(1, "a", folder / "a"), make_report(2, "b", mine))
     assert write_all_outputs(Path(), report) == ["a_OUTPUT (it would replace an input)"]
     assert mine.read_text() == "my own text"
     assert (folder / "b_OUTPUT.txt").exists()

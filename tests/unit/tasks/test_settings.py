@@ -1,4 +1,4 @@
-"""Settings: all of them, none, or one sentence that says what is missing."""
+"""Settings are complete, absent, or rejected in one sentence that names what is missing."""
 
 from __future__ import annotations
 

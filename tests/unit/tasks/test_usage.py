@@ -1,4 +1,4 @@
-"""What a run takes from Azure: added up from what the service says, in few requests."""
+"""The Azure usage of a run, computed from few requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MovableClock:
 
 
 class Nodes:
-    """A Batch account that knows nodes and nothing else, and counts how often it is asked."""
+    """A Batch account that only lists nodes, and counts the listings."""
 
     def __init__(self, *lives):
         self.lives = list(lives)
@@ -64,7 +64,7 @@ def outcome(task_id, start, end, node_id="n1", retries=0, requeues=0):
 
 @pytest.fixture
 def local_endpoint(monkeypatch):
-    """An account on this machine is configured; nothing listens there."""
+    """Configure an account on this machine where no server listens."""
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", "http://127.0.0.1:1/account")
     for variable in ("TOPN_BATCH_ACCOUNT", "TOPN_STORAGE_ACCOUNT", "TOPN_BATCH_KEY", "TOPN_STORAGE_KEY"):
@@ -95,7 +95,7 @@ def test_node_time_spans_allocation_to_last_sighting(meter, clock):
     clock.instant = at(100)
     usage = measured.usage()
 
-    # n1 was last seen at 60, n2 at 100; n3 was never listed, and is known from its Batch task alone.
+    # n1 was last seen at 60 and n2 at 100. n3 was never listed and is known only from its Batch task.
     assert usage.node_seconds == 90 + 90 + 3
     assert usage.spot_node_seconds == 40
     assert (usage.nodes, usage.preempted_nodes) == (4, 1)

@@ -1,4 +1,4 @@
-"""The workload: what comes back, and how that is written."""
+"""The word count workload: parsing and printing its outputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1],
         {"words": -1},
         {"words": 10**4000},
         {"top": [["a", 1 << 64]]},
-        # No letter, which cannot be written down.
+        # A lone surrogate, which UTF-8 cannot encode.
         {"top": [["\ud800", 1]]},
     ],
 )

@@ -1,4 +1,4 @@
-"""A workload that a user describes: what is refused, and what its results depend on."""
+"""User-defined workloads: validation, and the hash of what a result depends on."""
 
 from __future__ import annotations
 

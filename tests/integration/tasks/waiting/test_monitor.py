@@ -30,9 +30,7 @@ def listed_bytes(server):
     return sum(record.bytes for record in list(server.requests) if record.operation == "list_tasks")
 
 
-def test_completed_batch_tasks_are_not_reread(
-    server, blobs, run, workload, parts, pool_options, chunk_factory
-):
+def test_completed_batch_tasks_are_not_reread(server, blobs, run, workload, parts, pool_options, chunk_factory):
     settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
     account = BatchAccount(settings)
     containers, _ = parts

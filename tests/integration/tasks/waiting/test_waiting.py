@@ -30,9 +30,7 @@ def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, sub
     assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
 
 
-def test_failed_start_task_is_retried_once(
-    batch, run, submitted, watch_chunk, notes
-):
+def test_failed_start_task_is_retried_once(batch, run, submitted, watch_chunk, notes):
     """Field reports 8 and 9: not twenty minutes of silence."""
     chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
     wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
@@ -93,9 +91,7 @@ def test_unusable_nodes_end_wait_within_two_polls(batch, run, submitted, watch_c
     assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
 
 
-def test_preempted_batch_task_is_requeued_and_counted(
-    batch, run, submitted, watch_chunk, counted, azure_faults
-):
+def test_preempted_batch_task_is_requeued_and_counted(batch, run, submitted, watch_chunk, counted, azure_faults):
     chunk, job, containers = submitted(
         [{"fault": "endless_task", "task": "*"}, {"fault": "preempt_node", "when": "task_running"}]
     )
@@ -109,9 +105,7 @@ def test_preempted_batch_task_is_requeued_and_counted(
     assert (outcome.requeue_count, outcome.retry_count) == (1, 0)
 
 
-def test_pool_without_working_node_is_reported(
-    batch, run, submitted, watch_chunk, counted, notes, azure_faults
-):
+def test_pool_without_working_node_is_reported(batch, run, submitted, watch_chunk, counted, notes, azure_faults):
     chunk, job, containers = submitted(
         [{"fault": "endless_task", "task": "*"}, {"fault": "lose_node", "when": "task_running"}]
     )
@@ -133,9 +127,7 @@ def test_pool_without_working_node_is_reported(
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
-def test_disabled_job_is_reported_and_resumes(
-    submitted, watch_chunk, counted, notes, batch, azure_faults
-):
+def test_disabled_job_is_reported_and_resumes(submitted, watch_chunk, counted, notes, batch, azure_faults):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     batch._client.begin_disable_job(job.job_id, {"disableTasks": "requeue"}, polling_interval=0.1).wait(10)
 
@@ -197,9 +189,7 @@ def test_old_resize_error_of_existing_pool_is_ignored(
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
-def test_transient_renewal_failure_loses_no_file(
-    submitted, watch_chunk, counted, azure_faults, run, notes
-):
+def test_transient_renewal_failure_loses_no_file(submitted, watch_chunk, counted, azure_faults, run, notes):
     chunk, job, containers = submitted()
     ending_soon = replace(chunk, signed_until_at=run.deadline_at - timedelta(hours=59, minutes=50))
     azure_faults.add("answer", operation="list_tasks", status=409, code="JobBeingDeleted", times=1)
