@@ -80,7 +80,7 @@ class MovableClock:
         self._meanwhile()
 
 
-def letting_time_pass():
+def polling_clock():
     """Return a clock that advances by the full sleep but only waits for `POLL_SECONDS`."""
     return MovableClock(meanwhile=lambda: time.sleep(POLL_SECONDS))
 

@@ -1,4 +1,4 @@
-"""The storage adapter against Azurite: what its URLs allow, and how files travel; by a key, and by an identity."""
+"""The storage adapter against Azurite, with a key and with an identity: signed URLs, uploads and downloads."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def container(blobs):
     return name
 
 
-def ask(url, method="GET", data=None, **headers):
-    """Send a request without any credential but the URL's; returns status and body."""
+def send(url, method="GET", data=None, **headers):
+    """Send a request with only the URL's signature, and return the status and the body."""
     request = urllib.request.Request(url, data, {"x-ms-blob-type": "BlockBlob", **headers}, method=method)
     try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(request) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
@@ -48,49 +48,49 @@ def now():
 
 def test_read_url_reads_its_blob(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
-    assert ask(blobs.read_url(container, "a", now() + SOON)) == (200, b"content")
+    assert send(blobs.read_url(container, "a", now() + SOON)) == (200, b"content")
 
 
 def test_read_url_cannot_write_or_delete(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
     url = blobs.read_url(container, "a", now() + SOON)
-    assert ask(url, "PUT", b"changed")[0] == 403
-    assert ask(url, "DELETE")[0] == 403
+    assert send(url, "PUT", b"changed")[0] == 403
+    assert send(url, "DELETE")[0] == 403
     assert blobs.download(container, "a") == b"content"
 
 
 def test_read_url_cannot_read_other_blob(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
     blobs.upload_bytes(container, "b", b"secret")
-    assert ask(blobs.read_url(container, "a", now() + SOON).replace("/a?", "/b?"))[0] == 403
+    assert send(blobs.read_url(container, "a", now() + SOON).replace("/a?", "/b?"))[0] == 403
 
 
 def test_read_url_expires(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
-    assert ask(blobs.read_url(container, "a", now() - SOON))[0] == 403
+    assert send(blobs.read_url(container, "a", now() - SOON))[0] == 403
 
 
 def test_write_url_creates_and_replaces_blobs(blobs, container):
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
     for content in (b"first", b"second"):
-        assert ask(f"{base}/folder/a?{signature}", "PUT", content)[0] == 201
+        assert send(f"{base}/folder/a?{signature}", "PUT", content)[0] == 201
     assert blobs.download(container, "folder/a") == b"second"
 
 
 def test_write_url_cannot_read_list_or_delete(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
-    assert ask(f"{base}/a?{signature}")[0] == 403
-    assert ask(f"{base}?restype=container&comp=list&{signature}")[0] == 403
-    assert ask(f"{base}/a?{signature}", "DELETE")[0] == 403
-    assert ask(f"{base}?restype=container&{signature}", "DELETE")[0] == 403
+    assert send(f"{base}/a?{signature}")[0] == 403
+    assert send(f"{base}?restype=container&comp=list&{signature}")[0] == 403
+    assert send(f"{base}/a?{signature}", "DELETE")[0] == 403
+    assert send(f"{base}?restype=container&{signature}", "DELETE")[0] == 403
 
 
 def test_write_url_cannot_reach_other_container(blobs, container):
     other = f"test-{uuid.uuid4().hex}"
     blobs.create_container(other, {})
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
-    assert ask(f"{base.replace(container, other)}/a?{signature}", "PUT", b"x")[0] == 403
+    assert send(f"{base.replace(container, other)}/a?{signature}", "PUT", b"x")[0] == 403
 
 
 def text_file(tmp_path, size):
@@ -152,8 +152,8 @@ def test_deleting_container_twice_succeeds(blobs, container):
     assert blobs.containers(container) == {}
 
 
-def key_in(url):
-    """When the user delegation key of a signature begins and ends."""
+def key_period(url):
+    """Return the start and the end of the user delegation key of a signed URL."""
     query = parse_qs(urlsplit(url).query)
     return tuple(datetime.fromisoformat(query[name][0].replace("Z", "+00:00")) for name in ("skt", "ske"))
 
@@ -161,7 +161,7 @@ def key_in(url):
 def test_signing_key_allows_clock_skew_and_seven_days(identity_settings):
     account = blob_account()
     for life in (SOON, timedelta(days=6, hours=23)):
-        start, end = key_in(account.read_url("c", "b", now() + life))
+        start, end = key_period(account.read_url("c", "b", now() + life))
         assert abs(now() - CLOCK_SKEW - start) < SOON
         assert now() + life <= end + timedelta(seconds=1)
         assert end - start <= timedelta(days=7)
@@ -169,8 +169,8 @@ def test_signing_key_allows_clock_skew_and_seven_days(identity_settings):
 
 def test_signing_key_is_reused_until_too_short(identity_settings):
     account = blob_account()
-    first = key_in(account.read_url("c", "b", now() + SOON))
-    assert key_in(account.read_url("c", "b", now() + SOON)) == first
+    first = key_period(account.read_url("c", "b", now() + SOON))
+    assert key_period(account.read_url("c", "b", now() + SOON)) == first
     later = now() + timedelta(hours=1)
-    assert key_in(account.write_url("c", later))[1] >= later - timedelta(seconds=1)
-    assert key_in(account.write_url("c", later)) != first
+    assert key_period(account.write_url("c", later))[1] >= later - timedelta(seconds=1)
+    assert key_period(account.write_url("c", later)) != first

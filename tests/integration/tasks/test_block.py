@@ -1,4 +1,4 @@
-"""The Prefect block: the same settings, on a real Prefect server; nothing wins silently."""
+"""The Prefect block with Azure settings, on a real Prefect server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOUD = {
 
 @pytest.fixture
 def on_server(prefect_api):
-    """A Prefect server is in use; what the test saves there is deleted afterwards."""
+    """The API address of the Prefect server in use; blocks are deleted afterwards."""
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - takes seconds
 
     azure_block._block_values_on.cache_clear()

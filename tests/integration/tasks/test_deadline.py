@@ -1,4 +1,4 @@
-"""A run that reaches its deadline says so."""
+"""A run that reaches its deadline reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A full quota of active jobs is waited for, a bounded time, with a message."""
+"""A run waits a limited time for the quota of active jobs, and prints a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.steps.provision import ensure_containers, ensure_job
 
 @pytest.fixture
 def full_account(tmp_path):
-    """An account whose only job is somebody else's."""
+    """An account with a quota of one job, which another user's job occupies."""
     with LocalBatch(state_dir=tmp_path / "batch", pace="instant", job_quota=1) as server:
         settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
         account = BatchAccount(settings)

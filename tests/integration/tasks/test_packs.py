@@ -1,4 +1,4 @@
-"""Packs: many files in one Batch task, each with its own verdict."""
+"""Packs: several files in one Batch task, each with its own verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parts(shared_parts):
 
 @pytest.fixture
 def work(batch, blobs, run, workload, parts, watch_chunk, chunk_factory, tmp_path):
-    """Work on contents as one pack; returns the verdicts in their order."""
+    """Return a function that runs contents as one pack and returns their verdicts in order."""
     containers, job = parts
 
     def do(*contents, workload=workload, before_staging=lambda: None):
@@ -84,7 +84,7 @@ def test_crashed_pack_keeps_finished_files(work):
     verdicts = work(
         *(f"kept {n}".encode() for n in range(5)),
         workload=shell(
-            # The shell of the pack itself, when two files are done.
+            # Kill the shell of the pack once two files are done.
             "[ $(ls -d ../*/.done 2>/dev/null | wc -l) -ge 2 ] && kill -9 $$; cp input out.txt"
         ),
     )

@@ -1,4 +1,4 @@
-"""How a pool is set up: checked before anything is created, and what the Batch account receives of it."""
+"""The pool that the Batch account receives for each pool option."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch(batch_without_nodes):
 
 @pytest.fixture
 def received(batch, blobs, run, workload, pool_options):
-    """Create a pool that is set up so; returns what the Batch account has of it."""
+    """Return a function that creates a pool with options and returns the pool that Batch has."""
 
     def create(**setup):
         options = pool_options.model_copy(update={"setup": PoolSetup(**setup)})
@@ -78,7 +78,7 @@ def test_container_pool_uses_container_capable_image(received):
         "containerImageNames": [image],
         "containerRegistries": [{"registryServer": "mine.azurecr.io", "identityReference": {"resourceId": IDENTITY}}],
     }
-    # Whether there is a Python is a question to the container, and not to the node.
+    # The container needs Python, not the node, so the start task does not check for it.
     assert "python3" not in pool["startTask"]["commandLine"]
 
 
@@ -134,7 +134,7 @@ def test_run_warns_of_image_support_ending_soon(received, monkeypatch):
 
 
 class TestOnNodes:
-    """What only nodes can show."""
+    """Behaviour that needs nodes."""
 
     @pytest.fixture
     def batch(self, azure_settings):

@@ -1,4 +1,4 @@
-"""What is made of a run, adopted and deleted: no node is needed."""
+"""Creating, adopting and deleting the resources of a run, without nodes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_second_provisioning_adopts_existing_resources(batch, blobs, run, worklo
 
 def test_foreign_resources_are_never_adopted(batch, blobs, run, workload, pool_options, parts):
     mine = replace(run, flow_run_id=str(uuid.uuid4()))
-    of_somebody_else = {"owner": "topn", "flow_run_id": "another"}
-    blobs.create_container(f"{mine.name}-app", of_somebody_else)
-    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
+    foreign_metadata = {"owner": "topn", "flow_run_id": "another"}
+    blobs.create_container(f"{mine.name}-app", foreign_metadata)
+    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=foreign_metadata))
     with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
         ensure_containers(blobs, mine, workload)
     with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
@@ -85,7 +85,7 @@ def test_wait_ends_with_reason_of_ended_job(
 ):
     containers, _ = parts
     short = replace(run, flow_run_id=str(uuid.uuid4()))
-    # On a pool that does not exist yet, Batch tasks wait for ever.
+    # Batch tasks wait forever for a pool that does not exist.
     waiting_job = replace(ensure_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
     batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
     chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)

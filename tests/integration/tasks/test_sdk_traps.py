@@ -1,6 +1,6 @@
-"""What the Batch SDK does that a reader would not expect, and what is made of it here.
+"""Unexpected behaviour of the Batch SDK, and the workarounds.
 
-Each of these was found with azure-batch 15.1; a test that fails after an update says that a way around may go.
+Each case was found with azure-batch 15.1. If a test fails after an update, its workaround may be obsolete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def azure_faults(server_without_nodes):
     server_without_nodes.faults.clear()
 
 
-def a_task(task_id):
+def make_task(task_id):
     return BatchTaskSpec(task_id=task_id, command_line="true", resource_files=(), uploads=(), retries=0)
 
 
@@ -57,19 +57,19 @@ def test_missing_pool_is_detected_by_reading_it(batch):
 
 
 def test_rejected_batch_tasks_are_detected(batch, parts):
-    """The service writes `ClientError`, the SDK compares with `clienterror`."""
+    """The SDK takes a rejected Batch task for an added one: it compares `ClientError` with `clienterror`."""
     _, job = parts
     from azure.batch import models  # noqa: PLC0415 - what the SDK itself makes of it
 
-    assert batch.add_tasks(job.job_id, [a_task("t")]) == {}
+    assert batch.add_tasks(job.job_id, [make_task("t")]) == {}
     taken = batch._client.create_tasks(job.job_id, [models.BatchTaskCreateOptions(id="t", command_line="true")])
     assert [str(result.status).lower() for result in taken.result_values] == ["clienterror"]
-    refused = batch.add_tasks(job.job_id, [a_task("t"), a_task("no such id, by the rules")])
+    refused = batch.add_tasks(job.job_id, [make_task("t"), make_task("no such id, by the rules")])
     assert list(refused) == ["no such id, by the rules"]
 
 
 def test_deletion_succeeds_despite_failing_poller(batch, parts, azure_faults):
-    """The SDK's poller ends quietly when its looking fails: only a failed deletion is told, and the sweep finds the rest."""
+    """The SDK's poller ignores a failed status request, so only a failed deletion is reported."""
     azure_faults.add("answer", operation="get_job", status=403, times=100)
     assert batch.delete_jobs_and_pools([parts[1].job_id], [], 5) == {}
     azure_faults.clear()
@@ -78,7 +78,7 @@ def test_deletion_succeeds_despite_failing_poller(batch, parts, azure_faults):
 
 def test_changed_batch_task_is_not_deleted(batch, parts):
     _, job = parts
-    batch.add_tasks(job.job_id, [a_task("t")])
+    batch.add_tasks(job.job_id, [make_task("t")])
     with pytest.raises(ResourceModifiedError):
         batch._client.delete_task(job.job_id, "t", etag='"old"', match_condition=MatchConditions.IfNotModified)
     assert batch.delete_task(job.job_id, "t", '"old"') is False
@@ -87,7 +87,7 @@ def test_changed_batch_task_is_not_deleted(batch, parts):
 
 def test_states_are_read_in_lower_case(batch, parts):
     _, job = parts
-    batch.add_tasks(job.job_id, [a_task("t")])
+    batch.add_tasks(job.job_id, [make_task("t")])
     wait_until(lambda: list(batch.completed_tasks(job.job_id, None)), "the Batch task")
     [(_, outcome)] = batch.completed_tasks(job.job_id, None)
     assert (outcome.state, outcome.result) == ("completed", "success")
@@ -103,7 +103,7 @@ def test_error_has_service_message_only(batch):
 
 
 def test_each_thread_keeps_its_connection(batch, azure_faults, caplog):
-    """Making one costs several times what a request on it costs."""
+    """A new connection costs several times as much as a request, and urllib3 keeps only ten by default."""
     azure_faults.add("delay", operation="*", seconds=0.5, probability=1)
     with ThreadPoolExecutor(16) as threads:
         asked = [threads.submit(batch.images) for _ in range(32)]
@@ -139,11 +139,11 @@ print(*sorted({{str(error) for error in failed}}))
 
 
 @pytest.mark.parametrize(
-    ("imported_before", "said"),
+    ("imported_before", "error"),
     [("azure.batch", "dictionary changed size during iteration"), ("tasks.azure.batch", "")],
 )
-def test_models_are_initialized_before_threads_use_them(imported_before, said):
-    """Field report 34: the first runs of a process broke now and then, without a pattern."""
+def test_models_are_initialized_before_threads_use_them(imported_before, error):
+    """Field report 34: the SDK's models break when several threads create the first instance at once."""
     program = MODELS_IN_MANY_THREADS.format(imported_before=imported_before)
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == said
+    assert made.stdout.strip() == error

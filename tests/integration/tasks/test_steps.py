@@ -1,4 +1,4 @@
-"""The steps, one after the other, on the local Azure: what they make, adopt, judge and delete."""
+"""The steps of a run on the local Azure: staging, submission and collection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parts(shared_parts):
 
 @pytest.fixture
 def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
-    """Stage, submit, watch and collect a chunk; returns the verdicts in the order of its files."""
+    """Return a function that stages, submits, watches and collects a chunk and returns verdicts in order."""
     containers, job = parts
 
     def do(chunk, workload=workload):
@@ -89,7 +89,7 @@ def test_missing_resource_file_has_own_category(
 
 
 def test_success_without_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk):
-    """Field report 14: neither result nor exit code nor output alone is a verdict."""
+    """Field report 14: a verdict needs the result, the exit code and the output."""
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(

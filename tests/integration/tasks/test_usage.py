@@ -1,4 +1,4 @@
-"""What a run takes from Azure: added up from what the service says, in few requests."""
+"""The Azure usage of a run, as the Batch service reports it."""
 
 from __future__ import annotations
 

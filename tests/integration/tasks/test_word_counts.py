@@ -1,4 +1,4 @@
-"""The workload: its package, what comes back, and how that is written."""
+"""The package of the word count workload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watching costs as much as there is to see: no completed Batch task is read again and again, and none is overlooked."""
+"""The monitor lists each completed Batch task about once and misses none."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_completed_batch_tasks_are_not_reread(server, blobs, run, workload, part
     submitted = submit_chunk(account, blobs, run, chunk, job, workload, containers)
     seen = 0
 
-    def let_the_next_two_complete():
+    def complete_next_tasks():
         nonlocal seen
         wait_until(lambda: account.task_counts(job.job_id).running, "Batch tasks to run")
         server.advance(timedelta(seconds=1))
         wait_until(lambda: account.task_counts(job.job_id).completed > seen, "Batch tasks to complete")
         seen = account.task_counts(job.job_id).completed
 
-    clock = MovableClock(let_the_next_two_complete)
+    clock = MovableClock(complete_next_tasks)
     renewal = Renewal(account=account, blobs=blobs, run=run, job=job, workload=workload, containers=containers)
     deadline_at = run.deadline_at + timedelta(hours=1)
     [finished] = watch(

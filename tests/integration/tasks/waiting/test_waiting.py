@@ -1,4 +1,4 @@
-"""While Batch tasks wait and nothing moves, a person is told why, and waiting ends when it cannot help."""
+"""While Batch tasks wait, the user sees the reason, and a hopeless wait ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, letting_time_pass, pool_has, wait_until
+from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, polling_clock, pool_has, wait_until
 
 from tasks.model.verdict import Category, StoredResult
 from tasks.steps.provision import ensure_containers, ensure_pool
@@ -18,7 +18,7 @@ from tasks.steps.provision import ensure_containers, ensure_pool
     "code", ["AccountCoreQuotaReached", "PoolQuotaReached", "AccountLowPriorityCoreQuotaReached", "ImageNotFound"]
 )
 def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
-    """Field reports 11 and 32: no quota, or an image that is retired."""
+    """Field reports 11 and 32: a missing quota or a retired image."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": code, "message": f"No: {code}."}])
     wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
     clock = MovableClock()
@@ -31,10 +31,10 @@ def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, sub
 
 
 def test_failed_start_task_is_retried_once(batch, run, submitted, watch_chunk, notes):
-    """Field reports 8 and 9: not twenty minutes of silence."""
+    """Field reports 8 and 9: a second failure ends the wait with the exit code."""
     chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
     wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
-    clock = letting_time_pass()
+    clock = polling_clock()
 
     finished = watch_chunk(chunk, job, containers, clock)
 
@@ -49,7 +49,7 @@ def test_restarted_node_counts_file(batch, run, submitted, watch_chunk, counted,
     wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
     azure_faults.clear()
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert any("restarted tvm" in note for note in notes)
@@ -65,7 +65,7 @@ def test_nodes_of_existing_pool_are_not_restarted(
     wait_until(pool_has(batch, other, "starttaskfailed"), "the start task to fail")
     chunk, job, containers = submitted(pool_id=other.name)
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert "[StartTaskFailed]" in finished.reason.message
     assert pool_has(batch, other, "starttaskfailed")()
@@ -74,7 +74,7 @@ def test_nodes_of_existing_pool_are_not_restarted(
 
 
 def test_unusable_nodes_end_wait_within_two_polls(batch, run, submitted, watch_chunk, azure_faults):
-    """Field report 9: Batch tasks do not stay active for ever without a word."""
+    """Field report 9: Batch tasks do not stay active silently."""
     chunk, job, containers = submitted(
         [
             {"fault": "endless_task", "task": "*"},
@@ -98,7 +98,7 @@ def test_preempted_batch_task_is_requeued_and_counted(batch, run, submitted, wat
     wait_until(pool_has(batch, run, "preempted"), "the node to be preempted")
     azure_faults.clear()
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     [outcome] = finished.outcomes.values()
@@ -149,7 +149,7 @@ def test_deleted_job_or_pool_ends_wait(batch, submitted, watch_chunk, what, cate
     batch.delete_jobs_and_pools(
         [job.job_id] if what == "job" else [], [job.pool_id] if what == "pool" else [], wait_seconds=10
     )
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
     assert finished.reason.category is category
     assert "was deleted by somebody else" in finished.reason.message
 
@@ -159,7 +159,7 @@ def test_deleted_batch_task_is_added_again(submitted, watch_chunk, counted, batc
     batch._client.delete_task(job.job_id, chunk.staged[0].task_id)
     azure_faults.clear()
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
 
@@ -167,7 +167,7 @@ def test_deleted_batch_task_is_added_again(submitted, watch_chunk, counted, batc
 def test_old_resize_error_of_existing_pool_is_ignored(
     batch, blobs, run, workload, submitted, watch_chunk, counted, pool_options, azure_faults
 ):
-    """Field report 10: an error of the past must not block all that comes."""
+    """Field report 10: an old error must not block new runs."""
     other = replace(run, flow_run_id=str(uuid.uuid4()))
     azure_faults.add("allocation_fails", code="AccountCoreQuotaReached")
     ensure_pool(batch, blobs, other, workload, ensure_containers(blobs, run, workload), pool_options, 1)
@@ -191,10 +191,10 @@ def test_old_resize_error_of_existing_pool_is_ignored(
 
 def test_transient_renewal_failure_loses_no_file(submitted, watch_chunk, counted, azure_faults, run, notes):
     chunk, job, containers = submitted()
-    ending_soon = replace(chunk, signed_until_at=run.deadline_at - timedelta(hours=59, minutes=50))
+    expiring_soon = replace(chunk, signed_until_at=run.deadline_at - timedelta(hours=59, minutes=50))
     azure_faults.add("answer", operation="list_tasks", status=409, code="JobBeingDeleted", times=1)
 
-    finished = watch_chunk(ending_soon, job, containers, letting_time_pass())
+    finished = watch_chunk(expiring_soon, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert "Asking again." in notes[0]
@@ -205,8 +205,8 @@ def test_terminated_batch_task_does_not_list_nodes(batch, run, submitted, watch_
     wait_until(lambda: batch.task_counts(job.job_id).running == 1, "the Batch task to run")
     batch._client.terminate_task(job.job_id, chunk.staged[0].task_id)
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert finished.reason is None
-    asked = [record.path for record in list(local_azure.batch.requests) if record.method == "GET"]
-    assert f"/pools/{run.name}/nodes" not in asked
+    read_paths = [record.path for record in list(local_azure.batch.requests) if record.method == "GET"]
+    assert f"/pools/{run.name}/nodes" not in read_paths
