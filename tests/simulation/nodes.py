@@ -1,7 +1,7 @@
-"""Simulated nodes: they fetch files, call the functions of the task script, and upload outputs, in virtual time.
+"""Simulated nodes that fetch files, call the functions of the task script and upload outputs, in virtual time.
 
-Transfers are localbatch's own (`localbatch.transfer`), below which the wire is replaced. Command lines are recognised, not
-run: what the shell and run_pack.sh do with them is shown by tests/integration, with real processes.
+Transfers use localbatch's own code (`localbatch.transfer`) above a replaced wire. Nodes recognise command lines instead
+of running them. tests/integration runs the shell and run_pack.sh in real processes.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from simulation.storage import Request, Response
 from simulation.world import Process, World
 from task_script import top_words
 
-# Of a node's directory, what our command lines name.
+# The directory of a node that our command lines use.
 SHARED = "shared"
 
-# The status of a shell whose program is missing, and of Python for bad usage.
+# Exit codes of a shell for a missing program, and of Python for bad usage.
 NOT_FOUND = 127
 BAD_USAGE = 2
 
 
 @dataclass
 class Nodes:
-    """Performs what the scheduler decides.
+    """Performs the actions of the scheduler.
 
     Attributes:
-        report: Takes what became of a run.
-        seconds: How long the work of a Batch task takes.
-        counted: How often each content was counted, by its SHA-256.
+        report: Receives the report of a process that ended.
+        seconds: Returns the duration of a Batch task.
+        counted: How often each content was counted, by SHA-256.
     """
 
     world: World
@@ -56,7 +56,7 @@ class Nodes:
     _killed: set[int] = field(default_factory=set)
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """Begin what a tick decided."""
+        """Start the actions that a tick returned."""
         for action in actions:
             if isinstance(action, StartRun):
                 run = action
@@ -89,13 +89,13 @@ class Nodes:
         except TransferError as error:
             failure = error.failure
         except OSError as error:
-            # Its node was taken away, with its files.
+            # The node was removed with its files.
             self.world.note(f"a run lost its directory: {error.strerror}")
         if action.run_id not in self._killed:
             self.report(Report(run_id=action.run_id, exit_code=code, failure=failure))
 
     def _execute(self, action: StartRun, directory: Path, environment: Mapping[str, str]) -> int:
-        """Do what a command line of ours does; returns the exit code."""
+        """Emulate one of our command lines and return the exit code."""
         words = shlex.split(action.command_line)
         script = words[2] if words[:2] == ["/bin/sh", "-c"] else action.command_line
         out, err = io.StringIO(), io.StringIO()
@@ -115,7 +115,7 @@ class Nodes:
         return self._count(script, _files_of(script, environment))
 
     def _count(self, command: str, files: Path) -> int:
-        """Count the file in the current directory, by the task script that was shipped."""
+        """Count the file in the current directory with the shipped task script."""
         match = re.search(r'exec python3 "\$FILES"/(\S+) (.+)$', command)
         if match is None:
             print(f"not a command of ours: {command}")
@@ -128,7 +128,7 @@ class Nodes:
         return top_words.main(arguments)
 
     def _pack(self, directory: Path, files: Path) -> int:
-        """Do what run_pack.sh does, as far as a pack that is not interrupted shows it."""
+        """Emulate run_pack.sh for a pack that is not interrupted."""
         with tarfile.open(directory / "pack.tar") as archive:
             archive.extractall(directory, filter="data")
         command = (directory / "command.sh").read_text().strip()
@@ -158,7 +158,7 @@ class Nodes:
 
 
 class _Storage(StorageClient):
-    """A node's way to the storage account, without a socket."""
+    """The storage client of a node, without a socket."""
 
     def __init__(self, world: World, send: Callable[[Request], Response]) -> None:
         super().__init__(lambda: world.now)

@@ -59,7 +59,7 @@ def test_missing_pool_is_detected_by_reading_it(batch):
 def test_rejected_batch_tasks_are_detected(batch, parts):
     """The SDK takes a rejected Batch task for an added one: it compares `ClientError` with `clienterror`."""
     _, job = parts
-    from azure.batch import models  # noqa: PLC0415 - what the SDK itself makes of it
+    from azure.batch import models  # noqa: PLC0415 - only this test uses it
 
     assert batch.add_tasks(job.job_id, [make_task("t")]) == {}
     taken = batch._client.create_tasks(job.job_id, [models.BatchTaskCreateOptions(id="t", command_line="true")])
