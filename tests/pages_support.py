@@ -92,7 +92,7 @@ def assert_shows(shown, output):
     """Compare the shape of an output with the lines on the page, where "…" stands for any lines."""
     pattern = "".join(r"(?:.*\n)*?" if line == "…" else re.escape(f"{shape(line)}\n") for line in shown)
     shapes = "".join(f"{shape(line)}\n" for line in output.splitlines())
-    assert re.fullmatch(pattern, shapes), f"the page shows\n{chr(10).join(shown)}\nbut there was\n{output}"
+    assert re.fullmatch(pattern, shapes), f"the page shows\n{chr(10).join(shown)}\nbut the output is\n{output}"
 
 
 def shown_in_the_readme(command):

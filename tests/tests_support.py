@@ -30,8 +30,8 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
     """Wait until `condition` holds; fail on timeout, or when the process `while_running` ends first."""
     give_up_at = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < give_up_at, f"not in time: {what}"
-        assert while_running is None or while_running.poll() is None, f"ended before: {what}"
+        assert time.monotonic() < give_up_at, f"timed out waiting for: {what}"
+        assert while_running is None or while_running.poll() is None, f"process ended before: {what}"
         time.sleep(POLL_SECONDS)
 
 
@@ -59,11 +59,11 @@ def processes_of(marker):
 
 
 class MovableClock:
-    """A clock that `sleep` advances at once, after which it calls `meanwhile`."""
+    """A clock that `sleep` advances at once, after which it calls `on_sleep`."""
 
-    def __init__(self, meanwhile=lambda: None):
+    def __init__(self, on_sleep=lambda: None):
         self._now = datetime.now(timezone.utc)
-        self._meanwhile = meanwhile
+        self._on_sleep = on_sleep
         self.sleeps = 0
         self.slept_seconds = 0.0
 
@@ -77,12 +77,12 @@ class MovableClock:
         self.sleeps += 1
         self.slept_seconds += seconds
         self._now += timedelta(seconds=seconds)
-        self._meanwhile()
+        self._on_sleep()
 
 
 def polling_clock():
     """Return a clock that advances by the full sleep but only waits for `POLL_SECONDS`."""
-    return MovableClock(meanwhile=lambda: time.sleep(POLL_SECONDS))
+    return MovableClock(on_sleep=lambda: time.sleep(POLL_SECONDS))
 
 
 def pool_has(batch, run, state):

@@ -15,7 +15,7 @@ import threading
 from uuid import UUID
 
 
-def die_in(module: str, function: str, callee: str) -> None:
+def kill_in(module: str, function: str, callee: str) -> None:
     """Kill this process inside a function; tracing finds the function by its code, so nothing is patched."""
     owner = importlib.import_module(module)
     for part in function.split("."):
@@ -60,5 +60,5 @@ def run(flow_run_id: str) -> None:
 
 
 if len(sys.argv) > 2:
-    die_in(*sys.argv[2:5])
+    kill_in(*sys.argv[2:5])
 run(sys.argv[1])

@@ -92,13 +92,13 @@ class Campaign:
 
     def topn(self, process, *arguments, status):
         """Call `topn` in the process and wait until it returns."""
-        said = self.output / "topn.out"
-        seen = said.stat().st_size
+        output = self.output / "topn.out"
+        seen = output.stat().st_size
         process.stdin.write(json.dumps(arguments) + "\n")
         process.stdin.flush()
 
         def found():
-            return re.findall(r"^status (\d+)$", said.read_bytes()[seen:].decode(), re.MULTILINE)
+            return re.findall(r"^status (\d+)$", output.read_bytes()[seen:].decode(), re.MULTILINE)
 
         wait_until(found, f"topn {arguments}", while_running=process, seconds=CALL_SECONDS)
         assert found() == [str(status)], (self.output / "topn.err").read_text()[-4000:]
@@ -203,11 +203,11 @@ def test_processes_expose_no_secret(campaign):
 def test_campaign_used_secrets_and_logged_verbosely(campaign):
     """Without secrets in the campaign, an empty search result would prove nothing."""
     assert len(campaign.signatures) > 10
-    said = "".join(path.read_text() for path in campaign.output.iterdir())
-    assert "| DEBUG" in said
-    assert "urllib3" in said
-    assert "Traceback" in said
-    assert said.count("sig=[hidden]") > 5
+    output = "".join(path.read_text() for path in campaign.output.iterdir())
+    assert "| DEBUG" in output
+    assert "urllib3" in output
+    assert "Traceback" in output
+    assert output.count("sig=[hidden]") > 5
     assert any(b"AZ_BATCH_TASK_ID=" in text for text in campaign.processes.texts)
     assert {"startup", "workitems"} <= {path.name for path in (campaign.folder / "nodes").rglob("*")}
     assert list((campaign.folder / "storage").iterdir())

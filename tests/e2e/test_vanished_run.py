@@ -71,7 +71,7 @@ def test_vanished_run_becomes_crashed_and_notifies_webhook(prefect_api, tmp_path
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
             wait_until(lambda: state() == "CRASHED", "the run is found dead", seconds=6 * HEARTBEAT_SECONDS)
-            wait_until(lambda: any("is Crashed" in text for text in webhook.texts), "the webhook was told")
+            wait_until(lambda: any("is Crashed" in text for text in webhook.texts), "the webhook is notified")
         finally:
             process.kill()
             for automation in client.read_automations():

@@ -18,7 +18,7 @@ TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 pytestmark = pytest.mark.xdist_group("worker")
 
 # A worker waits 30 s for a cancelled flow run to end, and checks for dead ones every 10 s.
-ENDING_SECONDS = 120
+END_TIMEOUT_SECONDS = 120
 
 
 class Deployed:
@@ -110,7 +110,7 @@ class Deployed:
         return self.run(flow_run_id).state.type.value
 
     def wait_for_end(self, flow_run_id):
-        wait_until(lambda: self.state(flow_run_id) in TERMINAL, "the run has ended", seconds=ENDING_SECONDS)
+        wait_until(lambda: self.state(flow_run_id) in TERMINAL, "the run has ended", seconds=END_TIMEOUT_SECONDS)
         return self.run(flow_run_id).state
 
     def wait_for_running_batch_task(self, flow_run_id):
@@ -121,7 +121,7 @@ class Deployed:
             assert self.state(flow_run_id) not in TERMINAL, self.run(flow_run_id).state
             return any(job.job_id == job_id for job in batch().jobs(job_id)) and batch().task_counts(job_id).running
 
-        wait_until(is_running, "a Batch task is running", seconds=ENDING_SECONDS)
+        wait_until(is_running, "a Batch task is running", seconds=END_TIMEOUT_SECONDS)
 
 
 def batch():
@@ -140,8 +140,8 @@ def leftovers(flow_run_id):
 
 def wait_until_nothing_is_left(flow_run_id):
     """Wait until the cleanup hook is done and the process has ended; both happen after the final state is set."""
-    wait_until(lambda: leftovers(flow_run_id) == (), "the hook has cleaned up", seconds=ENDING_SECONDS)
-    wait_until(lambda: flow_processes(flow_run_id) == [], "no process is left", seconds=ENDING_SECONDS)
+    wait_until(lambda: leftovers(flow_run_id) == (), "the hook has cleaned up", seconds=END_TIMEOUT_SECONDS)
+    wait_until(lambda: flow_processes(flow_run_id) == [], "no process is left", seconds=END_TIMEOUT_SECONDS)
 
 
 def flow_processes(flow_run_id):
@@ -193,7 +193,7 @@ def test_run_of_killed_worker_leaves_nothing(deployed, endless, topn_sweep):
     # The flow's output pipe has no reader, so its next line of output ends it, and its own hook cleans up.
     deployed.azure.faults.clear()
 
-    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=ENDING_SECONDS)
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=END_TIMEOUT_SECONDS)
     assert deployed.state(endless) in TERMINAL
     topn_sweep()
     assert leftovers(endless) == ()
@@ -204,7 +204,7 @@ def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
     from prefect.states import Crashed  # noqa: PLC0415
 
     deployed.stop_worker(signal.SIGTERM)
-    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=ENDING_SECONDS)
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=END_TIMEOUT_SECONDS)
     assert deployed.state(endless) == "RUNNING"
     assert len(leftovers(endless)) == 5
     assert topn_sweep().stdout == ""

@@ -54,4 +54,4 @@ def test_run_survives_failing_requests(topn, failing_azure, kind):
         assert (file["words"], file["distinct"], file["top"]) == expected
     with topn.environ(**failing_azure.environment):
         # The reply to a deletion may be lost, too, but the deletion continues.
-        wait_until(lambda: resources_of_runs() == set(), "nothing of the run is left")
+        wait_until(lambda: resources_of_runs() == set(), "all resources of the run to be deleted")

@@ -79,7 +79,7 @@ IDENTITIES = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdent
 
 @pytest.fixture
 def pool_with_identity(identity_settings):
-    """Return a function that creates a pool with managed identities, which Azure allows in the portal only."""
+    """Return a function that creates a pool with managed identities, as the portal can and the SDK cannot."""
     pool_ids = []
 
     def make(*names):

@@ -55,10 +55,10 @@ def test_webhook_is_notified_of_failed_and_late_runs(set_up, webhook, client, pr
 
     with process_environment(PREFECT_API_URL=prefect_api), pytest.raises(ConfigurationError):
         flow()
-    wait_until(lambda: webhook.texts, "the webhook was told of the failed run")
+    wait_until(lambda: webhook.texts, "the notice of the failed run")
     run = client.create_flow_run(flow, name="tonight")
     client.set_flow_run_state(run.id, Late(message='It says "when"?'), force=True)
-    wait_until(lambda: any("tonight" in text for text in webhook.texts), "the webhook was told of the late run")
+    wait_until(lambda: any("tonight" in text for text in webhook.texts), "the notice of the late run")
 
     assert len(webhook.texts) == 2
     assert " of topn is Failed: " in webhook.texts[0]

@@ -106,7 +106,7 @@ def replay(seed: int) -> int:
     print("\n".join(outcome.trace))
     show(outcome)
     sentences = violations(outcome)
-    print("\n".join(sentences) or "Everything holds.")
+    print("\n".join(sentences) or "No violations.")
     return 1 if sentences else 0
 
 

@@ -28,7 +28,7 @@ INTERNAL_TERMS = re.compile(
 )
 
 # Causes that can end a Batch task or a whole run, and the categories of errors that they justify for good files.
-TAKES_DOWN = {
+CATEGORIES_BY_CAUSE = {
     # A file whose Batch task is added later fails at that point.
     "terminate_job": {"cancelled", "node"},
     "delete_job": {"cancelled", "node"},
@@ -48,7 +48,7 @@ TAKES_DOWN = {
 }
 
 # Causes that make a node count a content again, at most once each.
-REPEATS = {
+RECOUNT_CAUSES = {
     "preempt_node",
     "make_node_unusable",
     "lose_node",
@@ -70,10 +70,10 @@ GRACE_MINUTES = 20.0
 ENDS_ONE_ATTEMPT = {"terminate_job", "delete_job", "delete_pool"}
 
 # With this timeout, a pool without nodes for a day does not justify an error.
-PATIENT_MINUTES = 1000.0
+LONG_TIMEOUT_MINUTES = 1000.0
 
 # With this timeout or less, the deadline justifies an error.
-SHORT_MINUTES = 20.0
+SHORT_TIMEOUT_MINUTES = 20.0
 
 
 def violations(outcome: Outcome) -> list[str]:
@@ -104,7 +104,7 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
         return
     category, message = file.error.category.value, file.error.message
     if INTERNAL_TERMS.search(message):
-        yield f"{spec.name} failed for no reason that a person can read: {message}"
+        yield f"{spec.name} failed with an unreadable message: {message}"
     bad = any(_text(content) is None for content in contents)
     if bad and category == "input" and "offset" in message:
         return
@@ -114,7 +114,7 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
     changed = outcome.fired.get(f"file {spec.fate}", 0) > 0
     if changed and category == "input" and ("changed" in message or "cannot be read" in message):
         return
-    if category not in excuses(outcome, life):
+    if category not in justified_categories(outcome, life):
         yield f"{spec.name} failed without a cause [{category}]: {message}"
 
 
@@ -123,31 +123,32 @@ def _result(plan: Plan, name: str, contents: list[bytes], digest: str, counts: W
     if content is None or counts.sha256 != digest:
         yield f"{name} has the result of another content"
     elif (text := _text(content)) is None:
-        yield f"{name} is not text and has a result"
+        yield f"{name} is not text but has a result"
     elif (counts.words, counts.distinct, [list(pair) for pair in counts.top]) != count(text, plan):
         yield f"{name} is counted wrongly: {counts}"
 
 
-def excuses(outcome: Outcome, life: Life) -> set[str]:
+def justified_categories(outcome: Outcome, life: Life) -> set[str]:
     """Return the categories of errors that the faults justify for any file."""
-    is_patient = outcome.plan.timeout_minutes > PATIENT_MINUTES
+    has_long_timeout = outcome.plan.timeout_minutes > LONG_TIMEOUT_MINUTES
     causes = {
         name
         for name in outcome.fired
         # A retry does not continue an ended attempt, and a run of days waits for nodes.
-        if not (name in ENDS_ONE_ATTEMPT and name not in life.fired) and not (name == "allocation_fails" and is_patient)
+        if not (name in ENDS_ONE_ATTEMPT and name not in life.fired)
+        and not (name == "allocation_fails" and has_long_timeout)
     }
-    found = {category for name in causes for category in TAKES_DOWN.get(name, ())}
-    if outcome.plan.timeout_minutes <= SHORT_MINUTES or _outages(outcome):
+    found = {category for name in causes for category in CATEGORIES_BY_CAUSE.get(name, ())}
+    if outcome.plan.timeout_minutes <= SHORT_TIMEOUT_MINUTES or _has_outage(outcome):
         found |= {"wall_clock", "cancelled"}
-    if _outages(outcome):
-        found |= TAKES_DOWN["wire outage"]
+    if _has_outage(outcome):
+        found |= CATEGORIES_BY_CAUSE["wire outage"]
     if life.exit.kind == "interrupted":
         found |= {"cancelled"}
     return found
 
 
-def _outages(outcome: Outcome) -> bool:
+def _has_outage(outcome: Outcome) -> bool:
     """Check whether requests were rejected, or failed for longer than they are retried."""
     return any(
         fault.kind == "refused" or (fault.seconds is None and fault.times is None and fault.chance > 0.5)
@@ -180,7 +181,7 @@ def _with_report(life: Life, report: RunReport) -> Iterator[str]:
         yield f"{len(report.failed)} files failed, and the exit status is {life.status}"
     document = json.loads(life.stdout)
     if [file["status"] == "failed" for file in document["files"]] != [file.result is None for file in report.files]:
-        yield "the JSON says otherwise than the report"
+        yield "the JSON differs from the report"
 
 
 def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
@@ -188,19 +189,19 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
     if life.status == 0:
         yield "a run without a report ended with exit status 0"
     if INTERNAL_TERMS.search(said) or (life.error is None and life.status is None):
-        yield f"a run failed for no reason that a person can read: {life.error!r} {life.stderr[-300:]}"
+        yield f"a run failed with an unreadable message: {life.error!r} {life.stderr[-300:]}"
     has_inputs = "does not exist" in said or "no input" in said or "cannot be read" in said or "required: INPUT" in said
     if has_inputs and any(name.startswith("file ") for name in outcome.fired):
         return
     if outcome.plan.foreign and "not of this run" in said:
         return
-    if not excuses(outcome, life) - {"upload"}:
+    if not justified_categories(outcome, life) - {"upload"}:
         yield f"a run failed without a cause: {life.error!r} {life.stderr[-300:]}"
 
 
 def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
     """Check that nodes count a content once, and again only after a lost or failed attempt."""
-    repeats = sum(times for name, times in outcome.fired.items() if name in REPEATS)
+    repeats = sum(times for name, times in outcome.fired.items() if name in RECOUNT_CAUSES)
     # A new run counts the files of a dead run again: see NOT_YET.
     lives = len(outcome.lives)
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
@@ -221,7 +222,7 @@ def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
 
 
 def _new_starts(outcome: Outcome) -> int:
-    """Count the retries that started anew because too little time was leftovers until the deadline."""
+    """Count the retries that started anew because too little time was left until the deadline."""
     usable = timedelta(minutes=outcome.plan.timeout_minutes) - MIN_TIME_LEFT
     starts, started_at = 0, {}
     for life in outcome.lives:
@@ -238,11 +239,11 @@ def cleanup_deletes_exactly_own_resources(outcome: Outcome) -> Iterator[str]:
     last = outcome.lives[-1]
     unreported = [name for name in outcome.leftovers if not _is_reported(outcome, last, name)]
     if unreported:
-        yield f"the run leftovers {', '.join(unreported)} without a word"
+        yield f"the run left {', '.join(unreported)} silently"
     if outcome.leftovers_after_sweep:
-        yield f"the last sweep leftovers {', '.join(outcome.leftovers_after_sweep)}"
+        yield f"the last sweep left {', '.join(outcome.leftovers_after_sweep)}"
     if outcome.others_changed:
-        yield f"changed or gone, and not of this run: {', '.join(outcome.others_changed)}"
+        yield f"resources of others changed or deleted: {', '.join(outcome.others_changed)}"
     kinds = {name.partition(" ")[0] + ("s" if name.startswith("container") else "") for name in outcome.kept}
     if not kinds <= outcome.plan.keep:
         yield f"{kinds} were kept"
@@ -254,8 +255,8 @@ def cleanup_deletes_exactly_own_resources(outcome: Outcome) -> Iterator[str]:
 def _is_reported(outcome: Outcome, life: Life, name: str) -> bool:
     """Check whether the user is notified of a leftover that has a cause."""
     if life.status is not None:
-        return _outages(outcome) and name in life.stderr and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
-    return _outages(outcome) and life.state is not None and name in str(life.state.message)
+        return _has_outage(outcome) and name in life.stderr and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
+    return _has_outage(outcome) and life.state is not None and name in str(life.state.message)
 
 
 def no_node_outlives_deadline(outcome: Outcome) -> Iterator[str]:

@@ -101,8 +101,8 @@ class Nodes:
         out, err = io.StringIO(), io.StringIO()
         with _inside(directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = self._script(script, directory, environment)
-        for name, said in (("stdout.txt", out), ("stderr.txt", err)):
-            (directory.parent / name).write_text(said.getvalue())
+        for name, stream in (("stdout.txt", out), ("stderr.txt", err)):
+            (directory.parent / name).write_text(stream.getvalue())
         return code
 
     def _script(self, script: str, directory: Path, environment: Mapping[str, str]) -> int:
@@ -141,16 +141,16 @@ class Nodes:
     def _file_of_pack(
         self, folder: Path, command: str, files: Path, outputs: list[str], results: tarfile.TarFile
     ) -> None:
-        attempts, code, said = 0, 1, ""
-        while code != 0 and attempts < 2 and not said.startswith("input error: "):
+        attempts, code, stderr = 0, 1, ""
+        while code != 0 and attempts < 2 and not stderr.startswith("input error: "):
             attempts += 1
             err = io.StringIO()
             with _inside(folder), contextlib.redirect_stderr(err):
                 code = self._count(command, files)
-            said = err.getvalue()
+            stderr = err.getvalue()
         found = {name: (folder / name).read_bytes() for name in outputs if (folder / name).exists()}
         if code:
-            found = {"stdout.txt": b"", "stderr.txt": said.encode()}
+            found = {"stdout.txt": b"", "stderr.txt": stderr.encode()}
         for name, content in {".exit": f"{code} {attempts}\n".encode(), **found}.items():
             member = tarfile.TarInfo(f"{folder.name}/{name}")
             member.size = len(content)
@@ -171,10 +171,12 @@ class _Storage(StorageClient):
         names = {name.lower(): value for name, value in headers.items()} | {"content-length": str(len(body))}
         answer = self._send(Request("PUT" if source else "GET", url, names, body))
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            said = Message()
+            error_headers = Message()
             for name, value in answer.headers.items():
-                said[name] = value
-            raise HTTPError(url, answer.status, HTTPStatus(answer.status).phrase, said, io.BytesIO(answer.body))
+                error_headers[name] = value
+            raise HTTPError(
+                url, answer.status, HTTPStatus(answer.status).phrase, error_headers, io.BytesIO(answer.body)
+            )
         return io.BytesIO(answer.body)
 
 

@@ -46,7 +46,7 @@ FIXED: Mapping[str, Scenario] = {
             pace="instant",
         ),
     ),
-    "copies that are not text": Scenario(
+    "copies with invalid text": Scenario(
         problem="The first of two files with the same content failed in the name of the second.",
         plan=Plan(
             files=(FileSpec(name="one.txt", content=b"\xff"), FileSpec(name="two.txt", content=b"\xff")), pace="instant"
@@ -61,7 +61,7 @@ FIXED: Mapping[str, Scenario] = {
             ),
         ],
     ),
-    "interrupted while cleaning up": Scenario(
+    "interrupted during cleanup": Scenario(
         problem="A run with failed files was interrupted during its cleanup: its results were not printed.",
         plan=Plan(
             files=(FileSpec(name="bad.txt", content=b"\xff"),),
@@ -79,7 +79,7 @@ FIXED: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
-    "asleep after a request was signed": Scenario(
+    "asleep after signing": Scenario(
         problem="The machine slept after it signed requests: Batch rejected their date, and the run failed.",
         plan=Plan(
             files=TEXTS,
@@ -92,7 +92,7 @@ FIXED: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
-    "repeated shortly before its deadline": Scenario(
+    "retried shortly before deadline": Scenario(
         problem="A retry with less than a minute left correctly starts anew and counts again, but an invariant forbade it.",
         plan=Plan(
             files=TEXTS,
@@ -108,7 +108,7 @@ FIXED: Mapping[str, Scenario] = {
 
 # Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
 NOT_YET: Mapping[str, Scenario] = {
-    "invalid response to a list in cleanup": Scenario(
+    "invalid job list in cleanup": Scenario(
         problem="The cleanup gets HTML with status 200 as the job list: all resources stay, with exit status 0.",
         plan=Plan(
             files=TEXTS,
@@ -116,13 +116,13 @@ NOT_YET: Mapping[str, Scenario] = {
             pace="instant",
         ),
     ),
-    "deletion refused": Scenario(
+    "pool deletion rejected": Scenario(
         problem="A pool that cannot be deleted stays silently, with exit status 0.",
         plan=Plan(
             files=TEXTS, wire=(WireFault(kind="refused", service="batch", operation="delete_pool"),), dead_run=False
         ),
     ),
-    "deletion of a container refused": Scenario(
+    "container deletion rejected": Scenario(
         problem="A container with a lease stays silently, with exit status 0.",
         plan=Plan(
             files=TEXTS,
@@ -130,7 +130,7 @@ NOT_YET: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
-    "one service refuses everything": Scenario(
+    "storage rejects everything": Scenario(
         problem="Storage starts to reject all requests: job and pool stay although Batch is healthy.",
         plan=Plan(files=TEXTS, wire=(WireFault(kind="refused", service="storage", first=40),)),
     ),
@@ -146,7 +146,7 @@ NOT_YET: Mapping[str, Scenario] = {
         problem="Prefect's own retries are on and a file fails: the run is never retried and never cleaned up.",
         plan=Plan(files=(*TEXTS, FileSpec(name="bad.txt", content=b"\xff")), flow_retries=1, pace="instant"),
     ),
-    "dead run": Scenario(
+    "dead run on own server": Scenario(
         problem="A run that died on its own Prefect server is swept only after its deadline.",
         plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=40, then="again"), Exit()), dead_run=False),
         check=_no_leftovers_of_dead,
@@ -156,7 +156,7 @@ NOT_YET: Mapping[str, Scenario] = {
         plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=130, then="again"), Exit()), dead_run=False),
         check=_counted_once,
     ),
-    "upload refused": Scenario(
+    "upload rejected": Scenario(
         problem="One upload is rejected permanently: the whole run fails with an unreadable message.",
         plan=Plan(
             files=TEXTS,
@@ -169,7 +169,7 @@ NOT_YET: Mapping[str, Scenario] = {
         problem="Another user deletes the input container: the run fails with an unreadable message.",
         plan=Plan(files=TEXTS, acts=(Act(name="delete_container", at=12),), pace="instant", dead_run=False),
     ),
-    "invalid response to task counts": Scenario(
+    "invalid task counts": Scenario(
         problem="HTML with status 200 instead of task counts ends the run with a JSON error.",
         plan=Plan(
             files=TEXTS,
@@ -177,7 +177,7 @@ NOT_YET: Mapping[str, Scenario] = {
             pace="instant",
         ),
     ),
-    "half a response": Scenario(
+    "truncated response": Scenario(
         problem="A truncated list of Batch tasks ends the run with a JSON error.",
         plan=Plan(
             files=TEXTS,

@@ -422,12 +422,12 @@ def test_steps_know_their_flow_run(run):
     seen = []
 
     @task
-    def look():
+    def read_id():
         return str(flow_run.id)
 
     @flow_named("knows", on_completion=[lambda _flow, run, _state: seen.append(str(run.id))])
     def subject():
-        return [str(flow_run.id), look(), look.submit().result()]
+        return [str(flow_run.id), read_id(), read_id.submit().result()]
 
     found = run(subject).result()
     assert found == seen * 3

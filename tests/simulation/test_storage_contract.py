@@ -503,7 +503,7 @@ def test_random_operations_have_equal_outcomes(request, monkeypatch, seed):
         expected = outcome(kind, operation, azurite)
         assert (number, kind, outcome(kind, operation, memory)) == (number, kind, expected)
         outcomes.add((kind, str(expected)))
-    assert len(outcomes) > 30, "the operations are too much alike to show anything"
+    assert len(outcomes) > 30, "the random operations are too similar"
 
 
 def test_memory_account_is_deterministic():

@@ -196,10 +196,12 @@ def _error(fault: Fault, call: Call) -> Response:
     code = {429: "TooManyRequests", 503: "ServerBusy", 403: "AuthorizationFailure"}.get(status, "InternalError")
     headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
     if call.service == "batch":
-        document = {"code": code, "message": {"lang": "en-US", "value": "This was asked for by the simulation."}}
+        document = {"code": code, "message": {"lang": "en-US", "value": "The simulation injected this error."}}
         body = json.dumps(document).encode()
         return Response(status, {**headers, "content-type": "application/json"}, body)
-    body = f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code><Message>Asked for.</Message></Error>".encode()
+    body = (
+        f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code><Message>Injected.</Message></Error>".encode()
+    )
     return Response(status, {**headers, "content-type": "application/xml", "x-ms-error-code": code}, body)
 
 

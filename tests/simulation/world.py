@@ -175,7 +175,7 @@ class World:
             ]
             if not wakes:
                 waiting = ", ".join(fiber.name for fiber in self._fibers)
-                raise Stuck(f"nothing can happen any more; these wait: {waiting}")
+                raise Stuck(f"no fiber can run any more; waiting: {waiting}")
             self._move_to(min(wakes))
             return
         self._resume(ready[self.random.randrange(len(ready))])
@@ -192,7 +192,7 @@ class World:
     def _resume(self, fiber: Fiber) -> None:
         self.switches += 1
         if self.switches > MAX_SWITCHES:
-            raise Stuck("it goes on without end")
+            raise Stuck("the history does not end")
         fiber.wakes_at = fiber.waits_for = None
         self._current = fiber
         try:
@@ -231,7 +231,7 @@ class World:
 
     def _move_to(self, instant: datetime) -> None:
         if instant - START > MAX_TIME:
-            raise Stuck("it has not ended after three weeks")
+            raise Stuck(f"the history did not end within {MAX_TIME.days} days")
         self.now = max(self.now, instant)
         if self._traveller is not None:
             self._traveller.move_to(self.now, tick=False)

@@ -31,10 +31,10 @@ def test_any_answer_but_no_means_yes(answer, is_yes):
     ],
 )
 def test_answers_and_options_decide_what_to_keep(topn, monkeypatch, options, stdin, keep):
-    asked = []
-    monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: asked.append((flow_run_id, keep)) or {})
+    calls = []
+    monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: calls.append((flow_run_id, keep)) or {})
     options = {"keep_containers": False, "keep_job": False, "keep_pool": False} | options
 
     topn.call(_ask_and_delete, "the run", argparse.Namespace(**options), stdin=stdin)
 
-    assert asked == [("the run", keep)]
+    assert calls == [("the run", keep)]

@@ -149,7 +149,7 @@ def run_all(batch, blobs, run, workload, parts, watch_chunk):
         litter(blobs, containers.outputs)
         verdicts = collect_chunk(blobs, store, finished, job, workload, containers)
         commands = {task.command_line for task in batch._client.list_tasks(job.job_id)}
-        assert len(commands) <= 2, "a command line knows more than whether it is of a pack"
+        assert len(commands) <= 2, "command lines depend on more than the kind of Batch task"
         return RunReport(
             run_name=run.name,
             workload=workload,

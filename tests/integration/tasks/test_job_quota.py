@@ -37,7 +37,7 @@ def containers(blobs, run, workload):
 
 def test_job_is_created_after_another_ends(full_account, blobs, run, workload, containers):
     notes = []
-    clock = MovableClock(meanwhile=lambda: full_account.end_job("other", "test"))
+    clock = MovableClock(on_sleep=lambda: full_account.end_job("other", "test"))
     with listen(lambda progress: notes.append(progress.note)):
         job = ensure_job(full_account, blobs, run, workload, containers, run.name, clock)
     assert full_account.job(job.job_id).state == "active"

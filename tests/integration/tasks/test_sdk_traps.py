@@ -106,8 +106,8 @@ def test_each_thread_keeps_its_connection(batch, azure_faults, caplog):
     """A new connection costs several times as much as a request, and urllib3 keeps only ten by default."""
     azure_faults.add("delay", operation="*", seconds=0.5, probability=1)
     with ThreadPoolExecutor(16) as threads:
-        asked = [threads.submit(batch.images) for _ in range(32)]
-    assert [one.exception() for one in asked] == [None] * 32
+        futures = [threads.submit(batch.images) for _ in range(32)]
+    assert [future.exception() for future in futures] == [None] * 32
     assert [record.getMessage() for record in caplog.records if "pool is full" in record.getMessage()] == []
 
 

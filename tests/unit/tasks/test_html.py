@@ -74,8 +74,8 @@ def test_page_is_self_contained_and_has_no_scripts(page):
 def test_hostile_texts_are_shown_literally(page):
     texts = HOSTILE[:-1]
     rows = [counted(number, text, top=((text, 3),)) for number, text in enumerate(texts)]
-    dossiers = [failed(len(rows) + number, text, printed=text) for number, text in enumerate(texts)]
-    found = page(run_report(*rows, *dossiers, usage=usage()))
+    failures = [failed(len(rows) + number, text, printed=text) for number, text in enumerate(texts)]
+    found = page(run_report(*rows, *failures, usage=usage()))
     for text in texts:
         # As a name, as a word, as the name of a failed file, and as its program's output.
         assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 4, text
@@ -91,8 +91,8 @@ def test_links_lead_to_outputs(tmp_path):
 
 
 def test_page_size_is_bounded(page, tmp_path):
-    rows, dossiers = MAX_ROWS + 100, MAX_DOSSIERS + 10
-    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, printed="x" * 4000) for n in range(dossiers))]
+    rows, failures = MAX_ROWS + 100, MAX_DOSSIERS + 10
+    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, printed="x" * 4000) for n in range(failures))]
     path = write_page(run_report(*files, usage=usage()), tmp_path)
     assert path.stat().st_size < 3_000_000
     found = path.read_text()

@@ -36,14 +36,14 @@ def test_missing_capacity_is_reported_within_two_polls(
     wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
     told_after = []
 
-    def meanwhile():
+    def recover_after_note():
         time.sleep(POLL_SECONDS)
         if notes and not told_after:
             told_after.append(clock.sleeps)
             azure_settings.faults.clear()
             azure_settings.batch.advance(timedelta(minutes=6))
 
-    clock = MovableClock(meanwhile)
+    clock = MovableClock(recover_after_note)
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)

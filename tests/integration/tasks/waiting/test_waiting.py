@@ -112,14 +112,14 @@ def test_pool_without_working_node_is_reported(batch, run, submitted, watch_chun
     wait_until(pool_has(batch, run, "unknown"), "the node to be lost")
     told_after = []
 
-    def meanwhile():
+    def recover_after_note():
         time.sleep(POLL_SECONDS)
         if notes and not told_after:
             told_after.append(clock.sleeps)
             azure_faults.clear()
             azure_faults.add("recover_node")
 
-    clock = MovableClock(meanwhile)
+    clock = MovableClock(recover_after_note)
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)
