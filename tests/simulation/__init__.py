@@ -5,7 +5,7 @@ localbatch's own handlers, scheduler and rules. Four parts are replaced by stand
 Prefect's engine (`engine`), the clock (`world`), the wire below the official SDKs (`wire`) and the storage account
 (`storage`).
 
-Some things need the real processes of tests/e2e. Simulated nodes (`nodes`) call the functions of the task script instead
-of running shell scripts. All code runs on one thread that switches only between requests, so there are no thread races.
+Some things need the real processes of tests/e2e. Simulated nodes (`nodes`) call the functions of the task script and run
+no shell scripts. All code runs on one thread that switches only between requests, so there are no thread races.
 The simulation has no sockets and no system signals. It covers Prefect and Azurite only as far as the contracts do.
 """

@@ -1,7 +1,7 @@
 """A small replacement for Prefect's engine and server that runs on one thread and in virtual time.
 
 It implements what the flow relies on: retries, `retry_condition_fn`, cached results that outlive a process, futures,
-states, the order of hooks, and final states. `test_engine_contract.py` runs the same flows on Prefect and on this engine.
+states, the order of hooks, and final states. `test_engine_contract.py` runs the same flows on both engines.
 
 The server keeps flow runs, artifacts and results when a process dies.
 """

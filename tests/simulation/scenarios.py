@@ -93,7 +93,7 @@ FIXED: Mapping[str, Scenario] = {
         ),
     ),
     "retried shortly before deadline": Scenario(
-        problem="A retry with less than a minute left correctly starts anew and counts again, but an invariant forbade it.",
+        problem="A retry with less than a minute left rightly counts again, but an invariant forbade it.",
         plan=Plan(
             files=TEXTS,
             deployed=True,

@@ -3,7 +3,7 @@
 The account serves the requests of the flow and of the nodes, and behaves as Azurite does: `test_storage_contract.py` runs
 the same tests against both. It has no threads and never waits, and equal requests at equal times get equal responses.
 
-It follows Azure where Azurite differs from Azure and no client here depends on it: it rejects ranges that start at or after
+In two cases that no client here depends on, it follows Azure and not Azurite: it rejects ranges that start at or after
 the end of a blob, and a blob with only uncommitted blocks does not exist. It simplifies two things: it checks only the
 account of a SharedKey and not its signature, and names of metadata are in lower case, as are the names of headers.
 It has no leases, snapshots, checksums, stored access policies or user delegation keys.
@@ -437,7 +437,7 @@ class InProcessAdapter(BaseAdapter):
 class InProcessSession(requests.Session):
     """A session that sends each request of the SDK's `RequestsTransport` to a function, without further preparation.
 
-    It halves the time of a request, because `requests.Session` reads the environment, the cookies and `.netrc` for each.
+    It halves the time of a request, because `requests.Session` reads environment, cookies and `.netrc` each time.
     Its parameters are those of `requests.Session.request` that the transport sets, so an unknown option is an error.
     """
 

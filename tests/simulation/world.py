@@ -1,6 +1,6 @@
 """Virtual time on one thread: fibers that take turns in an order that depends on the seed.
 
-A fiber runs until it sleeps, waits or pauses. Then the world picks the next one at random. If no fiber can run, the world
+A fiber runs until it sleeps, waits or pauses. Then the world picks the next one at random. If no fiber can run, it
 advances the clock until one can. A night takes milliseconds, and the same seed always produces the same order.
 """
 

@@ -1,4 +1,4 @@
-"""The monitor lists each completed Batch task about once and misses none."""
+"""The monitor reads each completed Batch task only a few times, and misses none."""
 
 from __future__ import annotations
 
