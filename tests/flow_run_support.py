@@ -1,4 +1,4 @@
-"""Flow runs of `topn` as processes that are killed and repeated."""
+"""Flow runs of `topn` in processes that can be killed and retried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RUN_FLOW_RUN = REPOSITORY / "tests" / "e2e" / "run_flow_run.py"
 
 
 class FlowRuns:
-    """Creates flow runs of `topn`, runs them in processes, and repeats them."""
+    """Creates flow runs of `topn`, runs each in a process and retries it."""
 
     def __init__(self, api_url, environment):
         self._api_url = api_url
@@ -32,7 +32,7 @@ class FlowRuns:
             return client.create_flow_run(topn, parameters=parameters).id
 
     def start(self, flow_run_id, *killed_at):
-        """Run it in a process, which kills itself at a named point if one is given."""
+        """Start the flow run in a process, which kills itself at `killed_at` if that is given."""
         return subprocess.Popen(
             [sys.executable, str(RUN_FLOW_RUN), str(flow_run_id), *killed_at],
             env=self._environment,
@@ -42,8 +42,8 @@ class FlowRuns:
             text=True,
         )
 
-    def repeat(self, flow_run_id, *killed_at):
-        """Do what `prefect flow-run retry` does with a run whose process is gone."""
+    def retry(self, flow_run_id, *killed_at):
+        """Retry a run whose process is gone, as `prefect flow-run retry` does."""
         from prefect.states import AwaitingRetry  # noqa: PLC0415 - takes seconds
 
         with self._client() as client:

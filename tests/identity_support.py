@@ -1,4 +1,4 @@
-"""A private authority, and Microsoft Entra ID as far as a machine with a managed identity meets it."""
+"""A private certificate authority, and the token endpoint of a managed identity."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from authority_support import BATCH, STORAGE, TENANT, VALIDITY, issue, make_auth
 
 
 class ManagedIdentity:
-    """The endpoint from which a machine in Azure gets the tokens of its identity; a context manager.
+    """The token endpoint of a machine with a managed identity; a context manager.
 
     Source: "How to use managed identities for App Service", REST endpoint reference.
 
     Attributes:
-        claims: What its tokens say other than they should.
-        resources: For whom tokens were asked.
+        claims: Claims that replace those of a valid token.
+        resources: The resources that tokens were requested for.
     """
 
-    HEADER = "the header that proves that this machine asks"
+    HEADER = "the secret header of this endpoint"
 
     def __init__(self):
         identity = self
@@ -57,7 +57,7 @@ class ManagedIdentity:
 
     @property
     def environment(self):
-        """The variables by which `azure.identity` finds it, as it would on a machine in Azure."""
+        """The variables that lead `azure.identity` to this endpoint."""
         port = self._server.server_address[1]
         return {"IDENTITY_ENDPOINT": f"http://127.0.0.1:{port}/msi/token", "IDENTITY_HEADER": self.HEADER}
 

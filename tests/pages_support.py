@@ -1,4 +1,4 @@
-"""What the pages of the documentation show: commands, their output, and files to save."""
+"""Parsers for the commands, outputs and files that the pages of the documentation show."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ README = REPOSITORY / "README.md"
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 PAGES = [README, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
-AZURE = "there is no Azure here"
-DOCKER = "there may be no Docker here"
+AZURE = "tests have no Azure account"
+DOCKER = "Docker may be missing"
 
-# What is typed on a page and not run here, and why.
+# Commands that tests skip, by the first line on the page, with the reason.
 NOT_RUN = {
-    "make run": ".ci/run runs it; its output is compared with that of the tutorial",
+    "make run": ".ci/run runs it, and a test compares its output with the tutorial",
     "make test": ".ci/run runs it",
     "make test-all": ".ci/run runs it",
     "make simulate SEED=7": "make test-all runs more seeds",
-    "make setup": ".ci/run runs it, with all that needs it",
-    "make up": "the fixture has what it calls running, and a test compares its output",
-    ".venv/bin/prefect worker start --pool topn-pool": "it runs for ever; tests/e2e/test_worker.py has one",
+    "make setup": ".ci/run runs it",
+    "make up": "the fixture `up` runs it, and a test compares its output",
+    ".venv/bin/prefect worker start --pool topn-pool": "it does not end; tests/e2e/test_worker.py runs a worker",
     "docker build --tag topn-worker .": DOCKER,
     "docker run --env PREFECT_API_URL --env TOPN_BATCH_ENDPOINT --env TOPN_STORAGE_ENDPOINT \\": DOCKER,
     "docker run --env PREFECT_API_URL topn-worker sh -c \\": DOCKER,
@@ -42,17 +42,17 @@ NOT_RUN = {
     ),
 }
 
-# Pages of which nothing is run, and why.
-PAGES_NOT_RUN = {"azure-from-nothing": "it is about Azure; its two commands of `topn` are on other pages, too"}
+# Pages whose commands are all skipped, with the reason.
+PAGES_NOT_RUN = {"azure-from-nothing": "it needs Azure; other pages show its two `topn` commands, too"}
 
 
 def blocks_of(page):
-    """The blocks of a page that show a terminal."""
+    """List the terminal blocks of a page."""
     return re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def typed_on(page):
-    """Each command of a page, and the lines that the page shows of its output."""
+    """List the commands of a page, each with the output lines that the page shows."""
     typed = []
     for line in "".join(blocks_of(page)).splitlines():
         if line.startswith("$ "):
@@ -66,7 +66,7 @@ def typed_on(page):
 
 
 def saved_on(page):
-    """Each file that a page tells to save, and its content."""
+    """List the name and content of each file that the page asks readers to save."""
     return re.findall(r"^Save this as `(.*?)`.*?\n\n```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -79,20 +79,20 @@ def is_run(command):
 
 
 def shape(line):
-    """A line without what differs from run to run: ids, numbers, folders and the width of columns."""
+    """Replace what differs between runs: ids, numbers, folders and column widths."""
     line = re.sub(r"[0-9a-f]{16,}", "ID", line)
     line = re.sub(r"\S*/bin/", "bin/", line)
     line = re.sub(r"(/[\w.-]+)+/", "/…/", line)
-    # A status stands alone, and is meant as it is.
+    # A line with only a number is an exit status, which must match.
     line = line if line.isdigit() else re.sub(r"\d[\d.,:]*\d|\d", "0", line)
     return " ".join(line.split())
 
 
 def assert_shows(shown, output):
-    """Compare the shapes of an output and of what a page shows of it, where "…" stands for any lines."""
+    """Compare the shape of an output with the lines on the page, where "…" stands for any lines."""
     pattern = "".join(r"(?:.*\n)*?" if line == "…" else re.escape(f"{shape(line)}\n") for line in shown)
     shapes = "".join(f"{shape(line)}\n" for line in output.splitlines())
-    assert re.fullmatch(pattern, shapes), f"the page shows\n{chr(10).join(shown)}\nbut there was\n{output}"
+    assert re.fullmatch(pattern, shapes), f"the page shows\n{chr(10).join(shown)}\nbut the output is\n{output}"
 
 
 def shown_in_the_readme(command):

@@ -1,4 +1,4 @@
-"""Input files of the runs that tests share."""
+"""Input files of runs that several tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIXED_FILES = {
     "b|`ad.txt": b"\xff",
 }
 
-# A shell, an option parser, rich's markup or a URL would take each of these for something else.
+# Names that a shell, an option parser, rich's markup or a URL would misinterpret.
 HOSTILE_NAMES = [
     "with space.txt",
     "'single'.txt",

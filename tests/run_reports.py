@@ -1,4 +1,4 @@
-"""Reports of runs that never were: as many files as wanted, with names, words and sayings that mean harm."""
+"""Factories for run reports, also with hostile names, words and messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def input_file(number, name=None):
 
 
 def result_of(sha256, top, provenance=PROVENANCE):
-    """What the task script may have given for a content."""
+    """Build a stored result as the task script would produce it."""
     document = {"sha256": sha256, "bytes": 10, "words": 1000, "distinct": 100, "top": top}
     return StoredResult(outputs={OUTPUT: json.dumps(document).encode()}, provenance=provenance)
 
@@ -57,7 +57,7 @@ def counted(number, name=None, top=(("the", 3), ("of", 2)), *, unchanged=False):
     return FileReport(file=file, verdict=result_of(file.sha256, top), unchanged=unchanged)
 
 
-def failed(number, name=None, message="The program ended with exit code 137", said="", **error):
+def failed(number, name=None, message="The program ended with exit code 137", printed="", **error):
     return FileReport(
         file=input_file(number, name),
         verdict=FileError(
@@ -67,8 +67,8 @@ def failed(number, name=None, message="The program ended with exit code 137", sa
                 "exit_code": 137,
                 "attempts": 2,
                 "node_id": "tvm1",
-                "stderr": said,
-                "stdout": said,
+                "stderr": printed,
+                "stdout": printed,
                 "repeat_command": f"python -m task_script -- '/data/{name}'",
                 **error,
             }
@@ -116,10 +116,10 @@ def run_report(*files, usage=None, price=PRICE, output_folder="/data/results"):
 
 
 def hostile_report():
-    """A run whose every name, word and saying means harm; half of its files failed."""
+    """Build a report whose names, words and messages are all hostile; half of its files failed."""
     files = [
         counted(number, f"{number}{text}", tuple((f"{word}{number}", 9) for word in HOSTILE))
         for number, text in enumerate(HOSTILE)
     ]
-    files += [failed(100 + number, f"{number}{text}", text, said=text) for number, text in enumerate(HOSTILE)]
+    files += [failed(100 + number, f"{number}{text}", text, printed=text) for number, text in enumerate(HOSTILE)]
     return run_report(*files, usage=usage(), output_folder="/data/`\n\n# <b>heading</b>")

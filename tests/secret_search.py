@@ -1,7 +1,7 @@
-"""Search for secrets in all that can be read: files, rows of databases, command lines and environments of processes.
+"""Search for secrets in files, database rows, and the command lines and environments of processes.
 
-A secret is looked for by its longest run of letters and digits, which URL-encoding, JSON and HTML leave as it is, and by
-what Base64 and hexadecimal digits make of that.
+The search uses the longest run of letters and digits in a secret, because URL encoding, JSON and HTML do not change it.
+It also searches for the Base64 and hexadecimal forms of that run.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from urllib.parse import unquote
 POLL_SECONDS = 0.02
 MIN_LETTERS = 8
 
-# What the tests of the search plant.
+# The secret that the tests of this search plant.
 SECRET = "ab/cd+SentinelOfThisTest0123456789/ef=="
 
 
 def forms_of(secret):
-    """What of a secret stands in a text that holds it, however it is encoded there."""
+    """Return the byte strings that reveal a secret in any encoding."""
     core = max(re.split(r"[^A-Za-z0-9]+", unquote(secret)), key=len)
-    assert len(core) >= MIN_LETTERS, f"{secret} is too short to be searched for"
+    assert len(core) >= MIN_LETTERS, f"{secret} is too short to search for"
     raw = core.encode()
     found = {raw, raw.hex().encode(), raw.hex().upper().encode(), core.encode("utf-16-le")}
     for before in range(3):
-        # The first and the last letters depend on what stands beside.
+        # The first and last characters depend on the neighbouring bytes.
         encoded = base64.b64encode(b"\0" * before + raw)
         whole = len(raw + b"\0" * before) // 3 * 4
         found.add(encoded[(0, 2, 3)[before] : whole])
@@ -35,7 +35,7 @@ def forms_of(secret):
 
 
 class Search:
-    """Secrets by name, and where they were found."""
+    """Searches for secrets, each known by a name."""
 
     def __init__(self, **secrets):
         self._forms = {}
@@ -50,17 +50,17 @@ class Search:
         return set(self._forms)
 
     def found_in(self, content):
-        """The names of the secrets that some bytes hold."""
+        """Return the names of the secrets that `content` contains."""
         return {name for name, forms in self._forms.items() if any(form in content for form in forms)}
 
     def found_below(self, *folders):
-        """The secrets in all files below folders, by file; databases are read row by row, too."""
+        """Return the names of the secrets found below `folders`, by file."""
         found = {}
         for path in (path for folder in folders for path in Path(folder).rglob("*") if path.is_file()):
             content = path.read_bytes()
             names = self.found_in(content)
             if content.startswith(b"SQLite format 3\0"):
-                # A long value may be cut in two by the end of a page.
+                # A database page boundary can split a long value.
                 names |= self.found_in(rows_of(path))
             if names:
                 found[str(path)] = names
@@ -68,7 +68,7 @@ class Search:
 
 
 def rows_of(path):
-    """All values of all rows of a database, also those that are in its log."""
+    """Read the values of all rows of a database, including those in its write-ahead log."""
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60) as database:
         database.text_factory = bytes
         tables = [name.decode() for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -84,12 +84,12 @@ def rows_of(path):
 
 
 class Processes:
-    """Keeps the command lines and environments of all processes that there are meanwhile; a context manager."""
+    """Records the command lines and environments of all processes while the context is open."""
 
     def __init__(self):
         self._seen = set()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._record, daemon=True)
 
     def __enter__(self):
         self._thread.start()
@@ -101,10 +101,10 @@ class Processes:
 
     @property
     def texts(self):
-        """Each command line with its environment, as bytes."""
+        """The command line and environment of each process, as bytes."""
         return {command + b"\n" + environment for command, environment in list(self._seen)}
 
-    def _look(self):
+    def _record(self):
         while not self._ended.wait(POLL_SECONDS):
             for folder in Path("/proc").glob("[0-9]*"):
                 try:

@@ -1,4 +1,4 @@
-"""What several tests need: an independent count, waiting for something, and looking at processes."""
+"""Helpers for several test modules: an independent count, waits and process lists."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WAIT_SECONDS = 60
 
 POLL_SECONDS = 0.02
 
-# The poll that sees the Batch tasks for the first time, and two more.
+# The first poll that sees the Batch tasks, and two more.
 TWO_POLLS_OF_STILLNESS = 3
 
 
 def independent_count(text, n=3):
-    """Count as the specification says, in the plainest way: words, distinct words, the top n."""
+    """Count words, distinct words and the top `n` with the simplest code that meets the specification."""
     words = [word for word in (token.strip(string.punctuation) for token in text.split()) if word]
     counts = Counter(words)
     top = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:n]
@@ -27,16 +27,16 @@ def independent_count(text, n=3):
 
 
 def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
-    """Wait until a condition holds; fail when it does not in time, or when a process ends before it does."""
+    """Wait until `condition` holds; fail on timeout, or when the process `while_running` ends first."""
     give_up_at = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < give_up_at, f"not in time: {what}"
-        assert while_running is None or while_running.poll() is None, f"ended before: {what}"
+        assert time.monotonic() < give_up_at, f"timed out waiting for: {what}"
+        assert while_running is None or while_running.poll() is None, f"process ended before: {what}"
         time.sleep(POLL_SECONDS)
 
 
 def resources_of_runs():
-    """Return the names of all jobs, pools and containers of runs in the Azure of this process's environment."""
+    """Return the names of all jobs, pools and containers of runs in the configured Azure."""
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
     return {
@@ -47,7 +47,7 @@ def resources_of_runs():
 
 
 def processes_of(marker):
-    """List the processes in whose command line or environment a text stands."""
+    """List the processes whose command line or environment contains `marker`."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -59,11 +59,11 @@ def processes_of(marker):
 
 
 class MovableClock:
-    """A clock whose sleep moves it on, and may do something meanwhile."""
+    """A clock that `sleep` advances at once, after which it calls `on_sleep`."""
 
-    def __init__(self, meanwhile=lambda: None):
+    def __init__(self, on_sleep=lambda: None):
         self._now = datetime.now(timezone.utc)
-        self._meanwhile = meanwhile
+        self._on_sleep = on_sleep
         self.sleeps = 0
         self.slept_seconds = 0.0
 
@@ -77,21 +77,21 @@ class MovableClock:
         self.sleeps += 1
         self.slept_seconds += seconds
         self._now += timedelta(seconds=seconds)
-        self._meanwhile()
+        self._on_sleep()
 
 
-def letting_time_pass():
-    """A clock whose sleep is short: whoever waits by it looks again soon, and thinks that more time has passed."""
-    return MovableClock(meanwhile=lambda: time.sleep(POLL_SECONDS))
+def polling_clock():
+    """Return a clock that advances by the full sleep but only waits for `POLL_SECONDS`."""
+    return MovableClock(on_sleep=lambda: time.sleep(POLL_SECONDS))
 
 
 def pool_has(batch, run, state):
-    """Whether the pool of a run has one node, in a state."""
+    """Return a function that checks whether the run's pool has one node, in `state`."""
     return lambda: [node.state for node in batch.nodes(run.name)] == [state]
 
 
 class Submitted:
-    """Chunks that are all in the job."""
+    """Chunks that have all been submitted."""
 
     def __init__(self, *chunks):
         self._chunks = list(chunks)

@@ -1,4 +1,4 @@
-"""The `topn` command and the flow, called in this process as if each call had a process of its own."""
+"""The `topn` command and the flow, called in this process but isolated like separate processes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unittest import mock
 
 
 class Topn:
-    """Runs `topn` in this process and in the current folder, with `environment` added to this process's environment."""
+    """Runs `topn` in this process and the current folder, with `environment` added to `os.environ`."""
 
     def __init__(self, **environment):
         self.environment = environment
 
     def __call__(self, *arguments, stdin="", **variables):
-        """Run the command; returns its returncode, stdout and stderr."""
+        """Run the command and return its `returncode`, `stdout` and `stderr`."""
         from flows.cli.main import main  # noqa: PLC0415 - after the environment is clean
 
         return self.call(main, arguments, stdin=stdin, **variables)
@@ -33,7 +33,7 @@ class Topn:
         return json.loads(done.stdout)
 
     def call(self, function, *arguments, stdin="", **variables):
-        """Call any other function that returns an exit status or raises SystemExit, in the same way."""
+        """Call a function that returns an exit status or raises `SystemExit`, and return the same values."""
         stdout, stderr = io.StringIO(), io.StringIO()
         with (
             self.environ(**variables),
@@ -49,13 +49,13 @@ class Topn:
 
     @contextmanager
     def environ(self, **variables):
-        """Run the block with this environment."""
+        """Run the block with this environment and `variables`."""
         with process_environment(**(self.environment | variables)):
             yield
 
 
 def environment_of(azure, api_url, state):
-    """Return the variables that lead to these servers, and to a folder for everything that topn keeps."""
+    """Return the variables for an Azure, a Prefect server and a state folder."""
     return {
         **azure.environment,
         "PREFECT_API_URL": api_url,
@@ -66,7 +66,7 @@ def environment_of(azure, api_url, state):
 
 @contextmanager
 def process_environment(**variables: str) -> Iterator[None]:
-    """Run the block as if in a process of its own with these variables; what it changes in this process is restored."""
+    """Run the block with `variables` set, and restore the state of this process afterwards."""
     from prefect import context  # noqa: PLC0415 - takes seconds
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
@@ -84,7 +84,7 @@ def process_environment(**variables: str) -> Iterator[None]:
             with context.SettingsContext(profile=profile, settings=settings):
                 yield
         finally:
-            # They hold on to the server that they were started for.
+            # These workers stay connected to the server that they started with.
             for worker in (EventsWorker, APILogWorker):
                 worker.drain_all(at_exit=False)
             timing.ended_task_runs.clear()
@@ -104,5 +104,5 @@ def _read_prefect_settings(variables):
 
     del variables
     context = root_settings_context()
-    # A flow run waits up to a second for the thread that sends heartbeats. No variable switches that off.
+    # A flow run waits up to 1 s for its heartbeat thread. No environment variable disables heartbeats.
     return context.profile, context.settings.copy_with_update({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})

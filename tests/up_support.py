@@ -1,4 +1,4 @@
-"""`make up`, as a user has it in one terminal, and what the user does in another."""
+"""`make up` as a process, and commands that a user runs in a second terminal."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import uuid
 
 from tests_support import REPOSITORY, processes_of, wait_until
 
-# A first start writes Prefect's database, on a machine that may be busy.
+# The first start writes Prefect's database, perhaps on a busy machine.
 START_SECONDS = 200
 STOP_SECONDS = 100
-# A Prefect server that is busy.
-ANSWER_SECONDS = 65
-ASK_SECONDS = 200
+# A busy Prefect server responds late.
+RESPONSE_SECONDS = 65
+POST_SECONDS = 200
 
 USUAL_PORTS = (4200, 10100, 10000)
 
 
 def make_checkout(folder):
-    """Make a folder that is like this repository with its `.venv`, and holds what is written there."""
+    """Create a folder with links to the files of this repository and its `.venv`."""
     folder.mkdir()
     for path in REPOSITORY.iterdir():
         if not path.name.startswith(".") and path.name != "results":
@@ -36,7 +36,7 @@ def make_checkout(folder):
 
 
 class Up:
-    """One `make up` on a state folder of its own."""
+    """A `make up` process with its own state folder."""
 
     def __init__(self, folder, cwd=REPOSITORY, **environment):
         self._cwd = cwd
@@ -49,7 +49,7 @@ class Up:
 
     @property
     def output(self):
-        """What it has said, on stdout and stderr together."""
+        """The text on stdout and stderr so far."""
         return self._output.read_text()
 
     def start(self):
@@ -70,7 +70,7 @@ class Up:
         return self
 
     def end(self, number=signal.SIGINT):
-        """Send a signal and wait; returns the exit status."""
+        """Send a signal, wait for the process and return its exit status."""
         self.process.send_signal(number)
         return self.wait()
 
@@ -78,7 +78,7 @@ class Up:
         return self.process.wait(STOP_SECONDS)
 
     def stop(self):
-        """End it if it has not ended."""
+        """Stop the process if it is running."""
         if self.process is not None and self.process.poll() is None:
             self.end()
 
@@ -91,47 +91,47 @@ class Up:
         return self.api_url.removesuffix("/api")
 
     def processes(self):
-        """Every process that belongs to it."""
+        """List all processes that use the state folder."""
         return processes_of(str(self.state_folder))
 
-    def ask(self, path, **body):
-        """POST to the Prefect API; returns the answer. What is asked may arrive twice."""
+    def post(self, path, **body):
+        """Send a POST request to the Prefect API and return the response; the server may receive it twice."""
         request = urllib.request.Request(
             self.api_url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        give_up_at = time.monotonic() + ASK_SECONDS
+        give_up_at = time.monotonic() + POST_SECONDS
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-                    return json.load(answer)
+                with urllib.request.urlopen(request, timeout=RESPONSE_SECONDS) as response:
+                    return json.load(response)
             except urllib.error.HTTPError as error:
-                # Its database is busy; Prefect's own client asks again, too.
+                # The database is busy. Prefect's own client retries, too.
                 if error.code != 503:
                     raise
             except TimeoutError:
-                # Its database waits up to 60 s for a lock, and not always in vain.
+                # The server waits up to 60 s for a database lock, and may get it.
                 pass
-            assert time.monotonic() < give_up_at, f"no answer to {path} in {ASK_SECONDS} s"
+            assert time.monotonic() < give_up_at, f"no response to {path} in {POST_SECONDS} s"
             time.sleep(0.2)
 
     def create_run(self, **parameters):
-        """Ask for a run of `topn/default`, as the form does; returns its id."""
-        [deployment] = self.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
+        """Create a run of `topn/default`, as the form does, and return its id."""
+        [deployment] = self.post("/deployments/filter", flows={"name": {"any_": ["topn"]}})
         once = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
-        return self.ask(f"/deployments/{deployment['id']}/create_flow_run", **once)["id"]
+        return self.post(f"/deployments/{deployment['id']}/create_flow_run", **once)["id"]
 
     def runs(self):
-        """List the ids of the flow runs that somebody asked for, newest first."""
-        found = self.ask("/flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
+        """List the ids of the flow runs that no schedule created, newest first."""
+        found = self.post("/flow_runs/filter", sort="EXPECTED_START_TIME_DESC")
         return [run["id"] for run in found if not run["auto_scheduled"]]
 
     def state(self, flow_run_id):
-        """The type of a flow run's state."""
-        [run] = self.ask("/flow_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
+        """Return the type of a flow run's state."""
+        [run] = self.post("/flow_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
         return run["state_type"]
 
     def second_terminal(self, *command, **variables):
-        """Run a module in another terminal, where only HOME and the state folder are set."""
+        """Run a module in another process, where only HOME and the state folder are set."""
         return subprocess.run(
             [sys.executable, "-m", *command],
             env={**os.environ, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
@@ -143,7 +143,7 @@ class Up:
         )
 
     def deploy_run(self, *arguments):
-        """`prefect deployment run topn/default`, with the line that `make up` prints to be exported."""
+        """Run `prefect deployment run topn/default` with the variable that `make up` prints for export."""
         line = re.search(r"^export (\w+)=(\S+)$", self.output, re.MULTILINE)
         command = ("prefect", "deployment", "run", "topn/default", *arguments)
         return self.second_terminal(*command, **{line.group(1): line.group(2)})

@@ -1,4 +1,4 @@
-"""A webhook on loopback."""
+"""A webhook server on the loopback interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def listening_webhook():
-    """Run a server whose `texts` are the notices that it received, at `url`."""
+    """Run a webhook server; `url` is its address and `texts` lists the notices that it received."""
     texts = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

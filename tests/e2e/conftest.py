@@ -1,4 +1,4 @@
-"""The `topn` command as a process, started the way a user starts it, and one `make up` that many tests share."""
+"""Fixtures for the `topn` command as a process, and one `make up` that many tests share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "flows.cli.main"]
 
 
 class TopnProcess:
-    """Runs `topn` as a process in the current folder, with `environment` added to this process's environment."""
+    """Runs `topn` as a process in the current folder, with `environment` added to `os.environ`."""
 
     def __init__(self, **environment):
         self.environment = environment
@@ -57,13 +57,13 @@ class TopnProcess:
 
 @pytest.fixture
 def topn(local_azure, prefect_api, tmp_path):
-    """`topn` on the tests' own servers, with a fresh state folder."""
+    """`topn` on the servers of the tests, with a new state folder."""
     return TopnProcess(**local_azure.environment, PREFECT_API_URL=prefect_api, TOPN_STATE=str(tmp_path / "state"))
 
 
 @pytest.fixture
 def topn_alone(tmp_path):
-    """`topn` without any configuration and with an empty home folder, so that it starts its own servers."""
+    """`topn` without configuration and with an empty home folder, so that it starts its own servers."""
     home = tmp_path / "home"
     home.mkdir()
     return TopnProcess(HOME=str(home), TOPN_STATE=str(tmp_path / "state"))
@@ -71,16 +71,16 @@ def topn_alone(tmp_path):
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory):
-    """A running `make up`, on a machine whose usual ports are taken.
+    """A running `make up` on a machine whose default ports are in use.
 
-    Tests that use it have the mark `xdist_group("up")`, so that one process runs them all.
+    Tests that use it have the mark `xdist_group("up")`, so that one process runs all of them.
     """
     folder = tmp_path_factory.mktemp("up")
     with ExitStack() as stack:
         for port in USUAL_PORTS:
             taken = stack.enter_context(socket.socket())
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Another process may use the port already, which is as good.
+            # If another process uses the port, it is taken as well.
             with suppress(OSError):
                 taken.bind(("127.0.0.1", port))
                 taken.listen()
@@ -93,7 +93,7 @@ def up(tmp_path_factory):
 
 @pytest.fixture
 def flow_runs(local_azure, prefect_api, tmp_path):
-    """Flow runs on the tests' own servers, with a fresh state folder."""
+    """Flow runs on the servers of the tests, with a new state folder."""
     environment = {
         **local_azure.environment,
         "TOPN_STATE": str(tmp_path / "state"),

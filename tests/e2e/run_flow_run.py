@@ -1,8 +1,8 @@
-"""Runs a flow run that exists on the server, as a worker's process does, and may kill itself in the middle of a step.
+"""Run an existing flow run, as the process of a worker does, and optionally kill the process during a step.
 
     run_flow_run.py FLOW_RUN_ID [MODULE FUNCTION CALLEE]
 
-The process gets SIGKILL when CALLEE returns that FUNCTION has called, whichever thread that happens in.
+The process sends itself SIGKILL when CALLEE, called by FUNCTION, returns in any thread.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import threading
 from uuid import UUID
 
 
-def die_in(module: str, function: str, callee: str) -> None:
-    """Kill this process in the middle of a function: it is found by its code, so that nothing is replaced."""
+def kill_in(module: str, function: str, callee: str) -> None:
+    """Kill this process inside a function; tracing finds the function by its code, so nothing is patched."""
     owner = importlib.import_module(module)
     for part in function.split("."):
         owner = getattr(owner, part)
@@ -24,7 +24,7 @@ def die_in(module: str, function: str, callee: str) -> None:
     code = owner.__code__
 
     def at_call(frame, event, argument):
-        """Python calls this when any function begins, and what it returns for each event of that one."""
+        """Trace calls: Python calls this for each new frame, and the returned function for its events."""
         return at_return if frame.f_code.co_name == callee and _is_below(frame.f_back, code) else None
 
     def at_return(frame, event, argument):
@@ -38,7 +38,7 @@ def die_in(module: str, function: str, callee: str) -> None:
 
 
 def _is_below(frame, code) -> bool:
-    """Whether a frame belongs to a function, or to a with statement or a generator that it has open."""
+    """Check whether a frame runs `code`, or a context manager or generator that `code` has open."""
     for _ in range(4):
         if frame is None:
             return False
@@ -60,5 +60,5 @@ def run(flow_run_id: str) -> None:
 
 
 if len(sys.argv) > 2:
-    die_in(*sys.argv[2:5])
+    kill_in(*sys.argv[2:5])
 run(sys.argv[1])

@@ -1,4 +1,4 @@
-"""A Prefect server on a fresh state folder: the template of its database is created once, and is never in its way."""
+"""The database template of a Prefect server on a new state folder."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def rows(database):
     return {table: count for table, count in counts.items() if count}
 
 
-def test_template_that_migrations_refuse_is_replaced(tmp_path):
-    """The new one has Prefect's own block types, and nothing of any user."""
+def test_unmigratable_template_is_replaced(tmp_path):
+    """The new template has Prefect's own block types and no user data."""
     template = tmp_path / "template.db"
     shutil.copy(template_path(), template)
     with closing(sqlite3.connect(template)) as database:
@@ -49,8 +49,8 @@ def test_template_that_migrations_refuse_is_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [template]
 
 
-def test_server_starts_on_a_copy_of_the_template(tmp_path):
-    """A journal of a database that somebody deleted is not applied to the new one."""
+def test_server_starts_on_template_copy(tmp_path):
+    """The write-ahead log of a deleted database is not applied to the new one."""
     tmp_path.joinpath("prefect.db-wal").write_bytes(Path(sys.executable).read_bytes()[:100_000])
     with PrefectServer(tmp_path) as server:
         server.wait()

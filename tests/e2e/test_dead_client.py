@@ -1,4 +1,4 @@
-"""With nobody alive, nothing keeps running: the service itself ends what a killed run has made."""
+"""The Batch service ends the job and the nodes of a killed run without any client."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from localbatch import LocalAzure
 
 @pytest.fixture
 def local_azure(tmp_path):
-    """A local Azure of the test's own: it moves the clock."""
+    """A separate local Azure, whose clock the test advances."""
     with LocalAzure(state_dir=tmp_path / "azure", pace="instant") as azure:
         yield azure
 
 
-def test_after_the_deadline_of_a_killed_run_its_job_has_ended_and_its_pool_has_no_nodes(
-    flow_runs, azure_settings, azure_faults
-):
-    """Field reports 1, 2 and 27: no hook runs after a SIGKILL; the job's wall clock and the pool's formula do."""
+def test_killed_run_frees_nodes_after_deadline(flow_runs, azure_settings, azure_faults):
+    """Field reports 1, 2 and 27: after SIGKILL no hook runs, but the job's wall clock and the pool's formula do."""
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
     from tasks.steps.sweep import sweep  # noqa: PLC0415
 

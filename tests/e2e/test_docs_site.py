@@ -1,4 +1,4 @@
-"""The documentation's site is built without a warning, and what its pages tell people to type works."""
+"""The documentation builds without warnings, and the commands on its pages work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pages_support import PAGES, PAGES_NOT_RUN, assert_shows, is_run, saved_on, 
 from tests_support import REPOSITORY
 from up_support import make_checkout
 
-# A first start of `make up`, and then several runs; on a machine that may be busy.
+# The first start of `make up` and several runs, perhaps on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 
 class Terminal:
-    """What is exported in one command is there for the next, and so is the exit status."""
+    """A shell session: exported variables and the exit status carry over to the next command."""
 
     def __init__(self, folder, environment):
         self._folder = folder
@@ -26,10 +26,10 @@ class Terminal:
         self.status = 0
 
     def type(self, command):
-        """Run a command; returns its output, on stdout and stderr together."""
-        left = self._folder / ".environment"
+        """Run a command and return its combined stdout and stderr."""
+        saved = self._folder / ".environment"
         done = subprocess.run(
-            ["bash", "-c", f'(exit {self.status})\n{command}\nstatus=$?; env -0 > "{left}"; exit $status'],
+            ["bash", "-c", f'(exit {self.status})\n{command}\nstatus=$?; env -0 > "{saved}"; exit $status'],
             cwd=self._folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -39,14 +39,14 @@ class Terminal:
             timeout=200,
             check=False,
         )
-        self._environment = dict(pair.split("=", 1) for pair in left.read_text().split("\0") if pair)
+        self._environment = dict(pair.split("=", 1) for pair in saved.read_text().split("\0") if pair)
         self.status = done.returncode
         return done.stdout
 
 
 @pytest.fixture
 def terminal(up, tmp_path):
-    """A second terminal beside `make up`, in a folder where nothing was counted yet."""
+    """A second terminal beside `make up`, in a folder without earlier results."""
     variables = {"HOME": str(up.home), "TOPN_STATE": str(up.state_folder), "TOPN_RESULTS": str(tmp_path / "known")}
     return Terminal(make_checkout(tmp_path / "topn"), os.environ | variables)
 
@@ -61,11 +61,11 @@ def terminal(up, tmp_path):
     ],
     ids=lambda page: page.stem,
 )
-def test_what_a_page_tells_to_type_works_and_shows_what_the_page_shows(page, up, terminal, tmp_path):
+def test_page_commands_work_and_print_documented_output(page, up, terminal, tmp_path):
     here = {
         "https://prefect.example.com/api": up.api_url,
         "http://127.0.0.1:4200/api": up.api_url,
-        # Nothing is sent there: no run fails.
+        # No run fails, so no notice is sent.
         "https://hooks.example.com/": "http://127.0.0.1:9/",
         "/home/me/texts": str(tmp_path / "topn" / "data"),
     }
@@ -73,27 +73,27 @@ def test_what_a_page_tells_to_type_works_and_shows_what_the_page_shows(page, up,
         (tmp_path / "topn" / name).write_text(content)
     typed = [(command, shown) for command, shown in typed_on(page) if is_run(command)]
     for (command, shown), (following, _) in zip(typed, [*typed[1:], ("", [])], strict=True):
-        for stands_there, stands_here in here.items():
-            command = command.replace(stands_there, stands_here)  # noqa: PLW2901
+        for on_page, replacement in here.items():
+            command = command.replace(on_page, replacement)  # noqa: PLW2901
         output = terminal.type(command)
-        # A page that shows the status of a command says what it is.
+        # Pages that expect another exit status show it with `echo $?`.
         assert terminal.status == 0 or following == "echo $?", f"{command}\n{output}"
         if shown:
             assert_shows(shown, output)
 
 
 @pytest.mark.xdist_group("up")
-def test_the_output_of_make_up_is_that_of_the_readme(up):
+def test_make_up_output_matches_readme(up):
     assert_shows(shown_in_the_readme("make up"), up.output)
 
 
-# Tests of one group run in one process, so that the site is built once.
+# One process runs all tests of a group, so the site is built once.
 site_group = pytest.mark.xdist_group("site")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, and what Sphinx said of it."""
+    """The folder of the site, and the completed Sphinx process."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-d", str(folder / "doctrees")]
     done = subprocess.run(
@@ -107,7 +107,7 @@ def site(tmp_path_factory):
 
 
 @site_group
-def test_the_site_is_built_without_a_warning_from_every_page(site):
+def test_site_builds_every_page_without_warnings(site):
     folder, done = site
     assert (done.returncode, done.stderr) == (0, "")
     for page in PAGES[1:]:
@@ -115,7 +115,7 @@ def test_the_site_is_built_without_a_warning_from_every_page(site):
 
 
 @site_group
-def test_the_site_needs_no_network(site):
+def test_site_needs_no_network(site):
     folder, _ = site
     fetched = r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?:https?:)?//|@import|url\(["\']?(?:https?:)?//'
     for path in [*folder.rglob("*.html"), *folder.rglob("*.css")]:
@@ -123,12 +123,12 @@ def test_the_site_needs_no_network(site):
 
 
 @site_group
-def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site):
+def test_reference_is_complete(site):
     from prefect import Task  # noqa: PLC0415
 
     from flows.cli.arguments import build_parser  # noqa: PLC0415
     from flows.sweep import sweep  # noqa: PLC0415
-    from tasks.steps import start as begin  # noqa: PLC0415
+    from tasks.steps import start  # noqa: PLC0415
 
     folder, _ = site
     flow = importlib.import_module("flows.topn")
@@ -139,7 +139,7 @@ def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site
 
     has("steps", [name for name, member in vars(flow).items() if isinstance(member, Task)])
     has("parameters", [*flow.topn.parameters.properties, *sweep.parameters.properties])
-    sources = [path.read_text() for package in ("flows", "tasks") for path in (REPOSITORY / package).glob("*.py")]
+    sources = [path.read_text() for package in ("flows", "tasks") for path in (REPOSITORY / package).rglob("*.py")]
     has("settings", set(re.findall(r'"(TOPN_[A-Z_]*[A-Z])"', "".join(sources))))
     subcommands = next(action for action in build_parser()._actions if action.dest == "command").choices
     has("commands", [f"topn {name}" for name in subcommands])
@@ -149,4 +149,4 @@ def test_the_reference_has_every_step_parameter_setting_option_and_artifact(site
     )
     created = re.findall(r'\bcreate\("(\w+)"', (REPOSITORY / "tasks/report/artifacts.py").read_text())
     assert len(created) == 3
-    has("artifacts", [f"topn-{name}" for name in (*created, "progress")] + [begin.CLEANUP_ARTIFACT])
+    has("artifacts", [f"topn-{name}" for name in (*created, "progress")] + [start.CLEANUP_ARTIFACT])

@@ -1,4 +1,4 @@
-"""What the wheels hold, and that they work away from the repository."""
+"""The contents of the wheels, and that the wheels work outside the repository."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_wheel_holds_exactly_three_packages(wheel):
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn-0.1.0.dist-info"}
     assert all(name.endswith((".py", ".c", ".json", ".jinja", ".sh")) for name in names if "dist-info" not in name)
-    # What is read from beside the code.
+    # Data files that the code reads.
     assert {"tasks/workload/run_pack.sh", "tasks/report/report.html.jinja", "task_script/native/counts.c"} <= set(names)
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
 
 
-def test_the_wheel_has_every_module_and_the_licence(wheel):
+def test_wheel_has_every_module_and_licence(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         [licence] = [name for name in names if name.endswith(".dist-info/licenses/LICENSE")]
@@ -70,9 +70,9 @@ def test_localbatch_wheel_is_complete(localbatch_wheel):
 
 @pytest.fixture
 def install(tmp_path):
-    """Install wheels in a new environment, and return a function that runs its programs.
+    """Return a function that installs wheels in a new environment.
 
-    The environment sees the packages of this one, but neither of the two projects nor this folder.
+    The new environment can import the packages of this one, but not the two projects or this folder.
     """
 
     def install_wheels(*wheels):
@@ -81,7 +81,7 @@ def install(tmp_path):
         [packages] = environment.glob("lib/python*/site-packages")
         pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--no-index", "-q"]
         subprocess.run([*pip, *map(str, wheels)], check=True, capture_output=True, timeout=120)
-        # A .pth file only adds a folder to the path; the .pth files in that folder are not read.
+        # A .pth file adds a folder to the path, but Python ignores the .pth files in that folder.
         (packages / "packages-of-this-environment.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
         variables = {name: os.environ[name] for name in ("PATH", "LOCALBATCH_DATA")}
         variables |= {"HOME": str(tmp_path), "TOPN_STATE": str(tmp_path / "state")}
@@ -103,7 +103,7 @@ def install(tmp_path):
     return install_wheels
 
 
-def test_installed_wheel_runs_outside_the_repository(wheel, install, tmp_path):
+def test_installed_wheel_runs_outside_repository(wheel, install, tmp_path):
     run, is_installed_here = install(wheel)
     assert is_installed_here(*PACKAGES)
     assert "INPUT" in run("topn", "run", "--help")
@@ -119,7 +119,7 @@ def test_installed_localbatch_wheel_serves_both_accounts(localbatch_wheel, insta
     assert run("localbatch", "exec", "--", "sh", "-c", "echo $TOPN_STORAGE_ENDPOINT").startswith("http://127.0.0.1:")
 
 
-def test_the_bill_of_materials_has_every_pinned_package_that_is_installed(tmp_path):
+def test_bill_of_materials_lists_installed_pinned_packages(tmp_path):
     bill = tmp_path / "sbom.json"
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--of", "JSON"]
     arguments = ["--pyproject", str(REPOSITORY / "pyproject.toml"), "-o", str(bill), sys.executable]
@@ -141,8 +141,8 @@ def find_distribution(name):
     return None
 
 
-def test_no_process_compiles_a_grammar_before_the_flow_begins():
-    """A tool of `make sbom` once brought one along, which doubled the start of every process: jsonschema imports it."""
+def test_flow_import_compiles_no_grammar():
+    """A dependency of `make sbom` compiled a grammar on import, which doubled the start time of every process."""
     loaded = "import flows.topn, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     modules = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True, timeout=120)
     assert {"lark", "rfc3987_syntax"} & set(modules.stdout.split()) == set()

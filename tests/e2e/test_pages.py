@@ -1,4 +1,4 @@
-"""What a person does in Prefect's pages under `make up`, in a real browser."""
+"""Prefect's pages under `make up`, used in a real browser."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ pytestmark = [
     pytest.mark.xdist_group("up"),
 ]
 
-# The pages ask the server again every few seconds; a first run starts three Pythons.
-PATIENCE_MILLISECONDS = 120_000
+# The pages poll the server every few seconds, and the first run starts three Python processes.
+PAGE_TIMEOUT_MILLISECONDS = 120_000
 
-# A press that counts asks the server at once.
-PRESS_MILLISECONDS = 10_000
+# A click that the page handles sends a request at once.
+CLICK_TIMEOUT_MILLISECONDS = 10_000
 
 
 @pytest.fixture
 def page():
-    """A page of Debian's chromium.
+    """A page of Debian's Chromium.
 
-    For one test at a time: while Playwright is at work, its event loop is in the way of others.
+    Each test has its own, because a running Playwright event loop disturbs other tests.
     """
     if CHROMIUM is None:
-        # In CI, nobody reads why a test was skipped.
+        # In CI, a skipped test would go unnoticed.
         missing = pytest.fail if os.environ.get("CI") else pytest.skip
         missing("there is no chromium here: apt-get install chromium")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not needed where these tests are skipped
@@ -40,14 +40,14 @@ def page():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(PATIENCE_MILLISECONDS)
+        page.set_default_timeout(PAGE_TIMEOUT_MILLISECONDS)
         yield page
         browser.close()
 
 
 @pytest.fixture
 def screenshot(page, request):
-    """Keep a picture in the folder that SCREENSHOTS names, if it names one."""
+    """Return a function that saves a screenshot in the folder `SCREENSHOTS`, if that is set."""
     folder = os.environ.get("SCREENSHOTS")
 
     def take(name):
@@ -59,10 +59,10 @@ def screenshot(page, request):
 
 @pytest.fixture
 def open_form(up, page):
-    """Open the form of `topn/default`, as the button "Run" does."""
+    """Return a function that opens the form of `topn/default`, as the button "Run" does."""
 
     def do():
-        [deployment] = up.ask("/deployments/filter", flows={"name": {"any_": ["topn"]}})
+        [deployment] = up.post("/deployments/filter", flows={"name": {"any_": ["topn"]}})
         page.goto(f"{up.pages_url}/v2/deployments/deployment/{deployment['id']}/run", wait_until="domcontentloaded")
         page.get_by_label("num_words").wait_for()
 
@@ -71,7 +71,7 @@ def open_form(up, page):
 
 @pytest.fixture
 def endless_tasks(up):
-    """Let no Batch task of the local Azure end by itself."""
+    """Make the Batch tasks of the local Azure run forever."""
     variables = json.loads((up.state_folder / "up.json").read_text())
     faults = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults"
     body = json.dumps({"fault": "endless_task", "task": "*"}).encode()
@@ -90,19 +90,19 @@ def shows(page, text):
 
 
 def submit(page):
-    """Press the form's button; a press while the page is still being built is lost, and made again, as people do."""
+    """Click the submit button; retry clicks that get lost while the page is loading."""
     from playwright.sync_api import TimeoutError as NoAnswerError  # noqa: PLC0415 - not needed where this is skipped
 
     for _ in range(10):
         try:
-            with page.expect_response("**/ui/schemas/validate", timeout=PRESS_MILLISECONDS):
+            with page.expect_response("**/ui/schemas/validate", timeout=CLICK_TIMEOUT_MILLISECONDS):
                 page.get_by_role("button", name="Submit").click()
         except NoAnswerError:
             continue
         return
 
 
-def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, page, open_form, screenshot):
+def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
     for words in ("Names of text files, or patterns", "How many words to give of each file.", "neither changed nor"):
@@ -129,7 +129,7 @@ def test_a_run_is_started_from_the_form_and_seen_to_complete_step_by_step(up, pa
     assert len(found["top"]) == 2
 
 
-def test_a_bad_number_is_refused_in_the_form_and_no_run_is_made(up, page, open_form, screenshot):
+def test_form_rejects_bad_number_without_creating_run(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
     field = page.get_by_label("num_words")
@@ -140,10 +140,10 @@ def test_a_bad_number_is_refused_in_the_form_and_no_run_is_made(up, page, open_f
     assert up.runs() == before
 
 
-def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open_form, screenshot):
+def test_form_shows_rejection_by_server(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
-    # The id of a pool is none, or a text.
+    # The form asks whether the pool id is a text or empty.
     page.get_by_text("str", exact=True).first.click()
     page.locator("textarea").nth(3).fill("no id!")
     submit(page)
@@ -153,7 +153,7 @@ def test_a_bad_text_is_refused_by_the_server_and_the_page_says_so(up, page, open
     assert up.runs() == before
 
 
-def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, endless_tasks, page, screenshot):
+def test_cancelling_run_from_page_leaves_no_resources(up, endless_tasks, page, screenshot):
     flow_run_id = up.create_run(inputs=[text_file()])
     page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}", wait_until="domcontentloaded")
     shows(page, "Running")
@@ -167,7 +167,7 @@ def test_a_running_run_is_cancelled_from_its_page_and_nothing_of_it_is_left(up, 
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_the_block_can_be_filled_in_and_hides_its_keys(up, page, screenshot):
+def test_block_form_hides_keys(up, page, screenshot):
     page.goto(f"{up.pages_url}/v2/blocks/catalog/topn-azure/create", wait_until="domcontentloaded")
     page.get_by_label("Batch endpoint").wait_for()
     screenshot("block")

@@ -1,4 +1,4 @@
-"""The Prefect server that a run starts, as a process."""
+"""The process of a Prefect server that a run starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests_support import wait_until
 from flows.servers.processes import PrefectServer
 
 
-def test_server_does_not_get_the_keys_of_azure(tmp_path, monkeypatch):
+def test_server_does_not_inherit_azure_keys(tmp_path, monkeypatch):
     monkeypatch.setenv("TOPN_STORAGE_KEY", "a-key")
     monkeypatch.setenv("TOPN_NOTICE_URL", "https://hooks.example/a-secret")
     with PrefectServer(tmp_path) as server:
@@ -21,7 +21,7 @@ def test_server_does_not_get_the_keys_of_azure(tmp_path, monkeypatch):
     assert b"TOPN_" not in environment
 
 
-def test_second_server_takes_another_port(tmp_path):
+def test_second_server_uses_another_port(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

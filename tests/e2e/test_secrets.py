@@ -1,7 +1,7 @@
-"""No account key and no signature can be read anywhere: not in logs, databases, results, reports, files or processes.
+"""No account key or signature appears in logs, databases, results, reports, files or processes.
 
-Runs that succeed and runs that fail in every way, with keys that exist nowhere else; then everything that they wrote
-or started is searched for the keys, and for the signature of every URL that the Batch service was given.
+The campaign runs `topn` with unique keys, both successfully and with many kinds of failures. The tests then search
+everything that the runs wrote or started for the keys and for the signature of every URL sent to the Batch service.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tests_support import REPOSITORY, wait_until
 from flows.servers.processes import PrefectServer
 from localbatch import LocalAzure, local_batch
 
-# One process runs the campaign, and all tests look at what it left.
+# One process runs the campaign, and all tests search its output.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("secrets")]
 
-# Calls `topn` with the arguments that each line of its input holds, and writes a line with the exit status.
+# Calls `topn` with the arguments on each input line, and prints a line with the exit status.
 TOPN_CALLS = """
 import json, sys
 from flows.cli.main import main
@@ -35,14 +35,14 @@ for line in sys.stdin:
 """
 CALL_SECONDS = 200
 
-# Letters and digits only, so that no encoding of texts changes them.
+# Only letters and digits, so that no text encoding changes them.
 BATCH_KEY = base64.b64encode(b"the sentinel among all the batch keys of this test").decode()
 STORAGE_KEY = base64.b64encode(b"another sentinel for the storage account, of 64 bytes exactly...").decode()
-# A service quotes what it was given.
+# Services quote signed URLs in error messages.
 QUOTED = "cXVvdGVkIGJ5IHRoZSBzZXJ2aWNl"
 QUOTE = f"The URL https://a.example/in/blob?sv=2026-01-01&sig={QUOTED}%3D is refused"
 
-# Every logger says all that it can, on the console; to Prefect all but those by which that is told.
+# All loggers write debug messages to the console, and to Prefect except for the loggers of that connection.
 DEBUG = {
     "PREFECT_LOGGING_LEVEL": "DEBUG",
     "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
@@ -53,7 +53,7 @@ DEBUG = {
 
 
 class Campaign:
-    """Runs on a local Azure and a Prefect server of their own, and all that they leave."""
+    """Runs on a separate local Azure and Prefect server, with all files that they write."""
 
     def __init__(self, folder, azure, api_url):
         self.folder = folder
@@ -78,7 +78,7 @@ class Campaign:
         return names
 
     def start(self):
-        """Start the process that runs `topn`; the keys are in `.env` of its folder, or in the block, and nowhere else."""
+        """Start the process that runs `topn`; only `.env` in its folder or the Prefect block has the keys."""
         with (self.output / "topn.out").open("wb") as output, (self.output / "topn.err").open("wb") as errors:
             return subprocess.Popen(
                 [sys.executable, "-u", "-c", TOPN_CALLS],
@@ -91,14 +91,14 @@ class Campaign:
             )
 
     def topn(self, process, *arguments, status):
-        """Call `topn` in the process, and wait for its end."""
-        said = self.output / "topn.out"
-        seen = said.stat().st_size
+        """Call `topn` in the process and wait until it returns."""
+        output = self.output / "topn.out"
+        seen = output.stat().st_size
         process.stdin.write(json.dumps(arguments) + "\n")
         process.stdin.flush()
 
         def found():
-            return re.findall(r"^status (\d+)$", said.read_bytes()[seen:].decode(), re.MULTILINE)
+            return re.findall(r"^status (\d+)$", output.read_bytes()[seen:].decode(), re.MULTILINE)
 
         wait_until(found, f"topn {arguments}", while_running=process, seconds=CALL_SECONDS)
         assert found() == [str(status)], (self.output / "topn.err").read_text()[-4000:]
@@ -106,7 +106,7 @@ class Campaign:
         self.azure.storage_faults.clear()
 
     def save_block(self):
-        """Save the block that holds the keys; they come to the program by its standard input."""
+        """Save the block with the keys; the program reads them from standard input."""
         values = {name.removeprefix("TOPN_").lower(): value for name, value in self.azure.environment.items()}
         source = f"from tasks.azure.block import TopnAzure\nTopnAzure(**{values!r}).save('default', overwrite=True)\n"
         done = subprocess.run(
@@ -123,19 +123,19 @@ class Campaign:
 
 
 def run_all(campaign, process):
-    """Runs that end well and in every bad way."""
+    """Run `topn` successfully and with many kinds of failures."""
     azure, write = campaign.azure, campaign.write
     dotenv = campaign.folder / "work" / ".env"
     dotenv.write_text("".join(f"{name}={value}\n" for name, value in azure.environment.items()))
 
-    # A pack, and a Batch task with a file of its own.
+    # One pack, and one Batch task with a single file.
     names = write("a.txt", "b.txt", "c.txt")
     bad = write("bad.txt", content="\0")
     keep = ("--keep-containers", "--keep-job", "--keep-pool")
     arguments = (*names[:2], *bad, names[2], "--files-per-task", "3", "--json", "--report", "report", *keep)
     campaign.topn(process, "run", *arguments, status=1)
 
-    # Whole requests are refused, Batch tasks, downloads and uploads; some refusals quote a URL.
+    # Requests, Batch tasks, downloads and uploads fail; some error messages quote a URL.
     azure.faults.add("answer", operation="create_task_collection", status=400, code="InvalidRequestBody", message=QUOTE)
     azure.storage_faults.add("answer", operation="put_blob", path="*-in/*", status=403, message=QUOTE)
     azure.storage_faults.add("answer", operation="get_blob", path="*-in/*", status=404, code="BlobNotFound")
@@ -149,17 +149,17 @@ def run_all(campaign, process):
     campaign.topn(process, "run", *write("e.txt"), "--json", status=1)
     campaign.topn(process, "sweep", "--dry-run", status=0)
 
-    # The block holds the keys, as for deployed runs.
+    # The block has the keys, as for deployed runs.
     dotenv.unlink()
     campaign.save_block()
-    # The run tells of it, and waits until it passes.
+    # The run reports the failure and waits until it is over.
     azure.faults.add("allocation_fails", code="Unallocatable", message=QUOTE)
     campaign.topn(process, "run", *write("w1.txt", "w2.txt"), status=0)
 
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    """All runs, and the search for what must not be found."""
+    """The completed runs, and the search for their secrets."""
     folder = tmp_path_factory.mktemp("secrets")
     search = Search(batch_key=BATCH_KEY, storage_key=STORAGE_KEY, quoted=QUOTED)
     read_body = local_batch.read_body
@@ -180,7 +180,7 @@ def campaign(tmp_path_factory):
         with done.start() as process:
             run_all(done, process)
             process.stdin.close()
-        # What a node has, as it has it: its files go with its pool.
+        # Copy the files of the nodes, which are deleted with their pool.
         shutil.copytree(folder / "azure" / "nodes", folder / "nodes", symlinks=True)
         signatures = set(re.findall(r"\bsig=([\w%+/=-]+)", "\n".join(body.decode() for body in bodies if body)))
         for number, signature in enumerate(sorted(signatures)):
@@ -189,25 +189,25 @@ def campaign(tmp_path_factory):
     return SimpleNamespace(folder=folder, search=search, signatures=signatures, processes=processes, output=done.output)
 
 
-def test_no_secret_is_in_any_file_or_database(campaign):
-    """Output, logs, `--json`, pages, results, storage and database of Prefect, blobs, directories of nodes."""
+def test_files_and_databases_contain_no_secret(campaign):
+    """The search covers output, logs, reports, results, Prefect's storage and database, blobs and node directories."""
     assert campaign.search.found_below(campaign.folder) == {}
 
 
-def test_no_secret_is_in_a_command_line_or_an_environment(campaign):
-    # The storage account itself is told its key so.
+def test_processes_expose_no_secret(campaign):
+    # Azurite receives its key in this variable.
     texts = [text for text in campaign.processes.texts if b"AZURITE_ACCOUNTS=" not in text]
     assert [text for text in texts if campaign.search.found_in(text)] == []
 
 
-def test_the_campaign_had_secrets_in_it_and_said_all_that_it_could(campaign):
-    """Else nothing found would mean nothing."""
+def test_campaign_used_secrets_and_logged_verbosely(campaign):
+    """Without secrets in the campaign, an empty search result would prove nothing."""
     assert len(campaign.signatures) > 10
-    said = "".join(path.read_text() for path in campaign.output.iterdir())
-    assert "| DEBUG" in said
-    assert "urllib3" in said
-    assert "Traceback" in said
-    assert said.count("sig=[hidden]") > 5
+    output = "".join(path.read_text() for path in campaign.output.iterdir())
+    assert "| DEBUG" in output
+    assert "urllib3" in output
+    assert "Traceback" in output
+    assert output.count("sig=[hidden]") > 5
     assert any(b"AZ_BATCH_TASK_ID=" in text for text in campaign.processes.texts)
     assert {"startup", "workitems"} <= {path.name for path in (campaign.folder / "nodes").rglob("*")}
     assert list((campaign.folder / "storage").iterdir())

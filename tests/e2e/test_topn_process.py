@@ -1,4 +1,4 @@
-"""`topn` as a process: its own servers, exit statuses, signals, and what is left of it."""
+"""`topn` as a process: its own servers, exit codes, signals and leftover processes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PROFILE = 'active = "ephemeral"\n\n[profiles.ephemeral]\nPREFECT_SERVER_ALLOW_EP
 
 @pytest.fixture
 def data():
-    """The sample texts, in the current folder."""
+    """Copy the sample texts to the current folder and return their paths."""
     shutil.copytree(REPOSITORY / "data", "data")
     return sorted(str(path) for path in Path("data").glob("*.txt"))
 
 
 def test_run_starts_own_servers_and_keeps_history(topn_alone, data):
-    """A Prefect profile that names no server is like none: the run starts one, and no other server starts."""
+    """With a Prefect profile that names no server, the run starts exactly one."""
     profile = Path(topn_alone.environment["HOME"], ".prefect/profiles.toml")
     profile.parent.mkdir()
     profile.write_text(PROFILE)
@@ -55,7 +55,7 @@ def completed_task_runs(api_url):
     return [run["name"] for run in runs]
 
 
-def test_bad_usage_ends_with_status_2(topn_alone):
+def test_bad_usage_exits_2(topn_alone):
     done = topn_alone("run", "missing.txt")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "missing.txt does not exist: name a file, or a pattern that matches one.\n"
@@ -63,7 +63,7 @@ def test_bad_usage_ends_with_status_2(topn_alone):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_cleans_up_and_ends_with_130(topn, data, local_azure, nothing_left, number):
+def test_interrupted_run_cleans_up_and_exits_130(topn, data, local_azure, nothing_left, number):
     seen = len(local_azure.batch.requests)
     process = topn.start("run", *data)
 

@@ -1,4 +1,4 @@
-"""`make up`: everything in one terminal, found from another, gone after Ctrl-C, there again the next time."""
+"""`make up`: its servers, its deployments, use from a second terminal, and shutdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from up_support import USUAL_PORTS, Up
 
 from flows.servers.addresses import addresses_of_up
 
-# Two starts of a Prefect server, on a machine that may be busy.
+# Two starts of a Prefect server, perhaps on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 RUN_SECONDS = 120
@@ -26,7 +26,7 @@ RUN_SECONDS = 120
 
 @pytest.fixture
 def own_up(tmp_path):
-    """A `make up` of the test's own, not started yet."""
+    """A separate `make up` that is not started yet."""
     instance = Up(tmp_path)
     yield instance
     instance.stop()
@@ -38,34 +38,34 @@ def text_file():
 
 
 @pytest.mark.xdist_group("up")
-def test_each_address_is_on_a_line_of_its_own_and_answers_on_a_free_port(up):
+def test_each_printed_address_answers_on_free_port(up):
     addresses = re.findall(r"^http://\S+$", up.output, re.MULTILINE)
     assert len(addresses) == 4
     assert not {urlsplit(address).port for address in addresses} & set(USUAL_PORTS)
     with urllib.request.urlopen(f"{up.api_url}/health") as answer:
         assert answer.status == 200
-    # The pages look for the API where it is.
+    # The pages use the address of this API.
     with urllib.request.urlopen(f"{up.pages_url}/ui-settings") as answer:
         assert json.load(answer)["api_url"] == up.api_url
 
 
 @pytest.mark.xdist_group("up")
-def test_the_deployments_are_there_and_their_next_runs_are_scheduled(up):
+def test_deployments_have_scheduled_runs(up):
     deployments = {
-        found["id"]: found for found in up.ask("/deployments/filter", flows={"name": {"any_": ["topn", "sweep"]}})
+        found["id"]: found for found in up.post("/deployments/filter", flows={"name": {"any_": ["topn", "sweep"]}})
     }
     schedules = {(found["name"], found["schedules"][0]["schedule"]["cron"]) for found in deployments.values()}
     assert schedules == {("default", "0 2 * * *"), ("default", "0 * * * *")}
 
     def scheduled():
-        runs = up.ask("/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})
+        runs = up.post("/flow_runs/filter", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})
         return {run["deployment_id"] for run in runs if run["auto_scheduled"]}
 
     wait_until(lambda: scheduled() == set(deployments), "the next nights and hours are scheduled")
 
 
 @pytest.mark.xdist_group("up")
-def test_a_bad_parameter_is_refused_before_a_run_exists(up):
+def test_bad_parameter_creates_no_run(up):
     before = up.runs()
     done = up.deploy_run("-p", "num_words=0")
     assert done.returncode == 1
@@ -74,7 +74,7 @@ def test_a_bad_parameter_is_refused_before_a_run_exists(up):
 
 
 @pytest.mark.xdist_group("up")
-def test_topn_run_finds_the_servers_by_itself(up):
+def test_topn_run_finds_running_servers(up):
     done = up.second_terminal("flows.cli.main", "run", "--json", text_file())
     assert done.returncode == 0, done.stderr
     assert "starting" not in done.stderr
@@ -82,8 +82,8 @@ def test_topn_run_finds_the_servers_by_itself(up):
     assert flow_run_id in {run.replace("-", "") for run in up.runs()}
 
 
-def test_killed_up_leaves_crashed_runs_and_ctrl_c_cancels(own_up):
-    """No process is left either way. The next start shows what became of a run, and is not blocked by it."""
+def test_kill_crashes_runs_and_ctrl_c_cancels_them(own_up):
+    """No process is left in either case, and the next start is not blocked by the interrupted run."""
     own_up.start()
     killed = start_run(own_up)
     own_up.process.kill()
@@ -93,7 +93,7 @@ def test_killed_up_leaves_crashed_runs_and_ctrl_c_cancels(own_up):
 
     own_up.start()
     assert own_up.state(killed) == "CRASHED"
-    # Only one run may be under way at a time.
+    # Only one run may be active at a time.
     cancelled = start_run(own_up)
     assert own_up.end() == 0
     assert "Cancelling 1 run" in own_up.output
@@ -103,20 +103,20 @@ def test_killed_up_leaves_crashed_runs_and_ctrl_c_cancels(own_up):
 
 
 def start_run(up):
-    """Start a run under the worker, wait until it is running, and return its id."""
+    """Create a run for the worker, wait until it is running, and return its id."""
     flow_run_id = up.create_run(inputs=[text_file()])
     wait_until(lambda: up.state(flow_run_id) == "RUNNING", "the run is under way", seconds=RUN_SECONDS)
     return flow_run_id
 
 
 def recorded_states(up):
-    """Read the states of the runs that somebody asked for from the database of a server that has ended."""
+    """Read the states of the runs that no schedule created from the database of a stopped server."""
     with closing(sqlite3.connect(up.state_folder / "prefect.db")) as database:
         return dict(database.execute("SELECT id, state_type FROM flow_run WHERE NOT auto_scheduled").fetchall())
 
 
-def test_a_prefect_server_that_dies_is_named_and_ends_the_others(own_up):
-    """The others are stopped although nobody can record the end of their runs."""
+def test_dead_prefect_server_is_reported_and_stops_others(own_up):
+    """The other processes stop although the end of their runs cannot be recorded."""
     own_up.start()
     [process] = [pid for pid, command in own_up.processes() if b"flows.servers.prefect_server" in command]
     os.kill(int(process), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A run whose process vanished is found to have crashed, and a webhook is told."""
+"""A run whose process vanished becomes Crashed, and a webhook is notified."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 from tests_support import wait_until
 from webhook_support import listening_webhook
 
-# Prefect's minimum. Runs send the first heartbeat when they start.
+# Prefect's minimum. A run sends its first heartbeat when it starts.
 HEARTBEAT_SECONDS = 30
 
-FLOW_THAT_LASTS = """
+LONG_FLOW = """
 import time
 from prefect import flow
 @flow(name="topn")
@@ -24,8 +24,8 @@ lasting()
 """
 
 
-def test_vanished_run_is_crashed_and_told(prefect_api, tmp_path, monkeypatch):
-    """One lost heartbeat is enough here, so that the test does not wait for the usual three."""
+def test_vanished_run_becomes_crashed_and_notifies_webhook(prefect_api, tmp_path, monkeypatch):
+    """One lost heartbeat is enough here instead of the usual three, to keep the test short."""
     from prefect import get_client  # noqa: PLC0415 - takes seconds
     from prefect.settings import (  # noqa: PLC0415 - as above
         PREFECT_API_URL,
@@ -46,7 +46,7 @@ def test_vanished_run_is_crashed_and_told(prefect_api, tmp_path, monkeypatch):
     ):
         notices.set_up(webhook.url)
         process = subprocess.Popen(
-            [sys.executable, "-c", FLOW_THAT_LASTS],
+            [sys.executable, "-c", LONG_FLOW],
             env={
                 **os.environ,
                 "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
@@ -58,7 +58,7 @@ def test_vanished_run_is_crashed_and_told(prefect_api, tmp_path, monkeypatch):
         )
         flow_run_id = process.stdout.readline().strip()
 
-        def has_beaten():
+        def has_heartbeat():
             filter_ = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
             return flow_run_id in client._client.post("/events/filter", json=filter_).text
 
@@ -66,12 +66,12 @@ def test_vanished_run_is_crashed_and_told(prefect_api, tmp_path, monkeypatch):
             return client.read_flow_run(flow_run_id).state.type.value
 
         try:
-            wait_until(has_beaten, "a heartbeat was seen")
+            wait_until(has_heartbeat, "a heartbeat was seen")
             assert state() == "RUNNING"
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
             wait_until(lambda: state() == "CRASHED", "the run is found dead", seconds=6 * HEARTBEAT_SECONDS)
-            wait_until(lambda: any("is Crashed" in text for text in webhook.texts), "the webhook was told")
+            wait_until(lambda: any("is Crashed" in text for text in webhook.texts), "the webhook is notified")
         finally:
             process.kill()
             for automation in client.read_automations():

@@ -1,4 +1,4 @@
-"""Deployed runs whose process or worker dies: nothing of them is left."""
+"""Deployed runs whose process or worker dies leave no resources."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 # One worker and its deployments.
 pytestmark = pytest.mark.xdist_group("worker")
 
-# A worker gives a cancelled flow run 30 s to end, and looks at dead ones every 10 s.
-ENDING_SECONDS = 120
+# A worker waits 30 s for a cancelled flow run to end, and checks for dead ones every 10 s.
+END_TIMEOUT_SECONDS = 120
 
 
 class Deployed:
-    """The deployment `topn/default`, and one worker of its work pool at a time."""
+    """The deployment `topn/default`, and at most one worker of its work pool."""
 
     def __init__(self, api_url, folder, azure):
         self.azure = azure
@@ -62,11 +62,11 @@ class Deployed:
         self.prefect("--no-prompt", "deploy", "--all")
         with self.client() as client:
             for name in ("topn/default", "sweep/default"):
-                # No test should meet a run that the clock started.
+                # Scheduled runs would disturb the tests.
                 client.pause_deployment(client.read_deployment_by_name(name).id)
 
     def worker(self):
-        """Give the worker; start one if there is none."""
+        """Return the worker; start one if none is running."""
         if self._worker is None or self._worker.poll() is not None:
             with self._log.open("ab") as log:
                 self._worker = subprocess.Popen(
@@ -92,7 +92,7 @@ class Deployed:
             return get_client(sync_client=True)
 
     def create(self, **parameters):
-        """Ask for a run, as the form in the UI does; returns its id."""
+        """Create a run, as the form in the UI does, and return its id."""
         self.worker()
         with self.client() as client:
             deployment = client.read_deployment_by_name("topn/default")
@@ -110,18 +110,18 @@ class Deployed:
         return self.run(flow_run_id).state.type.value
 
     def wait_for_end(self, flow_run_id):
-        wait_until(lambda: self.state(flow_run_id) in TERMINAL, "the run has ended", seconds=ENDING_SECONDS)
+        wait_until(lambda: self.state(flow_run_id) in TERMINAL, "the run has ended", seconds=END_TIMEOUT_SECONDS)
         return self.run(flow_run_id).state
 
     def wait_for_running_batch_task(self, flow_run_id):
-        """Wait until the run's job has a running Batch task, so that all resources are there."""
+        """Wait until the run's job has a running Batch task, so that all resources exist."""
         job_id = f"topn-{flow_run_id.hex}-0"
 
         def is_running():
             assert self.state(flow_run_id) not in TERMINAL, self.run(flow_run_id).state
             return any(job.job_id == job_id for job in batch().jobs(job_id)) and batch().task_counts(job_id).running
 
-        wait_until(is_running, "a Batch task is running", seconds=ENDING_SECONDS)
+        wait_until(is_running, "a Batch task is running", seconds=END_TIMEOUT_SECONDS)
 
 
 def batch():
@@ -139,9 +139,9 @@ def leftovers(flow_run_id):
 
 
 def wait_until_nothing_is_left(flow_run_id):
-    """A run has its state before its hook, which cleans up, is done; then its process ends."""
-    wait_until(lambda: leftovers(flow_run_id) == (), "the hook has cleaned up", seconds=ENDING_SECONDS)
-    wait_until(lambda: flow_processes(flow_run_id) == [], "no process is left", seconds=ENDING_SECONDS)
+    """Wait until the cleanup hook is done and the process has ended; both happen after the final state is set."""
+    wait_until(lambda: leftovers(flow_run_id) == (), "the hook has cleaned up", seconds=END_TIMEOUT_SECONDS)
+    wait_until(lambda: flow_processes(flow_run_id) == [], "no process is left", seconds=END_TIMEOUT_SECONDS)
 
 
 def flow_processes(flow_run_id):
@@ -164,7 +164,7 @@ def deployed(deployment, azure_settings):
 
 @pytest.fixture
 def parameters():
-    """Parameters of a run that counts two files of the test's own."""
+    """Parameters of a run that counts two files."""
     for name in ("a", "b"):
         Path(f"{name}.txt").write_text(f"{os.getcwd()} {name} one two two")
     return {"inputs": [os.path.abspath("*.txt")], "output_folder": os.path.abspath("results")}
@@ -172,15 +172,15 @@ def parameters():
 
 @pytest.fixture
 def endless(deployed, parameters):
-    """A run whose Batch tasks never end, once they are running; returns its id."""
+    """The id of a run whose Batch tasks are running and never end."""
     deployed.azure.faults.add("endless_task", task="*")
     flow_run_id = deployed.create(**parameters)
     deployed.wait_for_running_batch_task(flow_run_id)
     return flow_run_id
 
 
-def test_killed_process_ends_crashed_and_leaves_nothing(deployed, endless):
-    """The worker runs the hook that cleans up after a process that cannot."""
+def test_killed_process_becomes_crashed_and_leaves_nothing(deployed, endless):
+    """The worker runs the cleanup hook for a process that was killed."""
     for pid in flow_processes(endless):
         os.kill(pid, signal.SIGKILL)
 
@@ -190,21 +190,21 @@ def test_killed_process_ends_crashed_and_leaves_nothing(deployed, endless):
 
 def test_run_of_killed_worker_leaves_nothing(deployed, endless, topn_sweep):
     deployed.stop_worker(signal.SIGKILL)
-    # Nobody reads what the flow says any more; the next thing it says ends it, and its own hook cleans up.
+    # The flow's output pipe has no reader, so its next line of output ends it, and its own hook cleans up.
     deployed.azure.faults.clear()
 
-    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=ENDING_SECONDS)
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=END_TIMEOUT_SECONDS)
     assert deployed.state(endless) in TERMINAL
     topn_sweep()
     assert leftovers(endless) == ()
 
 
-def test_run_of_stopped_worker_continues_in_its_job(deployed, endless, topn_sweep):
-    """Nobody knows that it is dead, so no sweep deletes anything of it; a retry adopts what exists."""
+def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
+    """The run still counts as running, so the sweep keeps its resources, and a retry adopts them."""
     from prefect.states import Crashed  # noqa: PLC0415
 
     deployed.stop_worker(signal.SIGTERM)
-    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=ENDING_SECONDS)
+    wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=END_TIMEOUT_SECONDS)
     assert deployed.state(endless) == "RUNNING"
     assert len(leftovers(endless)) == 5
     assert topn_sweep().stdout == ""
@@ -222,7 +222,7 @@ def test_run_of_stopped_worker_continues_in_its_job(deployed, endless, topn_swee
         for record in list(deployed.azure.batch.requests)[seen:]
         if record.method == "POST" and record.path in {"/jobs", "/pools"}
     ]
-    # What exists already is adopted.
+    # The retry adopts the existing job and pool.
     assert {record.status for record in creating} == {409}
     wait_until_nothing_is_left(endless)
 

@@ -1,4 +1,4 @@
-"""The `topn` command in this process, on the tests' own servers; and runs that many tests look at."""
+"""Fixtures for the `topn` command in this process, and completed runs that many tests share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from topn_support import Topn, environment_of
 
 @pytest.fixture(scope="session")
 def prefect_storage(tmp_path_factory):
-    """The folder in which Prefect keeps the results of steps."""
+    """The folder where Prefect stores the results of steps."""
     return tmp_path_factory.mktemp("storage")
 
 
 @pytest.fixture
 def topn(local_azure, prefect_api, prefect_storage, tmp_path, no_pictures):
-    """`topn` on the tests' own servers, with a fresh state folder. Its runs send no logs and draw no pictures."""
+    """`topn` on the servers of the tests, with a new state folder, without logs and pictures."""
     environment = environment_of(local_azure, prefect_api, tmp_path / "state")
     return Topn(**environment, PREFECT_LOCAL_STORAGE_PATH=str(prefect_storage))
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Leave the pictures out of the summary of runs: drawing them takes a third of a run's time."""
+    """Omit the pictures from run summaries, because drawing them takes a third of a run's time."""
     from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
 
     monkeypatch.setattr(artifacts, "_pictures", lambda report: None)
@@ -34,7 +34,7 @@ def no_pictures(monkeypatch):
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
-    """The folder of the runs that tests share, with the sample texts in data/."""
+    """The folder of the shared runs, with the sample texts in data/."""
     folder = tmp_path_factory.mktemp("shared")
     shutil.copytree(REPOSITORY / "data", folder / "data")
     return folder
@@ -42,16 +42,16 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared_topn(shared_folder, local_azure, prefect_api, prefect_storage):
-    """`topn` with one state folder for all shared runs; their logs go to the Prefect server."""
+    """`topn` with one state folder for all shared runs, which send their logs to the Prefect server."""
     environment = environment_of(local_azure, prefect_api, shared_folder / "state")
     environment |= {"PREFECT_LOCAL_STORAGE_PATH": str(prefect_storage), "PREFECT_LOGGING_TO_API_ENABLED": "true"}
     return Topn(**environment)
 
 
 class SharedRun:
-    """A run that has ended: its folder, the document that it printed, and the requests that it sent to Batch.
+    """A completed run: its folder, the JSON document that it printed, and its requests to Batch.
 
-    Tests that use one only look at it, and have the mark `xdist_group("shared_runs")`.
+    Tests only read a shared run, and have the mark `xdist_group("shared_runs")`.
     """
 
     def __init__(self, topn, azure, folder, *arguments, status):
@@ -64,7 +64,7 @@ class SharedRun:
             assert self.done.returncode == status, self.done.stderr
             self.requests = list(azure.batch.requests)[seen:]
             with topn.environ():
-                self.left = resources_of_runs() - before
+                self.leftovers = resources_of_runs() - before
         self.topn = topn
         self.folder = folder
         self.found = json.loads(self.done.stdout)
@@ -72,14 +72,14 @@ class SharedRun:
 
 @pytest.fixture(scope="session")
 def completed_run(shared_topn, shared_folder, local_azure):
-    """A run that counted the five sample texts, five words each."""
+    """A run that counted the top five words of each of the five sample texts."""
     arguments = ("data/*.txt", "-n", "5", "--report", "page")
     return SharedRun(shared_topn, local_azure, shared_folder, *arguments, status=0)
 
 
 @pytest.fixture(scope="session")
 def repeated_run(completed_run, tmp_path_factory, local_azure):
-    """A second run on the same texts in another folder, one of which has another name; it had nothing to count."""
+    """A second run on the same texts in another folder, with one text renamed; it had nothing to count."""
     folder = tmp_path_factory.mktemp("repeated")
     shutil.copytree(completed_run.folder / "data", folder / "data")
     (folder / "data/sonnets.txt").rename(folder / "data/renamed.txt")
@@ -88,7 +88,7 @@ def repeated_run(completed_run, tmp_path_factory, local_azure):
 
 @pytest.fixture(scope="session")
 def failed_run(shared_topn, tmp_path_factory, local_azure):
-    """A run in which three files of six failed, each on its own."""
+    """A run in which three of six files failed, each for its own reason."""
     folder = tmp_path_factory.mktemp("failed")
     for name, content in MIXED_FILES.items():
         (folder / name).write_bytes(content)
@@ -97,7 +97,7 @@ def failed_run(shared_topn, tmp_path_factory, local_azure):
 
 @pytest.fixture(scope="session")
 def packed_run(shared_topn, tmp_path_factory, local_azure):
-    """A run in which up to seven files shared a Batch task: files with hostile names, and a last one that failed."""
+    """A run with up to seven files per Batch task: files with hostile names, and one that failed."""
     folder = tmp_path_factory.mktemp("packed") / "in"
     folder.mkdir()
     for number, name in enumerate(HOSTILE_NAMES):
@@ -107,13 +107,13 @@ def packed_run(shared_topn, tmp_path_factory, local_azure):
     return SharedRun(shared_topn, local_azure, folder, *arguments, status=1)
 
 
-# By compiler, source and machine.
+# Compiled objects by compiler, source and machine.
 _compiled_objects = {}
 
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch):
-    """Compile the word counter once in this process, and not again for each new state folder."""
+    """Compile the word counter once in this process instead of once per state folder."""
     from tasks.workload import task_script_package  # noqa: PLC0415 - after the environment is clean
 
     compile_anew = task_script_package._compile

@@ -1,4 +1,4 @@
-"""What the Prefect UI shows of a run: on a real Prefect server, after real runs."""
+"""The artifacts of real runs on a real Prefect server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED = pytest.mark.xdist_group("shared_runs")
 NAMES = {"topn-summary", "topn-results", "topn-progress", "topn-cleanup"}
 
 
-def ask(api_url, path, query):
+def post(api_url, path, query):
     request = urllib.request.Request(
         f"{api_url}/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"}
     )
@@ -29,23 +29,23 @@ def ask(api_url, path, query):
 
 
 @pytest.fixture
-def shown(prefect_api):
-    """What the server shows of a run, by the run's name: the flow run, and its artifacts by key."""
+def read_run(prefect_api):
+    """Return a function that reads the flow run with the given name, and its artifacts by key."""
 
-    def look(run_name):
+    def read(run_name):
         flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
-        artifacts = ask(prefect_api, "artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        artifacts = post(prefect_api, "artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
         with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run_id}", timeout=30) as answer:
             flow_run = json.load(answer)
         assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
         return flow_run, {artifact["key"]: artifact for artifact in artifacts}
 
-    return look
+    return read
 
 
 @SHARED
-def test_run_shows_what_it_did(completed_run, shown, prefect_api):
-    flow_run, artifacts = shown(completed_run.found["run"])
+def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api):
+    flow_run, artifacts = read_run(completed_run.found["run"])
 
     assert flow_run["name"] == flow_run["state"]["message"] == "5 files: 5 counted"
     assert artifacts.keys() == NAMES
@@ -65,7 +65,7 @@ def test_run_shows_what_it_did(completed_run, shown, prefect_api):
         (file["file"], f"{file['words']:,}", ", ".join(f"{word} {count:,}" for word, count in file["top"]))
         for file in files
     ]
-    logs = ask(prefect_api, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
+    logs = post(prefect_api, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
     assert any("Finished in state Completed()" in log["message"] for log in logs)
     assert not [log["message"] for log in logs if "hook" in log["message"].lower() and "clean_up" not in log["message"]]
     progress = artifacts["topn-progress"]
@@ -73,10 +73,10 @@ def test_run_shows_what_it_did(completed_run, shown, prefect_api):
 
 
 @SHARED
-def test_run_without_new_files_says_so(completed_run, repeated_run, shown, prefect_api):
-    flow_run, artifacts = shown(repeated_run.found["run"])
-    _, earlier = shown(completed_run.found["run"])
-    [latest] = ask(prefect_api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}})
+def test_unchanged_run_publishes_no_batch_tasks(completed_run, repeated_run, read_run, prefect_api):
+    flow_run, artifacts = read_run(repeated_run.found["run"])
+    _, earlier = read_run(completed_run.found["run"])
+    [latest] = post(prefect_api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}})
     assert latest["latest_id"] != earlier["topn-summary"]["id"]
 
     assert flow_run["name"] == flow_run["state"]["message"] == "5 files: 5 unchanged"
@@ -85,8 +85,8 @@ def test_run_without_new_files_says_so(completed_run, repeated_run, shown, prefe
 
 
 @SHARED
-def test_failed_run_says_why_without_a_log(failed_run, shown):
-    flow_run, artifacts = shown(failed_run.found["run"])
+def test_failed_run_shows_reasons_without_log(failed_run, read_run):
+    flow_run, artifacts = read_run(failed_run.found["run"])
 
     assert flow_run["name"] == "6 files: 3 counted, 3 failed"
     assert flow_run["state"]["type"] == "FAILED"
@@ -104,7 +104,7 @@ def test_failed_run_says_why_without_a_log(failed_run, shown):
 
 @pytest.fixture
 def flow_run_id(prefect_api):
-    """A flow run of the test's own, with this process's Prefect set to the tests' server."""
+    """A flow run on the Prefect server of the tests, which is configured in this process."""
     from prefect import Flow, get_client  # noqa: PLC0415 - after the environment is clean
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
@@ -116,27 +116,27 @@ def flow_run_id(prefect_api):
 
 def artifacts_of(api_url, flow_run_id, key):
     query = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "artifacts": {"key": {"any_": [key]}}}
-    return [(found["data"], found["description"]) for found in ask(api_url, "artifacts/filter", query)]
+    return [(found["data"], found["description"]) for found in post(api_url, "artifacts/filter", query)]
 
 
-def test_progress_moves_while_a_run_goes_and_is_one_artifact(flow_run_id, prefect_api, monkeypatch):
+def test_progress_updates_one_artifact(flow_run_id, prefect_api, monkeypatch):
     from tasks.progress import advance  # noqa: PLC0415
     from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
 
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.05)
-    look = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
+    read_progress = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
     with artifacts.progress_artifact(str(flow_run_id), "topn", 4):
-        wait_until(lambda: look() == [(0, "0 of 4 completed (0 staged, 0 submitted)")], "it is there")
+        wait_until(lambda: read_progress() == [(0, "0 of 4 completed (0 staged, 0 submitted)")], "it is there")
         advance("staged", done=3)
-        wait_until(lambda: look() == [(25, "0 of 4 completed (3 staged, 0 submitted)")], "it moves")
+        wait_until(lambda: read_progress() == [(25, "0 of 4 completed (3 staged, 0 submitted)")], "it moves")
         advance("staged", done=1)
         advance("submitted", done=4)
         advance("completed", done=4)
-    assert look() == [(100, "4 of 4 completed (4 staged, 4 submitted)")]
+    assert read_progress() == [(100, "4 of 4 completed (4 staged, 4 submitted)")]
 
 
 class Proxy:
-    """Stands before a Prefect server, sees each request, and refuses some."""
+    """A proxy in front of a Prefect server that records requests and rejects some."""
 
     def __init__(self, api_url, is_refused):
         self._target = urlsplit(api_url)
@@ -186,7 +186,7 @@ class Proxy:
                 client.sendall(data)
 
 
-def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
+def test_progress_updates_are_rate_limited(flow_run_id, prefect_api):
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
     from tasks.progress import advance  # noqa: PLC0415
@@ -206,7 +206,7 @@ def test_progress_is_written_at_a_bounded_rate(flow_run_id, prefect_api):
     )
 
 
-def test_unwritable_artifacts_are_only_warnings(topn, prefect_api, nothing_left):
+def test_unwritable_artifacts_only_warn(topn, prefect_api, nothing_left):
     def is_refused(request):
         if request.startswith(b"POST /api/artifacts/ "):
             return b"topn-cleanup" not in request
@@ -219,7 +219,7 @@ def test_unwritable_artifacts_are_only_warnings(topn, prefect_api, nothing_left)
     assert (found["state"], found["counted"]) == ("completed", 1)
     flow_run_id = found["run"].removeprefix("topn-").rpartition("-")[0]
     query = {"logs": {"flow_run_id": {"any_": [str(UUID(flow_run_id))]}, "level": {"ge_": 30}}}
-    said = "\n".join(log["message"] for log in ask(prefect_api, "logs/filter", query))
+    said = "\n".join(log["message"] for log in post(prefect_api, "logs/filter", query))
     for what in ("progress", "topn-summary", "topn-results", "name"):
         assert f"The run's {what} could not be written" in said
     nothing_left()

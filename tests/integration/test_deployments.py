@@ -1,4 +1,4 @@
-"""Deployed runs on a Prefect server, without a worker: which parameters it accepts, and what `make up` does with runs."""
+"""Deployed runs on a Prefect server without a worker: parameter validation, and how `make up` ends runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def client(prefect_api):
 
 @pytest.fixture
 def deployment_id(client):
-    """The flow, deployed as `prefect deploy` deploys it."""
+    """The id of a deployment, created as `prefect deploy` creates it."""
     from flows.topn import topn  # noqa: PLC0415 - takes seconds
 
     return client.create_deployment(
@@ -45,7 +45,7 @@ def deployment_id(client):
         ("ignore_case", "perhaps"),
     ],
 )
-def test_server_refuses_each_bad_parameter_by_name(client, deployment_id, parameter, value):
+def test_server_rejects_bad_parameter_by_name(client, deployment_id, parameter, value):
     from prefect.exceptions import PrefectHTTPStatusError  # noqa: PLC0415 - takes seconds
 
     with pytest.raises(PrefectHTTPStatusError) as refusal:
@@ -54,8 +54,8 @@ def test_server_refuses_each_bad_parameter_by_name(client, deployment_id, parame
     assert f"Validation failed for field '{parameter}" in refusal.value.response.text
 
 
-def test_up_cancels_a_run_whose_process_is_starting(client, deployment_id):
-    """It has created nothing; Prefect would leave it Cancelling for five minutes."""
+def test_up_cancels_pending_run(client, deployment_id):
+    """The run has created nothing. Without `make up`, Prefect would keep it Cancelling for five minutes."""
     from prefect.states import Pending  # noqa: PLC0415 - takes seconds
 
     from flows.servers.prefect_setup import cancel_runs, count_open_runs  # noqa: PLC0415
@@ -67,7 +67,7 @@ def test_up_cancels_a_run_whose_process_is_starting(client, deployment_id):
     assert client.read_flow_run(run.id).state.type.value == "CANCELLED"
 
 
-def test_up_ends_dead_runs_and_keeps_scheduled_ones(client, deployment_id):
+def test_up_crashes_dead_runs_and_keeps_scheduled_ones(client, deployment_id):
     from prefect.states import Pending, Running, Scheduled  # noqa: PLC0415 - takes seconds
 
     from flows.servers.prefect_setup import prepare_server  # noqa: PLC0415

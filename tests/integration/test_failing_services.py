@@ -1,6 +1,6 @@
-"""Requests to Batch and Blob Storage that fail at random, or whose replies are lost, change no result and leave nothing.
+"""Random request failures and lost replies change no result and leave no resources.
 
-The simulation tries many more; here, real sockets are closed, and real clients time out and connect again.
+The simulation covers many more cases. Here, real sockets close, and real clients time out and reconnect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def failing_azure(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_run_survives_failing_requests(topn, failing_azure, kind):
-    """Field reports 15 and 25: a call that fails is no verdict, and is made again, as long as that can help."""
+    """Field reports 15 and 25: a failed request is retried and is not a verdict on a file."""
     texts = {f"{number}.txt": f"{kind} x{number} same " * (number + 1) for number in range(FILES)}
     for name, text in texts.items():
         Path(name).write_text(text)
@@ -53,5 +53,5 @@ def test_run_survives_failing_requests(topn, failing_azure, kind):
         expected = independent_count(texts[Path(file["file"]).name])
         assert (file["words"], file["distinct"], file["top"]) == expected
     with topn.environ(**failing_azure.environment):
-        # The reply that says that something is gone may be lost, too; its deletion goes on.
-        wait_until(lambda: resources_of_runs() == set(), "nothing of the run is left")
+        # The reply to a deletion may be lost, too, but the deletion continues.
+        wait_until(lambda: resources_of_runs() == set(), "all resources of the run to be deleted")

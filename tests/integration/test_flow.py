@@ -1,4 +1,4 @@
-"""The flow itself, called as a function."""
+"""The flow, called as a function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.report.model import FilesFailedError
 
 @pytest.fixture
 def run_flow(topn):
-    """Call the flow with parameters."""
+    """Return a function that calls the flow with parameters."""
 
     def run(**parameters):
         from flows.topn import topn as flow  # noqa: PLC0415 - takes seconds
@@ -25,8 +25,8 @@ def run_flow(topn):
     return run
 
 
-def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, nothing_left):
-    """The call raises because one of the files failed; what it raises has the report."""
+def test_existing_pool_is_used_unchanged(run_flow, azure_settings, nothing_left):
+    """The call raises because one file failed; the exception has the report."""
     from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
     from tasks.azure.values import PoolSpec, StartTask  # noqa: PLC0415
     from tasks.model.pool import PoolOptions  # noqa: PLC0415
@@ -59,7 +59,7 @@ def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, not
     account.delete_jobs_and_pools([], [pool_id], 10)
 
 
-def test_pool_that_does_not_exist_is_named(run_flow, nothing_left):
+def test_missing_pool_is_named(run_flow, nothing_left):
     Path("a.txt").write_text("one")
     with pytest.raises(ConfigurationError, match="There is no pool nowhere: create it, or leave pool_id out"):
         run_flow(inputs=["a.txt"], pool_id="nowhere")

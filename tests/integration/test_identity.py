@@ -1,4 +1,4 @@
-"""A run without any key: over https, with the certificate of a private authority, by the identity of this machine."""
+"""Runs without keys: HTTPS, the certificate of a private authority, and a managed identity."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tasks.azure.accounts import batch_account
 
 @pytest.fixture
 def topn_by_identity(topn, identity_settings):
-    """`topn` with the variables of the identity instead of those with keys."""
+    """`topn` with the variables of the managed identity and without keys."""
     topn.environment = {
         name: value for name, value in topn.environment.items() if not name.startswith("TOPN_") or name == "TOPN_STATE"
     }
     return topn
 
 
-def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_azure, managed_identity):
+def test_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_azure, managed_identity):
     Path("a.txt").write_text("one two two")
     Path("b.txt").write_text("one")
     began_at = datetime.now(timezone.utc)
@@ -31,9 +31,9 @@ def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_a
     found = topn_by_identity.json("a.txt", "b.txt", "--files-per-task", "2")
 
     assert [file["top"] for file in found["files"]] == [[["two", 2], ["one", 1]], [["one", 1]]]
-    # Each token was for one of the two services, and was used again.
+    # One token per service was requested and reused.
     assert sorted(managed_identity.resources) == sorted([BATCH, STORAGE])
-    # Other tests' are there too.
+    # The list also has requests of other tests.
     requests = [
         record
         for record in list(secured_azure.batch.requests)
@@ -53,7 +53,7 @@ def test_a_whole_run_needs_no_key_and_leaves_nothing(topn_by_identity, secured_a
     ],
     ids=["audience", "expired", "early", "tenant"],
 )
-def test_a_token_that_is_refused_is_one_sentence_and_status_2(topn_by_identity, managed_identity, claims, reason):
+def test_rejected_token_prints_one_sentence_and_exits_2(topn_by_identity, managed_identity, claims, reason):
     Path("a.txt").write_text("one two two")
     managed_identity.claims = claims
 
@@ -66,7 +66,7 @@ def test_a_token_that_is_refused_is_one_sentence_and_status_2(topn_by_identity, 
     assert "AZURE_TENANT_ID" in sentence
 
 
-def test_where_keys_are_off_a_key_ends_the_run_before_it_begins(topn_by_identity):
+def test_disallowed_key_stops_run_before_start(topn_by_identity):
     Path("a.txt").write_text("one two two")
     done = topn_by_identity("run", "a.txt", TOPN_BATCH_KEY="c2VudGluZWw=")
     assert done.returncode == 2
@@ -79,8 +79,8 @@ IDENTITIES = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdent
 
 @pytest.fixture
 def pool_with_identity(identity_settings):
-    """Make a pool whose nodes have managed identities; this API's own clients cannot, and the portal can."""
-    made = []
+    """Return a function that creates a pool with managed identities, as the portal can and the SDK cannot."""
+    pool_ids = []
 
     def make(*names):
         account = batch_account()
@@ -88,14 +88,14 @@ def pool_with_identity(identity_settings):
         identities = [{"resourceId": f"{IDENTITIES}/{name}"} for name in names]
         pool["identity"] = {"type": "UserAssigned", "userAssignedIdentities": identities}
         account._client.create_pool(pool)
-        made.append(pool["id"])
+        pool_ids.append(pool["id"])
         return pool["id"]
 
     yield make
-    batch_account().delete_jobs_and_pools([], made, 10)
+    batch_account().delete_jobs_and_pools([], pool_ids, 10)
 
 
-def test_nodes_with_an_identity_get_no_signature(topn_by_identity, pool_with_identity):
+def test_nodes_with_identity_get_no_signature(topn_by_identity, pool_with_identity):
     pool_id = pool_with_identity("reader", "other")
     Path("a.txt").write_text("one two two")
     Path("pool.json").write_text('{"node_identity": "Reader"}')
@@ -116,14 +116,14 @@ def test_nodes_with_an_identity_get_no_signature(topn_by_identity, pool_with_ide
         assert each["identityReference"] == {"resourceId": f"{IDENTITIES}/reader"}
 
 
-def test_one_of_several_identities_must_be_named(topn_by_identity, pool_with_identity):
-    alone = topn_by_identity("check", "--pool-id", pool_with_identity("reader"))
-    assert "read and write blobs as reader." in alone.stdout
+def test_several_identities_require_a_choice(topn_by_identity, pool_with_identity):
+    only = topn_by_identity("check", "--pool-id", pool_with_identity("reader"))
+    assert "read and write blobs as reader." in only.stdout
 
     pool_id = pool_with_identity("reader", "other")
-    asked = topn_by_identity("check", "--pool-id", pool_id)
-    assert asked.returncode == 2
-    assert f"Pool {pool_id} has several identities (reader, other): name one as node_identity." in asked.stdout
+    unnamed = topn_by_identity("check", "--pool-id", pool_id)
+    assert unnamed.returncode == 2
+    assert f"Pool {pool_id} has several identities (reader, other): name one as node_identity." in unnamed.stdout
 
     Path("pool.json").write_text('{"node_identity": "Reader"}')
     named = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")

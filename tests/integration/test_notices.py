@@ -1,4 +1,4 @@
-"""Notices: a failed run and a late one reach a webhook."""
+"""Notices of failed and late runs reach a webhook."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def client(prefect_api):
 
 @pytest.fixture
 def set_up(topn, client):
-    """Call the command; what it made is deleted afterwards."""
+    """Return a function that calls the command; the automations that it creates are deleted afterwards."""
 
     def call(**variables):
         from flows.notices import main  # noqa: PLC0415 - takes seconds
@@ -41,7 +41,7 @@ def set_up(topn, client):
         client.delete_automation(automation.id)
 
 
-def test_webhook_hears_of_failed_and_late_runs_once(set_up, webhook, client, prefect_api):
+def test_webhook_is_notified_of_failed_and_late_runs(set_up, webhook, client, prefect_api):
     from prefect.states import Late  # noqa: PLC0415 - takes seconds
 
     from flows.topn import topn as flow  # noqa: PLC0415 - as above
@@ -55,10 +55,10 @@ def test_webhook_hears_of_failed_and_late_runs_once(set_up, webhook, client, pre
 
     with process_environment(PREFECT_API_URL=prefect_api), pytest.raises(ConfigurationError):
         flow()
-    wait_until(lambda: webhook.texts, "the webhook was told of the failed run")
+    wait_until(lambda: webhook.texts, "the notice of the failed run")
     run = client.create_flow_run(flow, name="tonight")
     client.set_flow_run_state(run.id, Late(message='It says "when"?'), force=True)
-    wait_until(lambda: any("tonight" in text for text in webhook.texts), "the webhook was told of the late run")
+    wait_until(lambda: any("tonight" in text for text in webhook.texts), "the notice of the late run")
 
     assert len(webhook.texts) == 2
     assert " of topn is Failed: " in webhook.texts[0]

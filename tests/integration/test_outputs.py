@@ -1,12 +1,12 @@
-"""Where outputs go, and what a user is told of those that cannot be written."""
+"""The paths of outputs, and the report of outputs that cannot be written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def test_files_of_one_name_keep_apart(topn, tmp_path, nothing_left):
-    """Field report 33: no file overwrites another's. An output that cannot be written costs no result."""
+def test_files_with_equal_names_stay_separate(topn, tmp_path, nothing_left):
+    """Field report 33: no output overwrites another, and an unwritable output loses no result."""
     for name, text in (("x/a.txt", "The the STRASSE straße"), ("y/a.txt", "two")):
         Path(name).parent.mkdir()
         Path(name).write_text(text)

@@ -1,4 +1,4 @@
-"""Workloads of users' own, as docs/own-workload.md makes them."""
+"""User-defined workloads, as in docs/own-workload.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINE_COUNTS, MAX_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE
 
 @pytest.fixture
 def run_script(topn, nothing_left):
-    """Run a flow's file as a user does, in a folder with texts in data/."""
+    """Return a function that runs the file of a flow, as a user does, with texts in data/."""
     Path("data").mkdir()
 
     def run(source, **texts):
@@ -37,14 +37,14 @@ def run_script(topn, nothing_left):
 
 
 def artifacts(prefect_api, key):
-    """The newest artifact of a key."""
+    """Return the newest artifact with a key."""
     query = json.dumps({"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}).encode()
     request = urllib.request.Request(f"{prefect_api}/artifacts/filter", query, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)[0]
 
 
-def test_shell_command_is_a_workload_of_few_lines(run_script, prefect_api):
+def test_shell_command_makes_short_workload(run_script, prefect_api):
     assert len(LINE_COUNTS.splitlines()) <= 25
     run_script(LINE_COUNTS, a=b"1\n2\n3\n", b=b"")
     assert Path("lines/a_OUTPUT.lines.txt").read_text() == "3\n"
@@ -55,12 +55,12 @@ def test_shell_command_is_a_workload_of_few_lines(run_script, prefect_api):
         {"file": "b.txt", "status": "counted", "lines.txt": "0"},
     ]
     assert artifacts(prefect_api, "lines-progress")["description"].startswith("2 of 2 completed")
-    # What is known is not done again.
+    # A second run counts nothing.
     run_script(LINE_COUNTS)
     assert artifacts(prefect_api, "lines-summary")["description"] == "2 files: 2 unchanged"
 
 
-def test_program_is_shipped_and_its_results_are_shown(run_script, prefect_api):
+def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
     with pytest.raises(FilesFailedError, match=r"bad\.txt is not UTF-8 text at byte 0"):
         run_script(MAX_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"
@@ -70,7 +70,7 @@ def test_program_is_shipped_and_its_results_are_shown(run_script, prefect_api):
     assert "| Longest line of all | 5 letters |" in artifacts(prefect_api, "longest-summary")["data"]
     failures = artifacts(prefect_api, "longest-failures")["data"]
     assert "| input | 1 |" in failures
-    # What repeats it is for a shell in a folder with what is shipped.
+    # The repeat command expects a folder with the shipped files.
     Path("longest_line.py").write_bytes(re.search(r'PROGRAM = b"""(.*?)"""', MAX_LINES, re.DOTALL)[1].encode())
     command = re.search(r"```text\n(cp .*?)\n```", failures).group(1)
     repeated = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)

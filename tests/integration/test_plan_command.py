@@ -1,4 +1,4 @@
-"""`topn plan`, which says what a run would do."""
+"""`topn plan` prints what a run would do."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SHARED = pytest.mark.xdist_group("shared_runs")
 
 @pytest.fixture
 def data(completed_run):
-    """The texts of a completed run, in the current folder."""
+    """Copy the texts of a completed run to the current folder."""
     shutil.copytree(completed_run.folder / "data", "data")
 
 
 @SHARED
-def test_plan_names_new_unchanged_and_refused_inputs(completed_run, data, nothing_left):
+def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, nothing_left):
     Path("new.txt").write_text("three")
     Path("same.txt").write_text("three")
 

@@ -1,4 +1,4 @@
-"""`topn run`: the real flow, a real Prefect server, the local Azure."""
+"""`topn run` with the real flow, a real Prefect server and the local Azure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(name, content):
 
 
 @SHARED
-def test_run_counts_the_sample_texts(completed_run):
+def test_run_counts_sample_texts(completed_run):
     found = completed_run.found
     texts = sorted(completed_run.folder.glob("data/*.txt"))
     assert (found["state"], found["counted"], found["unchanged"], found["failed"]) == ("completed", len(texts), 0, 0)
@@ -42,11 +42,11 @@ def test_run_counts_the_sample_texts(completed_run):
 
 @SHARED
 def test_runs_leave_no_resources_behind(completed_run, repeated_run, failed_run, packed_run):
-    assert [run.left for run in (completed_run, repeated_run, failed_run, packed_run)] == [set()] * 4
+    assert [run.leftovers for run in (completed_run, repeated_run, failed_run, packed_run)] == [set()] * 4
 
 
 @SHARED
-def test_run_writes_its_page_and_names_it(completed_run):
+def test_run_writes_report_and_prints_path(completed_run):
     assert "The report is page/report.html" in completed_run.done.stderr
     assert "hamlet.txt" in (completed_run.folder / "page/report.html").read_text()
 
@@ -66,7 +66,7 @@ def test_listings_of_batch_tasks_never_overlap(completed_run):
 
 
 @SHARED
-def test_second_run_counts_nothing_and_creates_nothing(completed_run, repeated_run):
+def test_second_run_counts_and_creates_nothing(completed_run, repeated_run):
     assert (repeated_run.found["counted"], repeated_run.found["unchanged"]) == (0, len(completed_run.found["files"]))
     before = (completed_run.folder / "results/sonnets_OUTPUT.txt").read_text()
     assert (repeated_run.folder / "results/renamed_OUTPUT.txt").read_text() == before
@@ -74,7 +74,7 @@ def test_second_run_counts_nothing_and_creates_nothing(completed_run, repeated_r
 
 
 @SHARED
-def test_bad_files_fail_alone_each_with_its_reason(failed_run):
+def test_bad_files_fail_alone_with_reasons(failed_run):
     found = failed_run.found
     files = {file["file"]: file for file in found["files"]}
     assert list(files) == ["good.txt", "latin1.txt", "nul.txt", "empty.txt", "blank.txt", "b|`ad.txt"]
@@ -92,8 +92,8 @@ def test_bad_files_fail_alone_each_with_its_reason(failed_run):
 
 
 @SHARED
-def test_no_name_is_run_or_misread(packed_run):
-    """Field report 12: Batch starts no shell, and ours is given no name of a user's."""
+def test_hostile_names_are_not_interpreted(packed_run):
+    """Field report 12: Batch starts no shell, and our shell receives no user-defined names."""
     *files, bad = packed_run.found["files"]
     assert (packed_run.found["counted"], packed_run.found["failed"]) == (len(HOSTILE_NAMES), 1)
     assert [file["file"] for file in files] == HOSTILE_NAMES
@@ -106,13 +106,13 @@ def test_no_name_is_run_or_misread(packed_run):
 
 
 @SHARED
-def test_files_share_as_many_batch_tasks_as_needed(packed_run):
+def test_packed_files_share_batch_tasks(packed_run):
     texts = [path.read_text() for path in (packed_run.folder / "../out").glob("*.txt")]
     assert len({line for text in texts for line in text.splitlines() if line.startswith("Batch task:")}) == 3
 
 
 @SHARED
-def test_repeated_run_works_only_on_failed_files(packed_run, monkeypatch):
+def test_second_run_counts_only_failed_files(packed_run, monkeypatch):
     monkeypatch.chdir(packed_run.folder)
     inputs = ("--", *HOSTILE_NAMES, "bad.txt")
     planned = packed_run.topn("plan", *inputs)
@@ -126,7 +126,7 @@ def test_repeated_run_works_only_on_failed_files(packed_run, monkeypatch):
     assert "Traceback" not in again.stderr + again.stdout
 
 
-def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothing_left):
+def test_kept_resources_have_pool_file_settings(topn, azure_settings, nothing_left):
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
     Path("pool.yaml").write_text(
@@ -156,7 +156,7 @@ def test_kept_resources_stay_with_pool_file_settings(topn, azure_settings, nothi
     nothing_left()
 
 
-def test_ask_deletes_what_the_user_wants(topn, azure_settings):
+def test_ask_deletes_only_confirmed_resources(topn, azure_settings):
     from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
 
     done = topn("run", "--ask", write("a.txt", b"asked"), stdin="n\ny\n")
@@ -179,7 +179,7 @@ def test_ask_deletes_what_the_user_wants(topn, azure_settings):
     ],
     ids=["key", "azure", "prefect"],
 )
-def test_unusable_services_are_refused_at_once(topn, nothing_left, variables, sentence):
+def test_unusable_services_fail_at_once(topn, nothing_left, variables, sentence):
     done = topn("run", write("a.txt", b"x"), **variables)
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -187,7 +187,7 @@ def test_unusable_services_are_refused_at_once(topn, nothing_left, variables, se
     nothing_left()
 
 
-def test_impossible_pool_is_refused_before_any_creation(topn, nothing_left):
+def test_impossible_pool_is_rejected_before_creation(topn, nothing_left):
     Path("pool.yaml").write_text("extra: {vmsize: x}\n")
     done = topn("run", write("a.txt", b"one"), "--pool", "pool.yaml")
     assert (done.returncode, done.stdout) == (2, "")

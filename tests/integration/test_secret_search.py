@@ -1,4 +1,4 @@
-"""The search for secrets finds one in a process, and wherever a Prefect server keeps what it is given."""
+"""The search finds secrets in processes and in everything that a Prefect server stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests_support import wait_until
 
 
 @pytest.mark.parametrize("place", ["argument", "variable"])
-def test_a_secret_in_a_process_is_found(place):
+def test_secret_in_process_is_found(place):
     search = Search(secret=SECRET)
     wait = "import sys; print(1, flush=True); sys.stdin.read()"
     arguments, environment = ([SECRET], {}) if place == "argument" else ([], {"KEY": SECRET})
@@ -31,8 +31,8 @@ def test_a_secret_in_a_process_is_found(place):
         process.communicate()
 
 
-def test_a_secret_in_each_place_of_a_prefect_server_is_found(prefect_api, tmp_path_factory):
-    """In parameters, states, artifacts, logs, events, names and variables; each has a secret of its own."""
+def test_secrets_are_found_everywhere_in_prefect_server(prefect_api, tmp_path_factory):
+    """Parameters, names, states, artifacts, logs and variables each have their own secret."""
     from prefect import flow, get_client  # noqa: PLC0415 - takes seconds
     from prefect.client.schemas.actions import ArtifactCreate, LogCreate  # noqa: PLC0415
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
@@ -58,7 +58,7 @@ def test_a_secret_in_each_place_of_a_prefect_server_is_found(prefect_api, tmp_pa
         client.create_logs([entry])
         variable = {"name": f"planted_{uuid.uuid4().hex}", "value": secrets["variable"]}
         client._client.post("/variables/", json=variable).raise_for_status()
-        # The server writes some of it down later.
+        # The server writes some of them with a delay.
         search = Search(**secrets)
         folders = list(tmp_path_factory.getbasetemp().glob("prefect[0-9]*"))
         wait_until(lambda: all_found(search, folders) == set(places), "all are in the database")

@@ -1,4 +1,4 @@
-"""`topn sweep`: what a dead run left behind is found and deleted."""
+"""`topn sweep` finds and deletes the leftovers of a dead run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def client(prefect_api):
 
 @pytest.fixture
 def flow_run(client):
-    """A flow run that its Prefect server takes for running, as the run of a killed process is."""
+    """A flow run in the state Running, as after its process was killed."""
     from prefect import Flow  # noqa: PLC0415 - takes seconds
     from prefect.states import Running  # noqa: PLC0415 - as above
 
@@ -33,7 +33,7 @@ def flow_run(client):
 
 @pytest.fixture
 def leftovers(flow_run, prefect_api, azure_settings):
-    """The resources of that run, which has an hour left."""
+    """The resources of that run, whose deadline is in one hour."""
     run = Run(
         flow_run_id=str(flow_run.id),
         generation=0,
@@ -50,10 +50,10 @@ def leftovers(flow_run, prefect_api, azure_settings):
     return [f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{name}" for name in ("app", "in", "out"))]
 
 
-def test_sweep_deletes_what_a_dead_run_left(topn, client, flow_run, leftovers, nothing_left):
+def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, nothing_left):
     from prefect.states import Crashed  # noqa: PLC0415 - takes seconds
 
-    # Its Prefect server still takes it for running, and its deadline is an hour away: it is not known to be dead.
+    # The run counts as running until its deadline, so nothing shows that it is dead.
     alive = topn("sweep")
     assert (alive.returncode, alive.stdout) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Play histories from seeds, print the seeds that fail, and count histories and requests by time."""
+"""Play histories from seeds, print the seeds that fail, and print the rates of histories and requests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simulation.history import Outcome
 
-# As many seeds as a process plays before it reports.
-PACK = 10
+# Number of seeds that a process plays before it reports.
+SEEDS_PER_TASK = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play seeds; returns 1 if one fails, with the seeds on stdout."""
+    """Play seeds and print those that fail; return 1 if any fails."""
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=500, metavar="N", help="number of seeds (default: 500)")
     parser.add_argument("--first", type=int, default=0, metavar="K", help="the first seed (default: 0)")
     parser.add_argument("--seed", type=int, metavar="N", help="play one seed and print its trace")
-    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so much time, whatever --seeds says")
+    parser.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds instead of --seeds")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="P", help="number of processes")
     parser.add_argument("--fail-fast", action="store_true", help="stop after the first seed that fails")
     options = parser.parse_args(argv)
@@ -66,38 +66,38 @@ def play_all(first: int, seeds: int, seconds: float | None, processes: int, *, f
 
 def _packs(first: int, last: int | None, give_up_at: float | None) -> Iterator[range]:
     while (last is None or first < last) and (give_up_at is None or time.monotonic() < give_up_at):
-        pack = range(first, first + PACK if last is None else min(first + PACK, last))
+        pack = range(first, first + SEEDS_PER_TASK if last is None else min(first + SEEDS_PER_TASK, last))
         first = pack.stop
         yield pack
 
 
 def _prepare() -> None:
-    # Before Prefect is imported: nothing here talks to a server.
+    # Prefect reads this on import. The simulation has no server.
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 
 
 def play_pack(seeds: Sequence[int]) -> list[tuple[int, list[str], int]]:
-    """Play some seeds; returns what is broken, and how many requests there were, of each."""
+    """Play seeds; return the violations and the number of requests of each."""
     return [(seed, *_summary(seed)) for seed in seeds]
 
 
 def _summary(seed: int) -> tuple[list[str], int]:
-    from simulation.history import play  # noqa: PLC0415 - takes seconds, and has to come after `_prepare`
-    from simulation.invariants import broken  # noqa: PLC0415 - as above
+    from simulation.history import play  # noqa: PLC0415 - takes seconds, and must follow `_prepare`
+    from simulation.invariants import violations  # noqa: PLC0415 - as above
     from simulation.plan import plan_of  # noqa: PLC0415 - as above
 
     try:
         outcome = play(plan_of(seed))
-        return broken(outcome), sum(outcome.requests.values())
-    except Exception as error:  # noqa: BLE001 - a history that breaks the simulation itself is one that fails
+        return violations(outcome), sum(outcome.requests.values())
+    except Exception as error:  # noqa: BLE001 - an error in the simulation itself is a failure
         return [f"{type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-2].strip()})"], 0
 
 
 def replay(seed: int) -> int:
-    """Play one seed, and print all of it."""
+    """Play one seed and print its trace."""
     _prepare()
     from simulation.history import play  # noqa: PLC0415 - as above
-    from simulation.invariants import broken  # noqa: PLC0415 - as above
+    from simulation.invariants import violations  # noqa: PLC0415 - as above
     from simulation.plan import plan_of  # noqa: PLC0415 - as above
 
     plan = plan_of(seed)
@@ -105,13 +105,13 @@ def replay(seed: int) -> int:
     outcome = play(plan)
     print("\n".join(outcome.trace))
     show(outcome)
-    sentences = broken(outcome)
-    print("\n".join(sentences) or "Everything holds.")
+    sentences = violations(outcome)
+    print("\n".join(sentences) or "No violations.")
     return 1 if sentences else 0
 
 
 def show(outcome: Outcome) -> None:
-    """Print what became of each client."""
+    """Print the result of each client."""
     print(f"fired: {outcome.fired}")
     for life in outcome.lives:
         files = (
@@ -119,4 +119,4 @@ def show(outcome: Outcome) -> None:
             if life.report
             else None
         )
-        print(f"{life.ending} status={life.status} error={life.error!r} files={files}\n{life.stderr}")
+        print(f"{life.exit} status={life.status} error={life.error!r} files={files}\n{life.stderr}")

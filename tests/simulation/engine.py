@@ -1,9 +1,9 @@
-"""Prefect's engine, replaced by a small one that runs on one thread and in virtual time.
+"""A small replacement for Prefect's engine and server that runs on one thread and in virtual time.
 
-It does what the flow relies on: retries, `retry_condition_fn`, cached results that outlive a process, futures, states, the
-order of hooks, and final states. `test_engine_contract.py` runs the same flows on Prefect and on this engine.
+It implements what the flow relies on: retries, `retry_condition_fn`, cached results that outlive a process, futures,
+states, the order of hooks, and final states. `test_engine_contract.py` runs the same flows on both engines.
 
-The Prefect server is replaced, too: what a process is told by it, and what the server keeps when a process dies.
+The server keeps flow runs, artifacts and results when a process dies.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing_extensions import Self
 
 from simulation.world import Fiber, Killed, World
 
-# The packages whose names for parts of Prefect lead here.
+# Packages in which imported parts of Prefect are replaced.
 PRODUCT = frozenset({"flows", "tasks"})
 
 API_URL = "http://127.0.0.1:4200/api"
@@ -47,13 +47,13 @@ logger.propagate = False
 
 
 class FinalState(State[Any]):
-    """A state whose result is at hand: Prefect's own reads it on another thread."""
+    """A state that has its result in memory, because Prefect's own state reads it on another thread."""
 
     def result(self, raise_on_failure: bool = True, **_: Any) -> Any:
-        """Return or raise what the run returned or raised.
+        """Return the run's result or raise its error.
 
         Raises:
-            UnfinishedRun: It has done neither.
+            UnfinishedRun: The run has neither.
         """
         if not self.is_final():
             raise UnfinishedRun(f"Run is in {self.type.name} state, its result is not available.")
@@ -62,8 +62,8 @@ class FinalState(State[Any]):
         return self.data
 
 
-def at_hand(state: State[Any]) -> FinalState:
-    """Return a state of Prefect's as one whose result is at hand."""
+def with_result(state: State[Any]) -> FinalState:
+    """Convert a state of Prefect to one with its result in memory."""
     return FinalState(
         type=state.type, name=state.name, message=state.message, data=state.data, state_details=state.state_details
     )
@@ -71,11 +71,11 @@ def at_hand(state: State[Any]) -> FinalState:
 
 @dataclass
 class Server:
-    """What a Prefect server keeps: flow runs, artifacts and, beside it, the results of steps.
+    """The data of a Prefect server: flow runs, artifacts and the results of steps.
 
     Attributes:
-        flow_retries: How often a failed flow run is run again, by the settings of Prefect.
-        fails: Raises the error that a request for an operation meets, if it meets one.
+        flow_retries: Maximum number of retries of a failed flow run, as in Prefect's settings.
+        fails: Called with each operation; raises the error of a request that fails.
     """
 
     runs: dict[UUID, FlowRun] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Server:
 
 
 class Client:
-    """A client of the server: what the product calls of Prefect's, each call a request."""
+    """A Prefect client with the methods that the product calls; each call is one request."""
 
     def __init__(self, world: World, server: Server) -> None:
         self._world = world
@@ -112,7 +112,7 @@ class Client:
         self._server.fails(operation)
 
     def read_artifacts(self, *, artifact_filter: Any, flow_run_filter: Any) -> list[SimpleNamespace]:
-        """List the artifacts of some keys and some flow runs."""
+        """List the artifacts with the given keys and flow runs."""
         self._request("read_artifacts")
         keys, runs = artifact_filter.key.any_, flow_run_filter.id.any_
         return [found for found in self._server.artifacts if found.key in keys and found.flow_run_id in runs]
@@ -125,7 +125,7 @@ class Client:
         return kept
 
     def update_artifact(self, artifact_id: UUID, artifact: Any) -> None:
-        """Change what is set."""
+        """Update the fields of an artifact that are set."""
         self._request("update_artifact")
         for kept in self._server.artifacts:
             if kept.id == artifact_id:
@@ -140,7 +140,7 @@ class Client:
         """Read a flow run.
 
         Raises:
-            ObjectNotFound: There is none.
+            ObjectNotFound: No such flow run exists.
         """
         self._request("read_flow_run")
         if flow_run_id not in self._server.runs:
@@ -148,7 +148,7 @@ class Client:
         return self._server.runs[flow_run_id]
 
     def read_block_document_by_name(self, *_: Any, **__: Any) -> Any:
-        """Find no block: settings come from the environment here."""
+        """Raise `ObjectNotFound`: in the simulation, settings come from the environment."""
         raise ObjectNotFound(KeyError("block"))
 
 
@@ -158,7 +158,7 @@ class Future(PrefectFuture[Any]):
     def __init__(self, world: World) -> None:
         self._world = world
         self._id = uuid4()
-        self._state = at_hand(Pending())
+        self._state = with_result(Pending())
         self._callbacks: list[Callable[[PrefectFuture[Any]], None]] = []
         self._crash: BaseException | None = None
         self.is_done = False
@@ -174,32 +174,32 @@ class Future(PrefectFuture[Any]):
         return self._state
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when the task run has ended, or after a time."""
+        """Wait until the task run has ended, or for `timeout` seconds."""
         self._world.wait(lambda: self.is_done, timeout)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
-        """Return what the task run returned; raise, or return, what it raised."""
+        """Return the task run's result; raise its error, or return it unless `raise_on_failure`."""
         self.wait(timeout)
         if self._crash is not None:
             raise self._crash
         return self._state.result(raise_on_failure=raise_on_failure)
 
     def add_done_callback(self, fn: Callable[[PrefectFuture[Any]], None]) -> None:
-        """Call a function when the task run has ended, or now if it has."""
+        """Call `fn` when the task run has ended, or immediately if it has."""
         if self.is_done:
             fn(self)
         else:
             self._callbacks.append(fn)
 
     def end(self, state: FinalState, crash: BaseException | None = None) -> None:
-        """Record how the task run ended."""
+        """Record the final state of the task run and call its callbacks."""
         self._state, self._crash, self.is_done = state, crash, True
         for callback in self._callbacks:
             callback(self)
 
 
 class _TaskRun:
-    """One run of a task, with its retries, in the fiber that calls `run`."""
+    """One run of a task with its retries, in the fiber that calls `run`."""
 
     def __init__(self, engine: Engine, task: Task[..., Any], parameters: dict[str, Any]) -> None:
         self._engine = engine
@@ -207,18 +207,18 @@ class _TaskRun:
         self._parameters = {name: _plain(value) for name, value in parameters.items()}
         flow_run_id = engine.flow_run.id if engine.flow_run else None
         self.record = SimpleNamespace(id=uuid4(), flow_run_id=flow_run_id, start_time=None, name=task.name)
-        self.state: FinalState = at_hand(Pending())
+        self.state: FinalState = with_result(Pending())
 
     def run(self, *, is_submitted: bool = False) -> FinalState:
-        """Run it to its end; returns its final state, or one that is not final if its inputs failed.
+        """Run the task and return its final state, or `NotReady` if its inputs failed.
 
         Raises:
-            CancelledError: The flow ends, and this attempt has not started.
+            CancelledError: The flow is ending and this attempt has not started.
         """
         try:
             self._parameters = {name: _resolved(value) for name, value in self._parameters.items()}
         except _UpstreamError as error:
-            self.state = at_hand(Pending(name="NotReady", message=str(error)))
+            self.state = with_result(Pending(name="NotReady", message=str(error)))
             return self.state
         self._engine.world.note(f"step {self.name}")
         self.record.start_time = self._engine.world.now
@@ -236,7 +236,7 @@ class _TaskRun:
                 if key is not None:
                     self._engine.server.results[key] = cloudpickle.dumps(result)
                 return self._end(Completed(data=result))
-            except Exception as error:  # noqa: BLE001 - whatever a step raises is its result
+            except Exception as error:  # noqa: BLE001 - any exception is the result of the step
                 failed = Failed(message=f"Task run encountered an exception {error!r}", data=error)
                 if retries >= self._task.retries or not self._may_retry(failed):
                     return self._end(failed)
@@ -245,7 +245,7 @@ class _TaskRun:
                 retries += 1
 
     def generate(self) -> Generator[Any, None, None]:
-        """Run a task that yields; it is not retried and not cached."""
+        """Run a generator task, without retries and cache."""
         self.record.start_time = self._engine.world.now
         arguments, options = parameters_to_args_kwargs(self._task.fn, self._parameters)
         try:
@@ -257,7 +257,7 @@ class _TaskRun:
 
     @property
     def name(self) -> str:
-        """What the step is called, for people who read a trace."""
+        """The name of the step in the trace."""
         return str(self._task.task_run_name or self._task.name).format_map(_Shown(self._parameters))
 
     def _key(self) -> str | None:
@@ -272,7 +272,7 @@ class _TaskRun:
         condition = self._task.retry_condition_fn
         record: Any = self.record
         try:
-            return condition is None or bool(condition(self._task, record, at_hand(failed)))
+            return condition is None or bool(condition(self._task, record, with_result(failed)))
         except Exception:
             logger.exception("retry_condition_fn failed")
             return False
@@ -286,7 +286,7 @@ class _TaskRun:
         return clamped_poisson_interval(seconds, clamping_factor=jitter) if jitter and seconds > 0 else seconds
 
     def _end(self, state: State[Any]) -> FinalState:
-        self.state = at_hand(state)
+        self.state = with_result(state)
         self.state.timestamp = self._engine.world.now  # type: ignore[assignment]
         task = self._task
         hooks = task.on_completion_hooks if self.state.is_completed() else task.on_failure_hooks
@@ -296,12 +296,12 @@ class _TaskRun:
 
 
 class Engine:
-    """Runs flows and their tasks in place of Prefect's engine.
+    """Runs flows and their tasks instead of Prefect's engine.
 
     Attributes:
-        server: What outlives a process.
-        flow_run: The flow run that is under way, in this process.
-        is_ending: Whether its body has ended.
+        server: The data that outlives a process.
+        flow_run: The active flow run of this process.
+        is_ending: Whether the body of the flow has ended.
     """
 
     def __init__(self, world: World, server: Server) -> None:
@@ -319,10 +319,10 @@ class Engine:
     # Flows.
 
     def run_flow(self, flow: Flow[..., Any], flow_run: FlowRun) -> FinalState:
-        """Run a flow run as its worker's process does; returns its final state.
+        """Run a flow run as the process of a worker does, and return its final state.
 
         Raises:
-            BaseException: What is no Exception, after the hooks of a crash.
+            BaseException: Any exception that is not an `Exception`, after the crash hooks.
         """
         self.flow_run, self._submitted, self._queue, self._running = flow_run, [], [], 0
         self.is_ending = False
@@ -331,7 +331,7 @@ class Engine:
             try:
                 state = self._call(flow, flow_run)
             finally:
-                # However the flow ends: what has not started never does, and what has is waited for.
+                # Task runs that have not started never do; the others finish first.
                 self.is_ending = True
                 self._queue.clear()
                 self._wait_for_submitted()
@@ -339,7 +339,7 @@ class Engine:
             raise
         except BaseException as error:
             if not (flow_run.state and flow_run.state.is_final()):
-                self._set_state(flow, at_hand(Crashed(message=f"Execution was interrupted: {error!r}", data=error)))
+                self._set_state(flow, with_result(Crashed(message=f"Execution was interrupted: {error!r}", data=error)))
             raise
         return state
 
@@ -348,23 +348,23 @@ class Engine:
             parameters = flow.validate_parameters(flow_run.parameters)
         except Exception as error:  # noqa: BLE001 - as in a step
             return self._set_state(
-                flow, at_hand(Failed(message=f"Validation of flow parameters failed: {error}", data=error))
+                flow, with_result(Failed(message=f"Validation of flow parameters failed: {error}", data=error))
             )
         parameters = get_call_parameters(flow.fn, (), parameters)
         self.flow_parameters = parameters
         if callable(flow.flow_run_name):
             flow_run.name = flow.flow_run_name()
-        self._set_state(flow, at_hand(Running()))
+        self._set_state(flow, with_result(Running()))
         arguments, options = parameters_to_args_kwargs(flow.fn, parameters)
         try:
             result = flow.fn(*arguments, **options)
         except Exception as error:  # noqa: BLE001 - as in a step
             self.world.note(f"the flow raised {type(error).__name__}: {error}")
             state = self._set_state(
-                flow, at_hand(Failed(message=f"Flow run encountered an exception: {error!r}", data=error))
+                flow, with_result(Failed(message=f"Flow run encountered an exception: {error!r}", data=error))
             )
             return state if state.is_final() else self._call(flow, flow_run)
-        return self._set_state(flow, at_hand(result if isinstance(result, State) else Completed(data=result)))
+        return self._set_state(flow, with_result(result if isinstance(result, State) else Completed(data=result)))
 
     def _set_state(self, flow: Flow[..., Any], state: FinalState) -> FinalState:
         flow_run = self.flow_run
@@ -375,8 +375,8 @@ class Engine:
         if state.is_running():
             flow_run.run_count += 1
         if state.is_failed() and 0 < flow_run.run_count <= self.server.flow_retries:
-            # The server decides so, and no hook of a failure is called.
-            state = at_hand(AwaitingRetry())
+            # The server changes the state, so the failure hooks are not called.
+            state = with_result(AwaitingRetry())
         state.timestamp = self.world.now  # type: ignore[assignment]
         state.state_details.flow_run_id = flow_run.id
         flow_run.state = state
@@ -398,7 +398,7 @@ class Engine:
     # Tasks.
 
     def call(self, task: Task[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Run a task in place, as calling it does."""
+        """Run a task in the current fiber, as a call does."""
         run = _TaskRun(self, task, get_call_parameters(task.fn, arguments, options))
         if task.isgenerator:
             return run.generate()
@@ -407,11 +407,11 @@ class Engine:
         return state if return_state else state.result()
 
     def submit(self, task: Task[..., Any], *arguments: Any, **options: Any) -> Future:
-        """Run a task beside the flow."""
+        """Run a task in a new fiber."""
         return self._submit(task, get_call_parameters(task.fn, arguments, options))
 
     def map(self, task: Task[..., Any], *arguments: Any, **options: Any) -> list[Future]:
-        """Run a task beside the flow for each element of what is not unmapped."""
+        """Run a task in a new fiber for each element of the mapped arguments."""
         parameters = get_call_parameters(task.fn, arguments, options)
         fixed: dict[str, Any] = {}
         mapped: dict[str, list[Any]] = {}
@@ -431,12 +431,12 @@ class Engine:
         run = _TaskRun(self, task, parameters)
 
         def work() -> None:
-            # In their order, as in a pool of threads: what a task run waits for is ahead of it.
+            # Start in order, as in a thread pool, so that earlier task runs never wait for later ones.
             self.world.wait(
                 lambda: future not in self._queue or (self._running < self._limit and self._queue[0] is future)
             )
             if future not in self._queue:
-                future.end(at_hand(Crashed()), CancelledError())
+                future.end(with_result(Crashed()), CancelledError())
                 return
             self._queue.pop(0)
             self._running += 1
@@ -444,8 +444,8 @@ class Engine:
                 future.end(run.run(is_submitted=True))
             except Killed:
                 raise
-            except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
-                future.end(at_hand(Crashed(data=error)), error)
+            except BaseException as error:  # noqa: BLE001 - the waiting fiber raises it
+                future.end(with_result(Crashed(data=error)), error)
             finally:
                 self._running -= 1
 
@@ -453,11 +453,11 @@ class Engine:
         self._submitted.append(self.world.spawn(task.name, self.world.current.process, work))
         return future
 
-    # In place of Prefect.
+    # Replacement of Prefect.
 
     @contextmanager
     def in_place(self, patches: pytest.MonkeyPatch) -> Generator[None, None, None]:
-        """Let flows and tasks run here, and their clients ask this server."""
+        """Run flows, tasks and clients on this engine and its server."""
         engine = self
 
         def call_flow(flow: Flow[..., Any], *arguments: Any, return_state: bool = False, **options: Any) -> Any:
@@ -477,7 +477,7 @@ class Engine:
 
 
 def _of_task(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a method of `Task` from a method of the engine: a bound one would not be given the task."""
+    """Create a method of `Task` from a bound method of the engine, which would not receive the task."""
 
     def method(task: Task[..., Any], *arguments: Any, **options: Any) -> Any:
         return run(task, *arguments, **options)
@@ -486,7 +486,7 @@ def _of_task(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Runtime:
-    """What `prefect.runtime.flow_run` tells."""
+    """A replacement for `prefect.runtime.flow_run`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -503,7 +503,7 @@ class _Runtime:
 def replace_everywhere(
     patches: pytest.MonkeyPatch, real: object, replacement: object, packages: AbstractSet[str] = PRODUCT
 ) -> None:
-    """Replace an object under every name that the modules of some packages have for it."""
+    """Replace an object under every name in the modules of `packages`."""
     for module_name, module in list(sys.modules.items()):
         if packages & {module_name.partition(".")[0], module_name.rpartition(".")[2]}:
             for name, value in list(vars(module).items()):
@@ -512,11 +512,11 @@ def replace_everywhere(
 
 
 class _UpstreamError(Exception):
-    """What a step needs could not be had."""
+    """An input of a step failed."""
 
 
 class _Shown(dict[str, Any]):
-    """Parameters for the name of a task run; what a name lacks stays open."""
+    """Parameters for formatting the name of a task run; missing names stay as they are."""
 
     def __missing__(self, key: str) -> str:
         return key
@@ -527,10 +527,10 @@ def _plain(value: Any) -> Any:
 
 
 def _resolved(value: Any) -> Any:
-    """Wait for a future, or for those in a list, and return what they returned.
+    """Replace a future, or each future in a list, by its result.
 
     Raises:
-        _UpstreamError: One of them failed.
+        _UpstreamError: A future failed.
     """
     if isinstance(value, list) and any(isinstance(each, PrefectFuture) for each in value):
         return [_resolved(each) for each in value]

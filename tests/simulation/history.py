@@ -1,4 +1,4 @@
-"""One history: a plan is played, from the first sweep to the last, and what happened is handed to the invariants."""
+"""Play one history from a plan, and record the outcome for the invariants."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from localbatch.wire import http_date
 from simulation.engine import Engine, Server
 from simulation.engine import logger as prefect_logger
 from simulation.nodes import Nodes
-from simulation.plan import Act, Ending, Plan, WireFault
+from simulation.plan import Act, Exit, Plan, WireFault
 from simulation.storage import Container, InProcessSession, MemoryStorage, Request
 from simulation.wire import Call, Fault, Wire
 from simulation.world import START, Fiber, Process, World
@@ -53,11 +53,11 @@ STORAGE_ACCOUNT = "simulated"
 STORAGE_KEY = base64.b64encode(b"the key of a storage account that is kept in memory").decode()
 KEYS = {"the Batch key": DEVELOPMENT_KEY, "the storage key": STORAGE_KEY}
 
-# What the service may take for the deletions that were begun, and for nodes after a deadline.
+# Maximum time for started deletions, and for nodes to leave after a deadline.
 DELETION_SECONDS = 180.0
 NODES_GRACE = timedelta(minutes=20)
 
-# The other runs and the things of others, which stay as they are.
+# Resources of other runs and other users, which must not change.
 OTHER_RUN = "topn-" + "ab" * 16 + "-0"
 DEAD_RUN = "topn-" + "cd" * 16 + "-0"
 OTHERS = ("mine", "topn-mine", OTHER_RUN)
@@ -66,18 +66,19 @@ EXISTING_POOL = "mine-existing"
 
 @dataclass
 class Life:
-    """One client, from its start to its end.
+    """One client, from start to exit.
 
     Attributes:
-        status: The exit status of the command; None for a worker's process, and for a client that was killed.
-        report: What the run says of its files, if it ended with a report.
-        error: What it ended with instead.
-        flow_run: As the Prefect server knows it.
-        state: Of the flow run, when the client's life ended.
-        fired: Kinds of faults that happened meanwhile.
+        exit: How the plan lets the client exit.
+        status: The exit status of the command; None for the process of a worker and for a killed client.
+        report: The report of the run, if it has one.
+        error: The error that ended the run, if it has no report.
+        flow_run: The flow run on the Prefect server.
+        state: The state of the flow run when the client exited.
+        fired: Kinds of faults that happened during the life.
     """
 
-    ending: Ending
+    exit: Exit
     flow_run: FlowRun | None = None
     state: State[Any] | None = None
     status: int | None = None
@@ -91,32 +92,32 @@ class Life:
 
     @property
     def is_over(self) -> bool:
-        """Whether it ended by itself, or was interrupted and cleaned up."""
-        return self.ending.kind != "killed"
+        """Whether the client exited by itself, or was interrupted and cleaned up."""
+        return self.exit.kind != "killed"
 
 
 @dataclass
 class Outcome:
-    """What happened, for the invariants to look at.
+    """The outcome of a history, which the invariants check.
 
     Attributes:
-        counted: How often the nodes counted each content, by its SHA-256.
-        left: What of the last run was there some minutes after its end.
-        left_of_dead: What of the runs of killed clients was there then.
-        left_at_last: What of any run was there after the last sweep, but for what was to be kept.
-        others_changed: What of others' things was changed or is gone.
-        late_nodes: Nodes of runs that lived long after the deadline.
-        fired: Kinds of faults that happened, each as often as it did.
-        texts: All that anybody can read.
+        counted: How often the nodes counted each content, by SHA-256.
+        leftovers: Resources of the last run some minutes after its end.
+        leftovers_of_dead: Resources of killed clients' runs at the same time.
+        leftovers_after_sweep: Resources of all runs after the last sweep, except kept ones.
+        others_changed: Resources of others that were changed or deleted.
+        late_nodes: Nodes of runs that existed long after the deadline.
+        fired: Number of faults that happened, by kind.
+        texts: All texts that a user can read.
     """
 
     plan: Plan
     lives: list[Life] = field(default_factory=list)
     counted: Mapping[str, int] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    left_of_dead: list[str] = field(default_factory=list)
-    left_at_last: list[str] = field(default_factory=list)
+    leftovers_of_dead: list[str] = field(default_factory=list)
+    leftovers_after_sweep: list[str] = field(default_factory=list)
     others_changed: list[str] = field(default_factory=list)
     late_nodes: list[str] = field(default_factory=list)
     fired: dict[str, int] = field(default_factory=dict)
@@ -130,7 +131,7 @@ class Outcome:
 
 
 def play(plan: Plan) -> Outcome:
-    """Play a plan to its end.
+    """Play a plan until all clients have exited.
 
     Raises:
         Stuck: The history does not end.
@@ -163,7 +164,7 @@ class _History:
         self._pending_fates = [file for file in plan.files if file.fate != "stays"]
         self._wire_first: dict[WireFault, tuple[datetime, int]] = {}
         self._is_faulty = True
-        self._client: tuple[Process, Fiber, Ending, int] | None = None
+        self._client: tuple[Process, Fiber, Exit, int] | None = None
         self._has_changed = True
         self._has_ended = False
         self._foreign: list[str] = []
@@ -191,10 +192,10 @@ class _History:
             seconds=self._work_seconds,
         )
 
-    # The whole.
+    # The whole history.
 
     def main(self) -> None:
-        """Play the history: the main fiber."""
+        """Play the history in the main fiber."""
         with self._environment():
             self.world.spawn("service", self.service, self._serve)
             self._create_others()
@@ -202,21 +203,21 @@ class _History:
             if self.plan.store_fails:
                 (self._folder / "state").mkdir()
                 (self._folder / "state" / "results").write_text("A file where a folder should be.")
-            for ending in self.plan.endings:
+            for exit_ in self.plan.exits:
                 if self.plan.deployed and flow_run is None:
                     flow_run = self._server.create_run(self._parameters())
                     if self.plan.foreign:
                         self._create_foreign(flow_run)
-                life = self._live(ending, flow_run)
+                life = self._run_client(exit_, flow_run)
                 if self.plan.damages_store:
                     self._damage_store()
-                if ending.then != "retried":
+                if exit_.then != "retried":
                     flow_run = None
                 self.world.note(f"life ended: {life.status} {life.error!r}")
-            self._dusk()
+            self._finish()
 
-    def _dusk(self) -> None:
-        """Let everything work again; see what is left, and what the last sweep leaves."""
+    def _finish(self) -> None:
+        """End all faults, and record the leftovers before and after a last sweep."""
         self._is_faulty = False
         self._batch.faults.clear()
         self._change()
@@ -225,11 +226,11 @@ class _History:
         ids = [str(life.flow_run.id) for life in self.outcome.lives if life.flow_run]
         if last.is_over and last.flow_run:
             found = self._of_runs([str(last.flow_run.id)])
-            self.outcome.left = [name for name, metadata in found.items() if not metadata.get("kept")]
+            self.outcome.leftovers = [name for name, metadata in found.items() if not metadata.get("kept")]
             self.outcome.kept = [name for name, metadata in found.items() if metadata.get("kept")]
         dead = {str(life.flow_run.id) for life in self.outcome.lives if life.flow_run and not life.is_over}
         dead -= {str(last.flow_run.id)} if last.flow_run else set()
-        self.outcome.left_of_dead = list(self._of_runs(sorted(dead)))
+        self.outcome.leftovers_of_dead = list(self._of_runs(sorted(dead)))
         deadline = max((life.started_at for life in self.outcome.lives), default=START)
         deadline += timedelta(minutes=self.plan.timeout_minutes) + NODES_GRACE
         self.world.sleep((deadline - self.world.now).total_seconds())
@@ -239,10 +240,10 @@ class _History:
             for node in pool.nodes.values()
             if _is_ours(pool.id, ids)
         ]
-        self.outcome.sweep = self._live(Ending(), None, ["sweep"])
+        self.outcome.sweep = self._run_client(Exit(), None, ["sweep"])
         self.world.sleep(DELETION_SECONDS)
         found = self._of_runs([*ids, str(UUID(DEAD_RUN.split("-")[1]))])
-        self.outcome.left_at_last = [name for name, metadata in found.items() if not metadata.get("kept")]
+        self.outcome.leftovers_after_sweep = [name for name, metadata in found.items() if not metadata.get("kept")]
         self.outcome.others_changed = self._changed_others()
         self.outcome.counted = dict(self._nodes.counted)
         self.outcome.requests = dict(self._wire.requests)
@@ -256,14 +257,14 @@ class _History:
             *(f"{run.name} {run.state and run.state.message} {run.parameters}" for run in self._server.runs.values()),
             *(content.decode("utf-8", "replace") for content in self.outcome.outputs.values()),
         ]
-        # Its name is the one thing that no seed decides.
+        # The name of the folder is the only thing that does not depend on the seed.
         self.outcome.texts = [text.replace(str(self._folder), "/simulated") for text in self.outcome.texts]
 
     # Clients.
 
-    def _live(self, ending: Ending, flow_run: FlowRun | None, arguments: Sequence[str] | None = None) -> Life:
-        """Run a client to its end, whatever that is."""
-        life = Life(ending=ending, flow_run=flow_run, started_at=self.world.now)
+    def _run_client(self, exit_: Exit, flow_run: FlowRun | None, arguments: Sequence[str] | None = None) -> Life:
+        """Run a client until it exits or is killed."""
+        life = Life(exit=exit_, flow_run=flow_run, started_at=self.world.now)
         if arguments is None:
             self.outcome.lives.append(life)
         for cache in (accounts._batch_account, accounts._blob_account):
@@ -282,9 +283,9 @@ class _History:
         self._patches.setattr(tasks.azure.client, "Session", lambda: InProcessSession(send))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             fiber = self.world.spawn("client", process, work)
-            self._client, self._has_ended = (process, fiber, ending, self._wire.count), False
+            self._client, self._has_ended = (process, fiber, exit_, self._wire.count), False
             self.world.wait(lambda: fiber.is_done or process.is_dead)
-            # A worker's process ends when its flow run has; so do its threads.
+            # The process of a worker ends with its flow run, and so do its threads.
             self.world.kill(process)
             self.world.wait(lambda: not process.fibers)
         self._client = None
@@ -333,7 +334,7 @@ class _History:
         }
 
     def _damage_store(self) -> None:
-        """Change a count in each kept result, and leave it readable."""
+        """Change a count in each stored result, and keep the file readable."""
         for path in (self._folder / "state" / "results").glob("*.json"):
             found = json.loads(path.read_text())
             for name, text in found["outputs"].items():
@@ -423,7 +424,7 @@ class _History:
             self._pending_acts.remove(act)
             try:
                 self._act(act)
-            except Exception as error:  # noqa: BLE001 - the client would take it for an error of its own
+            except Exception as error:  # noqa: BLE001 - the client would treat it as its own error
                 self._failure = error
         self._end_client(call, after=False)
 
@@ -434,14 +435,14 @@ class _History:
     def _end_client(self, call: Call, *, after: bool) -> None:
         if self._client is None:
             return
-        process, fiber, ending, started_with = self._client
-        is_there = call.number - started_with == ending.at or call.operation == ending.operation
-        if ending.kind == "ends" or ending.after != after or not is_there or self._has_ended:
+        process, fiber, exit_, started_with = self._client
+        is_there = call.number - started_with == exit_.at or call.operation == exit_.operation
+        if exit_.kind == "ends" or exit_.after != after or not is_there or self._has_ended:
             return
         self._has_ended = True
-        self.world.note(f"the client is {ending.kind}")
-        self._fire(ending.kind)
-        if ending.kind == "killed":
+        self.world.note(f"the client is {exit_.kind}")
+        self._fire(exit_.kind)
+        if exit_.kind == "killed":
             self.world.kill(process)
         elif self.world.current is fiber:
             signal.raise_signal(signal.SIGINT)
@@ -450,7 +451,7 @@ class _History:
             fiber.wakes_at = self.world.now
 
     def _act(self, act: Act) -> None:
-        """Do to the run, or to its nodes, what the plan says."""
+        """Perform an act of the plan on the run or its nodes."""
         self.world.note(f"act {act.name}")
         if act.name == "suspend":
             if self._client is not None:
@@ -474,8 +475,8 @@ class _History:
         self._batch.faults.clear()
         self._change()
 
-    def ask(self, method: str, path: str, body: object = None) -> int:
-        """Send a request of somebody else to the Batch account; returns the status."""
+    def send_as_other(self, method: str, path: str, body: object = None) -> int:
+        """Send a request of another user to the Batch account and return the status."""
         content = b"" if body is None else json.dumps(body).encode()
         headers = {"ocp-date": http_date(self.world.now)}
         if body is not None or method != "GET":
@@ -485,7 +486,7 @@ class _History:
         headers["authorization"] = f"SharedKey {DEVELOPMENT_ACCOUNT}:{signed}"
         return self._wire.send(Request(method, f"{BATCH_ENDPOINT}{path}?{query}", headers, content)).status
 
-    # What is there.
+    # Resources.
 
     def _create_others(self) -> None:
         far, past = "2030-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00"
@@ -499,23 +500,25 @@ class _History:
             owners[DEAD_RUN] = _marks(DEAD_RUN, past, "http://127.0.0.1:9/api")
         for name, metadata in owners.items():
             items = [{"name": key, "value": value} for key, value in metadata.items()]
-            created = self.ask(
+            created = self.send_as_other(
                 "POST",
                 "/pools",
                 {**_POOL, "id": name, "metadata": items, "targetDedicatedNodes": 2 * (name == EXISTING_POOL)},
             )
-            created_job = self.ask("POST", "/jobs", {"id": name, "poolInfo": {"poolId": name}, "metadata": items})
+            created_job = self.send_as_other(
+                "POST", "/jobs", {"id": name, "poolInfo": {"poolId": name}, "metadata": items}
+            )
             if (created, created_job) != (HTTPStatus.CREATED, HTTPStatus.CREATED):
                 raise RuntimeError(f"{name} could not be created: {created}, {created_job}")
             self.storage.containers[name] = Container(dict(metadata), self.world.now, "etag")
 
     def _create_foreign(self, flow_run: FlowRun) -> None:
-        """Put something of somebody else's under a name that a run will want."""
+        """Create a resource of another user under a name that a run needs."""
         name = f"topn-{flow_run.id.hex}-0"
         if self.plan.foreign == "pool":
-            created = self.ask("POST", "/pools", {**_POOL, "id": name, "targetDedicatedNodes": 0})
+            created = self.send_as_other("POST", "/pools", {**_POOL, "id": name, "targetDedicatedNodes": 0})
         elif self.plan.foreign == "job":
-            created = self.ask("POST", "/jobs", {"id": name, "poolInfo": {"poolId": "mine"}})
+            created = self.send_as_other("POST", "/jobs", {"id": name, "poolInfo": {"poolId": "mine"}})
         else:
             name, created = f"{name}-in", HTTPStatus.CREATED
             self.storage.containers[name] = Container({"owner": "somebody"}, self.world.now, "etag")
@@ -533,7 +536,7 @@ class _History:
         return found + [name for name in self._foreign if name not in there]
 
     def _of_runs(self, flow_run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Everything that carries the names of some flow runs, with its metadata."""
+        """Return the resources named after flow runs, with their metadata."""
         prefixes = tuple(f"topn-{flow_run_id.replace('-', '')}-" for flow_run_id in flow_run_ids)
         return {
             name: metadata
@@ -542,7 +545,7 @@ class _History:
         }
 
     def _everything(self) -> dict[str, dict[str, str]]:
-        """Everything that is there, with its metadata."""
+        """Return all resources, with their metadata."""
         store = self._batch.store
         found: dict[str, dict[str, str]] = {}
         for kind, records in (("job", store.jobs.values()), ("pool", store.pools.values())):
@@ -552,7 +555,7 @@ class _History:
         found |= {f"container {name}": container.metadata for name, container in self.storage.containers.items()}
         return found
 
-    # Where the clients are.
+    # The environment of the clients.
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[None]:
@@ -581,11 +584,11 @@ class _History:
         patches.setattr(sdk_poller, "threading", threads)
         patches.setattr(tasks.report.artifacts, "Thread", threads.Thread)
         patches.setattr(tasks.report.artifacts, "Event", threads.Event)
-        # Drawing takes longer than a whole history, and a compiler longer still: both are shown elsewhere.
+        # Drawing takes longer than a whole history, and compiling even longer. Other tests cover both.
         patches.setattr(tasks.report.artifacts, "_pictures", lambda _: None)
         patches.setattr(tasks.report.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
         patches.setattr(tasks.workload.task_script_package, "_compiled", lambda _: {})
-        # The servers of a run are its own processes.
+        # A run would start its servers as processes.
         patches.setattr(flows.cli.run, "connected", contextlib.nullcontext)
         patches.setattr(flows.cli.sweep, "use_up", lambda _: None)
         patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
@@ -632,47 +635,51 @@ _POOL = {
 def _job_operation(operation: str, body: object = None) -> Callable[[_History, list[Any], list[Any]], bool]:
     def act(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
         del pools
-        return [history.ask("POST", f"/jobs/{job.id}/{operation}", body) for job in jobs[-1:]] == [HTTPStatus.ACCEPTED]
+        return [history.send_as_other("POST", f"/jobs/{job.id}/{operation}", body) for job in jobs[-1:]] == [
+            HTTPStatus.ACCEPTED
+        ]
 
     return act
 
 
 def _delete_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
     del pools
-    return [history.ask("DELETE", f"/jobs/{job.id}") for job in jobs[-1:]] == [HTTPStatus.ACCEPTED]
+    return [history.send_as_other("DELETE", f"/jobs/{job.id}") for job in jobs[-1:]] == [HTTPStatus.ACCEPTED]
 
 
 def _delete_pool(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
     del jobs
-    return [history.ask("DELETE", f"/pools/{pool.id}") for pool in pools[-1:]] == [HTTPStatus.ACCEPTED]
+    return [history.send_as_other("DELETE", f"/pools/{pool.id}") for pool in pools[-1:]] == [HTTPStatus.ACCEPTED]
 
 
 def _delete_container(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
-    """Delete the container with the inputs of the run."""
+    """Delete the input container of the run."""
     del jobs, pools
     names = [name for name in history.storage.containers if _is_run(name) and name.endswith("-in")]
     return [history.storage.containers.pop(name) for name in names] != []
 
 
 def _pause_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
-    """Disable a job for some minutes."""
+    """Disable a job for 200 s."""
     if not _job_operation("disable", {"disableTasks": "requeue"})(history, jobs, pools):
         return False
     name = jobs[-1].id
 
     def enable() -> None:
         history.world.sleep(200)
-        history.ask("POST", f"/jobs/{name}/enable", {})
+        history.send_as_other("POST", f"/jobs/{name}/enable", {})
 
     history.world.spawn("enable", history.service, enable)
     return True
 
 
-def _task_operation(method: str, ending: str = "") -> Callable[[_History, list[Any], list[Any]], bool]:
+def _task_operation(method: str, suffix: str = "") -> Callable[[_History, list[Any], list[Any]], bool]:
     def act(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
         del pools
         tasks_of_job = [(job, task) for job in jobs[-1:] for task in job.tasks.values() if task.state != "completed"]
-        return [history.ask(method, f"/jobs/{job.id}/tasks/{task.id}{ending}") for job, task in tasks_of_job[:1]] in (
+        return [
+            history.send_as_other(method, f"/jobs/{job.id}/tasks/{task.id}{suffix}") for job, task in tasks_of_job[:1]
+        ] in (
             [HTTPStatus.OK],
             [HTTPStatus.NO_CONTENT],
         )

@@ -1,4 +1,4 @@
-"""What must hold after every history, whatever happened in it."""
+"""Invariants that hold after every history."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-# Words of a program and not of a person: no reason that anybody is told has them.
-NOT_A_REASON = re.compile(
+# Internal terms that no message to a user may contain.
+INTERNAL_TERMS = re.compile(
     r"Traceback|UnfinishedRun|JSONDecodeError|KeyError|TypeError|AttributeError|Expecting value|PENDING state|object at 0x"
 )
 
-# What can take a Batch task or a whole run down, so that good files may fail; with it, a reason of one of the kinds is true.
-TAKES_DOWN = {
-    # Whose Batch tasks were not added yet hears of it when they are.
+# Causes that can end a Batch task or a whole run, and the categories of errors that they justify for good files.
+CATEGORIES_BY_CAUSE = {
+    # A file whose Batch task is added later fails at that point.
     "terminate_job": {"cancelled", "node"},
     "delete_job": {"cancelled", "node"},
     "disable_job": {"cancelled", "wall_clock"},
@@ -47,8 +47,8 @@ TAKES_DOWN = {
     "wire outage": {"node", "resource_file", "upload", "cancelled", "wall_clock"},
 }
 
-# What makes a node work on a content again, each time at most once for each content.
-REPEATS = {
+# Causes that make a node count a content again, at most once each.
+RECOUNT_CAUSES = {
     "preempt_node",
     "make_node_unusable",
     "lose_node",
@@ -63,26 +63,26 @@ REPEATS = {
     "start_task_fails",
 }
 
-# Requests that fail are repeated for a minute each, and a run has some to do after its deadline.
+# Failed requests are retried for a minute each, and a run sends several after its deadline.
 GRACE_MINUTES = 20.0
 
-# What takes down only the attempt that it happens in.
+# Causes that end only the attempt in which they happen.
 ENDS_ONE_ATTEMPT = {"terminate_job", "delete_job", "delete_pool"}
 
-# With this much time, a pool that gets no nodes for a day is no reason.
-PATIENT_MINUTES = 1000.0
+# With this timeout, a pool without nodes for a day does not justify an error.
+LONG_TIMEOUT_MINUTES = 1000.0
 
-# A short deadline is a reason, too.
-SHORT_MINUTES = 20.0
+# With this timeout or less, the deadline justifies an error.
+SHORT_TIMEOUT_MINUTES = 20.0
 
 
-def broken(outcome: Outcome) -> list[str]:
-    """List each invariant that does not hold, in a sentence."""
+def violations(outcome: Outcome) -> list[str]:
+    """List the violated invariants, one sentence each."""
     return [sentence for check in CHECKS for sentence in check(outcome)]
 
 
-def every_file_has_its_result_or_a_true_reason(outcome: Outcome) -> Iterator[str]:
-    """A result is that of the file's content; a reason is one of what was made to happen to this file or to all."""
+def every_file_has_result_or_true_reason(outcome: Outcome) -> Iterator[str]:
+    """Check that each result matches the file's content, and that each error has a cause in the plan."""
     for life in outcome.lives:
         if not life.report:
             continue
@@ -103,18 +103,18 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
         yield f"{spec.name} has neither a result nor an error"
         return
     category, message = file.error.category.value, file.error.message
-    if NOT_A_REASON.search(message):
-        yield f"{spec.name} failed for no reason that a person can read: {message}"
+    if INTERNAL_TERMS.search(message):
+        yield f"{spec.name} failed with an unreadable message: {message}"
     bad = any(_text(content) is None for content in contents)
     if bad and category == "input" and "offset" in message:
         return
     if bad and category == "program" and outcome.fired.get("upload_fails"):
-        # What the program said was not uploaded either.
+        # The program's output was not uploaded either.
         return
     changed = outcome.fired.get(f"file {spec.fate}", 0) > 0
     if changed and category == "input" and ("changed" in message or "cannot be read" in message):
         return
-    if category not in excuses(outcome, life):
+    if category not in justified_categories(outcome, life):
         yield f"{spec.name} failed without a cause [{category}]: {message}"
 
 
@@ -123,45 +123,46 @@ def _result(plan: Plan, name: str, contents: list[bytes], digest: str, counts: W
     if content is None or counts.sha256 != digest:
         yield f"{name} has the result of another content"
     elif (text := _text(content)) is None:
-        yield f"{name} is not text and has a result"
+        yield f"{name} is not text but has a result"
     elif (counts.words, counts.distinct, [list(pair) for pair in counts.top]) != count(text, plan):
         yield f"{name} is counted wrongly: {counts}"
 
 
-def excuses(outcome: Outcome, life: Life) -> set[str]:
-    """Kinds of reasons for which any file may have failed, after what was made to happen."""
-    is_patient = outcome.plan.timeout_minutes > PATIENT_MINUTES
+def justified_categories(outcome: Outcome, life: Life) -> set[str]:
+    """Return the categories of errors that the faults justify for any file."""
+    has_long_timeout = outcome.plan.timeout_minutes > LONG_TIMEOUT_MINUTES
     causes = {
         name
         for name in outcome.fired
-        # A repeat does not go on with what was ended, and a run of days waits for nodes.
-        if not (name in ENDS_ONE_ATTEMPT and name not in life.fired) and not (name == "allocation_fails" and is_patient)
+        # A retry does not continue an ended attempt, and a run of days waits for nodes.
+        if not (name in ENDS_ONE_ATTEMPT and name not in life.fired)
+        and not (name == "allocation_fails" and has_long_timeout)
     }
-    found = {category for name in causes for category in TAKES_DOWN.get(name, ())}
-    if outcome.plan.timeout_minutes <= SHORT_MINUTES or _outages(outcome):
+    found = {category for name in causes for category in CATEGORIES_BY_CAUSE.get(name, ())}
+    if outcome.plan.timeout_minutes <= SHORT_TIMEOUT_MINUTES or _has_outage(outcome):
         found |= {"wall_clock", "cancelled"}
-    if _outages(outcome):
-        found |= TAKES_DOWN["wire outage"]
-    if life.ending.kind == "interrupted":
+    if _has_outage(outcome):
+        found |= CATEGORIES_BY_CAUSE["wire outage"]
+    if life.exit.kind == "interrupted":
         found |= {"cancelled"}
     return found
 
 
-def _outages(outcome: Outcome) -> bool:
-    """Whether requests were refused, or failed for longer than they are repeated."""
+def _has_outage(outcome: Outcome) -> bool:
+    """Check whether requests were rejected, or failed for longer than they are retried."""
     return any(
         fault.kind == "refused" or (fault.seconds is None and fault.times is None and fault.chance > 0.5)
         for fault in outcome.plan.wire
     )
 
 
-def the_end_of_the_run_is_told(outcome: Outcome) -> Iterator[str]:
-    """The exit status and the state say what became of the files; a run without a report has a reason."""
+def run_outcome_is_reported(outcome: Outcome) -> Iterator[str]:
+    """Check that exit status and state match the files, and that a run without a report has a reason."""
     for life in outcome.lives:
-        if life.ending.kind == "killed" and life.status is None and not life.report and not life.error:
+        if life.exit.kind == "killed" and life.status is None and not life.report and not life.error:
             continue
         is_late = "Still cleaning up" in life.stderr
-        if life.ending.kind == "interrupted" and outcome.fired.get("interrupted") and not is_late:
+        if life.exit.kind == "interrupted" and outcome.fired.get("interrupted") and not is_late:
             if life.status != EXIT_INTERRUPTED:
                 yield f"an interrupted run ended with {life.status}: {life.stderr[-300:]}"
             continue
@@ -180,28 +181,28 @@ def _with_report(life: Life, report: RunReport) -> Iterator[str]:
         yield f"{len(report.failed)} files failed, and the exit status is {life.status}"
     document = json.loads(life.stdout)
     if [file["status"] == "failed" for file in document["files"]] != [file.result is None for file in report.files]:
-        yield "the JSON says otherwise than the report"
+        yield "the JSON differs from the report"
 
 
 def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
     said = f"{life.error} {life.stderr}"
     if life.status == 0:
         yield "a run without a report ended with exit status 0"
-    if NOT_A_REASON.search(said) or (life.error is None and life.status is None):
-        yield f"a run failed for no reason that a person can read: {life.error!r} {life.stderr[-300:]}"
+    if INTERNAL_TERMS.search(said) or (life.error is None and life.status is None):
+        yield f"a run failed with an unreadable message: {life.error!r} {life.stderr[-300:]}"
     has_inputs = "does not exist" in said or "no input" in said or "cannot be read" in said or "required: INPUT" in said
     if has_inputs and any(name.startswith("file ") for name in outcome.fired):
         return
     if outcome.plan.foreign and "not of this run" in said:
         return
-    if not excuses(outcome, life) - {"upload"}:
+    if not justified_categories(outcome, life) - {"upload"}:
         yield f"a run failed without a cause: {life.error!r} {life.stderr[-300:]}"
 
 
-def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
-    """A node counts a content once, and again only if an attempt was lost, or failed as it may."""
-    repeats = sum(times for name, times in outcome.fired.items() if name in REPEATS)
-    # What a new run counts again of a dead one is in NOT_YET.
+def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
+    """Check that nodes count a content once, and again only after a lost or failed attempt."""
+    repeats = sum(times for name, times in outcome.fired.items() if name in RECOUNT_CAUSES)
+    # A new run counts the files of a dead run again: see NOT_YET.
     lives = len(outcome.lives)
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
     bad = {
@@ -211,38 +212,38 @@ def nothing_is_counted_twice_without_a_cause(outcome: Outcome) -> Iterator[str]:
         if _text(content) is None
     }
     for digest, times in outcome.counted.items():
-        # What failed is tried again, by Batch and by each repeat of the run.
+        # Batch and each retry of the run count failed files again.
         times_each = 2 * lives if digest in bad else runs * (2 if outcome.plan.refresh else 1)
         if outcome.plan.files_per_task:
-            # A repeat that finds other work makes other packs.
+            # A retry with other files creates other packs.
             times_each = max(times_each, lives)
         if times > times_each * (1 + 3 * repeats):
             yield f"{digest[:8]} was counted {times} times"
 
 
 def _new_starts(outcome: Outcome) -> int:
-    """Count the repeats that found too little time before the deadline of the attempt before, and began anew."""
+    """Count the retries that started anew because too little time was left until the deadline."""
     usable = timedelta(minutes=outcome.plan.timeout_minutes) - MIN_TIME_LEFT
-    starts, began_at = 0, {}
+    starts, started_at = 0, {}
     for life in outcome.lives:
         if life.flow_run is None:
             continue
-        if life.started_at >= began_at.setdefault(life.flow_run.id, life.started_at) + usable:
-            began_at[life.flow_run.id] = life.started_at
+        if life.started_at >= started_at.setdefault(life.flow_run.id, life.started_at) + usable:
+            started_at[life.flow_run.id] = life.started_at
             starts += 1
     return starts
 
 
-def nothing_stays_and_nothing_of_others_goes(outcome: Outcome) -> Iterator[str]:
-    """Cleanup deletes what the run made, but for what it keeps; a sweep deletes the rest; neither touches anything else."""
+def cleanup_deletes_exactly_own_resources(outcome: Outcome) -> Iterator[str]:
+    """Check that cleanup and sweep delete all resources of runs except kept ones, and nothing else."""
     last = outcome.lives[-1]
-    unreported = [name for name in outcome.left if not _is_reported(outcome, last, name)]
+    unreported = [name for name in outcome.leftovers if not _is_reported(outcome, last, name)]
     if unreported:
-        yield f"the run left {', '.join(unreported)} without a word"
-    if outcome.left_at_last:
-        yield f"the last sweep left {', '.join(outcome.left_at_last)}"
+        yield f"the run left {', '.join(unreported)} silently"
+    if outcome.leftovers_after_sweep:
+        yield f"the last sweep left {', '.join(outcome.leftovers_after_sweep)}"
     if outcome.others_changed:
-        yield f"changed or gone, and not of this run: {', '.join(outcome.others_changed)}"
+        yield f"resources of others changed or deleted: {', '.join(outcome.others_changed)}"
     kinds = {name.partition(" ")[0] + ("s" if name.startswith("container") else "") for name in outcome.kept}
     if not kinds <= outcome.plan.keep:
         yield f"{kinds} were kept"
@@ -252,20 +253,20 @@ def nothing_stays_and_nothing_of_others_goes(outcome: Outcome) -> Iterator[str]:
 
 
 def _is_reported(outcome: Outcome, life: Life, name: str) -> bool:
-    """Whether the user hears of what stays, where there was a cause for it to stay."""
+    """Check whether the user is notified of a leftover that has a cause."""
     if life.status is not None:
-        return _outages(outcome) and name in life.stderr and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
-    return _outages(outcome) and life.state is not None and name in str(life.state.message)
+        return _has_outage(outcome) and name in life.stderr and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
+    return _has_outage(outcome) and life.state is not None and name in str(life.state.message)
 
 
-def no_node_lives_past_the_deadline(outcome: Outcome) -> Iterator[str]:
-    """Minutes after the deadline no node of a run is there, whoever is alive."""
+def no_node_outlives_deadline(outcome: Outcome) -> Iterator[str]:
+    """Check that no node of a run exists minutes after the deadline."""
     if outcome.late_nodes:
         yield f"nodes after the deadline: {', '.join(outcome.late_nodes)}"
 
 
-def no_run_outlives_its_deadline(outcome: Outcome) -> Iterator[str]:
-    """A run ends some minutes after its deadline at the latest, unless its machine was asleep."""
+def no_run_outlives_deadline(outcome: Outcome) -> Iterator[str]:
+    """Check that a run ends at most minutes after its deadline, unless its machine slept."""
     if any(act.name == "suspend" for act in outcome.plan.acts):
         return
     for life in outcome.lives:
@@ -274,15 +275,15 @@ def no_run_outlives_its_deadline(outcome: Outcome) -> Iterator[str]:
             yield f"a run of {outcome.plan.timeout_minutes} minutes took {took_minutes:.0f}"
 
 
-def no_secret_is_in_any_text(outcome: Outcome) -> Iterator[str]:
-    """No key and no signature stands in what anybody can read."""
+def no_text_contains_secret(outcome: Outcome) -> Iterator[str]:
+    """Check that no text contains a key or a signature."""
     for text in outcome.texts:
         for secret in secrets_in(text, KEYS):
             yield f"{secret} in a text: {text[:200]!r}"
 
 
 def requests_are_bounded(outcome: Outcome) -> Iterator[str]:
-    """A run asks as often as its files and its polls need."""
+    """Check that the number of requests depends only on files and polls."""
     polls = 5 * outcome.seconds / 5.0
     bound = len(outcome.lives) * (500 + 100 * len(outcome.plan.files)) + polls
     total = sum(outcome.requests.values())
@@ -291,19 +292,19 @@ def requests_are_bounded(outcome: Outcome) -> Iterator[str]:
 
 
 CHECKS = (
-    every_file_has_its_result_or_a_true_reason,
-    the_end_of_the_run_is_told,
-    nothing_is_counted_twice_without_a_cause,
-    nothing_stays_and_nothing_of_others_goes,
-    no_node_lives_past_the_deadline,
-    no_run_outlives_its_deadline,
-    no_secret_is_in_any_text,
+    every_file_has_result_or_true_reason,
+    run_outcome_is_reported,
+    nothing_is_counted_twice_without_cause,
+    cleanup_deletes_exactly_own_resources,
+    no_node_outlives_deadline,
+    no_run_outlives_deadline,
+    no_text_contains_secret,
     requests_are_bounded,
 )
 
 
 def count(text: str, plan: Plan) -> tuple[int, int, list[list[object]]]:
-    """Count as the specification says, in the plainest way."""
+    """Count words with the simplest code that meets the specification."""
     words = [word for word in (token.strip(string.punctuation) for token in text.split()) if word]
     if plan.ignore_case:
         words = [word.casefold() for word in words]
@@ -321,5 +322,5 @@ def _text(content: bytes) -> str | None:
 
 
 def _matches(name: str, shown: str) -> bool:
-    """Whether a file is called so: names are below the common folder of the inputs."""
+    """Check whether a file has a name; printed names are relative to the inputs' common folder."""
     return name == shown or name.endswith(f"/{shown}")

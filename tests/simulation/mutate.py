@@ -1,4 +1,4 @@
-"""`python -m simulation.mutate`: break the product in ways that are listed, and count the seeds until one finds it."""
+"""`python -m simulation.mutate`: apply each listed mutation to the product, and find the first seed that fails."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PACKAGES = ("flows", "tasks", "task_script", "localbatch/src", "tests/simulation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Try each mutation; returns 1 if one is not found."""
+    """Try each mutation; return 1 if one is not found."""
     parser = argparse.ArgumentParser(prog="simulation.mutate", description=__doc__)
     parser.add_argument(
         "--seeds", type=int, default=500, metavar="N", help="number of seeds per mutation (default: 500)"
     )
-    parser.add_argument("areas", nargs="*", metavar="AREA", help="only these, such as cleanup (default: all)")
+    parser.add_argument("areas", nargs="*", metavar="AREA", help="mutations to try, such as cleanup (default: all)")
     options = parser.parse_args(argv)
     missed = 0
     for mutation in MUTATIONS:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def seeds_until_found(mutation: Mutation, seeds: int) -> str | None:
-    """Play seeds on a copy of the project with a mutation, until one fails; returns what it says."""
+    """Play seeds on a mutated copy of the project until one fails; return its line of output."""
     with tempfile.TemporaryDirectory(prefix="topn-mutation-") as folder:
         root = Path(folder)
         for package in PACKAGES:

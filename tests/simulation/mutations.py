@@ -1,6 +1,6 @@
-"""Ten faults in the product that the simulation must find: one change of one line each.
+"""Ten mutations of the product that the simulation must find, each a change to one line.
 
-`python -m simulation.mutate` applies them one by one to a copy of the project and counts the seeds until one fails.
+`python -m simulation.mutate` applies each to a copy of the project and finds the first seed that fails.
 The list was written before the invariants that find them.
 """
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Mutation:
-    """One change of the product's code.
+    """One change to the product's code.
 
     Attributes:
-        area: What it breaks.
-        path: The file, below the repository's root.
-        before: A text that occurs once in the file.
-        after: What replaces it.
+        area: The behaviour that it breaks.
+        path: The file, relative to the repository.
+        before: Text that occurs once in the file.
+        after: The replacement.
     """
 
     area: str

@@ -1,7 +1,7 @@
-"""Simulated nodes: they fetch files, call the functions of the task script, and upload outputs, in virtual time.
+"""Simulated nodes that fetch files, call the functions of the task script and upload outputs, in virtual time.
 
-Transfers are localbatch's own (`localbatch.nodes.transfer`), below which the wire is replaced. Command lines are recognised, not
-run: what the shell and run_pack.sh do with them is shown by tests/integration, with real processes.
+Transfers use localbatch's own code (`localbatch.nodes.transfer`) above a replaced wire. Nodes recognise command lines instead
+of running them. tests/integration runs the shell and run_pack.sh in real processes.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from simulation.storage import Request, Response
 from simulation.world import Process, World
 from task_script import top_words
 
-# Of a node's directory, what our command lines name.
+# The directory of a node that our command lines use.
 SHARED = "shared"
 
-# The status of a shell whose program is missing, and of Python for bad usage.
+# Exit codes of a shell for a missing program, and of Python for bad usage.
 NOT_FOUND = 127
 BAD_USAGE = 2
 
 
 @dataclass
 class Nodes:
-    """Performs what the scheduler decides.
+    """Performs the actions of the scheduler.
 
     Attributes:
-        report: Takes what became of a run.
-        seconds: How long the work of a Batch task takes.
-        counted: How often each content was counted, by its SHA-256.
+        report: Receives the report of a process that ended.
+        seconds: Returns the duration of a Batch task.
+        counted: How often each content was counted, by SHA-256.
     """
 
     world: World
@@ -56,7 +56,7 @@ class Nodes:
     _killed: set[int] = field(default_factory=set)
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """Begin what a tick decided."""
+        """Start the actions that a tick returned."""
         for action in actions:
             if isinstance(action, StartRun):
                 run = action
@@ -89,20 +89,20 @@ class Nodes:
         except TransferError as error:
             failure = error.failure
         except OSError as error:
-            # Its node was taken away, with its files.
+            # The node was removed with its files.
             self.world.note(f"a run lost its directory: {error.strerror}")
         if action.run_id not in self._killed:
             self.report(Report(run_id=action.run_id, exit_code=code, failure=failure))
 
     def _execute(self, action: StartRun, directory: Path, environment: Mapping[str, str]) -> int:
-        """Do what a command line of ours does; returns the exit code."""
+        """Emulate one of our command lines and return the exit code."""
         words = shlex.split(action.command_line)
         script = words[2] if words[:2] == ["/bin/sh", "-c"] else action.command_line
         out, err = io.StringIO(), io.StringIO()
         with _inside(directory), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = self._script(script, directory, environment)
-        for name, said in (("stdout.txt", out), ("stderr.txt", err)):
-            (directory.parent / name).write_text(said.getvalue())
+        for name, stream in (("stdout.txt", out), ("stderr.txt", err)):
+            (directory.parent / name).write_text(stream.getvalue())
         return code
 
     def _script(self, script: str, directory: Path, environment: Mapping[str, str]) -> int:
@@ -115,7 +115,7 @@ class Nodes:
         return self._count(script, _files_of(script, environment))
 
     def _count(self, command: str, files: Path) -> int:
-        """Count the file in the current directory, by the task script that was shipped."""
+        """Count the file in the current directory with the shipped task script."""
         match = re.search(r'exec python3 "\$FILES"/(\S+) (.+)$', command)
         if match is None:
             print(f"not a command of ours: {command}")
@@ -128,7 +128,7 @@ class Nodes:
         return top_words.main(arguments)
 
     def _pack(self, directory: Path, files: Path) -> int:
-        """Do what run_pack.sh does, as far as a pack that is not interrupted shows it."""
+        """Emulate run_pack.sh for a pack that is not interrupted."""
         with tarfile.open(directory / "pack.tar") as archive:
             archive.extractall(directory, filter="data")
         command = (directory / "command.sh").read_text().strip()
@@ -141,16 +141,16 @@ class Nodes:
     def _file_of_pack(
         self, folder: Path, command: str, files: Path, outputs: list[str], results: tarfile.TarFile
     ) -> None:
-        attempts, code, said = 0, 1, ""
-        while code != 0 and attempts < 2 and not said.startswith("input error: "):
+        attempts, code, stderr = 0, 1, ""
+        while code != 0 and attempts < 2 and not stderr.startswith("input error: "):
             attempts += 1
             err = io.StringIO()
             with _inside(folder), contextlib.redirect_stderr(err):
                 code = self._count(command, files)
-            said = err.getvalue()
+            stderr = err.getvalue()
         found = {name: (folder / name).read_bytes() for name in outputs if (folder / name).exists()}
         if code:
-            found = {"stdout.txt": b"", "stderr.txt": said.encode()}
+            found = {"stdout.txt": b"", "stderr.txt": stderr.encode()}
         for name, content in {".exit": f"{code} {attempts}\n".encode(), **found}.items():
             member = tarfile.TarInfo(f"{folder.name}/{name}")
             member.size = len(content)
@@ -158,7 +158,7 @@ class Nodes:
 
 
 class _Storage(StorageClient):
-    """A node's way to the storage account, without a socket."""
+    """The storage client of a node, without a socket."""
 
     def __init__(self, world: World, send: Callable[[Request], Response]) -> None:
         super().__init__(lambda: world.now)
@@ -171,10 +171,12 @@ class _Storage(StorageClient):
         names = {name.lower(): value for name, value in headers.items()} | {"content-length": str(len(body))}
         answer = self._send(Request("PUT" if source else "GET", url, names, body))
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            said = Message()
+            error_headers = Message()
             for name, value in answer.headers.items():
-                said[name] = value
-            raise HTTPError(url, answer.status, HTTPStatus(answer.status).phrase, said, io.BytesIO(answer.body))
+                error_headers[name] = value
+            raise HTTPError(
+                url, answer.status, HTTPStatus(answer.status).phrase, error_headers, io.BytesIO(answer.body)
+            )
         return io.BytesIO(answer.body)
 
 

@@ -1,7 +1,7 @@
-"""What a seed chooses: the files, the options, the faults, and what becomes of the client.
+"""The plan of a history: files, options, faults, and how each client exits.
 
-A plan is data. A written scenario is a plan made by hand; `plan_of` makes one from a seed. Faults that the product does not
-survive yet are in `scenarios.NOT_YET`; `plan_of` leaves them out.
+A scenario is a plan written by hand; `plan_of` creates a plan from a seed. `plan_of` leaves out the faults that the
+product does not survive yet, which are in `scenarios.NOT_YET`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class FileSpec:
 
     Attributes:
         fate: "stays", "changed" or "deleted".
-        at: The request before which that happens.
+        at: The number of the request before which that happens.
     """
 
     name: str
@@ -31,16 +31,16 @@ class FileSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class WireFault:
-    """What requests meet.
+    """A fault of requests.
 
     Attributes:
         kind: As in `wire.Fault`.
         service: "batch", "storage" or "*".
         operation: A name, or "*".
-        first: The number of the first request that can meet it.
-        times: How many meet it; None is all.
-        seconds: How long it lasts from the first one on, in virtual time; None is for good.
-        chance: The share of the requests that meet it.
+        first: The number of the first request that can fail.
+        times: Maximum number of requests that fail; None means no limit.
+        seconds: Duration in virtual time from the first failure; None means no end.
+        chance: Probability that a matching request fails.
     """
 
     kind: str
@@ -58,13 +58,13 @@ class WireFault:
 
 @dataclass(frozen=True, kw_only=True)
 class Act:
-    """What somebody does to the run, or what happens to its nodes, before a request.
+    """An operation of another user, or a fault of nodes, before a request.
 
     Attributes:
         name: A fault of localbatch's nodes, or an operation such as "terminate_job".
         at: The number of the request.
-        options: Of a fault of localbatch.
-        until: When a standing fault ends, in seconds after it began; None is never.
+        options: Options of a fault of localbatch.
+        until: Duration of a permanent fault in seconds; None means no end.
     """
 
     name: str
@@ -74,15 +74,15 @@ class Act:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a client's life ends.
+class Exit:
+    """How a client exits.
 
     Attributes:
         kind: "ends" by itself, "killed" or "interrupted".
-        at: The number of the request, counted from the start of this client; 0 is the first of an operation.
-        operation: Which, if it is not told by a number.
+        at: The number of the request, counted from the start of this client; 0 if `operation` selects it.
+        operation: The operation that selects the request instead of a number.
         after: Whether the request takes effect first.
-        then: What comes next: "again" (the same command), "retried" (by Prefect) or "gone".
+        then: The next client: "again" (the same command), "retried" (by Prefect) or "gone".
     """
 
     kind: str = "ends"
@@ -94,20 +94,20 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One history.
+    """The plan of one history.
 
     Attributes:
-        deployed: Whether the flow runs as a worker runs it, and not from the command line.
-        pace: How long transitional states of the service last: instant, fast or real.
-        task_seconds: The shortest and the longest work of a Batch task.
-        skew: How many seconds the services' clock is ahead of the client's.
+        deployed: Whether a worker runs the flow, instead of the command line.
+        pace: Duration of the service's transitional states: instant, fast or real.
+        task_seconds: Minimum and maximum duration of a Batch task.
+        skew: Seconds that the services' clock is ahead of the client's.
         prefect_fails: Operations of the Prefect API that fail.
         store_fails: Whether the results store cannot be written.
-        damages_store: Whether kept results are changed after each client.
-        flow_retries: How often Prefect runs a failed flow again, by its own settings.
-        foreign: What somebody else has under the name of a deployed run: "job", "pool", "container" or "".
-        existing_pool: Whether the run uses a pool that exists.
-        dead_run: Whether another run has died long ago, and left everything behind.
+        damages_store: Whether stored results are changed after each client.
+        flow_retries: Maximum number of flow retries by Prefect's own settings.
+        foreign: Resource of another user under the name of a deployed run: "job", "pool", "container" or "".
+        existing_pool: Whether the run uses an existing pool.
+        dead_run: Whether another run died long ago and left all its resources.
     """
 
     seed: int = 0
@@ -133,43 +133,43 @@ class Plan:
     store_fails: bool = False
     damages_store: bool = False
     flow_retries: int = 0
-    endings: tuple[Ending, ...] = (Ending(),)
+    exits: tuple[Exit, ...] = (Exit(),)
 
 
 WORDS = ("the", "of", "and", "to", "The", "straße", "STRASSE", "kot", "кот", "日本", "don't", "--", "x", "y", "z'")
 BAD = (b"one two\xff three", b"one\x00two", "d\xe9j\xe0 vu".encode("latin-1"))
 
-# A plain run has sixty to two hundred requests, the slow ones most of them polls.
+# A simple run sends 60 to 200 requests. In slow runs, most of them are polls.
 REQUESTS = 80
 
-# What only delays: requests are repeated until they succeed.
-PASSING = ("status", "cut", "late", "lag")
+# Faults that only delay a run, because requests are retried until they succeed.
+TRANSIENT = ("status", "cut", "late", "lag")
 
 
 def plan_of(seed: int) -> Plan:
-    """Make the plan of a seed."""
+    """Create the plan of a seed."""
     chance = random.Random(f"plan {seed}")
     deployed = chance.random() < 0.4
-    endings = _endings(chance, deployed=deployed)
-    wire = tuple(_passing(chance) for _ in range(chance.choice((0, 0, 1, 1, 2, 3))))
-    # From the command line, a run has an hour, in which it would ask thousands of times.
+    exits = _exits(chance, deployed=deployed)
+    wire = tuple(_transient(chance) for _ in range(chance.choice((0, 0, 1, 1, 2, 3))))
+    # A run from the command line has one hour, so a stalled run would send thousands of requests.
     acts = tuple(_act(chance, may_stall=deployed) for _ in range(chance.choice((0, 0, 0, 1, 1, 2))))
     long = deployed and chance.random() < 0.1
     if long:
-        # The client's machine sleeps for a day, and nodes come only after that: the first signatures have ended then.
+        # The client's machine sleeps for a day, and nodes start only after the first signatures have expired.
         hours = chance.uniform(13, 40)
         asleep = Act(name="suspend", at=chance.randint(20, 60), options={"seconds": hours * 3600})
         stalls = Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=hours * 3600 + 300)
-        acts, endings = (stalls, asleep), (Ending(),)
+        acts, exits = (stalls, asleep), (Exit(),)
     elif deployed and chance.random() < 0.08:
-        wire = (*wire, _blind(chance))
-    retried = next((ending for ending in endings if ending.kind == "killed" and ending.then == "retried"), None)
+        wire = (*wire, _blinding_fault(chance))
+    retried = next((exit_ for exit_ in exits if exit_.kind == "killed" and exit_.then == "retried"), None)
     if retried is not None and not long and chance.random() < 0.5:
-        # Somebody ends what the repeat would go on with.
+        # Another user ends the job or pool that the retry would adopt.
         at = chance.randint(20, 60)
         acts = (*acts, Act(name=chance.choice(("terminate_job", "terminate_job", "delete_job", "delete_pool")), at=at))
         soon = replace(retried, at=at + chance.randint(1, 6))
-        endings = (*(soon if ending is retried else ending for ending in endings),)
+        exits = (*(soon if exit_ is retried else exit_ for exit_ in exits),)
     return Plan(
         seed=seed,
         files=_files(chance),
@@ -184,7 +184,7 @@ def plan_of(seed: int) -> Plan:
         spot_nodes=chance.choice((0, 0, 0, 2)) if deployed else 0,
         existing_pool=not long and chance.random() < 0.15,
         foreign=chance.choice(("job", "pool", "container")) if deployed and chance.random() < 0.06 else "",
-        # Slow transitions are many polls: a history of each kind of pace shows as much as ten.
+        # Slow transitions cost many polls, and one history per pace covers as much as ten.
         pace=chance.choice(("real", *("fast",) * 5, *("instant",) * 4)),
         task_seconds=chance.choice(((0.1, 1.0), (0.1, 1.0), (0.1, 1.0), (0.5, 20.0), (30.0, 120.0))),
         dead_run=chance.random() < 0.3,
@@ -192,7 +192,7 @@ def plan_of(seed: int) -> Plan:
         wire=wire,
         acts=acts,
         prefect_fails=chance.choice(((), (), (), ("update_flow_run",), ("update_artifact",))),
-        endings=endings,
+        exits=exits,
     )
 
 
@@ -212,7 +212,7 @@ def _files(chance: random.Random) -> tuple[FileSpec, ...]:
     return tuple(files)
 
 
-# Operations that can be singled out, in the order of a run.
+# Operations that a fault can select, in the order of a run.
 OPERATIONS = (
     ("batch", "list_jobs"),
     ("batch", "list_supported_images"),
@@ -230,13 +230,13 @@ OPERATIONS = (
     ("storage", "delete_container"),
 )
 
-# Fewer than a request is repeated: one that meets another fault, too, still succeeds. What happens to one that does not is
-# in scenarios.NOT_YET.
+# Less than the number of retries, so that a request still succeeds if it meets another fault, too.
+# Requests that fail for good are in scenarios.NOT_YET.
 MAX_BURST = 5
 
 
-def _passing(chance: random.Random) -> WireFault:
-    kind = chance.choice(PASSING)
+def _transient(chance: random.Random) -> WireFault:
+    kind = chance.choice(TRANSIENT)
     shape = chance.choice(("spread", "spread", "burst", "operation"))
     service, operation = chance.choice(("batch", "storage", "*")), "*"
     if shape == "operation":
@@ -257,8 +257,8 @@ def _passing(chance: random.Random) -> WireFault:
     )
 
 
-def _blind(chance: random.Random) -> WireFault:
-    """Let one way of looking at the job fail until the end: then only the deadline ends the run."""
+def _blinding_fault(chance: random.Random) -> WireFault:
+    """Create a permanent fault of one operation that watches the job, so that only the deadline ends the run."""
     operation = chance.choice(("get_job_task_counts", "get_job", "list_tasks"))
     return WireFault(kind="status", service="batch", operation=operation, first=chance.randint(1, REQUESTS), status=503)
 
@@ -283,15 +283,15 @@ def _act(chance: random.Random, *, may_stall: bool) -> Act:
     return Act(name=chance.choice(OPERATOR_ACTS), at=at)
 
 
-def _endings(chance: random.Random, *, deployed: bool) -> tuple[Ending, ...]:
-    endings = []
-    while len(endings) < 3 and chance.random() < 0.3:
+def _exits(chance: random.Random, *, deployed: bool) -> tuple[Exit, ...]:
+    exits = []
+    while len(exits) < 3 and chance.random() < 0.3:
         then = chance.choice(("retried", "retried", "again", "gone") if deployed else ("again", "again", "gone"))
-        endings.append(Ending(kind="killed", at=chance.randint(1, REQUESTS), after=chance.random() < 0.5, then=then))
+        exits.append(Exit(kind="killed", at=chance.randint(1, REQUESTS), after=chance.random() < 0.5, then=then))
         if then == "gone":
-            return tuple(endings)
+            return tuple(exits)
     if deployed and chance.random() < 0.1:
-        endings.append(Ending(then="retried"))
+        exits.append(Exit(then="retried"))
     if not deployed and chance.random() < 0.08:
-        return (*endings, Ending(kind="interrupted", at=chance.randint(3, REQUESTS)))
-    return (*endings, Ending())
+        return (*exits, Exit(kind="interrupted", at=chance.randint(3, REQUESTS)))
+    return (*exits, Exit())

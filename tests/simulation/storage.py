@@ -3,10 +3,10 @@
 The account serves the requests of the flow and of the nodes, and behaves as Azurite does: `test_storage_contract.py` runs
 the same tests against both. It has no threads and never waits, and equal requests at equal times get equal responses.
 
-It differs from Azurite where Azurite differs from Azure and no client here depends on it: it refuses each range that begins
-at the end of a blob or later, and a blob that has only uncommitted blocks does not exist. It simplifies two things: it does
-not verify the signature of a SharedKey, only the account in it, and names of metadata are in lower case, because the names
-of headers are. It has no leases, snapshots, checksums, stored access policies or user delegation keys.
+In two cases that no client here depends on, it follows Azure and not Azurite: it rejects ranges that start at or after
+the end of a blob, and a blob with only uncommitted blocks does not exist. It simplifies two things: it checks only the
+account of a SharedKey and not its signature, and names of metadata are in lower case, as are the names of headers.
+It has no leases, snapshots, checksums, stored access policies or user delegation keys.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ PORT = 10000
 # Source: Blob service REST API, "List Containers" and "List Blobs", maxresults.
 MAX_RESULTS = 5000
 
-# Status and message by error code, as Azurite returns them. A signature that Azurite refuses with AuthorizationFailure,
-# Azure refuses with AuthenticationFailed; the status is 403 either way.
+# Status and message by error code, as Azurite returns them. For an invalid signature, Azurite returns
+# AuthorizationFailure and Azure returns AuthenticationFailed, both with status 403.
 ERRORS = {
     "AuthorizationFailure": (403, "Server failed to authenticate the request."),
     "AuthorizationPermissionMismatch": (403, "This request is not authorized to perform this operation."),
@@ -59,7 +59,7 @@ ERRORS = {
     "OutOfRangeInput": (400, "One of the request inputs is out of range."),
 }
 
-# The parameters that a service SAS signs, in this order, "/" standing for the path of the resource.
+# The parameters that a service SAS signs, in this order; "/" stands for the path of the resource.
 # Source: Storage REST API, "Create a service SAS", string-to-sign of version 2020-12-06 and later.
 SIGNED_PARAMETERS = (
     *("sp", "st", "se", "/", "si", "sip", "spr", "sv", "sr", "snapshot", "ses"),
@@ -88,7 +88,7 @@ class Response:
 
 @dataclass
 class Blob:
-    """A committed block blob. `blocks` has the content of its blocks by id; a blob put at once has none."""
+    """A committed block blob. `blocks` has the content of its blocks by id; it is empty after Put Blob."""
 
     content: bytes
     blocks: dict[str, bytes]
@@ -100,7 +100,7 @@ class Blob:
 
 @dataclass
 class Container:
-    """A container: its committed blobs, and by name of a blob the blocks that were put but not committed."""
+    """A container with its committed blobs, and the uncommitted blocks by blob name."""
 
     metadata: dict[str, str]
     created_at: datetime
@@ -132,7 +132,7 @@ class MemoryStorage:
     """A storage account that is kept in memory.
 
     Attributes:
-        endpoint: The URL of the account. Nothing listens there.
+        endpoint: The URL of the account. No server listens there.
         containers: The containers by name.
     """
 
@@ -141,8 +141,8 @@ class MemoryStorage:
 
         Args:
             account: The name of the account.
-            key: Its key in Base64, which signs the shared access signatures.
-            now: The clock of the service; it returns aware instants.
+            key: Its key in Base64, which signs shared access signatures.
+            now: The clock of the service; it returns aware datetimes.
         """
         self.endpoint = f"http://127.0.0.1:{PORT}/{account}"
         self.containers: dict[str, Container] = {}
@@ -168,7 +168,7 @@ class MemoryStorage:
         }
 
     def answer(self, request: Request) -> Response:
-        """Return the response to a request; errors are responses, too."""
+        """Return the response to a request; errors are responses, not exceptions."""
         self._requests += 1
         request_id = f"{self._requests:08x}-0000-0000-0000-000000000000"
         try:
@@ -208,7 +208,7 @@ class MemoryStorage:
         return handle(call)
 
     def _check_signature(self, call: _Call, permissions: str) -> None:
-        """Check the SAS of a URL: first what it signs and when it is valid, then what it permits."""
+        """Check the SAS of a URL: its signature, its validity period, then its permissions."""
         query = call.query
         resource = f"/blob/{self._account}/{call.container}" + (f"/{call.blob}" if query.get("sr") == "b" else "")
         signed = "\n".join(resource if name == "/" else query.get(name, "") for name in SIGNED_PARAMETERS)
@@ -217,7 +217,7 @@ class MemoryStorage:
         if not (is_signed and call.container and self._is_valid_now(query)):
             raise _StorageError("AuthorizationFailure")
         if call.blob in self._blobs(call) and permissions == "cw":
-            permissions = "w"  # To replace a blob takes more than to create one.
+            permissions = "w"  # Replacing a blob needs more permission than creating one.
         if not set(permissions) & set(query["sp"]):
             raise _StorageError("AuthorizationPermissionMismatch")
 
@@ -348,7 +348,7 @@ class MemoryStorage:
         )
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("x-ms-range") or headers.get("range") or "")
         size = len(blob.content)
-        # A range that makes no sense is ignored. Source: RFC 9110, section 14.2.
+        # An invalid range is ignored. Source: RFC 9110, section 14.2.
         if wanted and call.request.method == "GET" and int(wanted[1]) <= int(wanted[2] or wanted[1]):
             start, end = int(wanted[1]), min(int(wanted[2] or size), size - 1)
             if start >= size:
@@ -364,7 +364,7 @@ class MemoryStorage:
 
 
 def _page(items: Mapping[str, _T], query: Mapping[str, str]) -> tuple[dict[str, _T], str]:
-    """Return the items that a list request wants next, and the element that says where the page after them begins."""
+    """Return the requested page of items, and the NextMarker element."""
     prefix, marker = query.get("prefix", ""), query.get("marker", "")
     size = query.get("maxresults", str(MAX_RESULTS))
     if not size.isdecimal() or int(size) < 1:
@@ -435,11 +435,10 @@ class InProcessAdapter(BaseAdapter):
 
 
 class InProcessSession(requests.Session):
-    """A session that sends each request of the SDK's `RequestsTransport` to a function, and prepares nothing else.
+    """A session that sends each request of the SDK's `RequestsTransport` to a function, without further preparation.
 
-    It takes half of the time that a whole request takes with a session of its own, which reads the environment, the
-    cookies and `.netrc` for each request. Its parameters are those of `requests.Session.request` that the transport
-    sets, so that an option that no policy has taken is an error here, too.
+    It halves the time of a request, because `requests.Session` reads environment, cookies and `.netrc` each time.
+    Its parameters are those of `requests.Session.request` that the transport sets, so an unknown option is an error.
     """
 
     def __init__(self, handler: Callable[[Request], Response]) -> None:
@@ -469,12 +468,12 @@ class InProcessSession(requests.Session):
             request.prepare_content_length(data)
         response = self._adapter.send(request)
         if not stream:
-            _ = response.content  # Reading it raises the errors of a connection that ends too early.
+            _ = response.content  # Reading the body raises the error of a truncated response.
         return response
 
 
 class InProcessHandler(urllib.request.HTTPHandler):
-    """Does for an opener of `urllib` what `InProcessAdapter` does for a session of `requests`."""
+    """Sends the requests of a `urllib` opener to a function, as `InProcessAdapter` does for `requests`."""
 
     def __init__(self, handler: Callable[[Request], Response]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The same flows on Prefect's engine and on the simulation's: both do what the product relies on."""
+"""The same flows on Prefect's engine and on the simulation's engine have the same results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("engine contract")
 
 
 class OnPrefect:
-    """Runs flows on Prefect, with results of their own."""
+    """Runs flows on Prefect, with a separate results folder."""
 
     def __init__(self, api_url, folder):
         self._settings = {
@@ -45,7 +45,7 @@ class OnPrefect:
 
 
 class Simulated:
-    """Runs flows on the simulation's engine; what a Prefect server and its storage keep outlives each run."""
+    """Runs flows on the simulation's engine, with one server for all runs."""
 
     def __init__(self):
         self._server = Server()
@@ -56,14 +56,14 @@ class Simulated:
         with ExitStack() as stack:
             patches = stack.enter_context(world.in_control(1))
             stack.enter_context(engine.in_place(patches))
-            # This module is no part of the product, where the engine replaces what is imported.
+            # The engine replaces imports only in the product's modules, so this module is added here.
             replace_everywhere(patches, flow_run, engine.runtime, packages={"test_engine_contract"})
             return world.run(lambda: subject(**parameters, return_state=True))
 
 
 @pytest.fixture(params=["prefect", "simulated"])
 def run(request, tmp_path):
-    """Run a flow; returns its final state."""
+    """A callable that runs a flow and returns its final state."""
     if request.param == "simulated":
         return Simulated()
     return OnPrefect(request.getfixturevalue("prefect_api"), tmp_path)
@@ -71,19 +71,19 @@ def run(request, tmp_path):
 
 @pytest.fixture
 def key():
-    """A key that no other test has."""
+    """A unique cache key."""
     return uuid.uuid4().hex
 
 
-def plain(name, **options):
-    """A flow whose body comes later."""
+def flow_named(name, **options):
+    """Return a flow decorator with two worker threads."""
     return flow(name=name, task_runner=ThreadPoolTaskRunner(max_workers=2), **options)
 
 
-def test_result_of_a_flow_is_at_hand(run):
+def test_flow_state_has_result(run):
     double = task(lambda number: 2 * number, name="double")
 
-    @plain("doubles")
+    @flow_named("doubles")
     def subject(number: int):
         return double(number)
 
@@ -91,12 +91,12 @@ def test_result_of_a_flow_is_at_hand(run):
     assert (state.is_completed(), state.name, state.result()) == (True, "Completed", 8)
 
 
-def test_error_of_a_step_fails_the_flow(run):
+def test_step_error_fails_flow(run):
     @task
     def fails():
         raise LookupError("nothing there")
 
-    @plain("fails")
+    @flow_named("fails")
     def subject():
         fails()
 
@@ -117,7 +117,7 @@ def test_error_of_a_step_fails_the_flow(run):
         (lambda *_: 1 / 0, 1),
     ],
 )
-def test_step_is_retried_while_its_condition_holds(run, condition, attempts):
+def test_step_is_retried_while_condition_holds(run, condition, attempts):
     made = []
 
     @task(retries=2, retry_delay_seconds=[0.01, 0.02], retry_condition_fn=condition)
@@ -125,7 +125,7 @@ def test_step_is_retried_while_its_condition_holds(run, condition, attempts):
         made.append(1)
         raise OSError("again")
 
-    @plain("retries")
+    @flow_named("retries")
     def subject():
         fails()
 
@@ -133,7 +133,7 @@ def test_step_is_retried_while_its_condition_holds(run, condition, attempts):
     assert len(made) == attempts
 
 
-def test_step_succeeds_at_its_last_retry(run):
+def test_step_succeeds_on_last_retry(run):
     made = []
 
     @task(retries=2, retry_delay_seconds=0.01, retry_jitter_factor=0.5)
@@ -143,7 +143,7 @@ def test_step_succeeds_at_its_last_retry(run):
             raise OSError("again")
         return "done"
 
-    @plain("flaky")
+    @flow_named("flaky")
     def subject():
         return flaky.submit().result()
 
@@ -158,7 +158,7 @@ def test_result_is_cached_by_key_across_runs(run, key):
         made.append(number)
         return {"square": number * number}
 
-    @plain("squares")
+    @flow_named("squares")
     def subject(numbers: list[int]):
         return [future.result() for future in [square.submit(number) for number in numbers]]
 
@@ -177,7 +177,7 @@ def test_failure_is_never_cached(run, key):
             raise OSError("the first time")
         return "the second time"
 
-    @plain("fails once")
+    @flow_named("fails once")
     def subject():
         return fails_once()
 
@@ -193,27 +193,27 @@ def test_step_without_cache_runs_each_time(run):
         made.append(1)
         return len(made)
 
-    @plain("counts")
+    @flow_named("counts")
     def subject():
         return [count(), count()]
 
     assert run(subject).result() == [1, 2]
 
 
-def test_map_keeps_order_and_passes_fixed_values(run):
+def test_map_keeps_order_and_passes_unmapped_values(run):
     add = task(lambda left, right, extra: (left, right, tuple(extra)), name="add")
 
-    @plain("adds")
+    @flow_named("adds")
     def subject():
         return [future.result() for future in add.map([1, 2, 3], opaque((4, 5, 6)), unmapped([7, 8]))]
 
     assert run(subject).result() == [(1, 4, (7, 8)), (2, 5, (7, 8)), (3, 6, (7, 8))]
 
 
-def test_step_waits_for_what_it_maps_over(run):
+def test_map_waits_for_mapped_futures(run):
     double = task(lambda number: 2 * number, name="double")
 
-    @plain("maps twice")
+    @flow_named("maps twice")
     def subject():
         first = double.map([1, 2, 3])
         return [future.result() for future in double.map(opaque(first))]
@@ -221,7 +221,7 @@ def test_step_waits_for_what_it_maps_over(run):
     assert run(subject).result() == [4, 8, 12]
 
 
-def test_step_after_a_failed_one_never_runs(run):
+def test_step_after_failed_step_never_runs(run):
     made = []
 
     @task
@@ -234,7 +234,7 @@ def test_step_after_a_failed_one_never_runs(run):
     def follows(number):
         made.append(number)
 
-    @plain("follows")
+    @flow_named("follows")
     def subject():
         first = fails.map([1, 2])
         second = follows.map(opaque(first))
@@ -253,14 +253,14 @@ def test_step_after_a_failed_one_never_runs(run):
     assert made == [1]
 
 
-def test_callbacks_come_once_each_before_and_after(run):
+def test_callbacks_run_once_before_and_after_completion(run):
     heard = []
 
     @task
     def work():
         return "done"
 
-    @plain("callbacks")
+    @flow_named("callbacks")
     def subject():
         future = work.submit()
         future.add_done_callback(lambda ended: heard.append(("early", ended.result())))
@@ -269,11 +269,11 @@ def test_callbacks_come_once_each_before_and_after(run):
         return future.state.is_completed()
 
     assert run(subject).result() is True
-    # Prefect calls the early one on another thread, after whoever waits for the future may have gone on.
+    # Prefect calls the early callback on another thread, perhaps after `wait` has returned.
     assert sorted(heard) == [("early", "done"), ("late", "done")]
 
 
-def test_hooks_of_steps_come_before_their_results(run):
+def test_step_hooks_run_before_result(run):
     events = []
 
     @task(
@@ -285,7 +285,7 @@ def test_hooks_of_steps_come_before_their_results(run):
             raise ValueError("negative")
         return number
 
-    @plain("hooks of steps")
+    @flow_named("hooks of steps")
     def subject():
         work(1)
         events.append("after 1")
@@ -297,18 +297,18 @@ def test_hooks_of_steps_come_before_their_results(run):
 
 
 def hooks(events):
-    """Hooks of every ending of a flow."""
+    """Return hooks for every kind of final state of a flow."""
     return {
         f"on_{kind}": [lambda _flow, run, state, kind=kind: events.append((kind, state.name, bool(run.id)))]
         for kind in ("completion", "failure", "crashed", "cancellation")
     }
 
 
-def test_state_that_a_flow_returns_is_its_own(run):
+def test_flow_ends_in_returned_state(run):
     events = []
     error = ValueError("some files failed")
 
-    @plain("returns a state", **hooks(events))
+    @flow_named("returns a state", **hooks(events))
     def subject(bad: bool):
         return Failed(message="one of two", data=error) if bad else Completed(message="all", data="report")
 
@@ -319,14 +319,14 @@ def test_state_that_a_flow_returns_is_its_own(run):
     assert events == [("completion", "Completed", True), ("failure", "Failed", True)]
 
 
-def test_hook_that_fails_changes_no_state(run):
+def test_failing_hook_does_not_change_state(run):
     events = []
 
     def breaks(*_):
         events.append("breaks")
         raise RuntimeError("a hook")
 
-    @plain("hook fails", on_completion=[breaks, lambda *_: events.append("next")])
+    @flow_named("hook fails", on_completion=[breaks, lambda *_: events.append("next")])
     def subject():
         return 1
 
@@ -334,7 +334,7 @@ def test_hook_that_fails_changes_no_state(run):
     assert events == ["breaks", "next"]
 
 
-def test_crash_waits_for_steps_that_started(run):
+def test_crash_waits_for_started_steps(run):
     events = []
 
     @task
@@ -355,7 +355,7 @@ def test_crash_waits_for_steps_that_started(run):
     assert events == ["started 1", "ended 1", ("crashed", "Crashed", True)]
 
 
-def test_crash_ends_the_retries_of_steps(run):
+def test_crash_ends_step_retries(run):
     events = []
 
     @task(retries=5, retry_delay_seconds=0.2)
@@ -363,7 +363,7 @@ def test_crash_ends_the_retries_of_steps(run):
         events.append("attempt")
         raise OSError("again")
 
-    @plain("crashes between retries", **hooks(events))
+    @flow_named("crashes between retries", **hooks(events))
     def subject():
         fails.submit()
         while not events:
@@ -375,7 +375,7 @@ def test_crash_ends_the_retries_of_steps(run):
     assert events == ["attempt", ("crashed", "Crashed", True)]
 
 
-def test_generator_yields_and_ends_with_a_hook(run):
+def test_generator_step_yields_and_calls_hooks(run):
     events = []
 
     @task(on_completion=[lambda *_: events.append("completed")], on_failure=[lambda *_: events.append("failed")])
@@ -384,7 +384,7 @@ def test_generator_yields_and_ends_with_a_hook(run):
         if last > 2:
             raise ValueError("too many")
 
-    @plain("generates")
+    @flow_named("generates")
     def subject():
         found = list(numbers(2))
         with pytest.raises(ValueError, match="too many"):
@@ -395,10 +395,10 @@ def test_generator_yields_and_ends_with_a_hook(run):
     assert events == ["completed", "failed"]
 
 
-def test_bad_parameter_fails_the_run_before_its_body(run):
+def test_bad_parameter_fails_run_before_body(run):
     events = []
 
-    @plain("typed", **hooks(events))
+    @flow_named("typed", **hooks(events))
     def subject(number: int):
         events.append(number)
 
@@ -407,10 +407,10 @@ def test_bad_parameter_fails_the_run_before_its_body(run):
     assert events == [("failure", "Failed", True)]
 
 
-def test_hooks_see_the_parameters_that_were_passed(run):
+def test_hooks_see_passed_parameters(run):
     seen = []
 
-    @plain("parameters", on_completion=[lambda _flow, run, _state: seen.append(run.parameters)])
+    @flow_named("parameters", on_completion=[lambda _flow, run, _state: seen.append(run.parameters)])
     def subject(given: int, default: int = 7):
         return given + default
 
@@ -422,12 +422,12 @@ def test_steps_know_their_flow_run(run):
     seen = []
 
     @task
-    def look():
+    def read_id():
         return str(flow_run.id)
 
-    @plain("knows", on_completion=[lambda _flow, run, _state: seen.append(str(run.id))])
+    @flow_named("knows", on_completion=[lambda _flow, run, _state: seen.append(str(run.id))])
     def subject():
-        return [str(flow_run.id), look(), look.submit().result()]
+        return [str(flow_run.id), read_id(), read_id.submit().result()]
 
     found = run(subject).result()
     assert found == seen * 3

@@ -1,4 +1,4 @@
-"""Written histories, and that a seed replays."""
+"""Scenarios written by hand, and the replay of seeds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from simulation.campaign import main
 from simulation.history import play
-from simulation.invariants import broken
-from simulation.plan import Act, Ending, FileSpec, Plan, WireFault, plan_of
+from simulation.invariants import violations
+from simulation.plan import Act, Exit, FileSpec, Plan, WireFault, plan_of
 from simulation.scenarios import FIXED, NOT_YET, TEXTS
 
 
@@ -23,44 +23,44 @@ def test_fixed_fault_stays_fixed(name):
 
 @pytest.mark.parametrize("name", NOT_YET)
 def test_known_fault_is_still_found(name):
-    """When one is fixed, its scenario moves to FIXED, and the generator makes more of its kind."""
+    """When a fault is fixed, move its scenario to FIXED and let `plan_of` generate its kind."""
     assert list(NOT_YET[name].check(play(NOT_YET[name].plan))) != []
 
 
 def test_quiet_run_breaks_nothing():
     outcome = play(Plan(files=TEXTS))
-    assert broken(outcome) == []
+    assert violations(outcome) == []
     assert outcome.lives[0].status == 0
     assert sorted(outcome.counted.values()) == [1, 1, 1]
 
 
-def test_killed_run_that_is_retried_counts_nothing_twice():
+def test_retried_run_counts_nothing_twice():
     for at in range(20, 80, 7):
         plan = Plan(
             files=TEXTS,
             deployed=True,
             pace="fast",
             dead_run=False,
-            endings=(Ending(kind="killed", at=at, then="retried"), Ending()),
+            exits=(Exit(kind="killed", at=at, then="retried"), Exit()),
         )
         outcome = play(plan)
-        assert broken(outcome) == []
+        assert violations(outcome) == []
         assert sorted(outcome.counted.values()) == [1, 1, 1]
 
 
 def test_interrupted_run_leaves_nothing():
-    outcome = play(Plan(files=TEXTS, endings=(Ending(kind="interrupted", at=45),)))
-    assert broken(outcome) == []
+    outcome = play(Plan(files=TEXTS, exits=(Exit(kind="interrupted", at=45),)))
+    assert violations(outcome) == []
     assert outcome.lives[0].status == 130
 
 
 def test_reordered_and_late_replies_change_nothing():
     late = WireFault(kind="late", chance=0.3, after=True, delay=5.0)
     cut = WireFault(kind="cut", chance=0.1, after=True)
-    assert broken(play(Plan(files=TEXTS, wire=(late, cut)))) == []
+    assert violations(play(Plan(files=TEXTS, wire=(late, cut)))) == []
 
 
-def test_signatures_are_renewed_after_a_day_asleep():
+def test_signatures_are_renewed_after_day_asleep():
     day = 26 * 3600.0
     plan = Plan(
         files=TEXTS,
@@ -74,7 +74,7 @@ def test_signatures_are_renewed_after_a_day_asleep():
         ),
     )
     outcome = play(plan)
-    assert broken(outcome) == []
+    assert violations(outcome) == []
     assert not outcome.lives[0].report.failed
 
 
@@ -105,25 +105,25 @@ for seed in sys.argv[1:]:
 """
 
 
-def test_same_seed_gives_the_same_history_twice():
+def test_same_seed_replays_same_history():
     first, second = play(plan_of(7)), play(plan_of(7))
     assert first.trace == second.trace
     assert first.texts == second.texts
     assert first.outputs == second.outputs
 
 
-def test_generator_makes_plans_of_all_kinds():
+def test_generator_covers_all_kinds_of_plans():
     plans = [plan_of(seed) for seed in range(500)]
-    endings = {(ending.kind, ending.then) for plan in plans for ending in plan.endings}
-    assert {("killed", "retried"), ("killed", "again"), ("killed", "gone"), ("ends", "gone")} <= endings
+    exits = {(exit_.kind, exit_.then) for plan in plans for exit_ in plan.exits}
+    assert {("killed", "retried"), ("killed", "again"), ("killed", "gone"), ("ends", "gone")} <= exits
     assert {fault.kind for plan in plans for fault in plan.wire} == {"status", "cut", "late", "lag"}
     assert {file.fate for plan in plans for file in plan.files} == {"stays", "changed", "deleted"}
     assert len({act.name for plan in plans for act in plan.acts}) >= 12
     assert {len(plan.files) for plan in plans} == set(range(1, 9))
 
 
-def test_campaign_names_seeds_that_fail(capsys, monkeypatch):
-    """A seed that fails is printed, with how to replay it, and the exit status is 1."""
+def test_campaign_prints_failing_seeds(capsys, monkeypatch):
+    """The campaign prints failing seeds and how to replay them, and exits with 1."""
     monkeypatch.setattr("simulation.campaign.play_pack", _fail)
     assert main(["--seeds", "2", "--processes", "1"]) == 1
     assert "make simulate SEED=0" in capsys.readouterr().out
@@ -136,6 +136,6 @@ def _fail(seeds):
 def test_bad_file_fails_alone():
     bad = FileSpec(name="bad.txt", content=b"\xff")
     outcome = play(Plan(files=(*TEXTS, bad), pace="instant"))
-    assert broken(outcome) == []
+    assert violations(outcome) == []
     assert [file.file.name for file in outcome.lives[0].report.failed] == ["bad.txt"]
     assert outcome.lives[0].status == 1

@@ -1,4 +1,4 @@
-"""One contract for Azurite and for the in-memory account of the simulation: both pass the same tests."""
+"""Contract tests for Azurite and for the in-memory storage account of the simulation."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def now():
 
 
 @dataclass
-class BatchService:
-    """A storage account, the product's client of it, and the clients of a node."""
+class Account:
+    """A storage account, with the product's client and the clients of a node."""
 
     blobs: BlobAccount
     http: requests.Session
     node: StorageClient
 
     def sign(self, container, blob=None, *, permission, starts_in=None, expires_in=3600):
-        """Return the URL of a container or a blob with a signature."""
+        """Return the signed URL of a container or a blob."""
         start = None if starts_in is None else now() + timedelta(seconds=starts_in)
         options = {"permission": permission, "start": start, "expiry": now() + timedelta(seconds=expires_in)}
         if blob is None:
@@ -51,8 +51,8 @@ class BatchService:
         signature = generate_blob_sas(STORAGE_ACCOUNT, container, blob, account_key=STORAGE_KEY, **options)
         return f"{self.blobs._service.get_blob_client(container, blob).url}?{signature}"
 
-    def ask(self, method, url, body=b"", **headers):
-        """Send a request without other credentials than the URL's; return the status and the error code or the body."""
+    def send(self, method, url, body=b"", **headers):
+        """Send a request with only the URL's signature; return the status, and the error code or the body."""
         response = self.http.request(method, url, data=body, headers=headers)
         return response.status_code, response.headers.get("x-ms-error-code", response.content)
 
@@ -78,7 +78,7 @@ def open_account(kind, request, monkeypatch):
     with monkeypatch.context() as patch:
         if kind == "memory":
             patch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
-        return BatchService(BlobAccount(settings), http, node)
+        return Account(BlobAccount(settings), http, node)
 
 
 @pytest.fixture(params=["azurite", "memory"])
@@ -99,7 +99,7 @@ def container(blobs):
     blobs.delete_container(name)
 
 
-def test_checks_accept_an_empty_account(blobs):
+def test_checks_accept_empty_account(blobs):
     blobs.check()
     blobs.check_writing()
 
@@ -108,7 +108,7 @@ def test_container_keeps_its_metadata(blobs, container):
     assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
 
 
-def test_container_name_is_taken_once(blobs, container):
+def test_container_name_is_unique(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
     assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
@@ -135,7 +135,7 @@ def test_deleted_container_is_gone_at_once(blobs, container):
 @pytest.mark.parametrize(
     ("name", "code"), [("UPPER", "InvalidResourceName"), ("a--b", "InvalidResourceName"), ("ab", "OutOfRangeInput")]
 )
-def test_invalid_container_names_are_refused(blobs, name, code):
+def test_invalid_container_names_are_rejected(blobs, name, code):
     with pytest.raises(HttpResponseError) as caught:
         blobs._service.create_container(name)
     assert (caught.value.status_code, caught.value.error_code) == (400, code)
@@ -165,7 +165,7 @@ def test_blobs_may_have_odd_names(account, container, name):
     account.blobs.upload_bytes(container, name, content)
     assert account.blobs.download(container, name) == content
     url = account.blobs.read_url(container, name.replace("\\", "/"), now() + timedelta(hours=1))
-    assert account.ask("GET", url) == (200, content)
+    assert account.send("GET", url) == (200, content)
     assert list_blobs(account, container) == (200, [name.replace("\\", "/")])
 
 
@@ -180,7 +180,7 @@ def test_blob_is_overwritten_unless_forbidden(blobs, container):
 
 @pytest.mark.parametrize("last_bytes", [None, 1, 3])
 @pytest.mark.parametrize("content", [b"", b"1", b"0123456789"])
-def test_blob_is_read_whole_or_from_its_end(blobs, container, content, last_bytes):
+def test_blob_is_read_whole_or_from_end(blobs, container, content, last_bytes):
     blobs.upload_bytes(container, "a", content)
     assert blobs.download(container, "a", last_bytes=last_bytes) == content[-(last_bytes or 99) :]
 
@@ -204,7 +204,7 @@ def test_file_arrives_under_its_hash(blobs, container, tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [1, BLOCK_BYTES + 1])
-def test_changed_file_becomes_no_blob(blobs, container, tmp_path, size):
+def test_changed_file_creates_no_blob(blobs, container, tmp_path, size):
     (tmp_path / "file").write_bytes(bytes(size))
     digest = hashlib.sha256(b"something else").hexdigest()
     assert not blobs.upload_file(container, tmp_path / "file", size, digest)
@@ -212,14 +212,14 @@ def test_changed_file_becomes_no_blob(blobs, container, tmp_path, size):
         blobs.download(container, digest)
 
 
-def test_archive_is_uploaded_as_a_stream(blobs, container):
+def test_archive_is_uploaded_as_stream(blobs, container):
     content = random.Random(1).randbytes(BLOCK_BYTES + 1000)
     for archive in (content[:1000], content):
         blobs.upload_archive(container, "archive", BytesIO(archive))
         assert blobs.download(container, "archive") == archive
 
 
-def test_download_in_chunks_expects_one_version(blobs, container):
+def test_chunked_download_expects_one_version(blobs, container):
     client = blobs._service.get_blob_client(container, "a")
     client.upload_blob(b"0123456789")
     first = client.get_blob_properties().etag
@@ -244,7 +244,7 @@ def test_download_in_chunks_expects_one_version(blobs, container):
 @pytest.mark.parametrize("header", ["Range", "x-ms-range"])
 def test_range_selects_bytes(account, container, header, wanted, status, expected):
     account.blobs.upload_bytes(container, "a", b"0123456789")
-    assert account.ask("GET", account.sign(container, "a", permission="r"), **{header: wanted}) == (status, expected)
+    assert account.send("GET", account.sign(container, "a", permission="r"), **{header: wanted}) == (status, expected)
 
 
 def test_block_list_selects_and_orders_blocks(blobs, container):
@@ -265,14 +265,14 @@ def test_block_list_selects_and_orders_blocks(blobs, container):
 
 
 def test_blob_beyond_one_request_is_read_whole(blobs, container):
-    """The SDK reads a blob of more than 32 MiB in several requests."""
+    """The SDK downloads a blob above 32 MiB in several requests."""
     content = b"0123456789abcdef" * (33 * 1024 * 1024 // 16)
     blobs.upload_bytes(container, "large", content)
     assert hashlib.sha256(blobs.download(container, "large")).digest() == hashlib.sha256(content).digest()
 
 
 def test_containers_beyond_one_page_are_listed(monkeypatch):
-    """A page has 5,000 containers at most."""
+    """A page has at most 5,000 containers."""
     storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, now)
     storage.containers |= {f"many-{number}": Container({}, now(), "etag") for number in range(5001)}
     monkeypatch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
@@ -282,17 +282,17 @@ def test_containers_beyond_one_page_are_listed(monkeypatch):
     assert len(BlobAccount(settings).containers("many-")) == 5001
 
 
-def test_malformed_requests_are_refused(account, container):
+def test_malformed_requests_are_rejected(account, container):
     url = account.sign(container, "a", permission="rcwd")
-    assert account.ask("PUT", f"{url}&comp=blocklist", b"<BlockList>", **{"Content-Type": "application/xml"})[0] == 400
-    assert account.ask("PUT", url, b"x")[0] == 400
-    assert account.ask("PATCH", url)[0] == 400
+    assert account.send("PUT", f"{url}&comp=blocklist", b"<BlockList>", **{"Content-Type": "application/xml"})[0] == 400
+    assert account.send("PUT", url, b"x")[0] == 400
+    assert account.send("PATCH", url)[0] == 400
 
 
 def list_blobs(account, container, **query):
-    """List the names of blobs as a node does, with a container's signature."""
+    """List the names of blobs with a container signature, as a node does."""
     url = account.sign(container, permission="l")
-    status, body = account.ask("GET", f"{url}&{urlencode({'restype': 'container', 'comp': 'list', **query})}")
+    status, body = account.send("GET", f"{url}&{urlencode({'restype': 'container', 'comp': 'list', **query})}")
     if status != 200:
         return status, body
     listing = ET.fromstring(body)
@@ -318,44 +318,44 @@ def test_read_signature_reads_its_blob_only(account, container):
     account.blobs.upload_bytes(container, "b", b"secret")
     url = account.blobs.read_url(container, "a", now() + timedelta(hours=1))
     base, _, signature = url.partition("?")
-    assert account.ask("GET", url) == (200, b"content")
-    assert account.ask("HEAD", url) == (200, b"")
-    assert account.ask("GET", f"{base[:-1]}b?{signature}") == (403, "AuthorizationFailure")
-    assert account.ask("GET", base) == (403, "AuthorizationFailure")
-    assert account.ask("PUT", url, b"changed", **PUT) == (403, "AuthorizationPermissionMismatch")
-    assert account.ask("DELETE", url) == (403, "AuthorizationPermissionMismatch")
+    assert account.send("GET", url) == (200, b"content")
+    assert account.send("HEAD", url) == (200, b"")
+    assert account.send("GET", f"{base[:-1]}b?{signature}") == (403, "AuthorizationFailure")
+    assert account.send("GET", base) == (403, "AuthorizationFailure")
+    assert account.send("PUT", url, b"changed", **PUT) == (403, "AuthorizationPermissionMismatch")
+    assert account.send("DELETE", url) == (403, "AuthorizationPermissionMismatch")
     listing = f"{base.rpartition('/')[0]}?restype=container&comp=list&{signature}"
-    assert account.ask("GET", listing) == (403, "AuthorizationFailure")
+    assert account.send("GET", listing) == (403, "AuthorizationFailure")
     assert account.blobs.download(container, "a") == b"content"
 
 
-def test_write_signature_writes_into_its_container_only(account, container):
+def test_write_signature_writes_to_its_container_only(account, container):
     other = f"{container}-b"
     account.blobs.create_container(other, {})
     base, _, signature = account.blobs.write_url(container, now() + timedelta(hours=1)).partition("?")
     url = f"{base}/a?{signature}"
     for content in (b"first", b"second"):
-        assert account.ask("PUT", url, content, **PUT)[0] == 201
+        assert account.send("PUT", url, content, **PUT)[0] == 201
         assert account.blobs.download(container, "a") == content
     for refused in (
-        account.ask("GET", url),
-        account.ask("GET", f"{base}?restype=container&comp=list&{signature}"),
-        account.ask("GET", f"{base}?restype=container&{signature}"),
-        account.ask("DELETE", url),
-        account.ask("DELETE", f"{base}?restype=container&{signature}"),
+        account.send("GET", url),
+        account.send("GET", f"{base}?restype=container&comp=list&{signature}"),
+        account.send("GET", f"{base}?restype=container&{signature}"),
+        account.send("DELETE", url),
+        account.send("DELETE", f"{base}?restype=container&{signature}"),
     ):
         assert refused == (403, "AuthorizationPermissionMismatch")
     elsewhere = url.replace(container, other)
-    assert account.ask("PUT", elsewhere, b"x", **PUT) == (403, "AuthorizationFailure")
+    assert account.send("PUT", elsewhere, b"x", **PUT) == (403, "AuthorizationFailure")
     account_url = f"{base.rpartition('/')[0]}/?comp=list&{signature}"
-    assert account.ask("GET", account_url) == (403, "AuthorizationFailure")
+    assert account.send("GET", account_url) == (403, "AuthorizationFailure")
     account.blobs.delete_container(other)
 
 
 def test_create_signature_does_not_overwrite(account, container):
     url = account.sign(container, "a", permission="c")
-    assert account.ask("PUT", url, b"first", **PUT)[0] == 201
-    assert account.ask("PUT", url, b"second", **PUT) == (403, "AuthorizationPermissionMismatch")
+    assert account.send("PUT", url, b"first", **PUT)[0] == 201
+    assert account.send("PUT", url, b"second", **PUT) == (403, "AuthorizationPermissionMismatch")
     assert account.blobs.download(container, "a") == b"first"
 
 
@@ -368,11 +368,11 @@ def test_signature_is_valid_between_its_times(account, container, starts_in, exp
         times = {"starts_in": starts_in, "expires_in": expires_in}
         base, _, signature = account.sign(container, blob, permission="r", **times).partition("?")
         expected = (200, b"content") if is_valid else (403, "AuthorizationFailure")
-        assert account.ask("GET", f"{base if blob else f'{base}/a'}?{signature}") == expected
+        assert account.send("GET", f"{base if blob else f'{base}/a'}?{signature}") == expected
 
 
 @pytest.mark.parametrize("parameter", ["sp", "st", "se", "sv", "sr", "sig", "spr"])
-def test_tampered_signature_is_refused(account, container, parameter):
+def test_tampered_signature_is_rejected(account, container, parameter):
     account.blobs.upload_bytes(container, "a", b"content")
     base, _, signature = account.sign(container, "a", permission="r", starts_in=-60).partition("?")
     values = {name: value for name, (value,) in parse_qs(signature).items()}
@@ -380,9 +380,9 @@ def test_tampered_signature_is_refused(account, container, parameter):
     earlier = (now() - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     tampered = {"sp": "rw", "st": earlier, "se": later, "sv": "2021-02-12", "sr": "c", "sig": "AAAA", "spr": "http"}
     url = f"{base}?{urlencode(values | {parameter: tampered[parameter]})}"
-    assert account.ask("GET", url) == (403, "AuthorizationFailure")
+    assert account.send("GET", url) == (403, "AuthorizationFailure")
     del values["sig"]
-    assert account.ask("GET", f"{base}?{urlencode(values)}") == (403, "AuthorizationFailure")
+    assert account.send("GET", f"{base}?{urlencode(values)}") == (403, "AuthorizationFailure")
 
 
 def test_node_fetches_resource_files(account, container, tmp_path):
@@ -439,13 +439,13 @@ READING = frozenset({"properties", "containers", "get", "head", "list", "signed"
 
 
 def choose_operation(rng, prefix):
-    """Return the kind of a random operation, and a function that does it on an account."""
-    # Azurite lets a blob be deleted that has only uncommitted blocks, and takes it for one that exists; Azure does not.
+    """Return the kind of a random operation, and a function that performs it on an account."""
+    # Azurite treats a blob with only uncommitted blocks as existing and can delete it; Azure does not.
     staged, unstaged = "a/blocks", rng.choice(["a", "ü ?", "z+%"])
     container, blob = f"{prefix}-{rng.randrange(3)}", rng.choice([staged, unstaged, unstaged])
     content = rng.randbytes(rng.choice([0, 1, 10]))
     blocks = [BlobBlock(rng.choice("123")) for _ in range(rng.randrange(4))]
-    # No content has one of these lengths: a range that begins at the end is where the accounts differ.
+    # No content ends at one of these offsets, because the accounts differ for a range that starts at the end.
     span = rng.choice([{}, {"offset": 0}, {"offset": 4, "length": 4}, {"offset": 9}, {"offset": 25, "length": 1}])
     query = rng.choice([{}, {"prefix": "a"}, {"maxresults": "1"}, {"maxresults": "2", "marker": "a"}])
     method = rng.choice(["GET", "HEAD", "PUT", "DELETE"])
@@ -455,11 +455,11 @@ def choose_operation(rng, prefix):
     def client(account, name=blob):
         return account.blobs._service.get_blob_client(container, name)
 
-    def ask_with_signature(account):
+    def send_signed(account):
         signed = account.sign(container, scope, permission=permission, expires_in=expires_in)
         base, _, signature = signed.partition("?")
         url = f"{base if scope else f'{base}/{quote(unstaged)}'}?{signature}"
-        return account.ask(method, url, content if method == "PUT" else b"", **(PUT if method == "PUT" else {}))
+        return account.send(method, url, content if method == "PUT" else b"", **(PUT if method == "PUT" else {}))
 
     operations = {
         "create": lambda account: account.blobs.create_container(container, {"number": number}),
@@ -474,16 +474,16 @@ def choose_operation(rng, prefix):
         "head": lambda account: client(account).exists() and client(account).get_blob_properties().size,
         "remove": lambda account: client(account, unstaged).delete_blob(),
         "list": lambda account: list_blobs(account, container, **query),
-        "signed": ask_with_signature,
+        "signed": send_signed,
     }
-    # Enough of what creates, so that there is something to read.
+    # Operations that create data are frequent, so that there is something to read.
     weights = {"create": 3, "put": 6, "stage": 3, "commit": 3, "get": 6, "list": 4, "signed": 12}
     kind = rng.choices(list(operations), [weights.get(name, 1) for name in operations])[0]
     return kind, operations[kind]
 
 
 def outcome(kind, operation, account):
-    """Return the error, or what was read."""
+    """Return the error, or the result of a read operation."""
     try:
         result = operation(account)
     except HttpResponseError as error:
@@ -503,10 +503,10 @@ def test_random_operations_have_equal_outcomes(request, monkeypatch, seed):
         expected = outcome(kind, operation, azurite)
         assert (number, kind, outcome(kind, operation, memory)) == (number, kind, expected)
         outcomes.add((kind, str(expected)))
-    assert len(outcomes) > 30, "the operations are too much alike to show anything"
+    assert len(outcomes) > 30, "the random operations are too similar"
 
 
-def test_memory_account_answers_the_same_twice():
+def test_memory_account_is_deterministic():
     def answers():
         storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, lambda: datetime(2026, 1, 1, tzinfo=timezone.utc))
         base, key = f"{storage.endpoint}/abc", {"authorization": f"SharedKey {STORAGE_ACCOUNT}:x"}

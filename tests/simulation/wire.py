@@ -1,7 +1,7 @@
-"""The wire below the official SDKs: each request reaches a service of this process, or meets a fault.
+"""The wire below the official SDKs: each request reaches a service in this process, or fails.
 
-A request pauses before it is answered and again before its response is seen. So any other fiber may run in between, and a
-process can be killed before its request has taken effect, or after.
+A request pauses before the service handles it, and again before the client sees the response. Other fibers can run in
+between, and a process can be killed before or after its request takes effect.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from simulation.world import Process, World
 
 HTML = b"<!DOCTYPE html><html><body>Sign in to the network</body></html>"
 
-# What a fault of each kind does. `after` faults let the request take effect first.
+# Statuses that clients retry.
 STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What one request meets.
+    """The fault of one request.
 
     Attributes:
         kind: "status", "cut", "html", "half" (a body that is cut off), "late", "lag" (task counts of before) or "refused".
         after: Whether the request takes effect first.
-        status: Of a response that is an error.
-        seconds: For how long the request, or its response, is under way.
-        retry_after: The header of that name, in seconds.
+        status: The status of an error response.
+        seconds: Delay of the request, or of the response.
+        retry_after: The header `Retry-After` in seconds.
     """
 
     kind: str
@@ -46,18 +46,18 @@ class Fault:
     retry_after: int | None = None
 
 
-# Which fault a request meets: asked for each request of a client, with its number, service and operation.
+# Returns the fault of a client's request, if it has one.
 Chooser = Callable[["Call"], Fault | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request of a client, as faults are chosen for it.
+    """The properties of a client's request that select its fault.
 
     Attributes:
-        number: Of the request in this history, from 1.
+        number: The number of the request in this history, from 1.
         service: "batch" or "storage".
-        operation: Such as create_pool or put_blob.
+        operation: A name such as create_pool or put_blob.
         target: The path.
     """
 
@@ -72,10 +72,10 @@ class Wire:
     """Carries the requests of clients to the services.
 
     Attributes:
-        choose: Which fault a request meets.
-        on_request: Called before each request of a client, with its number; it may kill the process.
-        on_response: The same before its response is seen.
-        requests: How many there were, by service and operation.
+        choose: Returns the fault of a request, if it has one.
+        on_request: Called before each request of a client; it may kill the process.
+        on_response: Called before the client sees each response; it may kill the process.
+        requests: Number of requests by service and operation.
     """
 
     world: World
@@ -91,7 +91,7 @@ class Wire:
     _latest_counts: dict[str, Response] = field(default_factory=dict)
 
     def client(self, process: Process) -> Callable[[Request], Response]:
-        """Return what sends the requests of a process, which may meet faults."""
+        """Return a function that sends the requests of a process, with faults."""
 
         def send(request: Request) -> Response:
             if process.is_dead:
@@ -101,7 +101,7 @@ class Wire:
         return send
 
     def send(self, request: Request) -> Response:
-        """Answer a request of somebody whose requests meet no faults."""
+        """Send a request without faults and return the response."""
         if request.url.startswith(self.storage.endpoint):
             return self.storage.answer(request)
         return self._answer_batch(request)
@@ -114,7 +114,7 @@ class Wire:
         self.requests[f"{service} {operation}"] = self.requests.get(f"{service} {operation}", 0) + 1
         self.on_request(call)
         fault = self.choose(call)
-        response = self._meet(request, call, fault)
+        response = self._respond(request, call, fault)
         shown = response.status if isinstance(response, Response) else type(response).__name__
         self.world.note(f"{self.count} {service} {operation} {shown}{f' {fault.kind}' if fault else ''}")
         self.world.pause()
@@ -123,7 +123,7 @@ class Wire:
             raise response
         return response
 
-    def _meet(self, request: Request, call: Call, fault: Fault | None) -> Response | Exception:
+    def _respond(self, request: Request, call: Call, fault: Fault | None) -> Response | Exception:
         if fault is None:
             return self._answer(request, call)
         if fault.kind == "lag":
@@ -139,7 +139,7 @@ class Wire:
             return answered
         answered = self._answer(request, call) if fault.after else None
         if fault.kind == "cut":
-            # With these arguments, requests has seen the connection end after the request was sent.
+            # requests raises this error when a connection ends after the request was sent.
             ended = ProtocolError("Connection aborted.", ConnectionResetError(104, "Connection reset by peer"))
             return requests.ConnectionError(ended) if fault.after else requests.ConnectionError("Connection refused")
         if fault.kind == "html":
@@ -174,7 +174,7 @@ class Wire:
 
 
 def _half(whole: Response) -> Response:
-    """Cut a body off in the middle, as a proxy does that gives a length of its own."""
+    """Truncate a body and adjust its Content-Length, as a faulty proxy does."""
     body = whole.body[: len(whole.body) // 2]
     headers = {name: value for name, value in whole.headers.items() if name.lower() != "content-length"}
     return Response(HTTPStatus.OK, {**headers, "content-length": str(len(body))}, body)
@@ -197,14 +197,16 @@ def _error(fault: Fault, call: Call) -> Response:
     code = {429: "TooManyRequests", 503: "ServerBusy", 403: "AuthorizationFailure"}.get(status, "InternalError")
     headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
     if call.service == "batch":
-        document = {"code": code, "message": {"lang": "en-US", "value": "This was asked for by the simulation."}}
+        document = {"code": code, "message": {"lang": "en-US", "value": "The simulation injected this error."}}
         body = json.dumps(document).encode()
         return Response(status, {**headers, "content-type": "application/json"}, body)
-    body = f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code><Message>Asked for.</Message></Error>".encode()
+    body = (
+        f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code><Message>Injected.</Message></Error>".encode()
+    )
     return Response(status, {**headers, "content-type": "application/xml", "x-ms-error-code": code}, body)
 
 
 def secrets_in(text: str, known: Mapping[str, str]) -> list[str]:
-    """List the secrets that stand in a text: signatures, and keys by name."""
+    """List the secrets in a text: signatures, and the names of known keys."""
     found = [f"a signature ({match})" for match in re.findall(r"sig=[A-Za-z0-9%+/]{8}", text)]
     return found + [name for name, value in known.items() if value in text]

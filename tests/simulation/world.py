@@ -1,7 +1,7 @@
-"""Virtual time and one thread: fibers that take turns, in an order that the seed decides.
+"""Virtual time on one thread: fibers that take turns in an order that depends on the seed.
 
-A fiber runs until it sleeps, waits or pauses. Then the world picks the next one at random; when none can run, it moves the
-clock to the next instant at which one can. So a night takes milliseconds, and the same seed gives the same order.
+A fiber runs until it sleeps, waits or pauses. Then the world picks the next one at random. If no fiber can run, it
+advances the clock until one can. A night takes milliseconds, and the same seed always produces the same order.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ import pytest
 import time_machine
 from greenlet import getcurrent, greenlet
 
-# In the past: threads of other tests in this process, whose clocks never go back, are not led into the future.
+# In the past, because threads of other tests in this process could not handle a clock that goes back later.
 START = datetime(2026, 1, 5, 2, 0, tzinfo=timezone.utc)
 
-# A history that goes on for longer than this hangs.
+# A longer history is stuck.
 MAX_TIME = timedelta(days=21)
 MAX_SWITCHES = 60_000
 
 
 class Stuck(Exception):  # noqa: N818 - It names a state of the history.
-    """Nothing can happen any more, or something goes on without end."""
+    """No fiber can run any more, or the history does not end."""
 
 
 class Killed(BaseException):
-    """The process of a fiber is gone. No code of the product catches it, and nothing it does meanwhile has an effect."""
+    """The process of a fiber was killed. The product's code does not catch this, and cleanup code has no effect."""
 
 
 class Process:
-    """What is killed at once, or suspended: the fibers of a client. Those of the service have a process of their own."""
+    """A group of fibers that is killed or suspended together: those of a client, or those of the service."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -69,13 +69,13 @@ class Fiber:
             self.result = self._run()
         except Killed:
             pass
-        except BaseException as error:  # noqa: BLE001 - Whoever waits for the fiber raises it.
+        except BaseException as error:  # noqa: BLE001 - The waiting fiber raises it.
             self.error = error
         self.is_done = True
 
 
 class World:
-    """The fibers, the clock and the chance of one history."""
+    """The fibers, the clock and the random numbers of one history."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(f"world {seed}")
@@ -88,37 +88,37 @@ class World:
         self._traveller: time_machine.Traveller | None = None
         self._thread = 0
 
-    # What fibers call.
+    # Calls by fibers.
 
     @property
     def current(self) -> Fiber:
-        """The fiber that runs."""
+        """The running fiber."""
         if self._current is None:
             raise RuntimeError("no fiber runs")
         return self._current
 
     def spawn(self, name: str, process: Process, run: Callable[[], object]) -> Fiber:
-        """Start a fiber; it runs when its turn comes."""
+        """Add a fiber, which runs when its turn comes."""
         if process.is_dead:
             raise Killed
         fiber = Fiber(name, process, run)
-        # Whoever starts it, it gives way to the loop.
+        # Every fiber switches back to the loop, whichever fiber started it.
         fiber.greenlet.parent = self._loop
         self._fibers.append(fiber)
         process.fibers.append(fiber)
         return fiber
 
     def pause(self) -> None:
-        """Let others go first, if the chance has it."""
+        """Let the world pick the next fiber, which may be another one."""
         self._switch()
 
     def sleep(self, seconds: float) -> None:
-        """Return after so much virtual time."""
+        """Sleep for some seconds of virtual time."""
         self.current.wakes_at = self.now + _span(seconds)
         self._switch()
 
     def wait(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Return when a condition holds, or after a time; returns whether it holds."""
+        """Wait until `condition` holds, or for `timeout` seconds; return whether it holds."""
         if not condition():
             fiber = self.current
             fiber.waits_for = condition
@@ -127,14 +127,14 @@ class World:
         return condition()
 
     def join(self, fiber: Fiber, timeout: float | None = None) -> bool:
-        """Wait until a fiber has ended; raise what it raised."""
+        """Wait until a fiber has ended, and raise its error."""
         done = self.wait(lambda: fiber.is_done, timeout)
         if fiber.error is not None:
             raise fiber.error
         return done
 
     def kill(self, process: Process) -> None:
-        """End a process as SIGKILL does: nothing of it runs any more."""
+        """Kill a process, as SIGKILL does: none of its fibers runs any more."""
         process.is_dead = True
         if self._current is not None and self._current.process is process:
             raise Killed
@@ -143,13 +143,13 @@ class World:
         """Add a line to the trace of the history."""
         self.trace.append(f"{(self.now - START).total_seconds():10.3f} {text}")
 
-    # What runs them.
+    # The loop.
 
     def run(self, main: Callable[[], object]) -> object:
-        """Run a function as the first fiber, until it ends; returns what it returned, or raises what it raised.
+        """Run a function as the first fiber until it ends; return its result or raise its error.
 
         Raises:
-            Stuck: Nothing can happen any more, or something goes on without end.
+            Stuck: No fiber can run any more, or the history does not end.
         """
         self._loop = getcurrent()
         first = self.spawn("main", Process("main"), main)
@@ -159,13 +159,13 @@ class World:
         finally:
             for fiber in list(self._fibers):
                 fiber.process.is_dead = True
-            self._bury_the_dead()
+            self._unwind_dead_fibers()
         if first.error is not None:
             raise first.error
         return first.result
 
     def _step(self) -> None:
-        self._bury_the_dead()
+        self._unwind_dead_fibers()
         ready = [fiber for fiber in self._fibers if self._is_ready(fiber)]
         if not ready:
             wakes = [
@@ -175,7 +175,7 @@ class World:
             ]
             if not wakes:
                 waiting = ", ".join(fiber.name for fiber in self._fibers)
-                raise Stuck(f"nothing can happen any more; these wait: {waiting}")
+                raise Stuck(f"no fiber can run any more; waiting: {waiting}")
             self._move_to(min(wakes))
             return
         self._resume(ready[self.random.randrange(len(ready))])
@@ -192,7 +192,7 @@ class World:
     def _resume(self, fiber: Fiber) -> None:
         self.switches += 1
         if self.switches > MAX_SWITCHES:
-            raise Stuck("it goes on without end")
+            raise Stuck("the history does not end")
         fiber.wakes_at = fiber.waits_for = None
         self._current = fiber
         try:
@@ -214,8 +214,8 @@ class World:
             act, fiber.on_resume = fiber.on_resume, None
             act()
 
-    def _bury_the_dead(self) -> None:
-        """Unwind the fibers of dead processes; what they do meanwhile raises Killed again."""
+    def _unwind_dead_fibers(self) -> None:
+        """Unwind the fibers of dead processes; calls to the world raise `Killed` again during cleanup."""
         for fiber in [fiber for fiber in self._fibers if fiber.process.is_dead]:
             self._current = fiber
             while fiber.greenlet:
@@ -231,19 +231,19 @@ class World:
 
     def _move_to(self, instant: datetime) -> None:
         if instant - START > MAX_TIME:
-            raise Stuck("it has not ended after three weeks")
+            raise Stuck(f"the history did not end within {MAX_TIME.days} days")
         self.now = max(self.now, instant)
         if self._traveller is not None:
             self._traveller.move_to(self.now, tick=False)
 
-    # What it replaces.
+    # Replacements.
 
     @contextmanager
     def in_control(self, seed: int) -> Iterator[pytest.MonkeyPatch]:
         """Control time, waiting and randomness of this thread, the SDKs' included.
 
         Yields:
-            What sets attributes back afterwards.
+            A `MonkeyPatch` that is undone afterwards.
         """
         real_sleep, real_monotonic = time.sleep, time.monotonic
         self._thread = threading.get_ident()
@@ -272,7 +272,7 @@ class World:
         self._traveller = None
 
     def threading(self) -> SimpleNamespace:
-        """Replace the module `threading`, as far as the SDK's pollers and the flow use it."""
+        """Return a replacement for `threading` with what the SDK's pollers and the flow use."""
         world = self
 
         class Event:
@@ -317,5 +317,5 @@ class World:
 
 
 def _span(seconds: float) -> timedelta:
-    """Round up to what the clock can show: who sleeps for less would never wake later."""
+    """Round up to whole microseconds, because a shorter sleep would not advance the clock."""
     return timedelta(microseconds=math.ceil(max(seconds, 0.0) * 1e6))

@@ -1,4 +1,4 @@
-"""The `topn` command in this process, without any server."""
+"""Fixtures for the `topn` command in this process, without servers."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def empty_home(tmp_path_factory):
 
 @pytest.fixture
 def topn(empty_home, tmp_path):
-    """`topn` with nothing configured, an empty home folder, and a state folder that does not exist."""
+    """`topn` with no configuration, an empty home folder and a state folder that does not exist yet."""
     return Topn(HOME=str(empty_home), TOPN_STATE=str(tmp_path / "state"))

@@ -1,4 +1,4 @@
-"""`topn run --ask`: the tutorial's questions, and what their answers keep."""
+"""`topn run --ask`: the questions of the tutorial, and what the answers keep."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_any_answer_but_no_means_yes(answer, is_yes):
         ({"keep_pool": True, "keep_containers": True}, "y\n", Keep(pool=True, containers=True)),
     ],
 )
-def test_answers_and_options_decide_what_stays(topn, monkeypatch, options, stdin, keep):
-    asked = []
-    monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: asked.append((flow_run_id, keep)) or {})
+def test_answers_and_options_decide_what_to_keep(topn, monkeypatch, options, stdin, keep):
+    calls = []
+    monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: calls.append((flow_run_id, keep)) or {})
     options = {"keep_containers": False, "keep_job": False, "keep_pool": False} | options
 
     topn.call(_ask_and_delete, "the run", argparse.Namespace(**options), stdin=stdin)
 
-    assert asked == [("the run", keep)]
+    assert calls == [("the run", keep)]

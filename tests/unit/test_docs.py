@@ -1,4 +1,4 @@
-"""What the documents promise is what there is."""
+"""The documentation matches the code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flows.cli.arguments import build_parser
 README = (REPOSITORY / "README.md").read_text()
 
 
-def test_every_option_of_topn_run_is_in_the_readme():
+def test_readme_lists_every_run_option():
     commands = next(action for action in build_parser()._actions if action.dest == "command")
     for action in commands.choices["run"]._actions:
         for option in action.option_strings:
             assert option in {"-h", "--help"} or f"`{option}" in README, option
 
 
-def test_every_setting_is_in_the_readme():
+def test_readme_lists_every_setting():
     from tasks.azure.settings import AzureSettings  # noqa: PLC0415
 
     for field in AzureSettings.model_fields:
@@ -28,13 +28,13 @@ def test_every_setting_is_in_the_readme():
 
 
 @pytest.mark.parametrize("document", PAGES, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(document):
+def test_links_between_documents_resolve(document):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), target
 
 
-def test_the_readme_shows_the_words_of_the_sample_texts():
-    """The shown table is a real one: its rows are what an independent count gives."""
+def test_readme_shows_words_of_sample_texts():
+    """The rows of the table equal an independent count."""
     for path in sorted((REPOSITORY / "data").glob("*.txt")):
         words, distinct, top = independent_count(path.read_text("utf-8"))
         row = next(line for line in README.splitlines() if line.startswith(path.name))
@@ -42,7 +42,7 @@ def test_the_readme_shows_the_words_of_the_sample_texts():
         assert [cell.strip() for cell in row.split("│")][1:4] == [f"{words:,}", f"{distinct:,}", shown]
 
 
-def test_every_field_report_is_answered_by_a_test_or_says_why_not():
+def test_every_field_report_has_test_or_reason():
     rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (REPOSITORY / "docs/field.md").read_text(), re.MULTILINE)
     answered = set()
     for path in (REPOSITORY / "tests").rglob("*.py"):
@@ -54,17 +54,17 @@ def test_every_field_report_is_answered_by_a_test_or_says_why_not():
     ]
 
 
-def test_the_output_of_make_run_in_the_readme_is_that_of_a_run_of_the_tutorial():
+def test_make_run_output_in_readme_matches_tutorial():
     [shown] = [shown for command, shown in typed_on(TUTORIAL) if command.endswith("--keep-pool")]
     assert_shows(shown, "\n".join(shown_in_the_readme("make run")))
 
 
-def test_what_is_not_run_stands_on_a_page():
+def test_skipped_commands_appear_on_pages():
     typed = {first_line(command) for page in PAGES for command, _ in typed_on(page)}
     assert set(NOT_RUN) - typed == set()
 
 
-def test_every_category_of_failures_is_explained():
+def test_every_failure_category_is_explained():
     from tasks.model.verdict import Category  # noqa: PLC0415
 
     page = (REPOSITORY / "docs" / "what-to-do-when.md").read_text()

@@ -1,4 +1,4 @@
-"""The flow and its deployments, without running them."""
+"""The flow and its deployments, without a run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flows.topn import topn as topn_flow
     "parameters",
     [{"num_words": 0}, {"inputs": []}, {"nodes": 0}, {"slots_per_node": 0}, {"timeout_minutes": 0}, {"pool_id": 7}],
 )
-def test_bad_parameter_is_refused_before_the_run(parameters):
+def test_bad_parameter_is_rejected_before_run(parameters):
     with pytest.raises(Exception, match=next(iter(parameters))):
         topn_flow.validate_parameters(parameters)
 
 
-def test_every_final_state_has_the_same_cleanup():
+def test_every_final_state_has_same_cleanup():
     hooks_of_states = (
         topn_flow.on_completion_hooks,
         topn_flow.on_failure_hooks,

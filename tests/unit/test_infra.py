@@ -1,4 +1,4 @@
-"""The template for Azure says what it should; whether Azure takes it was not tried."""
+"""The Bicep template for Azure. No test deploys it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def template():
 
 @pytest.fixture(scope="module")
 def properties(template):
-    """The properties of each resource, by its name in the template."""
+    """The properties of each resource, by name in the template."""
     found = {}
     for name, resource in template["resources"].items():
         config = resource["config"]
@@ -37,7 +37,7 @@ def properties(template):
     return found
 
 
-def test_no_account_takes_a_key_or_an_unknown_caller(properties):
+def test_accounts_reject_keys_and_anonymous_access(properties):
     assert properties["batch"]["allowedAuthenticationModes"] == ["AAD"]
     assert properties["storage"]["allowSharedKeyAccess"] is False
     assert properties["storage"]["allowBlobPublicAccess"] is False
@@ -45,8 +45,8 @@ def test_no_account_takes_a_key_or_an_unknown_caller(properties):
     assert properties["storage"]["minimumTlsVersion"] == "TLS1_2"
 
 
-def test_everybody_has_the_fewest_rights_each_on_one_account():
-    """The parser does not resolve calls, so this reads the text."""
+def test_role_assignments_are_minimal_per_account():
+    """The test reads the text because the parser does not resolve calls."""
     blocks = re.findall(r"^resource (\w+) '([\w./]+)@.*?\n(.*?)^}", TEMPLATE.read_text(), re.MULTILINE | re.DOTALL)
     assigned = {
         (name, re.search(r"scope: (\w+)", body).group(1), re.search(r"roleDefinitions', (\w+)\)", body).group(1))
@@ -62,19 +62,19 @@ def test_everybody_has_the_fewest_rights_each_on_one_account():
     }
     for name, _, role in assigned:
         [body] = [body for found, _, body in blocks if found == name]
-        who = name.partition("On")[0]
-        assert f"principalId: {who}{'Id' if who == 'principal' else '.properties.principalId'}\n" in body
-        # The name of an assignment is made of what it assigns, so that doing it twice is doing it once.
-        assert re.search(rf"name: guid\((storage|batch)\.id, {who}(Id|\.id), {role}\)", body)
+        principal = name.partition("On")[0]
+        assert f"principalId: {principal}{'Id' if principal == 'principal' else '.properties.principalId'}\n" in body
+        # The name is derived from the assignment, so a second deployment creates nothing.
+        assert re.search(rf"name: guid\((storage|batch)\.id, {principal}(Id|\.id), {role}\)", body)
 
 
-def test_the_roles_are_those_that_their_names_say(template):
+def test_role_ids_match_their_names(template):
     assert {name: template["variables"][name]["value"] for name in ROLES} == ROLES
     assert "roleDefinitions', '" not in TEMPLATE.read_text()
 
 
 @pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 4)])
-def test_the_pool_has_the_nodes_that_the_work_fills_and_none_without_work(template, waiting, nodes):
+def test_pool_size_follows_pending_work(template, waiting, nodes):
     formula = template["variables"]["formula"]["value"]
     for parameter in ("slotsPerNode", "mostNodes"):
         default = template["parameters"][parameter]["default"]
@@ -87,7 +87,7 @@ def test_the_pool_has_the_nodes_that_the_work_fills_and_none_without_work(templa
     assert (found.target_dedicated_nodes, found.node_deallocation_option) == (nodes, "taskcompletion")
 
 
-def test_the_page_uses_what_the_template_has(template):
+def test_page_uses_outputs_and_parameters_of_template(template):
     page = PAGE.read_text()
     for output in re.findall(r"properties\.outputs\.(\w+)\.value", page):
         assert output in template["outputs"]

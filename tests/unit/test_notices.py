@@ -1,4 +1,4 @@
-"""The address of the webhook that is told of failed runs."""
+"""The address of the webhook for notices of failed runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flows.notices import main
 
 
 @pytest.mark.parametrize("url", ["", "hooks.example.com/x", "file:///etc/passwd"])
-def test_address_that_is_no_url_is_refused(topn, url):
+def test_webhook_address_must_be_url(topn, url):
     done = topn.call(main, TOPN_NOTICE_URL=url)
     assert done.returncode == 2
     assert done.stderr.startswith("Set `TOPN_NOTICE_URL` to the http or https URL")

@@ -1,4 +1,4 @@
-"""Who imports whom, and what the pins promise."""
+"""Import rules between packages, and rules for pinned dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests_support import REPOSITORY
 PACKAGES = ("flows", "tasks", "task_script")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 
-# The parts of each package, from the lowest to the highest. A part imports only itself and parts below it.
+# The layers of each package, lowest first. A layer imports only itself and lower layers.
 LAYERS = {
     "tasks": (
         "clock",
@@ -45,15 +45,15 @@ LAYERS = {
     ),
 }
 
-# More modules than this are not one subject any more.
+# A folder with more modules covers more than one subject.
 MAX_MODULES_PER_FOLDER = 17
 
-# The modules that may import Prefect; the rest of `tasks` works without it.
-KNOW_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
+# Modules of `tasks` that may import Prefect. The others work without it.
+MAY_IMPORT_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
 
 
 def imports_of(path):
-    """Every module that a file imports, anywhere in it."""
+    """Return the names of all modules that a file imports, at any level."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -68,7 +68,7 @@ def imports(path, *wanted):
     return [name for name in imports_of(path) if any(name == w or name.startswith(f"{w}.") for w in wanted)]
 
 
-def test_the_packages_are_those_of_this_repository():
+def test_packages_come_from_this_repository():
     for package in PACKAGES:
         assert Path(find_spec(package).origin).parent == REPOSITORY / package
 
@@ -78,7 +78,7 @@ def name_of(path):
 
 
 def local_imports():
-    """The modules of this repository that each of its modules imports."""
+    """Return the local modules that each module of this repository imports."""
     names = {name_of(path) for path in MODULES}
     return {name_of(path): (imports_of(path) & names) - {name_of(path)} for path in MODULES}
 
@@ -93,7 +93,7 @@ def test_packages_and_sdks_stay_apart(path):
         assert bool(imports(path, "azure.storage")) == (module == "tasks.azure.blob")
     if package == "tasks":
         assert not imports(path, "flows")
-        assert not imports(path, "prefect") or module.startswith(KNOW_PREFECT)
+        assert not imports(path, "prefect") or module.startswith(MAY_IMPORT_PREFECT)
     if package == "task_script":
         outside = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
         assert outside <= {"task_script", ""}
@@ -133,7 +133,7 @@ def test_folders_are_small():
     assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES_PER_FOLDER} == {}
 
 
-def test_every_pin_has_a_version_and_hashes_and_names_no_index():
+def test_every_pin_has_version_and_hashes():
     text = (REPOSITORY / "constraints.txt").read_text()
     pins = re.findall(r"^[a-z0-9].*(?:\n .*)*", text, re.MULTILINE)
     assert len(pins) > 100
@@ -145,15 +145,15 @@ def test_every_pin_has_a_version_and_hashes_and_names_no_index():
     assert "resolved" not in lock_file.read_text()
 
 
-def test_the_batch_sdk_is_one_that_takes_entra_credentials():
-    """Field report 21: before 15, the SDK knew no `TokenCredential`."""
+def test_batch_sdk_supports_entra_credentials():
+    """Field report 21: the SDK accepts `TokenCredential` since version 15."""
     pin = re.search(r"^azure-batch==(\d+)\.(\d+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
     assert (int(pin.group(1)), int(pin.group(2))) >= (15, 1)
 
 
 @pytest.mark.xdist_group("checked")
-def test_groups_of_tests_stay_in_one_process(request):
-    """pytest-xdist adds the group to the id of a test, and distributes by that."""
+def test_grouped_tests_stay_in_one_process(request):
+    """pytest-xdist adds the group to the id of a test and distributes tests by group."""
     if not request.config.getoption("loadgroup", False):
         pytest.skip("only with --dist loadgroup")
     assert request.node.nodeid.endswith("@checked")

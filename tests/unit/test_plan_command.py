@@ -1,4 +1,4 @@
-"""`topn plan` for files that no run has counted."""
+"""`topn plan` for files that no run has counted yet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def thirty_files():
         Path(f"{number:02}.txt").write_text(f"w{number}")
 
 
-def test_plan_counts_batch_tasks_that_files_share(topn, thirty_files):
+def test_plan_counts_shared_batch_tasks(topn, thirty_files):
     assert "would add 3 Batch tasks, on up to 2 nodes" in topn("plan", "*.txt", "--files-per-task", "10").stdout
     assert "would add 30 Batch tasks" in topn("plan", "*.txt", "--files-per-task", "auto").stdout
 
 
-def test_plan_cuts_a_long_list(topn, thirty_files):
+def test_plan_cuts_long_list(topn, thirty_files):
     done = topn("plan", "*.txt")
     assert len(done.stdout.splitlines()) == 23
     assert done.stdout.splitlines()[-1] == "new: and 10 more"

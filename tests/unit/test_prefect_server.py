@@ -1,4 +1,4 @@
-"""The template of Prefect's database: one that is not usable is not used."""
+"""The template of Prefect's database is copied only if it is usable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flows.servers.prefect_server import copy_template, template_path
 
 @pytest.fixture
 def template(tmp_path):
-    """A whole database that only this user can write."""
+    """A complete database that only this user can write."""
     path = tmp_path / "template.db"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE block_type (name TEXT)")
@@ -44,11 +44,11 @@ def empty(template):
     template.write_bytes(b"")
 
 
-def cut(template):
+def truncated(template):
     template.write_bytes(template.read_bytes()[:20_000])
 
 
-def damaged(template):
+def corrupted(template):
     content = bytearray(template.read_bytes())
     content[8192:12288] = b"\xff" * 4096
     template.write_bytes(content)
@@ -63,25 +63,25 @@ def linked(template):
     template.symlink_to("elsewhere.db")
 
 
-def waiting(template):
+def named_pipe(template):
     template.unlink()
     os.mkfifo(template)
 
 
-@pytest.mark.parametrize("harm", [missing, empty, cut, damaged, writable_by_others, linked, waiting])
-def test_unusable_template_is_not_copied(template, database, harm):
-    harm(template)
+@pytest.mark.parametrize("damage", [missing, empty, truncated, corrupted, writable_by_others, linked, named_pipe])
+def test_unusable_template_is_not_copied(template, database, damage):
+    damage(template)
     assert not copy_template(template, database)
     assert list(database.parent.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_template_of_another_user_is_not_copied(template, database):
+def test_template_of_other_user_is_not_copied(template, database):
     os.chown(template, 12345, 12345)
     assert not copy_template(template, database)
 
 
-def test_outside_a_virtual_environment_there_is_no_template(monkeypatch):
+def test_no_template_outside_virtual_environment(monkeypatch):
     assert template_path() is not None
     monkeypatch.setattr("sys.base_prefix", "/usr")
     monkeypatch.setattr("sys.prefix", "/usr")

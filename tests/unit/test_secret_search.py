@@ -1,4 +1,4 @@
-"""The search for secrets finds one wherever it is planted, so that finding none means something."""
+"""The search finds planted secrets, so an empty result is evidence that there are none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def percent_encoded(text):
 
 
 def encoded_after(count):
-    """In the midst of something, so that its letters are other ones."""
+    """Return a function that encodes a text in Base64 after `count` bytes, which changes its letters."""
     return lambda text: base64.b64encode(b"x" * count + text.encode() + b"yz").decode()
 
 
@@ -49,25 +49,25 @@ def encoded_after(count):
 @pytest.mark.parametrize(
     "file", ["results/a_OUTPUT.json", "report.html", "storage/0123", ".env", "nodes/n/wd/stdout.txt"]
 )
-def test_a_secret_in_a_file_is_found_in_every_form(search, tmp_path, file, form):
+def test_encoded_secret_in_file_is_found(search, tmp_path, file, form):
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"before {form(SECRET)} after")
     assert search.found_below(tmp_path) == {str(path): {"secret"}}
 
 
-def test_where_there_is_no_secret_none_is_found(search, tmp_path):
+def test_harmless_file_yields_no_secret(search, tmp_path):
     (tmp_path / "a").write_text(SECRET[:12] + "\n" + SECRET[12:])
     assert search.found_below(tmp_path) == {}
 
 
 @pytest.mark.parametrize("is_in_the_log", [True, False])
-def test_a_secret_in_a_database_is_found_also_where_it_is_cut_in_two(search, tmp_path, is_in_the_log):
+def test_secret_split_across_database_pages_is_found(search, tmp_path, is_in_the_log):
     path = tmp_path / "prefect.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"PRAGMA journal_mode = {'wal' if is_in_the_log else 'delete'}")
         database.execute("CREATE TABLE log (message TEXT)")
-        # At each place in its pages.
+        # Rows of many lengths place the secret at different positions in the database pages.
         database.executemany("INSERT INTO log VALUES (?)", [("x" * 500 * n + SECRET,) for n in range(20)])
         assert "secret" in search.found_below(tmp_path)[str(path)]
         database.execute("DELETE FROM log")

@@ -1,4 +1,4 @@
-"""Two runs never use one state folder at the same time."""
+"""Two runs never use the same state folder at the same time."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from tests_support import wait_until
 from flows.servers.processes import alone_in
 
 
-def test_second_run_waits_for_the_first(tmp_path):
-    notified, entered, leave = threading.Event(), threading.Event(), threading.Event()
+def test_second_run_waits_for_first(tmp_path):
+    notified, entered, release = threading.Event(), threading.Event(), threading.Event()
 
     def second_run():
         with alone_in(tmp_path, notified.set):
             entered.set()
-            leave.wait()
+            release.wait()
 
     second = threading.Thread(target=second_run)
-    with alone_in(tmp_path, leave.set):
+    with alone_in(tmp_path, release.set):
         second.start()
         try:
             wait_until(lambda: notified.is_set() or entered.is_set(), "the second run to come to the lock")
             assert notified.is_set()
             assert not entered.is_set()
         finally:
-            leave.set()
+            release.set()
     second.join()
     assert entered.is_set()
 
 
-def test_state_folder_is_free_after_a_run(tmp_path):
+def test_state_folder_is_free_after_run(tmp_path):
     waits = []
     for _ in range(2):
         with alone_in(tmp_path / "new", lambda: waits.append("waited")):

@@ -1,4 +1,4 @@
-"""`make up` refuses to start where it cannot, before it starts anything."""
+"""`make up` checks its preconditions before it starts anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def state(tmp_path, monkeypatch):
     return folder
 
 
-def test_second_up_in_one_folder_is_refused(state, monkeypatch, capsys):
+def test_second_up_in_same_folder_is_rejected(state, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     with addresses_left(state):
         assert up.main() == 2
@@ -37,13 +37,13 @@ def test_second_up_in_one_folder_is_refused(state, monkeypatch, capsys):
     assert len(error.splitlines()) == 1
 
 
-def test_it_is_refused_where_there_are_no_deployments(state, capsys):
+def test_up_requires_deployments(state, capsys):
     assert up.main() == 2
     assert "There is no prefect.yaml here" in capsys.readouterr().err
     assert not state.exists()
 
 
-def test_a_folder_is_taken_by_one_at_a_time_and_its_addresses_end_with_it(tmp_path):
+def test_up_lock_is_exclusive_and_clears_addresses(tmp_path):
     assert addresses_of_up(tmp_path, pytest.fail) == {}
     with addresses_left(tmp_path) as write:
         write({"PREFECT_API_URL": "http://127.0.0.1:1/api"})

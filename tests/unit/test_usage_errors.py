@@ -1,4 +1,4 @@
-"""What `topn` refuses before it uses any server: one sentence on stderr, status 2, and nothing is created."""
+"""Errors before `topn` uses a server: one sentence on stderr, exit code 2, nothing created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def refused(topn, *arguments, **variables):
-    """Run a command that must be refused; returns what it wrote to stderr."""
+    """Run a command that must fail with a usage error, and return its stderr."""
     done = topn(*arguments, **variables)
     assert (done.returncode, done.stdout) == (2, ""), done
     assert len(done.stderr.strip().splitlines()) == 1
@@ -34,25 +34,25 @@ def refused(topn, *arguments, **variables):
         (["check", "--pool-id", "no pool"], "'no pool' is not a pool id"),
     ],
 )
-def test_bad_usage_is_one_sentence_and_creates_nothing(topn, arguments, sentence):
-    """Field report 25: no input is an error, not a run of nothing."""
+def test_bad_usage_prints_one_sentence_and_creates_nothing(topn, arguments, sentence):
+    """Field report 25: a run without inputs is an error."""
     Path("a.txt").write_text("text")
     Path("folder").mkdir()
     assert sentence in refused(topn, *arguments)
     assert not Path(topn.environment["TOPN_STATE"]).exists()
 
 
-def test_incomplete_configuration_names_what_is_missing(topn):
+def test_incomplete_configuration_names_missing_setting(topn):
     Path("a.txt").write_text("text")
     stderr = refused(topn, "run", "a.txt", TOPN_BATCH_ENDPOINT="http://127.0.0.1:1")
     assert "TOPN_STORAGE_ENDPOINT" in stderr
 
 
-def test_sweep_without_an_azure_is_refused(topn):
+def test_sweep_without_azure_is_rejected(topn):
     assert "No Azure is configured" in refused(topn, "sweep")
 
 
-def test_refused_setting_shows_no_signature(topn):
+def test_rejected_setting_shows_no_signature(topn):
     Path("a.txt").write_text("one")
     url = "https://a.blob.core.windows.net?sv=1&sig=c2VjcmV0c2VjcmV0%3D"
     stderr = refused(topn, "plan", "a.txt", TOPN_RESULTS=url)

@@ -1,7 +1,7 @@
-"""The accounts of the local Azure, and the parts of a run.
+"""Fixtures for the accounts of the local Azure and the resources of a run.
 
-Modules whose tests only add Batch tasks share one pool and one job: they let `run` and `parts` be `shared_run` and
-`shared_parts`. Modules whose tests need no node let `batch` be `batch_without_nodes`.
+Modules whose tests only add Batch tasks share one pool and one job. They override `run` and `parts` with `shared_run`
+and `shared_parts`. Modules whose tests need no node override `batch` with `batch_without_nodes`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ POOL_OPTIONS = PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spo
 
 
 class QuickClock(SystemClock):
-    """The machine's time, for waits that are polls: each ends soon."""
+    """The system clock with short sleeps, for waits that poll."""
 
     def sleep(self, seconds):
         time.sleep(min(seconds, POLL_SECONDS))
@@ -85,7 +85,7 @@ def pool_options():
 
 @pytest.fixture(scope="session")
 def server_without_nodes(tmp_path_factory):
-    """A Batch account whose nodes only take time: no process is started."""
+    """A Batch account with simulated nodes, which start no processes."""
     with LocalBatch(state_dir=tmp_path_factory.mktemp("batch"), pace="instant", runner="simulated") as server:
         yield server
 
@@ -105,17 +105,17 @@ def shared_run():
 
 @pytest.fixture(scope="session")
 def shared_parts(local_azure, shared_run):
-    """The containers, the pool and the job of a run, for all tests that only add Batch tasks."""
+    """The containers and the job of a run, shared by all tests that only add Batch tasks."""
     variables = {name.removeprefix("TOPN_").lower(): value for name, value in local_azure.environment.items()}
     settings = AzureSettings(**variables)
     batch, blobs, workload = BatchAccount(settings), BlobAccount(settings), word_count_workload(3, ignore_case=False)
-    with made(batch, blobs, shared_run, workload, POOL_OPTIONS) as parts:
+    with provisioned(batch, blobs, shared_run, workload, POOL_OPTIONS) as parts:
         yield parts
 
 
 @contextmanager
-def made(batch, blobs, run, workload, pool_options):
-    """Make the containers, the pool and the job of a run, and delete them afterwards."""
+def provisioned(batch, blobs, run, workload, pool_options):
+    """Create the containers, the pool and the job of a run, and delete them afterwards."""
     containers = ensure_containers(blobs, run, workload)
     pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
     job = ensure_job(batch, blobs, run, workload, containers, pool_id)
@@ -123,8 +123,8 @@ def made(batch, blobs, run, workload, pool_options):
     delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
 
 
-class AzureOfOneTest:
-    """The storage account that all tests share, beside a Batch account whose clock one test may move."""
+class SeparateAzure:
+    """The shared storage account, and a separate Batch account whose clock the test may advance."""
 
     def __init__(self, azure, batch):
         self.batch, self.faults = batch, batch.faults
@@ -138,19 +138,19 @@ class AzureOfOneTest:
 
 @pytest.fixture
 def azure_of_one_test(local_azure, tmp_path):
-    """Start a Batch account for this test alone; `pace` is that of LocalBatch."""
+    """Return a function that starts a separate Batch account; `pace` is that of `LocalBatch`."""
     with ExitStack() as stack:
 
         def start(pace="instant"):
             server = stack.enter_context(LocalBatch(state_dir=tmp_path / "batch", pace=pace))
-            return AzureOfOneTest(local_azure, server)
+            return SeparateAzure(local_azure, server)
 
         yield start
 
 
 @pytest.fixture
 def idle_job(batch):
-    """The id of a job whose Batch tasks never run, since it has no pool."""
+    """The id of a job without a pool, whose Batch tasks never run."""
     job_id = f"idle-{uuid.uuid4().hex}"
     batch.create_job(JobSpec(job_id=job_id, pool_id="nowhere", wall_clock_seconds=600, metadata={}))
     yield job_id
@@ -159,7 +159,7 @@ def idle_job(batch):
 
 @pytest.fixture
 def chunk_factory(tmp_path):
-    """Make a chunk of files with the given contents; no other test has the same Batch tasks."""
+    """Return a function that creates a chunk of files, with Batch tasks that no other test has."""
 
     def make(*contents: bytes, packed: bool = False) -> Chunk:
         files = []
@@ -185,7 +185,7 @@ def chunk_factory(tmp_path):
 
 @pytest.fixture
 def submitted(batch, blobs, run, workload, parts, chunk_factory):
-    """Stage contents and add their Batch tasks to the job; returns the submitted chunk."""
+    """Return a function that stages contents, adds their Batch tasks and returns the submitted chunk."""
     containers, job = parts
 
     def do(*contents):
@@ -197,14 +197,14 @@ def submitted(batch, blobs, run, workload, parts, chunk_factory):
 
 @pytest.fixture
 def parts(batch, blobs, run, workload, pool_options):
-    """The containers, the pool and the job of a run; deleted afterwards."""
-    with made(batch, blobs, run, workload, pool_options) as parts:
+    """The containers and the job of a run, which are deleted afterwards."""
+    with provisioned(batch, blobs, run, workload, pool_options) as parts:
         yield parts
 
 
 @pytest.fixture
 def watch_chunk(batch, blobs, run, workload):
-    """Wait for the Batch tasks of a chunk, with a doctor and a renewal, as a run does."""
+    """Return a function that waits for the Batch tasks of a chunk, as a run does."""
 
     def do(submitted, job, containers, clock=QUICK_CLOCK):
         renewal = Renewal(

@@ -1,4 +1,4 @@
-"""A run that reaches its deadline says so."""
+"""A run that reaches its deadline reports it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def azure_settings(azure_of_one_test, monkeypatch):
     return azure
 
 
-def test_batch_tasks_that_the_wall_clock_ends_failed_by_the_deadline(
+def test_wall_clock_fails_batch_tasks_by_deadline(
     batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, watch_chunk, tmp_path
 ):
     azure_settings.faults.add("endless_task", task="*")

@@ -1,4 +1,4 @@
-"""Names and contents of files, and what lies in the output container, are data: nothing is run, and nothing is lost."""
+"""Hostile file names, file contents and blobs are never executed, and lose no results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
 from tasks.workload.results_store import FolderStore
 
-# Each makes a file in the current folder if a shell gets hold of it.
+# Each creates a file in the current folder if a shell interprets it.
 COMMANDS = [
     "$(touch canary)",
     "`touch canary`",
@@ -105,7 +105,7 @@ contents = st.one_of(st.sampled_from(CONTENTS), st.binary(max_size=50), st.text(
 
 
 def write(folder, files):
-    """Write files below a folder, but for those that a file system does not take beside the others."""
+    """Write files below a folder, and skip those that the file system rejects; return all paths."""
     for name, content in files.items():
         with suppress(OSError):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +114,14 @@ def write(folder, files):
 
 
 def litter(blobs, container):
-    """Put into the output container what no Batch task of ours does."""
+    """Upload blobs that no Batch task of a run writes to the output container."""
     for name in ("../../etc/passwd", "/absolute", "x" * 1024, "a\nb", "$(touch canary)", "t/../../input_OUTPUT.json"):
         with suppress(AzureError):
             blobs._service.get_blob_client(container, name).upload_blob(b"evil", overwrite=True)
 
 
 def expected_of(content):
-    """What a content's result is; None where it is no text."""
+    """Return the expected counts of a content, or None if it is not text."""
     try:
         return None if b"\0" in content else independent_count(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -135,7 +135,7 @@ def pool_options():
 
 @pytest.fixture
 def run_all(batch, blobs, run, workload, parts, watch_chunk):
-    """Take files through all parts of a run; returns its report."""
+    """Return a function that runs all steps for files and returns the report."""
     containers, job = parts
 
     def do(inputs, folder, files_per_task):
@@ -149,7 +149,7 @@ def run_all(batch, blobs, run, workload, parts, watch_chunk):
         litter(blobs, containers.outputs)
         verdicts = collect_chunk(blobs, store, finished, job, workload, containers)
         commands = {task.command_line for task in batch._client.list_tasks(job.job_id)}
-        assert len(commands) <= 2, "a command line knows more than whether it is of a pack"
+        assert len(commands) <= 2, "command lines depend on more than the kind of Batch task"
         return RunReport(
             run_name=run.name,
             workload=workload,
@@ -166,7 +166,7 @@ def everything_below(folder, *, but):
 
 
 def assert_harmless(report, files, folder):
-    """Write all that a run writes; each file has its own result, and nothing else is there."""
+    """Write the outputs and reports of a run; check that each file has its result and nothing else was written."""
     output = folder / "output"
     before = everything_below(folder, but=output)
     assert write_all_outputs(output, report) == []
@@ -188,24 +188,24 @@ def assert_harmless(report, files, folder):
 
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(paths, contents, min_size=1, max_size=25), st.sampled_from([1, 4]))
-def test_any_names_and_contents_have_their_own_results(run_all, tmp_path, files, files_per_task):
+def test_arbitrary_files_get_their_own_results(run_all, tmp_path, files, files_per_task):
     folder = tmp_path / uuid.uuid4().hex
     inputs = write(folder / "in", files)
     assert_harmless(run_all(inputs, folder, files_per_task), files, folder)
 
 
 @pytest.mark.parametrize("files_per_task", [1, 20])
-def test_every_harmful_name_has_its_own_result(run_all, tmp_path, files_per_task):
+def test_hostile_names_get_their_own_results(run_all, tmp_path, files_per_task):
     files = {name: CONTENTS[number % len(CONTENTS)] + b" %d" % number for number, name in enumerate(NAMES)}
     files |= {f"in {name}/{name}": name.encode() for name in COMMANDS}
-    # Longer than the name of a blob may be.
+    # Longer than the maximum length of a blob name.
     files["/".join(["y" * 200] * 6)] = b"deep"
     inputs = write(tmp_path / "in", files)
     assert len(inputs) == len(files)
     assert_harmless(run_all(inputs, tmp_path, files_per_task), files, tmp_path)
 
 
-def test_linked_input_is_the_file_it_leads_to(run_all, tmp_path):
+def test_linked_input_is_followed(run_all, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "real.txt").write_text("one")
     (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "real.txt")

@@ -1,4 +1,4 @@
-"""A full quota of active jobs is waited for, a bounded time, with a message."""
+"""A run waits a limited time for the quota of active jobs, and prints a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.steps.provision import ensure_containers, ensure_job
 
 @pytest.fixture
 def full_account(tmp_path):
-    """An account whose only job is somebody else's."""
+    """An account with a quota of one job, which another user's job occupies."""
     with LocalBatch(state_dir=tmp_path / "batch", pace="instant", job_quota=1) as server:
         settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
         account = BatchAccount(settings)
@@ -35,16 +35,16 @@ def containers(blobs, run, workload):
         blobs.delete_container(name)
 
 
-def test_a_job_is_created_when_another_has_ended(full_account, blobs, run, workload, containers):
+def test_job_is_created_after_another_ends(full_account, blobs, run, workload, containers):
     notes = []
-    clock = MovableClock(meanwhile=lambda: full_account.end_job("other", "test"))
+    clock = MovableClock(on_sleep=lambda: full_account.end_job("other", "test"))
     with listen(lambda progress: notes.append(progress.note)):
         job = ensure_job(full_account, blobs, run, workload, containers, run.name, clock)
     assert full_account.job(job.job_id).state == "active"
     assert any("quota of active jobs" in note for note in notes)
 
 
-def test_the_wait_for_quota_ends_with_the_reason(full_account, blobs, run, workload, containers):
+def test_quota_wait_ends_with_service_error(full_account, blobs, run, workload, containers):
     clock = MovableClock()
     with pytest.raises(ServiceError, match="ActiveJobAndScheduleQuotaReached"):
         ensure_job(

@@ -1,4 +1,4 @@
-"""Packs: many files in one Batch task, each with its own verdict."""
+"""Packs: several files in one Batch task, each with its own verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parts(shared_parts):
 
 @pytest.fixture
 def work(batch, blobs, run, workload, parts, watch_chunk, chunk_factory, tmp_path):
-    """Work on contents as one pack; returns the verdicts in their order."""
+    """Return a function that runs contents as one pack and returns their verdicts in order."""
     containers, job = parts
 
     def do(*contents, workload=workload, before_staging=lambda: None):
@@ -45,7 +45,7 @@ def shell(command):
     return Workload(name="shell", command=command, outputs=("out.txt",))
 
 
-def test_one_bad_file_in_a_pack_fails_alone(work):
+def test_bad_file_in_pack_fails_alone(work):
     good, bad, other = work(b"one two two", b"abc\xffdef", b"three")
     assert counts_of(good).top == (("two", 2), ("one", 1))
     assert counts_of(other).top == (("three", 1),)
@@ -55,36 +55,36 @@ def test_one_bad_file_in_a_pack_fails_alone(work):
     assert bad.message.startswith("1.txt is not UTF-8 text")
 
 
-def test_only_the_file_whose_command_fails_is_worked_on_again(work):
+def test_only_failed_file_is_retried(work):
     command = "echo run >>runs.txt; cp runs.txt out.txt; cat input >&2; grep -q good input"
     good, bad, other = work(b"good 1", b"bad", b"good 2", workload=shell(command))
     assert good.outputs == other.outputs == {"out.txt": b"run\n"}
     assert (bad.category, bad.exit_code, bad.attempts, bad.stderr) == (Category.PROGRAM, 1, 2, "bad")
 
 
-def test_an_output_may_have_any_plain_name(work):
+def test_output_may_have_any_plain_name(work):
     names = ("exit.txt", "end.txt", "done", "results.tar", "command.sh")
     own = Workload(name="own", command="; ".join(f"cp input {name}" for name in names), outputs=names)
     first, _ = work(b"1", b"2", workload=own)
     assert first.outputs == dict.fromkeys(names, b"1")
 
 
-def test_a_file_that_fails_once_has_its_result(work):
+def test_file_succeeds_on_second_attempt(work):
     [verdict, _] = work(b"1", b"2", workload=shell("[ -e again ] && exec cp input out.txt; >again; exit 3"))
     assert verdict.outputs == {"out.txt": b"1"}
 
 
-def test_a_file_without_its_output_has_no_result(work):
+def test_file_without_output_has_no_result(work):
     good, bad = work(b"good", b"bad", workload=shell("grep good input >out.txt || rm out.txt"))
     assert isinstance(good, StoredResult)
     assert bad.category is Category.UPLOAD
 
 
-def test_what_was_done_is_kept_when_a_file_takes_the_pack_down(work):
+def test_crashed_pack_keeps_finished_files(work):
     verdicts = work(
         *(f"kept {n}".encode() for n in range(5)),
         workload=shell(
-            # The shell of the pack itself, when two files are done.
+            # Kill the shell of the pack once two files are done.
             "[ $(ls -d ../*/.done 2>/dev/null | wc -l) -ge 2 ] && kill -9 $$; cp input out.txt"
         ),
     )
@@ -94,7 +94,7 @@ def test_what_was_done_is_kept_when_a_file_takes_the_pack_down(work):
     assert {verdict.category for verdict in lost} == {Category.PROGRAM}
 
 
-def test_a_file_that_changed_or_vanished_after_it_was_hashed_is_left_out_of_its_pack(work, tmp_path):
+def test_changed_and_deleted_files_leave_their_pack(work, tmp_path):
     def change():
         (tmp_path / "1.txt").write_bytes(b"longer than it was")
         (tmp_path / "2.txt").write_bytes(b"s")
@@ -106,7 +106,7 @@ def test_a_file_that_changed_or_vanished_after_it_was_hashed_is_left_out_of_its_
     assert [verdict.message.partition(" ")[0] for verdict in changed] == ["1.txt", "2.txt", "3.txt"]
 
 
-def test_what_a_program_says_comes_back_in_bounded_length(work):
+def test_program_output_is_truncated(work):
     [verdict, _] = work(b"1", b"2", workload=shell("yes | head -c 1000000; echo last; exit 1"))
     assert verdict.stdout.endswith("last")
     assert len(verdict.stdout) < 5000

@@ -1,4 +1,4 @@
-"""How a pool is set up: checked before anything is created, and what the Batch account receives of it."""
+"""The pool that the Batch account receives for each pool option."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch(batch_without_nodes):
 
 @pytest.fixture
 def received(batch, blobs, run, workload, pool_options):
-    """Create a pool that is set up so; returns what the Batch account has of it."""
+    """Return a function that creates a pool with options and returns the pool that Batch has."""
 
     def create(**setup):
         options = pool_options.model_copy(update={"setup": PoolSetup(**setup)})
@@ -45,7 +45,7 @@ def received(batch, blobs, run, workload, pool_options):
     delete(batch, blobs, find_leftovers(batch, blobs, UUID(run.flow_run_id), Keep()))
 
 
-def test_a_plain_pool_has_nothing_of_all_that(received):
+def test_plain_pool_has_no_optional_properties(received):
     pool = received()
     assert "networkConfiguration" not in pool
     assert set(pool["virtualMachineConfiguration"]) == {"imageReference", "nodeAgentSKUId"}
@@ -55,20 +55,20 @@ def test_a_plain_pool_has_nothing_of_all_that(received):
     assert pool["startTask"]["userIdentity"]["autoUser"]["elevationLevel"] == "nonadmin"
 
 
-def test_a_network_of_ones_own_without_public_addresses(received):
+def test_pool_joins_own_network_without_public_addresses(received):
     assert received(subnet_id=SUBNET, public_addresses=False)["networkConfiguration"] == {
         "subnetId": SUBNET,
         "publicIPAddressConfiguration": {"provision": "nopublicipaddresses"},
     }
 
 
-def test_an_image_of_ones_own(received):
+def test_pool_uses_own_image(received):
     machine = received(image_id=IMAGE, node_agent_sku="batch.node.el 9")["virtualMachineConfiguration"]
     assert machine["imageReference"] == {"version": "latest", "virtualMachineImageId": IMAGE}
     assert machine["nodeAgentSKUId"] == "batch.node.el 9"
 
 
-def test_a_container_image_takes_an_image_that_runs_containers_and_its_registry_by_an_identity(received):
+def test_container_pool_uses_container_capable_image(received):
     image = "mine.azurecr.io/python:3.12"
     pool = received(container_image=image, registry_server="mine.azurecr.io", registry_identity=IDENTITY)
     machine = pool["virtualMachineConfiguration"]
@@ -78,13 +78,11 @@ def test_a_container_image_takes_an_image_that_runs_containers_and_its_registry_
         "containerImageNames": [image],
         "containerRegistries": [{"registryServer": "mine.azurecr.io", "identityReference": {"resourceId": IDENTITY}}],
     }
-    # Whether there is a Python is a question to the container, and not to the node.
+    # The container needs Python, not the node, so the start task does not check for it.
     assert "python3" not in pool["startTask"]["commandLine"]
 
 
-def test_start_commands_of_ones_own_run_after_ours_and_stay_when_signatures_are_renewed(
-    received, batch, blobs, run, workload
-):
+def test_own_start_commands_run_last_and_survive_renewal(received, batch, blobs, run, workload):
     pool = received(start_commands=["true || exit 7", "echo hello # there"], start_as_admin=True)
     command = pool["startTask"]["commandLine"]
     assert command.index("python3") < command.index("mv -f") < command.index("exit 7") < command.index("hello")
@@ -101,12 +99,12 @@ def test_start_commands_of_ones_own_run_after_ours_and_stay_when_signatures_are_
     assert renewed["userIdentity"] == pool["startTask"]["userIdentity"]
 
 
-def test_metadata_of_ones_own_stands_beside_ours(received, run):
+def test_own_metadata_is_added_to_ours(received, run):
     found = {item["name"]: item["value"] for item in received(metadata={"costCenter": "42"})["metadata"]}
     assert found == {"costCenter": "42", **run.metadata(kept=False)}
 
 
-def test_everything_else_goes_through_as_it_is(received):
+def test_extra_properties_are_passed_through(received):
     extra = {
         "taskSchedulingPolicy": {"nodeFillType": "pack"},
         "resizeTimeout": "PT20M",
@@ -125,7 +123,7 @@ def test_everything_else_goes_through_as_it_is(received):
     assert pool["virtualMachineConfiguration"]["imageReference"]["publisher"] == "canonical"
 
 
-def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeypatch):
+def test_run_warns_of_image_support_ending_soon(received, monkeypatch):
     ends_at = datetime.now(timezone.utc) + timedelta(days=30)
     image = next(each for each in IMAGES.values() if each["nodeAgentSKUId"] == "batch.node.ubuntu 24.04")
     monkeypatch.setitem(image, "batchSupportEndOfLife", ends_at.isoformat())
@@ -136,22 +134,20 @@ def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeyp
 
 
 class TestOnNodes:
-    """What only nodes can show."""
+    """Behaviour that needs nodes."""
 
     @pytest.fixture
     def batch(self, azure_settings):
         return batch_account()
 
-    def test_a_node_runs_the_start_commands(self, batch, received, run):
+    def test_node_runs_start_commands(self, batch, received, run):
         from tests_support import pool_has, wait_until  # noqa: PLC0415
 
         received(start_commands=["false || true", "exit 3"])
         wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
         assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
 
-    def test_the_local_azure_says_that_it_runs_no_containers(
-        self, received, batch, blobs, run, workload, chunk_factory
-    ):
+    def test_local_azure_rejects_containers(self, received, batch, blobs, run, workload, chunk_factory):
         received(container_image="python:3.12")
         containers = ensure_containers(blobs, run, workload)
         job = ensure_job(

@@ -1,4 +1,4 @@
-"""What is made of a run, adopted and deleted: no node is needed."""
+"""Creating, adopting and deleting the resources of a run, without nodes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def batch(batch_without_nodes):
     return batch_without_nodes
 
 
-def test_making_everything_twice_adopts_what_is_there(batch, blobs, run, workload, pool_options, parts):
+def test_second_provisioning_adopts_existing_resources(batch, blobs, run, workload, pool_options, parts):
     containers, job = parts
     assert ensure_containers(blobs, run, workload) == containers
     assert ensure_pool(batch, blobs, run, workload, containers, pool_options, 1) == run.name
     assert ensure_job(batch, blobs, run, workload, containers, run.name) == job
 
 
-def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, pool_options, parts):
+def test_foreign_resources_are_never_adopted(batch, blobs, run, workload, pool_options, parts):
     mine = replace(run, flow_run_id=str(uuid.uuid4()))
-    of_somebody_else = {"owner": "topn", "flow_run_id": "another"}
-    blobs.create_container(f"{mine.name}-app", of_somebody_else)
-    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
+    foreign_metadata = {"owner": "topn", "flow_run_id": "another"}
+    blobs.create_container(f"{mine.name}-app", foreign_metadata)
+    batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=foreign_metadata))
     with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
         ensure_containers(blobs, mine, workload)
     with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
@@ -46,7 +46,7 @@ def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, p
     blobs.delete_container(f"{mine.name}-app")
 
 
-def test_cleanup_deletes_all_generations_and_twice_is_quiet(batch, blobs, run, workload, pool_options):
+def test_cleanup_deletes_all_generations_and_is_idempotent(batch, blobs, run, workload, pool_options):
     later = replace(run, generation=1)
     for generation in (run, later):
         containers = ensure_containers(blobs, generation, workload)
@@ -62,30 +62,30 @@ def test_cleanup_deletes_all_generations_and_twice_is_quiet(batch, blobs, run, w
     assert find_leftovers(batch, blobs, flow_run_id, Keep()).names == ()
 
 
-def test_cleanup_keeps_what_it_is_told_to_keep(batch, blobs, run, parts):
+def test_cleanup_keeps_requested_resources(batch, blobs, run, parts):
     flow_run_id = uuid.UUID(run.flow_run_id)
     assert find_leftovers(batch, blobs, flow_run_id, Keep(containers=True, pool=True)).names == (f"job {run.name}",)
     assert len(find_leftovers(batch, blobs, flow_run_id, Keep(job=True)).names) == 4
 
 
-def test_cleanup_reports_what_it_cannot_delete_and_goes_on(batch, blobs, run, parts):
+def test_cleanup_reports_failures_and_continues(batch, blobs, run, parts):
     leftovers = find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep())
     failures = delete(batch, blobs, replace(leftovers, containers=("Not-A-Name", *leftovers.containers)))
     assert list(failures) == ["container Not-A-Name"]
     assert find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names == ()
 
 
-def test_an_existing_pool_must_exist(batch):
+def test_missing_existing_pool_is_rejected(batch):
     with pytest.raises(ConfigurationError, match="no pool nowhere"):
         existing_pool(batch, "nowhere")
 
 
-def test_an_ended_job_ends_the_wait_with_its_reason(
+def test_wait_ends_with_reason_of_ended_job(
     server_without_nodes, batch, blobs, run, workload, parts, chunk_factory, watch_chunk
 ):
     containers, _ = parts
     short = replace(run, flow_run_id=str(uuid.uuid4()))
-    # On a pool that does not exist yet, Batch tasks wait for ever.
+    # Batch tasks wait forever for a pool that does not exist.
     waiting_job = replace(ensure_job(batch, blobs, short, workload, containers, run.name), pool_id="missing")
     batch.delete_jobs_and_pools([waiting_job.job_id], [], 5)
     chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)

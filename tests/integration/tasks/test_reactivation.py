@@ -1,4 +1,7 @@
-"""Batch tasks that failed for a transient reason run again. The job is this test's own: watching reactivates all of a job."""
+"""Batch tasks that failed for a transient reason run again.
+
+The test has its own job, because watching a job reactivates all such Batch tasks in it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,8 @@ from tasks.steps.collect import collect_chunk
 from tasks.workload.results_store import FolderStore
 
 
-def test_batch_task_whose_upload_failed_runs_again(
-    blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path
-):
-    """Field report 16: such uploads fail at random, and nobody should have to count the file again by hand."""
+def test_batch_task_reruns_after_failed_upload(blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path):
+    """Field report 16: a randomly failed upload needs no second run."""
     containers, job = parts
     azure_faults.add("upload_fails", task="*", code="FileUploadMiscError")
     notes = []

@@ -1,4 +1,4 @@
-"""What is logged or told has no secret in it, whoever put it there."""
+"""Logs of the Azure SDK contain no secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNATURE = "Zm9vYmFy%2Bc2VjcmV0c2VjcmV0%3D"
 
 @pytest.fixture(autouse=True)
 def factory(monkeypatch):
-    """Put the process's own factory back, and forget the keys."""
+    """Clear the protected keys, and restore the log record factory after the test."""
     monkeypatch.setattr(redaction, "_keys", set())
     before = logging.getLogRecordFactory()
     yield
@@ -26,7 +26,7 @@ def factory(monkeypatch):
 
 @pytest.fixture
 def log():
-    """All that is logged on the root logger, at any level, as text."""
+    """Return a function that reads everything logged at any level."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     root, level = logging.getLogger(), logging.getLogger().level
@@ -37,8 +37,8 @@ def log():
     root.setLevel(level)
 
 
-def test_the_sdk_that_logs_whole_requests_logs_no_signature_of_a_batch_task(azure_settings, log):
-    """`logging_enable` lets the SDK log the bodies of requests, in which the URLs for nodes are."""
+def test_sdk_request_logs_contain_no_signature(azure_settings, log):
+    """With `logging_enable`, the SDK logs request bodies, which contain the signed URLs for nodes."""
     protect()
     account = BatchAccount(load_settings())
     url = f"https://a.example/c/b?sv=1&sig={SIGNATURE}"

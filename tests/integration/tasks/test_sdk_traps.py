@@ -1,6 +1,6 @@
-"""What the Batch SDK does that a reader would not expect, and what is made of it here.
+"""Unexpected behaviour of the Batch SDK, and the workarounds.
 
-Each of these was found with azure-batch 15.1; a test that fails after an update says that a way around may go.
+Each case was found with azure-batch 15.1. If a test fails after an update, its workaround may be obsolete.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def azure_faults(server_without_nodes):
     server_without_nodes.faults.clear()
 
 
-def a_task(task_id):
+def make_task(task_id):
     return BatchTaskSpec(task_id=task_id, command_line="true", resource_files=(), uploads=(), retries=0)
 
 
-def test_a_job_cannot_be_ended_without_a_reason_so_there_is_always_one(batch, parts):
+def test_job_is_always_terminated_with_reason(batch, parts):
     with pytest.raises(ValueError, match="No value for given attribute"):
         batch._client.begin_terminate_job(parts[1].job_id)
     batch.end_job(parts[1].job_id, "because")
     assert batch.job(parts[1].job_id).terminate_reason == "because"
 
 
-def test_a_node_cannot_be_rebooted_without_an_option_so_there_is_always_one(batch, run, parts):
+def test_node_is_always_rebooted_with_option(batch, run, parts):
     wait_until(lambda: [n.state for n in batch.nodes(run.name)] == ["idle"], "the node")
     [node] = batch.nodes(run.name)
     with pytest.raises(ValueError, match="No value for given attribute"):
@@ -49,51 +49,51 @@ def test_a_node_cannot_be_rebooted_without_an_option_so_there_is_always_one(batc
     wait_until(lambda: [n.state for n in batch.nodes(run.name)] == ["idle"], "the node to come back")
 
 
-def test_asking_whether_a_pool_exists_raises_so_it_is_looked_at(batch):
+def test_missing_pool_is_detected_by_reading_it(batch):
     with pytest.raises(ResourceNotFoundError):
         batch._client.pool_exists("nowhere")
     with pytest.raises(NotFoundError):
         batch.pool("nowhere")
 
 
-def test_refused_batch_tasks_pass_for_added_ones_so_every_answer_is_read(batch, parts):
-    """The service writes `ClientError`, the SDK compares with `clienterror`."""
+def test_rejected_batch_tasks_are_detected(batch, parts):
+    """The SDK takes a rejected Batch task for an added one: it compares `ClientError` with `clienterror`."""
     _, job = parts
-    from azure.batch import models  # noqa: PLC0415 - what the SDK itself makes of it
+    from azure.batch import models  # noqa: PLC0415 - only this test uses it
 
-    assert batch.add_tasks(job.job_id, [a_task("t")]) == {}
+    assert batch.add_tasks(job.job_id, [make_task("t")]) == {}
     taken = batch._client.create_tasks(job.job_id, [models.BatchTaskCreateOptions(id="t", command_line="true")])
     assert [str(result.status).lower() for result in taken.result_values] == ["clienterror"]
-    refused = batch.add_tasks(job.job_id, [a_task("t"), a_task("no such id, by the rules")])
+    refused = batch.add_tasks(job.job_id, [make_task("t"), make_task("no such id, by the rules")])
     assert list(refused) == ["no such id, by the rules"]
 
 
-def test_a_poller_that_could_not_look_says_nothing_so_what_is_deleted_is_looked_for(batch, parts, azure_faults):
-    """The SDK's poller ends quietly when its looking fails: only a failed deletion is told, and the sweep finds the rest."""
+def test_deletion_succeeds_despite_failing_poller(batch, parts, azure_faults):
+    """The SDK's poller ignores a failed status request, so only a failed deletion is reported."""
     azure_faults.add("answer", operation="get_job", status=403, times=100)
     assert batch.delete_jobs_and_pools([parts[1].job_id], [], 5) == {}
     azure_faults.clear()
     wait_until(lambda: not batch.jobs(parts[1].job_id), "the job to be gone")
 
 
-def test_any_error_with_a_condition_is_a_modification_so_a_changed_batch_task_is_left(batch, parts):
+def test_changed_batch_task_is_not_deleted(batch, parts):
     _, job = parts
-    batch.add_tasks(job.job_id, [a_task("t")])
+    batch.add_tasks(job.job_id, [make_task("t")])
     with pytest.raises(ResourceModifiedError):
         batch._client.delete_task(job.job_id, "t", etag='"old"', match_condition=MatchConditions.IfNotModified)
     assert batch.delete_task(job.job_id, "t", '"old"') is False
     assert batch.delete_task(job.job_id, "nowhere", '"old"') is False
 
 
-def test_states_come_in_any_case_and_are_read_in_lower_case(batch, parts):
+def test_states_are_read_in_lower_case(batch, parts):
     _, job = parts
-    batch.add_tasks(job.job_id, [a_task("t")])
+    batch.add_tasks(job.job_id, [make_task("t")])
     wait_until(lambda: list(batch.completed_tasks(job.job_id, None)), "the Batch task")
     [(_, outcome)] = batch.completed_tasks(job.job_id, None)
     assert (outcome.state, outcome.result) == ("completed", "success")
 
 
-def test_an_error_has_the_sentence_of_the_service_and_not_the_sdk_text(batch):
+def test_error_has_service_message_only(batch):
     with pytest.raises(
         ServiceError, match=r"^Batch could not look at job nowhere: .*JobNotFound.* does not exist\.$"
     ) as caught:
@@ -102,12 +102,12 @@ def test_an_error_has_the_sentence_of_the_service_and_not_the_sdk_text(batch):
     assert isinstance(caught.value.__cause__, HttpResponseError)
 
 
-def test_ten_connections_are_kept_and_others_made_anew_so_there_is_one_for_each_thread(batch, azure_faults, caplog):
-    """Making one costs several times what a request on it costs."""
+def test_each_thread_keeps_its_connection(batch, azure_faults, caplog):
+    """A new connection costs several times as much as a request, and urllib3 keeps only ten by default."""
     azure_faults.add("delay", operation="*", seconds=0.5, probability=1)
     with ThreadPoolExecutor(16) as threads:
-        asked = [threads.submit(batch.images) for _ in range(32)]
-    assert [one.exception() for one in asked] == [None] * 32
+        futures = [threads.submit(batch.images) for _ in range(32)]
+    assert [future.exception() for future in futures] == [None] * 32
     assert [record.getMessage() for record in caplog.records if "pool is full" in record.getMessage()] == []
 
 
@@ -139,11 +139,11 @@ print(*sorted({{str(error) for error in failed}}))
 
 
 @pytest.mark.parametrize(
-    ("imported_before", "said"),
+    ("imported_before", "error"),
     [("azure.batch", "dictionary changed size during iteration"), ("tasks.azure.batch", "")],
 )
-def test_models_first_made_by_many_threads_at_once_fail_so_each_is_made_once_before(imported_before, said):
-    """Field report 34: the first runs of a process broke now and then, without a pattern."""
+def test_models_are_initialized_before_threads_use_them(imported_before, error):
+    """Field report 34: the SDK's models break when several threads create the first instance at once."""
     program = MODELS_IN_MANY_THREADS.format(imported_before=imported_before)
     made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == said
+    assert made.stdout.strip() == error

@@ -1,4 +1,4 @@
-"""The sweep: what is dead is deleted, and nothing else is touched."""
+"""The sweep deletes the resources of dead runs and touches nothing else."""
 
 from __future__ import annotations
 
@@ -27,47 +27,47 @@ def batch(batch_without_nodes):
     return batch_without_nodes
 
 
-def nothing_is_known(flow_run_id, prefect_api):
-    """A Prefect server that knows no run."""
+def no_run_known(flow_run_id, prefect_api):
+    """Return None, as for a Prefect server that has no such run."""
 
 
 @pytest.fixture
-def make(batch, blobs, workload, pool_options):
-    """Make everything of a run; all of it is deleted afterwards."""
-    made = []
+def create_resources(batch, blobs, workload, pool_options):
+    """Return a function that creates all resources of a run, which are deleted afterwards."""
+    created = []
 
-    def make_all(run):
-        made.append(run)
+    def create(run):
+        created.append(run)
         containers = ensure_containers(blobs, run, workload)
         ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
         ensure_job(batch, blobs, run, workload, containers, run.name)
         return {f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{c}" for c in ("app", "in", "out"))}
 
-    yield make_all
-    for run in made:
+    yield create
+    for run in created:
         delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
 
 
-def left(batch, blobs, run):
+def remaining(batch, blobs, run):
     return set(find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names)
 
 
-def test_what_is_past_its_deadline_is_deleted(batch, blobs, run, make):
-    names = make(run)
-    swept = sweep(batch, blobs, nothing_is_known, run.deadline_at + timedelta(minutes=1))
+def test_sweep_deletes_resources_after_deadline(batch, blobs, run, create_resources):
+    names = create_resources(run)
+    swept = sweep(batch, blobs, no_run_known, run.deadline_at + timedelta(minutes=1))
     assert names <= set(swept.leftovers.names)
     assert swept.failures == {}
-    assert left(batch, blobs, run) == set()
+    assert remaining(batch, blobs, run) == set()
 
 
-def test_what_is_before_its_deadline_is_alive_while_its_run_is_not_known_to_have_ended(batch, blobs, run, make):
-    names = make(run)
-    assert names.isdisjoint(sweep(batch, blobs, nothing_is_known, NOW).leftovers.names)
-    assert left(batch, blobs, run) == names
+def test_sweep_keeps_resources_of_unknown_runs_before_deadline(batch, blobs, run, create_resources):
+    names = create_resources(run)
+    assert names.isdisjoint(sweep(batch, blobs, no_run_known, NOW).leftovers.names)
+    assert remaining(batch, blobs, run) == names
 
 
-def test_what_a_run_left_that_has_ended_is_deleted_unless_it_ended_only_just_now(batch, blobs, run, make):
-    names = make(run)
+def test_sweep_deletes_resources_of_ended_runs(batch, blobs, run, create_resources):
+    names = create_resources(run)
 
     def ended_an_hour_ago(flow_run_id, prefect_api):
         assert prefect_api == run.prefect_api
@@ -75,20 +75,20 @@ def test_what_a_run_left_that_has_ended_is_deleted_unless_it_ended_only_just_now
 
     assert names.isdisjoint(sweep(batch, blobs, ended_an_hour_ago, NOW - timedelta(hours=2)).leftovers.names)
     assert names <= set(sweep(batch, blobs, ended_an_hour_ago, NOW).leftovers.names)
-    assert left(batch, blobs, run) == set()
+    assert remaining(batch, blobs, run) == set()
 
 
-def test_a_dry_run_says_what_is_dead_and_deletes_nothing(batch, blobs, run, make):
-    names = make(run)
-    swept = sweep(batch, blobs, nothing_is_known, run.deadline_at, dry_run=True)
+def test_dry_run_lists_leftovers_and_deletes_nothing(batch, blobs, run, create_resources):
+    names = create_resources(run)
+    swept = sweep(batch, blobs, no_run_known, run.deadline_at, dry_run=True)
     assert names <= set(swept.leftovers.names)
-    assert left(batch, blobs, run) == names
+    assert remaining(batch, blobs, run) == names
 
 
-def test_what_is_kept_is_no_leftover(batch, blobs, run, make):
+def test_sweep_ignores_kept_resources(batch, blobs, run, create_resources):
     kept = replace(run, keep=Keep(containers=True, job=True, pool=True))
-    names = make(kept)
-    assert names.isdisjoint(sweep(batch, blobs, nothing_is_known, run.deadline_at).leftovers.names)
+    names = create_resources(kept)
+    assert names.isdisjoint(sweep(batch, blobs, no_run_known, run.deadline_at).leftovers.names)
 
 
 FOREIGN = [
@@ -104,7 +104,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("name", "metadata"), FOREIGN)
-def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, metadata):
+def test_sweep_ignores_similar_foreign_resources(batch, blobs, name, metadata):
     flow_run_id = uuid.uuid4()
     name = name.format(hex=flow_run_id.hex)
     metadata = {"expires_at": "2020-01-01T00:00:00+00:00"} | {
@@ -113,7 +113,7 @@ def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, m
     batch.create_job(JobSpec(job_id=name, pool_id="nowhere", wall_clock_seconds=600, metadata=metadata))
     blobs.create_container(name, metadata)
 
-    swept = sweep(batch, blobs, nothing_is_known, NOW + timedelta(days=1), dry_run=True)
+    swept = sweep(batch, blobs, no_run_known, NOW + timedelta(days=1), dry_run=True)
     cleanup = find_leftovers(batch, blobs, flow_run_id, Keep())
 
     assert not [found for found in swept.leftovers.names if name in found]
@@ -123,38 +123,36 @@ def test_what_is_not_ours_is_never_touched_however_similar(batch, blobs, name, m
     blobs.delete_container(name)
 
 
-def test_a_repeat_adopts_what_is_there_with_its_deadline(batch, blobs, run, make):
-    make(run)
+def test_retry_adopts_resources_and_deadline(batch, blobs, run, create_resources):
+    create_resources(run)
     later = replace(run, deadline_at=run.deadline_at + timedelta(hours=5))
     assert adopt_or_skip(batch, blobs, later) == replace(run, deadline_at=run.deadline_at.replace(microsecond=0))
 
 
-def test_a_repeat_after_the_deadline_goes_on_under_the_next_name(batch, blobs, run, make):
-    make(replace(run, deadline_at=NOW))
+def test_retry_after_deadline_uses_next_generation(batch, blobs, run, create_resources):
+    create_resources(replace(run, deadline_at=NOW))
     assert adopt_or_skip(batch, blobs, run) == replace(run, generation=1)
 
 
-def test_a_repeat_after_the_job_ended_goes_on_under_the_next_name(batch, blobs, run, workload, make):
-    make(run)
+def test_retry_after_job_end_uses_next_generation(batch, blobs, run, workload, create_resources):
+    create_resources(run)
     batch.end_job(run.name, "test")
     assert adopt_or_skip(batch, blobs, run).generation == 1
 
 
-def test_a_run_does_not_begin_in_what_is_not_its_own(batch, blobs, run):
+def test_run_refuses_foreign_container(batch, blobs, run):
     blobs.create_container(f"{run.name}-in", {"owner": "somebody"})
     with pytest.raises(ForeignResourceError):
         adopt_or_skip(batch, blobs, run)
     blobs.delete_container(f"{run.name}-in")
 
 
-def test_a_run_that_made_nothing_yet_begins_as_it_is(batch, blobs, run):
+def test_run_without_resources_starts_unchanged(batch, blobs, run):
     assert adopt_or_skip(batch, blobs, run) == run
 
 
-def test_while_a_pool_is_still_being_deleted_the_next_generation_has_its_own(
-    tmp_path, blobs, run, workload, pool_options
-):
-    """Field report 4: deletion takes minutes, and the next attempt does not wait for it."""
+def test_next_generation_gets_own_pool_during_deletion(tmp_path, blobs, run, workload, pool_options):
+    """Field report 4: the next attempt does not wait minutes for the deletion."""
     containers = ensure_containers(blobs, run, workload)
     with LocalBatch(state_dir=tmp_path / "batch", pace="real") as server:
         account = BatchAccount(

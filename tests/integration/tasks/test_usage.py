@@ -1,4 +1,4 @@
-"""What a run takes from Azure: added up from what the service says, in few requests."""
+"""The Azure usage of a run, as the Batch service reports it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests_support import wait_until
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 
 
-def test_the_service_says_since_when_nodes_are_there(batch, blobs, run, workload, pool_options):
+def test_nodes_report_allocation_time(batch, blobs, run, workload, pool_options):
     before = datetime.now(timezone.utc) - timedelta(seconds=5)
     containers = ensure_containers(blobs, run, workload)
     pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)

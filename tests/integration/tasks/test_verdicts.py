@@ -1,11 +1,11 @@
-"""What becomes of a file when the node, the upload or the service fails around it."""
+"""The verdict on a file when its upload fails, and the number of requests of a run."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 import pytest
-from tests_support import letting_time_pass, wait_until
+from tests_support import polling_clock, wait_until
 
 from tasks.azure.values import BatchTaskSpec
 from tasks.model.verdict import Category
@@ -30,10 +30,10 @@ def requests_about(job_id, local_azure):
 @pytest.mark.parametrize(
     "code", ["FileUploadMiscError", "FileUploadTimedOut", "FileUploadAccessDenied", "FileUploadContainerNotFound"]
 )
-def test_an_upload_that_failed_is_told_as_such(
+def test_failed_upload_has_own_category(
     blobs, workload, parts, submitted, watch_chunk, azure_faults, tmp_path, code, local_azure
 ):
-    """Field report 16: the program ended well, and its output did not arrive."""
+    """Field report 16: the program succeeded, but its output was not uploaded."""
     containers, job = parts
     azure_faults.add("upload_fails", task="*", code=code)
     finished = watch_chunk(submitted(b"one"), job, containers)
@@ -42,23 +42,21 @@ def test_an_upload_that_failed_is_told_as_such(
     assert f"[{code}]" in error.message
 
 
-def test_finished_batch_tasks_do_not_fill_the_disks_of_nodes(batch, parts, submitted):
-    """Field report 18: what a Batch task leaves on its node goes after a day."""
+def test_batch_task_files_are_retained_one_day(batch, parts, submitted):
+    """Field report 18: nodes delete the files of a Batch task after one day."""
     chunk = submitted(b"one")
     task = batch._client.get_task(parts[1].job_id, chunk.staged[0].task_id)
     assert task.constraints.retention_time == timedelta(days=1)
 
 
-def test_watching_costs_the_same_requests_whatever_the_number_of_batch_tasks(
-    batch, run, parts, submitted, watch_chunk, local_azure
-):
-    """Field report 24: nobody lists all Batch tasks to see how many are left."""
+def test_watch_requests_do_not_grow_with_batch_tasks(batch, run, parts, submitted, watch_chunk, local_azure):
+    """Field report 24: progress needs no list of all Batch tasks."""
     containers, job = parts
     requests = {}
     for number in (1, 20):
         before = len(requests_about(job.job_id, local_azure))
         chunk = submitted(*(f"{number} {i}".encode() for i in range(number)))
-        clock = letting_time_pass()
+        clock = polling_clock()
         watch_chunk(chunk, job, containers, clock)
         seen = requests_about(job.job_id, local_azure)[before:]
         listings = [record for record in seen if record.method == "GET" and record.path.endswith("/tasks")]
@@ -67,14 +65,14 @@ def test_watching_costs_the_same_requests_whatever_the_number_of_batch_tasks(
     assert requests[20] < 2 * requests[1] + 3
 
 
-def test_many_batch_tasks_are_added_by_the_hundred(batch, idle_job, local_azure):
-    """Field reports 22 and 23: one request a hundred, not one each, and none that is too large."""
+def test_batch_tasks_are_added_in_hundreds(batch, idle_job, local_azure):
+    """Field reports 22 and 23: one request per hundred Batch tasks, and no oversized request."""
     specs = [
         BatchTaskSpec(task_id=f"many{i}", command_line="true", resource_files=(), uploads=(), retries=0)
         for i in range(1001)
     ]
     assert batch.add_tasks(idle_job, specs) == {}
-    # A request is noted down after its answer.
+    # The server records a request after it has responded.
     wait_until(lambda: len(additions(idle_job, local_azure)) >= 11, "the requests")
     assert len(additions(idle_job, local_azure)) == 11
 

@@ -1,4 +1,4 @@
-"""The workload: its package, what comes back, and how that is written."""
+"""The package of the word count workload."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from tasks.workload.word_counts import parse_counts, word_count_workload
 
 
-def test_the_package_runs_alone_with_any_python(tmp_path):
+def test_package_runs_alone_with_any_python(tmp_path):
     workload = word_count_workload(2, ignore_case=True)
     [(name, package)] = workload.files.items()
     (tmp_path / name).write_bytes(package)

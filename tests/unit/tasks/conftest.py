@@ -1,4 +1,4 @@
-"""A run that has nothing on any account."""
+"""A run without resources in any account."""
 
 from __future__ import annotations
 

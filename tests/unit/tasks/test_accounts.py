@@ -1,4 +1,4 @@
-"""Opening an account keeps its key, and every signature, out of all logs."""
+"""Opening an account redacts its key and all signatures in logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = {"batch_key": "YmF0Y2gga2V5", "storage_key": "c3RvcmFnZSBrZXk="}
 
 @pytest.fixture
 def log(monkeypatch):
-    """Everything that is logged in this test, by a process that has protected nothing yet."""
+    """Return a function that reads the log of this test; no key is redacted at the start."""
     monkeypatch.setattr(redaction, "_keys", set())
     make_record = logging.getLogRecordFactory()
     logging.setLogRecordFactory(logging.LogRecord)
@@ -30,7 +30,7 @@ def log(monkeypatch):
 
 
 @pytest.mark.parametrize("open_account", [_batch_account, _blob_account])
-def test_opening_an_account_hides_its_secrets(log, open_account):
+def test_opening_account_redacts_its_secrets(log, open_account):
     open_account.cache_clear()
     settings = AzureSettings(
         batch_endpoint="http://127.0.0.1:1",

@@ -1,4 +1,4 @@
-"""The pool's formula, evaluated as the local Batch service does."""
+"""The autoscale formula of a pool, evaluated by the local Batch service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEADLINE_AT = CREATED_AT + timedelta(hours=1)
 
 
 def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spot: int = 0, preempted: int = 0):
-    """The targets of dedicated and of spot nodes, so many minutes after the start."""
+    """Return the target numbers of dedicated and spot nodes, `minutes` after the pool was created."""
     formula = pool_formula(
         most_nodes=10,
         most_spot_nodes=spot,
@@ -33,25 +33,25 @@ def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spo
 
 
 @pytest.mark.parametrize(("expected", "nodes"), [(1, 1), (4, 1), (5, 2), (37, 10), (100, 10)])
-def test_the_first_minutes_get_nodes_for_the_expected_work(expected, nodes):
-    """Field report 26: no wait for the first evaluation that sees the work."""
+def test_first_minutes_get_nodes_for_expected_work(expected, nodes):
+    """Field report 26: nodes start before an evaluation sees pending Batch tasks."""
     assert targets_at(0, [0], expected=expected) == (nodes, 0)
 
 
 @pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (4, 1), (9, 3), (1000, 10)])
-def test_later_the_nodes_follow_the_work_that_waits_and_the_slots_of_a_node(waiting, nodes):
-    """Field report 5: ten Batch tasks that fit one node do not start ten."""
+def test_later_nodes_follow_pending_work_and_slots(waiting, nodes):
+    """Field report 5: ten Batch tasks that fit on one node do not start ten nodes."""
     assert targets_at(30, [waiting] * 20) == (nodes, 0)
 
 
-def test_work_of_the_last_five_minutes_counts():
+def test_work_of_last_five_minutes_counts():
     assert targets_at(30, [40] * 10 + [0]) == (10, 0)
 
 
 @pytest.mark.parametrize("minutes", [60, 61, 10_000])
 @pytest.mark.parametrize("spot", [0, 5])
-def test_after_the_deadline_there_are_no_nodes_whatever_waits(minutes, spot):
-    """Field report 1: an idle pool that nobody looks at costs nothing."""
+def test_no_nodes_after_deadline(minutes, spot):
+    """Field report 1: an unattended idle pool costs nothing."""
     assert targets_at(minutes, [1000] * 20, spot=spot) == (0, 0)
 
 
@@ -67,11 +67,11 @@ def test_after_the_deadline_there_are_no_nodes_whatever_waits(minutes, spot):
         (20, 9, (5, 5)),
     ],
 )
-def test_spot_nodes_come_first_and_dedicated_ones_do_what_they_cannot(waiting, preempted, targets):
-    """Field report 7: preempted nodes stay in the pool, and must not keep others from starting."""
+def test_spot_nodes_come_before_dedicated_nodes(waiting, preempted, targets):
+    """Field report 7: preempted nodes stay in the pool but do not prevent others from starting."""
     assert targets_at(20, [waiting] * 20, spot=5, preempted=preempted) == targets
 
 
-def test_after_half_of_the_time_the_rest_is_done_by_dedicated_nodes():
+def test_dedicated_nodes_finish_after_half_time():
     assert targets_at(29, [20] * 20, spot=5) == (0, 5)
     assert targets_at(31, [20] * 20, spot=5) == (5, 0)

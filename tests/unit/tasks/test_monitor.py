@@ -1,4 +1,4 @@
-"""Waiting for Batch tasks ends, and misses none, whatever the service says of them."""
+"""Watching Batch tasks: the wait ends in time and misses no Batch task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
 
 
 class Account:
-    """A job of one Batch task that runs for ever."""
+    """A job with one Batch task that never ends."""
 
     def task_counts(self, job_id):
         return TaskCounts(active=0, running=1, completed=0)
@@ -28,9 +28,9 @@ class Account:
 
 
 class LateListing:
-    """An account whose listings show one Batch task later than another that completed after it.
+    """An account whose first listing misses the Batch task that completed first.
 
-    It happens when one completes while pages are read; no server of ours can be brought to it at will.
+    This happens when a Batch task completes while pages are read. The local Batch service cannot reproduce it.
     """
 
     def __init__(self, early, late):
@@ -47,14 +47,14 @@ class LateListing:
 
 
 class Renewal:
-    """Signatures that need no renewal."""
+    """A renewal for signatures that never need it."""
 
     def renew(self, chunks):
         return chunks
 
 
 class HealthyDoctor:
-    """A doctor who finds nothing wrong with the job, its pool and its nodes."""
+    """A doctor that finds no problem."""
 
     def examine(self):
         return None
@@ -68,8 +68,8 @@ def staged_chunk(file_count):
     return StagedChunk(chunk=Chunk(first=1, total=file_count, packs=packs), staged=packs, failures={})
 
 
-def test_waiting_ends_at_the_deadline_whatever_hangs():
-    """Field report 28: no timeout of a thread, which cannot be interrupted, but the watcher's own clock."""
+def test_wait_ends_at_deadline():
+    """Field report 28: the watcher checks its own clock, because threads cannot be interrupted."""
 
     def check_time():
         assert clock.now() < deadline_at + 2 * DEADLINE_GRACE
@@ -86,7 +86,7 @@ def test_waiting_ends_at_the_deadline_whatever_hangs():
 
 
 @pytest.mark.parametrize("seconds", [1, 3600])
-def test_a_batch_task_that_is_seen_after_one_that_completed_later_is_not_overlooked(seconds):
+def test_late_listed_batch_task_is_not_missed(seconds):
     staged = staged_chunk(2)
     now = datetime.now(timezone.utc)
     account = LateListing(

@@ -1,4 +1,4 @@
-"""How files are packed, and what an archive that a node brings back may hold."""
+"""Packing of files, and reading the results archive of a node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUTCOME = BatchTaskOutcome(task_id="p-1", state="completed", result="success", e
 
 
 def archive_of(*files, members=()):
-    """What a node brings back, and after that what somebody else put there."""
+    """Build the results archive of a node for `files`, followed by other `members`."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for file in files:
@@ -34,16 +34,16 @@ def archive_of(*files, members=()):
 
 
 def hostile_archive(*members):
-    return archive_of(*a_pack(1).files, members=members)
+    return archive_of(*make_pack(1).files, members=members)
 
 
-def a_pack(count):
+def make_pack(count):
     return Pack.of([input_file(number) for number in range(count)])
 
 
 @given(st.integers(0, 20_000))
-def test_an_archive_that_ends_in_the_middle_gives_what_is_whole(cut_at):
-    pack = a_pack(8)
+def test_truncated_archive_yields_complete_members(cut_at):
+    pack = make_pack(8)
     found = endings(archive_of(*pack.files)[:cut_at], pack, OUTCOME)
     for file in pack.files:
         if file.content_key in found and "out.txt" in found[file.content_key][1]:
@@ -53,11 +53,11 @@ def test_an_archive_that_ends_in_the_middle_gives_what_is_whole(cut_at):
 
 
 @given(st.binary(max_size=2000))
-def test_bytes_that_are_no_archive_are_no_results(content):
-    assert endings(content, a_pack(2), OUTCOME) == {}
+def test_invalid_archive_yields_no_results(content):
+    assert endings(content, make_pack(2), OUTCOME) == {}
 
 
-def a_member(name, kind=tarfile.REGTYPE, text=b"", **attributes):
+def make_member(name, kind=tarfile.REGTYPE, text=b"", **attributes):
     member = tarfile.TarInfo(name)
     member.type = kind
     member.size = len(text)
@@ -66,20 +66,20 @@ def a_member(name, kind=tarfile.REGTYPE, text=b"", **attributes):
     return member, text
 
 
-FOLDER = a_pack(1).files[0].content_key[:32]
+FOLDER = make_pack(1).files[0].content_key[:32]
 
 
 @pytest.mark.parametrize(
     ("member", "text"),
     [
-        a_member(f"../{FOLDER}/out.txt", text=b"evil"),
-        a_member(f"/{FOLDER}/out.txt", text=b"evil"),
-        a_member(f"./{FOLDER}/../out.txt", text=b"evil"),
-        a_member(f"{FOLDER}/../../out.txt", text=b"evil"),
-        a_member(f"{FOLDER}/sub/out.txt", text=b"evil"),
-        a_member("f" * 32 + "/out.txt", text=b"evil"),
+        make_member(f"../{FOLDER}/out.txt", text=b"evil"),
+        make_member(f"/{FOLDER}/out.txt", text=b"evil"),
+        make_member(f"./{FOLDER}/../out.txt", text=b"evil"),
+        make_member(f"{FOLDER}/../../out.txt", text=b"evil"),
+        make_member(f"{FOLDER}/sub/out.txt", text=b"evil"),
+        make_member("f" * 32 + "/out.txt", text=b"evil"),
         *(
-            a_member(f"{FOLDER}/out.txt", kind, linkname="/etc/passwd")
+            make_member(f"{FOLDER}/out.txt", kind, linkname="/etc/passwd")
             for kind in (
                 tarfile.SYMTYPE,
                 tarfile.LNKTYPE,
@@ -89,36 +89,36 @@ FOLDER = a_pack(1).files[0].content_key[:32]
                 tarfile.DIRTYPE,
             )
         ),
-        # Of sizes that nobody has, told in few bytes.
-        a_member(f"{FOLDER}/out.txt", pax_headers={"GNU.sparse.size": str(1 << 50), "GNU.sparse.map": "0,0"}),
-        a_member(f"{FOLDER}/out.txt", pax_headers={"size": str(1 << 62)}),
-        a_member(f"{FOLDER}/out.txt", pax_headers={"size": "-1024"}),
-        a_member(f"{FOLDER}/out.txt", tarfile.GNUTYPE_SPARSE),
+        # Small members that claim a huge size.
+        make_member(f"{FOLDER}/out.txt", pax_headers={"GNU.sparse.size": str(1 << 50), "GNU.sparse.map": "0,0"}),
+        make_member(f"{FOLDER}/out.txt", pax_headers={"size": str(1 << 62)}),
+        make_member(f"{FOLDER}/out.txt", pax_headers={"size": "-1024"}),
+        make_member(f"{FOLDER}/out.txt", tarfile.GNUTYPE_SPARSE),
     ],
 )
-def test_a_member_that_means_harm_is_no_output(member, text, tmp_path):
+def test_hostile_member_is_no_output(member, text, tmp_path):
     before = sorted(tmp_path.iterdir())
-    found = endings(hostile_archive((member, text)), a_pack(1), OUTCOME)
-    [(outcome, left)] = found.values()
-    assert (outcome.exit_code, left["out.txt"]) == (0, b"file0.txt")
+    found = endings(hostile_archive((member, text)), make_pack(1), OUTCOME)
+    [(outcome, outputs)] = found.values()
+    assert (outcome.exit_code, outputs["out.txt"]) == (0, b"file0.txt")
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_member_that_leads_back_ends_the_archive():
-    """Its size is below zero, so that what comes after it would be what came before, for ever."""
-    head = bytearray(hostile_archive(a_member("x/y", text=b"")))
+def test_negative_member_size_ends_archive():
+    """With a negative size, the reader would go back and loop forever."""
+    head = bytearray(hostile_archive(make_member("x/y", text=b"")))
     at = head.index(b"x/y\0")
     for offset_back in (512, at + 512):
         head[at + 124 : at + 136] = (-offset_back).to_bytes(12, "big", signed=True)
         head[at + 148 : at + 156] = b" " * 8
         head[at + 148 : at + 156] = b"%06o\0 " % sum(head[at : at + 512])
-        assert len(endings(bytes(head), a_pack(1), OUTCOME)) == 1
+        assert len(endings(bytes(head), make_pack(1), OUTCOME)) == 1
 
 
 @given(st.data())
-def test_no_archive_ends_a_run_or_keeps_it(data):
-    """A header may be anything, and have the right checksum."""
-    content = bytearray(hostile_archive(a_member("x/" + "y" * 200, text=b"z", pax_headers={"comment": "é"})))
+def test_corrupt_archive_neither_raises_nor_hangs(data):
+    """A corrupt header can still have a valid checksum."""
+    content = bytearray(hostile_archive(make_member("x/" + "y" * 200, text=b"z", pax_headers={"comment": "é"})))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) // 512 - 1)) * 512
         written = data.draw(st.binary(min_size=1, max_size=14))
@@ -126,12 +126,12 @@ def test_no_archive_ends_a_run_or_keeps_it(data):
         content[offset : offset + len(written)] = written
         content[at + 148 : at + 156] = b" " * 8
         content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
-    endings(bytes(content), a_pack(1), OUTCOME)
+    endings(bytes(content), make_pack(1), OUTCOME)
 
 
 @pytest.mark.parametrize("written", [b"", b"0", b"x 1\n", b"0 1 2\n", b"-1 1\n", b"9" * 5000 + b" 1\n"])
-def test_an_ending_that_is_none_is_no_result(written):
-    pack = a_pack(1)
+def test_malformed_exit_file_is_no_result(written):
+    pack = make_pack(1)
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         member = tarfile.TarInfo(f"{pack.files[0].content_key[:32]}/.exit")
@@ -141,7 +141,7 @@ def test_an_ending_that_is_none_is_no_result(written):
 
 
 @given(st.lists(st.integers(0, MAX_PACK_BYTES * 2), max_size=300), st.one_of(st.none(), st.integers(1, 50)))
-def test_each_file_is_in_one_pack_in_its_order(sizes, files_per_task):
+def test_each_file_is_packed_once_in_order(sizes, files_per_task):
     files = [replace(input_file(number), size_bytes=size) for number, size in enumerate(sizes)]
     packs = packs_of(files, files_per_task)
     assert [file for pack in packs for file in pack.files] == files
@@ -150,7 +150,7 @@ def test_each_file_is_in_one_pack_in_its_order(sizes, files_per_task):
     assert all(len(pack.files) <= (files_per_task or pack_size(len(files))) for pack in packs)
 
 
-def test_packs_are_made_where_there_are_many_files_and_no_pack_is_heavy():
+def test_pack_size_grows_with_files_and_is_bounded():
     assert [pack_size(count) for count in (0, 1, 1000, 1001, 100_000, 10_000_000)] == [1, 1, 1, 2, 100, 100]
     files = [replace(input_file(number), size_bytes=MAX_PACK_BYTES // 3) for number in range(10_000)]
     packs = packs_of(files, None)

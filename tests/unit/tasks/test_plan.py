@@ -1,4 +1,4 @@
-"""Finding the inputs, and saying what must be counted."""
+"""Finding the inputs, and planning which files to count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import word_count_workload
 
 
-def a_result(sha256: str) -> StoredResult:
+def make_result(sha256: str) -> StoredResult:
     return result_of(sha256, [("one", 1)])
 
 
@@ -36,46 +36,46 @@ def write(folder, **contents):
     return paths
 
 
-def test_a_file_given_twice_is_found_once(tmp_path, monkeypatch):
+def test_repeated_file_is_found_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, a="x")
     assert find_inputs(["a.txt", "./a.txt", str(tmp_path / "a.txt")]) == [str(tmp_path / "a.txt")]
 
 
-def test_a_name_with_wildcards_that_exists_is_that_file(tmp_path):
+def test_existing_name_with_wildcards_is_literal(tmp_path):
     (tmp_path / "a[1].txt").write_text("x")
     (tmp_path / "a1.txt").write_text("y")
     assert find_inputs([str(tmp_path / "a[1].txt")]) == [str(tmp_path / "a[1].txt")]
 
 
-def test_a_pattern_finds_files_in_order(tmp_path):
+def test_pattern_finds_files_in_order(tmp_path):
     write(tmp_path, b="x", a="y")
     assert find_inputs([str(tmp_path / "*.txt")]) == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
 
 
-def test_a_missing_input_is_refused_by_name(tmp_path):
+def test_missing_input_is_rejected_by_name(tmp_path):
     with pytest.raises(UsageError, match=r"missing\.txt does not exist"):
         find_inputs([str(tmp_path / "missing.txt")])
 
 
-def test_a_folder_is_refused_with_what_to_do(tmp_path):
+def test_folder_is_rejected_with_advice(tmp_path):
     with pytest.raises(UsageError, match="is a folder: name the files in it"):
         find_inputs([str(tmp_path)])
 
 
-def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+def test_named_pipe_is_rejected_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="not a regular file"):
         find_inputs([str(tmp_path / "pipe")])
 
 
-def test_a_dangling_link_is_refused(tmp_path):
+def test_dangling_link_is_rejected(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="cannot be read"):
         find_inputs([str(tmp_path / "link")])
 
 
-def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+def test_non_utf8_name_is_rejected(tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.txt"
     with open(path, "w"):
         pass
@@ -83,7 +83,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path):
         find_inputs([os.fsdecode(path)])
 
 
-def test_equal_contents_are_one_batch_task_and_two_files(tmp_path, store):
+def test_equal_contents_share_batch_task(tmp_path, store):
     plan = make_plan(
         write(tmp_path, a="same", b="same", c="other"), word_count_workload(3, False), store, refresh=False
     )
@@ -91,25 +91,25 @@ def test_equal_contents_are_one_batch_task_and_two_files(tmp_path, store):
     assert plan.batch_task_count == 2
 
 
-def test_known_content_is_not_counted_again_whatever_its_name(tmp_path, store):
+def test_renamed_known_content_is_not_counted(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store).files
-    store.put(file.content_key, a_result(file.sha256))
+    store.put(file.content_key, make_result(file.sha256))
     renamed = tmp_path / "renamed.txt"
     (tmp_path / "a.txt").rename(renamed)
 
     plan = make_plan([str(renamed)], workload, store)
 
     assert plan.chunks == ()
-    assert plan.unchanged == {file.content_key: a_result(file.sha256)}
+    assert plan.unchanged == {file.content_key: make_result(file.sha256)}
 
 
-def test_refresh_counts_known_content_too(tmp_path, store):
+def test_refresh_counts_known_content(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store).files
-    store.put(file.content_key, a_result(file.sha256))
+    store.put(file.content_key, make_result(file.sha256))
     assert make_plan([path], workload, store, refresh=True).batch_task_count == 1
 
 
@@ -127,12 +127,12 @@ def test_refresh_counts_known_content_too(tmp_path, store):
         '{"content_key": "KEY", "outputs": {"input_OUTPUT.json": {"base64": "?"}}, "provenance": PROVENANCE}',
     ],
 )
-def test_a_damaged_stored_result_is_counted_again(tmp_path, store, damage):
-    """Field report 30: a lost or damaged result is a miss."""
+def test_damaged_stored_result_is_counted_again(tmp_path, store, damage):
+    """Field report 30: a lost or damaged result is a cache miss."""
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
     [file] = make_plan([path], workload, store).files
-    store.put(file.content_key, a_result(file.sha256))
+    store.put(file.content_key, make_result(file.sha256))
     if isinstance(damage, str):
         provenance = '{"node_id": "n", "task_id": "t", "job_id": "j", "pool_id": "p"}'
         damage = damage.replace("KEY", file.content_key).replace("PROVENANCE", provenance).encode()
@@ -141,7 +141,7 @@ def test_a_damaged_stored_result_is_counted_again(tmp_path, store, damage):
 
 
 @pytest.mark.parametrize("other", [(4, False), (3, True)])
-def test_another_option_is_another_content(tmp_path, store, other):
+def test_options_change_content_key(tmp_path, store, other):
     paths = write(tmp_path, a="text")
     [first] = make_plan(paths, word_count_workload(3, False), store).files
     [second] = make_plan(paths, word_count_workload(*other), store).files
@@ -149,14 +149,14 @@ def test_another_option_is_another_content(tmp_path, store, other):
 
 
 @given(st.integers(1, 1_000_000))
-def test_a_run_stays_under_300_task_runs(file_count):
-    """Field report 29: a server on SQLite needs some 50 ms for each."""
+def test_run_stays_under_300_task_runs(file_count):
+    """Field report 29: a Prefect server on SQLite needs about 50 ms per task run."""
     chunks = -(-file_count // chunk_size(file_count))
     assert chunks <= MAX_CHUNKS
     assert 3 * chunks + 8 < 300
 
 
-def test_up_to_twenty_files_each_is_a_chunk_of_its_own():
+def test_chunk_size_is_one_up_to_twenty_files():
     assert [chunk_size(count) for count in (1, 20, 21, 200, 5000, 9000, 9001)] == [1, 1, 2, 10, 100, 100, 101]
 
 
@@ -169,12 +169,12 @@ def test_up_to_twenty_files_each_is_a_chunk_of_its_own():
         ("Standard_NC24ads_A100_v4", 24),
         ("Standard_D128ads_v7", 128),
         ("Standard_M832is_16_v3", 256),
-        # Before version 3, and where nothing is said, the name does not tell.
+        # Before version 3, the name of a size does not contain its number of cores.
         ("Standard_D3_v2", 1),
         ("standard_a1", 1),
         ("a size of tomorrow", 1),
     ],
 )
-def test_a_node_has_a_slot_for_each_core_that_its_size_tells_of(vm_size, slots):
+def test_slots_default_to_cores_of_vm_size(vm_size, slots):
     assert PoolOptions(vm_size=vm_size).slots == slots
     assert PoolOptions(vm_size=vm_size, slots_per_node=7).slots == 7

@@ -1,4 +1,4 @@
-"""What is logged or told has no secret in it, whoever put it there."""
+"""Logs and messages contain no secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNATURE = "Zm9vYmFy%2Bc2VjcmV0c2VjcmV0%3D"
 
 @pytest.fixture(autouse=True)
 def factory(monkeypatch):
-    """Put the process's own factory back, and forget the keys."""
+    """Clear the protected keys, and restore the log record factory after the test."""
     monkeypatch.setattr(redaction, "_keys", set())
     before = logging.getLogRecordFactory()
     yield
@@ -24,7 +24,7 @@ def factory(monkeypatch):
 
 @pytest.fixture
 def log():
-    """All that is logged on the root logger, at any level, as text."""
+    """Return a function that reads everything logged at any level."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     root, level = logging.getLogger(), logging.getLogger().level
@@ -49,7 +49,7 @@ def log():
         f"AccountName=a;AccountKey={SIGNATURE};EndpointSuffix=core",
     ],
 )
-def test_a_signature_is_hidden_in_every_form(text):
+def test_signature_is_redacted_in_every_form(text):
     safe = redacted(text)
     assert SIGNATURE not in safe
     assert "c2VjcmV0" not in safe
@@ -57,27 +57,27 @@ def test_a_signature_is_hidden_in_every_form(text):
 
 
 @pytest.mark.parametrize("text", ["", "design=yes", "the sig of a file", "sig=", "SharedKey is a scheme", "a b c"])
-def test_what_is_no_secret_stays(text):
+def test_harmless_text_is_unchanged(text):
     assert redacted(text) == text
 
 
-def test_the_password_in_a_url_is_hidden():
+def test_url_password_is_redacted():
     text = "no answer from https://me:pa$s&w0rd@prefect.example/api, nor from https://prefect.example:443/a@b"
     assert redacted(text) == text.replace("pa$s&w0rd", HIDDEN)
 
 
-def test_a_key_is_hidden_wherever_it_stands():
+def test_protected_key_is_redacted():
     protect("k+/e==yyy", "key", "")
     assert redacted("key k+/e==yyy, k%2B%2Fe%3D%3Dyyy.") == f"key {HIDDEN}, {HIDDEN}."
 
 
-def test_a_log_of_any_logger_has_neither_signature_nor_key(log):
+def test_every_logger_redacts_signatures_and_keys(log):
     protect("account+key==")
     logging.getLogger("some.library").debug("%s asks for %s", "account+key==", f"/c/b?sig={SIGNATURE}")
     assert log() == f"{HIDDEN} asks for /c/b?sig={HIDDEN}\n"
 
 
-def test_a_traceback_that_is_logged_has_no_signature_in_it_nor_in_its_causes(log):
+def test_logged_traceback_has_no_signature(log):
     protect()
 
     def fail():
@@ -92,7 +92,7 @@ def test_a_traceback_that_is_logged_has_no_signature_in_it_nor_in_its_causes(log
     assert SIGNATURE not in log()
 
 
-def test_a_log_call_that_does_not_fit_its_arguments_is_left_to_logging(log, monkeypatch):
+def test_malformed_log_call_is_left_to_logging(log, monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
     protect()
     logging.getLogger("some.library").warning("%d", "x")

@@ -1,4 +1,4 @@
-"""Settings: all of them, none, or one sentence that says what is missing."""
+"""Settings are complete, absent, or rejected in one sentence that names what is missing."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ def set_all(monkeypatch, values):
         monkeypatch.setenv(name, value)
 
 
-def test_nothing_set_is_no_configuration_and_says_how_to_get_one():
+def test_missing_configuration_error_has_advice():
     assert not read_settings().is_configured
     with pytest.raises(ConfigurationError, match="localbatch serve"):
         load_settings()
 
 
-def test_all_set_is_a_configuration(monkeypatch):
+def test_complete_settings_are_loaded(monkeypatch):
     set_all(monkeypatch, FULL)
     assert load_settings().storage_account == "store"
 
 
 @pytest.mark.parametrize("missing", list(FULL))
-def test_each_missing_setting_of_a_local_azure_is_named(monkeypatch, missing):
+def test_missing_setting_of_local_azure_is_named(monkeypatch, missing):
     set_all(monkeypatch, {name: value for name, value in FULL.items() if name != missing})
     with pytest.raises(ConfigurationError, match=missing):
         load_settings()
 
 
-def test_an_azure_account_needs_only_endpoints_and_an_identity(monkeypatch):
+def test_azure_account_needs_only_endpoints(monkeypatch):
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "https://mine.westeurope.batch.azure.com")
     monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", "https://mine.blob.core.windows.net")
     assert load_settings().batch_key is None
 
 
-def test_an_empty_setting_is_not_set(monkeypatch):
+def test_empty_setting_is_unset(monkeypatch):
     monkeypatch.setenv("TOPN_BATCH_KEY", "")
     assert not read_settings().is_configured
 
 
-def test_an_endpoint_that_is_no_address_is_refused(monkeypatch):
+def test_endpoint_must_be_address(monkeypatch):
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "mine.westeurope.batch.azure.com")
     with pytest.raises(ConfigurationError, match="TOPN_BATCH_ENDPOINT is 'mine"):
         read_settings()
 
 
-def test_settings_are_read_from_a_dotenv_file():
+def test_settings_are_read_from_dotenv_file():
     Path(".env").write_text("".join(f"{name}={value}\n" for name, value in FULL.items()) + "OTHER=1\n")
     assert load_settings().batch_account == "batch"
 
 
-def test_a_key_does_not_show_in_the_settings_text(monkeypatch):
+def test_settings_text_hides_keys(monkeypatch):
     set_all(monkeypatch, FULL | {"TOPN_BATCH_KEY": "c2VudGluZWw="})
     settings = load_settings()
     assert "c2VudGluZWw" not in f"{settings!r} {settings} {settings.model_dump()}"
@@ -80,11 +80,11 @@ def test_a_key_does_not_show_in_the_settings_text(monkeypatch):
         ("http://localhost:10100", None),
     ],
 )
-def test_the_account_is_taken_from_an_endpoint_of_the_cloud(endpoint, account):
+def test_account_name_comes_from_cloud_endpoint(endpoint, account):
     assert account_of(endpoint) == account
 
 
-def test_results_are_in_the_state_folder_unless_named(monkeypatch, tmp_path):
+def test_results_default_to_state_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TOPN_STATE", str(tmp_path))
     assert results_location() == str(tmp_path / "results")
     monkeypatch.setenv("TOPN_RESULTS", "/elsewhere")
@@ -92,7 +92,7 @@ def test_results_are_in_the_state_folder_unless_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["TOPN_BATCH_KEY", "TOPN_STORAGE_KEY"])
-def test_where_keys_are_off_a_key_is_an_error_that_names_it_and_does_not_show_it(monkeypatch, name):
+def test_disallowed_key_is_named_and_hidden(monkeypatch, name):
     for half in ("BATCH", "STORAGE"):
         monkeypatch.setenv(f"TOPN_{half}_ENDPOINT", f"https://mine.{half.lower()}.example.com")
     monkeypatch.setenv("TOPN_ALLOW_KEYS", "false")
@@ -104,7 +104,7 @@ def test_where_keys_are_off_a_key_is_an_error_that_names_it_and_does_not_show_it
     assert "c2VudGluZWw" not in str(refusal.value)
 
 
-def test_where_keys_are_off_a_key_of_the_block_is_an_error_that_names_the_block(monkeypatch):
+def test_disallowed_block_key_error_names_block(monkeypatch):
     Path(".env").write_text("TOPN_ALLOW_KEYS=no\n")
     block = {
         "batch_endpoint": "https://mine.westeurope.batch.azure.com",
@@ -115,7 +115,7 @@ def test_where_keys_are_off_a_key_of_the_block_is_an_error_that_names_the_block(
         load_settings(block)
 
 
-def test_that_keys_are_off_is_no_configuration_and_a_word_that_is_none_is_refused(monkeypatch):
+def test_allow_keys_alone_configures_nothing(monkeypatch):
     monkeypatch.setenv("TOPN_ALLOW_KEYS", "false")
     assert not read_settings().is_configured
     monkeypatch.setenv("TOPN_ALLOW_KEYS", "sometimes")

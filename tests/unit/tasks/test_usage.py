@@ -1,4 +1,4 @@
-"""What a run takes from Azure: added up from what the service says, in few requests."""
+"""The Azure usage of a run, computed from few requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MovableClock:
 
 
 class Nodes:
-    """A Batch account that knows nodes and nothing else, and counts how often it is asked."""
+    """A Batch account that only lists nodes, and counts the listings."""
 
     def __init__(self, *lives):
         self.lives = list(lives)
@@ -64,7 +64,7 @@ def outcome(task_id, start, end, node_id="n1", retries=0, requeues=0):
 
 @pytest.fixture
 def local_endpoint(monkeypatch):
-    """An account on this machine is configured; nothing listens there."""
+    """Configure an account on this machine where no server listens."""
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", "http://127.0.0.1:1/account")
     for variable in ("TOPN_BATCH_ACCOUNT", "TOPN_STORAGE_ACCOUNT", "TOPN_BATCH_KEY", "TOPN_STORAGE_KEY"):
@@ -85,7 +85,7 @@ def meter(run, clock):
     return make
 
 
-def test_node_time_is_from_allocation_to_when_the_node_was_last_known(meter, clock):
+def test_node_time_spans_allocation_to_last_sighting(meter, clock):
     account = Nodes(life("n1", -30), life("n2", 10), life("spot", 20, dedicated=False))
     measured = meter(account)
     clock.instant = at(60)
@@ -95,7 +95,7 @@ def test_node_time_is_from_allocation_to_when_the_node_was_last_known(meter, clo
     clock.instant = at(100)
     usage = measured.usage()
 
-    # n1 was last seen at 60, n2 at 100; n3 was never listed, and is known from its Batch task alone.
+    # n1 was last seen at 60 and n2 at 100. n3 was never listed and is known only from its Batch task.
     assert usage.node_seconds == 90 + 90 + 3
     assert usage.spot_node_seconds == 40
     assert (usage.nodes, usage.preempted_nodes) == (4, 1)
@@ -103,7 +103,7 @@ def test_node_time_is_from_allocation_to_when_the_node_was_last_known(meter, clo
     assert usage.task_seconds == 15 + 5 + 3
 
 
-def test_waiting_is_the_time_in_which_no_batch_task_runs(meter, clock):
+def test_idle_time_excludes_running_batch_tasks(meter, clock):
     measured = meter(Nodes(life("n1", 0)))
     measured.add(finished(outcome("a", -10, 5), outcome("b", 20, 40), outcome("c", 30, 50)))
     clock.instant = at(100)
@@ -112,7 +112,7 @@ def test_waiting_is_the_time_in_which_no_batch_task_runs(meter, clock):
     assert usage.running == ((at(-10), 1), (at(5), 0), (at(20), 1), (at(30), 2), (at(40), 1), (at(50), 0))
 
 
-def test_nodes_are_listed_once_a_minute_however_many_files(meter, clock):
+def test_nodes_are_listed_once_per_minute(meter, clock):
     account = Nodes(life("n1", 0))
     measured = meter(account)
     for number in range(1000):
@@ -122,13 +122,13 @@ def test_nodes_are_listed_once_a_minute_however_many_files(meter, clock):
     assert account.listings == 5 + 1
 
 
-def test_nodes_that_cannot_be_listed_are_known_by_their_batch_tasks(meter, clock):
+def test_unlistable_nodes_are_known_by_batch_tasks(meter, clock):
     measured = meter(Nodes())
     measured.add(finished(outcome("a", 10, 30)))
     assert measured.usage().node_seconds == 20
 
 
-def test_the_nodes_of_an_existing_pool_are_not_the_runs(meter):
+def test_nodes_of_existing_pool_are_not_billed(meter):
     account = Nodes(life("n1", -100_000))
     measured = meter(account, pool_id="mine")
     measured.add(finished(outcome("a", 10, 30)))
@@ -157,12 +157,12 @@ def test_many_changes_are_thinned_out():
         ("standard_nc6", 0.0, 0.0),
     ],
 )
-def test_a_price_is_what_the_user_says_or_a_list_price(local_endpoint, vm_size, given, price):
+def test_price_is_given_or_list_price(local_endpoint, vm_size, given, price):
     found = node_price(vm_size, given)
     assert found.usd_per_node_hour == price
     assert not found.is_paid
 
 
-def test_an_account_in_azures_cloud_is_paid_for(local_endpoint, monkeypatch):
+def test_cloud_account_is_paid_for(local_endpoint, monkeypatch):
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "https://mine.westeurope.batch.azure.com")
     assert node_price("standard_d2s_v3", None).is_paid

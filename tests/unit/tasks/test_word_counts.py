@@ -1,4 +1,4 @@
-"""The workload: what comes back, and how that is written."""
+"""The word count workload: parsing and printing its outputs."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1],
         {"words": -1},
         {"words": 10**4000},
         {"top": [["a", 1 << 64]]},
-        # No letter, which cannot be written down.
+        # A lone surrogate, which UTF-8 cannot encode.
         {"top": [["\ud800", 1]]},
     ],
 )
-def test_an_output_of_another_shape_is_refused(change):
+def test_output_with_wrong_shape_is_rejected(change):
     with pytest.raises(ValueError, match="not an output of the task script"):
         parse_counts(json.dumps(GOOD | change).encode())
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 200_000, b'{"a":' * 200_000, b"9" * 5000, b"\xff", b"null"])
-def test_an_output_that_is_no_document_is_refused(content):
+def test_output_must_be_json_document(content):
     with pytest.raises(ValueError, match="not an output of the task script"):
         parse_counts(content)
 
 
-def test_an_output_that_lacks_something_is_refused():
+def test_incomplete_output_is_rejected():
     for name in GOOD:
         with pytest.raises(ValueError, match="not an output"):
             parse_counts(json.dumps({key: value for key, value in GOOD.items() if key != name}).encode())
 
 
 @pytest.mark.parametrize("top", [(), (("the", 120), ("a\x1b", 7))])
-def test_the_text_here_is_the_text_of_the_node(top):
+def test_text_output_equals_node_output(top):
     environment = {f"AZ_BATCH_{name}_ID": name[0].lower() for name in ("NODE", "TASK", "JOB", "POOL")}
     on_node = render_text(Summary("input", "00", 1, 1, 1, list(top)), environment)
     assert as_text(result_of("00", top)) == on_node
 
 
-def test_the_most_frequent_words_are_added_up_over_the_files():
+def test_most_frequent_words_are_summed_over_files():
     results = [counted(n, top=top).result for n, top in ((1, (("b", 5), ("a", 3))), (2, (("a", 4), ("c", 1))))]
     assert most_frequent_words(results) == [("a", 7), ("b", 5), ("c", 1)]
 
 
-def test_a_cell_holds_as_many_top_words_as_it_takes():
+def test_table_cell_cuts_long_word_lists():
     top = [(f"word{n}", 1000 - n) for n in range(1000)]
     cells = word_count_workload(1000, ignore_case=False).columns(result_of("00", top))
     assert cells["top words"][:2] == [("word0", "1,000"), ("word1", "999")]
@@ -68,7 +68,7 @@ def test_a_cell_holds_as_many_top_words_as_it_takes():
     assert len(cells["top words"]) < 20
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+def test_file_is_written_atomically(tmp_path):
     target = tmp_path / "below" / "file"
     write_whole(target, b"first")
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""A workload that a user describes: what is refused, and what its results depend on."""
+"""User-defined workloads: validation, and the hash of what a result depends on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINES = Workload(name="lines", command="wc -l < input > lines.txt", outputs=("li
         ({"files": {"-rf": b""}}, "'-rf'"),
     ],
 )
-def test_names_that_cannot_be_used_are_refused_by_name(change, named):
+def test_invalid_names_are_rejected_by_name(change, named):
     with pytest.raises(ConfigurationError) as refusal:
         replace(LINES, **change)
     assert named in str(refusal.value)
@@ -40,23 +40,23 @@ def test_names_that_cannot_be_used_are_refused_by_name(change, named):
 @pytest.mark.parametrize(
     "change", [{"command": "wc -w < input > lines.txt"}, {"outputs": ("a", "lines.txt")}, {"files": {"a": b"1"}}]
 )
-def test_what_a_result_depends_on_is_in_the_hash(change):
+def test_hash_covers_inputs_of_result(change):
     assert replace(LINES, **change).sha256 != LINES.sha256
 
 
-def test_what_is_only_shown_is_not_in_the_hash():
+def test_hash_ignores_display_options():
     assert replace(LINES, name="other", done="weighed").sha256 == LINES.sha256
 
 
 @given(st.dictionaries(st.text(), st.binary()))
-def test_outputs_of_any_bytes_are_kept_as_they_are(tmp_path_factory, outputs):
+def test_arbitrary_outputs_are_stored_unchanged(tmp_path_factory, outputs):
     store = FolderStore(tmp_path_factory.mktemp("store"))
     result = StoredResult(outputs=outputs, provenance=PROVENANCE)
     store.put("key", result)
     assert store.get("key") == result
 
 
-def test_what_is_not_said_otherwise_is_shown_plainly():
+def test_default_columns_show_outputs_plainly():
     result = StoredResult(outputs={"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"}, provenance=PROVENANCE)
     assert LINES.columns(result) == {"lines.txt": "3", "raw": "\ufffd\\x1b[31m"}
     assert LINES.documents(input_file(1), result) == {".lines.txt": b"3\nrest", ".raw": b"\xff\x1b[31m"}

@@ -1,4 +1,4 @@
-"""A submitted file whose Batch task waits, and what is told meanwhile."""
+"""Fixtures for a submitted file whose Batch task waits, and the notes that the run prints."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tasks.workload.results_store import FolderStore
 
 @pytest.fixture
 def run(run):
-    """A run that has days, so that what ends the wait is not its deadline."""
+    """A run with a deadline in days, so that the deadline does not end the wait."""
     return replace(run, deadline_at=run.deadline_at + timedelta(hours=60))
 
 
 @pytest.fixture
 def notes():
-    told = []
-    with listen(lambda progress: told.append(progress.note) if progress.note else None):
-        yield told
+    notes = []
+    with listen(lambda progress: notes.append(progress.note) if progress.note else None):
+        yield notes
 
 
 @pytest.fixture
 def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_faults, local_azure):
-    """Submit one file to a pool of the run's own, after faults were put in force."""
+    """Return a function that adds faults and submits one file, by default to the run's own pool."""
 
     def do(faults=(), pool_id=None):
         for fault in faults:
@@ -50,7 +50,7 @@ def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_fa
 
 @pytest.fixture
 def counted(blobs, workload, tmp_path):
-    """The only verdict of a finished chunk."""
+    """Return a function that returns the only verdict of a finished chunk."""
 
     def do(finished, job, containers):
         [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers).values()

@@ -1,4 +1,4 @@
-"""Waits of hours and days, by the service's clock."""
+"""Waits of hours and days on the clock of the service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.model.verdict import StoredResult
 
 @pytest.fixture
 def azure_settings(azure_of_one_test, monkeypatch):
-    """A Batch account of each test's own: it moves the clock."""
+    """A separate Batch account, whose clock the test advances."""
     return use(azure_of_one_test(), monkeypatch)
 
 
@@ -28,22 +28,22 @@ def azure_faults(azure_settings):
     return azure_settings.faults
 
 
-def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
+def test_missing_capacity_is_reported_within_two_polls(
     batch, run, submitted, watch_chunk, counted, notes, azure_settings
 ):
-    """Field report 10: an allocation that failed for want of machines is tried again, and kills nothing."""
+    """Field report 10: the service retries an allocation that failed for lack of capacity, and the run continues."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": "AllocationFailed"}])
     wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
     told_after = []
 
-    def meanwhile():
+    def recover_after_note():
         time.sleep(POLL_SECONDS)
         if notes and not told_after:
             told_after.append(clock.sleeps)
             azure_settings.faults.clear()
             azure_settings.batch.advance(timedelta(minutes=6))
 
-    clock = MovableClock(meanwhile)
+    clock = MovableClock(recover_after_note)
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)
@@ -51,10 +51,10 @@ def test_missing_capacity_is_told_within_two_polls_and_the_run_goes_on(
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_signature_is_renewed_before_it_ends_while_its_batch_task_waits(
+def test_signature_of_waiting_batch_task_is_renewed(
     batch, blobs, run, workload, submitted, watch_chunk, counted, azure_settings
 ):
-    """Field reports 19 and 20: nothing waits longer than its signatures, neither a Batch task nor a node's start task."""
+    """Field reports 19 and 20: no Batch task or start task outlives its signatures while it waits."""
     chunk, job, containers = submitted([{"fault": "allocation_fails"}])
     first_end = chunk.signed_until_at
 
@@ -79,35 +79,35 @@ class TestSpot:
 
     @pytest.fixture
     def azure_settings(self, azure_of_one_test, monkeypatch):
-        """Nodes take as long as real ones, by a clock that the test moves."""
+        """A separate Batch account at real pace, whose clock the test advances."""
         return use(azure_of_one_test(pace="real"), monkeypatch)
 
     @pytest.fixture
     def pool_options(self, pool_options):
         return pool_options.model_copy(update={"spot_nodes": 1})
 
-    def test_where_a_spot_node_was_taken_away_a_dedicated_one_does_the_rest(
+    def test_dedicated_node_replaces_preempted_spot_node(
         self, batch, run, submitted, watch_chunk, counted, azure_settings
     ):
-        """Field report 7: a preempted node stays in the pool, and the work goes on elsewhere."""
+        """Field report 7: the preempted node stays in the pool, and a dedicated node runs the Batch task."""
         azure_settings.faults.add("endless_task", task="*")
         chunk, job, containers = submitted()
-        taken_away = set()
+        preempted = set()
 
-        def minutes_pass():
+        def advance_clock():
             time.sleep(POLL_SECONDS)
             azure_settings.batch.advance(timedelta(seconds=30))
             for node in batch.nodes(run.name):
                 if node.node_id.endswith("_p") and node.state == "running":
                     azure_settings.faults.add("preempt_node", node=node.node_id)
-                    taken_away.add(node.node_id)
+                    preempted.add(node.node_id)
                 elif node.node_id.endswith("_d") and node.state == "running":
                     azure_settings.faults.clear()
 
-        finished = watch_chunk(chunk, job, containers, MovableClock(minutes_pass))
+        finished = watch_chunk(chunk, job, containers, MovableClock(advance_clock))
 
         assert isinstance(counted(finished, job, containers), StoredResult)
         [outcome] = finished.outcomes.values()
-        assert len(taken_away) == 1
+        assert len(preempted) == 1
         assert outcome.node_id.endswith("_d")
         assert outcome.requeue_count >= 1

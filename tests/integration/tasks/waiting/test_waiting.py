@@ -1,4 +1,4 @@
-"""While Batch tasks wait and nothing moves, a person is told why, and waiting ends when it cannot help."""
+"""While Batch tasks wait, the user sees the reason, and a hopeless wait ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, letting_time_pass, pool_has, wait_until
+from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, polling_clock, pool_has, wait_until
 
 from tasks.model.verdict import Category, StoredResult
 from tasks.steps.provision import ensure_containers, ensure_pool
@@ -17,8 +17,8 @@ from tasks.steps.provision import ensure_containers, ensure_pool
 @pytest.mark.parametrize(
     "code", ["AccountCoreQuotaReached", "PoolQuotaReached", "AccountLowPriorityCoreQuotaReached", "ImageNotFound"]
 )
-def test_a_pool_that_can_never_get_a_node_ends_the_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
-    """Field reports 11 and 32: no quota, or an image that is retired."""
+def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
+    """Field reports 11 and 32: a missing quota or a retired image."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": code, "message": f"No: {code}."}])
     wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
     clock = MovableClock()
@@ -30,13 +30,11 @@ def test_a_pool_that_can_never_get_a_node_ends_the_wait_within_two_polls(batch, 
     assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_failed_start_task_is_tried_once_more_and_then_ends_the_wait_with_its_last_words(
-    batch, run, submitted, watch_chunk, notes
-):
-    """Field reports 8 and 9: not twenty minutes of silence."""
+def test_failed_start_task_is_retried_once(batch, run, submitted, watch_chunk, notes):
+    """Field reports 8 and 9: a second failure ends the wait with the exit code."""
     chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
     wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
-    clock = letting_time_pass()
+    clock = polling_clock()
 
     finished = watch_chunk(chunk, job, containers, clock)
 
@@ -46,18 +44,18 @@ def test_a_failed_start_task_is_tried_once_more_and_then_ends_the_wait_with_its_
     assert len(restarts) == 1
 
 
-def test_a_node_that_a_restart_mends_counts_the_file(batch, run, submitted, watch_chunk, counted, azure_faults, notes):
+def test_restarted_node_counts_file(batch, run, submitted, watch_chunk, counted, azure_faults, notes):
     chunk, job, containers = submitted([{"fault": "start_task_fails", "exit_code": 9}])
     wait_until(pool_has(batch, run, "starttaskfailed"), "the start task to fail")
     azure_faults.clear()
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert any("restarted tvm" in note for note in notes)
 
 
-def test_the_nodes_of_an_existing_pool_are_not_restarted(
+def test_nodes_of_existing_pool_are_not_restarted(
     batch, blobs, run, workload, submitted, watch_chunk, pool_options, azure_faults, notes
 ):
     azure_faults.add("start_task_fails", exit_code=9)
@@ -67,7 +65,7 @@ def test_the_nodes_of_an_existing_pool_are_not_restarted(
     wait_until(pool_has(batch, other, "starttaskfailed"), "the start task to fail")
     chunk, job, containers = submitted(pool_id=other.name)
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert "[StartTaskFailed]" in finished.reason.message
     assert pool_has(batch, other, "starttaskfailed")()
@@ -75,8 +73,8 @@ def test_the_nodes_of_an_existing_pool_are_not_restarted(
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
-def test_unusable_nodes_end_the_wait_within_two_polls(batch, run, submitted, watch_chunk, azure_faults):
-    """Field report 9: Batch tasks do not stay active for ever without a word."""
+def test_unusable_nodes_end_wait_within_two_polls(batch, run, submitted, watch_chunk, azure_faults):
+    """Field report 9: Batch tasks do not stay active silently."""
     chunk, job, containers = submitted(
         [
             {"fault": "endless_task", "task": "*"},
@@ -93,39 +91,35 @@ def test_unusable_nodes_end_the_wait_within_two_polls(batch, run, submitted, wat
     assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_preempted_batch_task_goes_on_by_itself_and_is_counted(
-    batch, run, submitted, watch_chunk, counted, azure_faults
-):
+def test_preempted_batch_task_is_requeued_and_counted(batch, run, submitted, watch_chunk, counted, azure_faults):
     chunk, job, containers = submitted(
         [{"fault": "endless_task", "task": "*"}, {"fault": "preempt_node", "when": "task_running"}]
     )
     wait_until(pool_has(batch, run, "preempted"), "the node to be preempted")
     azure_faults.clear()
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     [outcome] = finished.outcomes.values()
     assert (outcome.requeue_count, outcome.retry_count) == (1, 0)
 
 
-def test_a_pool_without_a_working_node_is_told_within_two_polls(
-    batch, run, submitted, watch_chunk, counted, notes, azure_faults
-):
+def test_pool_without_working_node_is_reported(batch, run, submitted, watch_chunk, counted, notes, azure_faults):
     chunk, job, containers = submitted(
         [{"fault": "endless_task", "task": "*"}, {"fault": "lose_node", "when": "task_running"}]
     )
     wait_until(pool_has(batch, run, "unknown"), "the node to be lost")
     told_after = []
 
-    def meanwhile():
+    def recover_after_note():
         time.sleep(POLL_SECONDS)
         if notes and not told_after:
             told_after.append(clock.sleeps)
             azure_faults.clear()
             azure_faults.add("recover_node")
 
-    clock = MovableClock(meanwhile)
+    clock = MovableClock(recover_after_note)
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)
@@ -133,9 +127,7 @@ def test_a_pool_without_a_working_node_is_told_within_two_polls(
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
-def test_a_disabled_job_is_told_and_goes_on_when_it_is_enabled(
-    submitted, watch_chunk, counted, notes, batch, azure_faults
-):
+def test_disabled_job_is_reported_and_resumes(submitted, watch_chunk, counted, notes, batch, azure_faults):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     batch._client.begin_disable_job(job.job_id, {"disableTasks": "requeue"}, polling_interval=0.1).wait(10)
 
@@ -152,30 +144,30 @@ def test_a_disabled_job_is_told_and_goes_on_when_it_is_enabled(
 
 
 @pytest.mark.parametrize(("what", "category"), [("job", Category.CANCELLED), ("pool", Category.NODE)])
-def test_what_somebody_else_deleted_ends_the_wait(batch, submitted, watch_chunk, what, category):
+def test_deleted_job_or_pool_ends_wait(batch, submitted, watch_chunk, what, category):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     batch.delete_jobs_and_pools(
         [job.job_id] if what == "job" else [], [job.pool_id] if what == "pool" else [], wait_seconds=10
     )
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
     assert finished.reason.category is category
     assert "was deleted by somebody else" in finished.reason.message
 
 
-def test_a_batch_task_that_somebody_deleted_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
+def test_deleted_batch_task_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     batch._client.delete_task(job.job_id, chunk.staged[0].task_id)
     azure_faults.clear()
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
 
 
-def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
+def test_old_resize_error_of_existing_pool_is_ignored(
     batch, blobs, run, workload, submitted, watch_chunk, counted, pool_options, azure_faults
 ):
-    """Field report 10: an error of the past must not block all that comes."""
+    """Field report 10: an old error must not block new runs."""
     other = replace(run, flow_run_id=str(uuid.uuid4()))
     azure_faults.add("allocation_fails", code="AccountCoreQuotaReached")
     ensure_pool(batch, blobs, other, workload, ensure_containers(blobs, run, workload), pool_options, 1)
@@ -197,26 +189,24 @@ def test_an_old_resize_error_of_an_existing_pool_is_no_reason_to_end(
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
-def test_a_renewal_that_fails_for_a_passing_reason_loses_no_file(
-    submitted, watch_chunk, counted, azure_faults, run, notes
-):
+def test_transient_renewal_failure_loses_no_file(submitted, watch_chunk, counted, azure_faults, run, notes):
     chunk, job, containers = submitted()
-    ending_soon = replace(chunk, signed_until_at=run.deadline_at - timedelta(hours=59, minutes=50))
+    expiring_soon = replace(chunk, signed_until_at=run.deadline_at - timedelta(hours=59, minutes=50))
     azure_faults.add("answer", operation="list_tasks", status=409, code="JobBeingDeleted", times=1)
 
-    finished = watch_chunk(ending_soon, job, containers, letting_time_pass())
+    finished = watch_chunk(expiring_soon, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert "Asking again." in notes[0]
 
 
-def test_why_batch_tasks_were_ended_is_asked_of_the_job_alone(batch, run, submitted, watch_chunk, local_azure):
+def test_terminated_batch_task_does_not_list_nodes(batch, run, submitted, watch_chunk, local_azure):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
     wait_until(lambda: batch.task_counts(job.job_id).running == 1, "the Batch task to run")
     batch._client.terminate_task(job.job_id, chunk.staged[0].task_id)
 
-    finished = watch_chunk(chunk, job, containers, letting_time_pass())
+    finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert finished.reason is None
-    asked = [record.path for record in list(local_azure.batch.requests) if record.method == "GET"]
-    assert f"/pools/{run.name}/nodes" not in asked
+    read_paths = [record.path for record in list(local_azure.batch.requests) if record.method == "GET"]
+    assert f"/pools/{run.name}/nodes" not in read_paths

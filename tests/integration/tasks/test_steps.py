@@ -1,4 +1,4 @@
-"""The steps, one after the other, on the local Azure: what they make, adopt, judge and delete."""
+"""The steps of a run on the local Azure: staging, submission and collection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parts(shared_parts):
 
 @pytest.fixture
 def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
-    """Stage, submit, watch and collect a chunk; returns the verdicts in the order of its files."""
+    """Return a function that stages, submits, watches and collects a chunk and returns verdicts in order."""
     containers, job = parts
 
     def do(chunk, workload=workload):
@@ -43,7 +43,7 @@ def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
     return do
 
 
-def test_a_file_is_counted_by_its_own_batch_task(count, chunk_factory, run):
+def test_file_is_counted_by_own_batch_task(count, chunk_factory, run):
     [verdict] = count(chunk_factory(b"one two two three three three"))
     assert isinstance(verdict, StoredResult)
     assert counts_of(verdict).top == (("three", 3), ("two", 2), ("one", 1))
@@ -51,7 +51,7 @@ def test_a_file_is_counted_by_its_own_batch_task(count, chunk_factory, run):
     assert verdict.provenance.node_id.startswith("tvm")
 
 
-def test_a_bad_file_fails_alone_with_the_offset(count, chunk_factory):
+def test_bad_file_fails_alone_with_offset(count, chunk_factory):
     good, bad_utf8, nul = count(chunk_factory(b"fine", b"abc\xffdef", b"ab\0cd"))
     assert isinstance(good, StoredResult)
     assert bad_utf8.category is nul.category is Category.INPUT
@@ -61,7 +61,7 @@ def test_a_bad_file_fails_alone_with_the_offset(count, chunk_factory):
     assert "offset 3" in bad_utf8.stderr
 
 
-def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chunk_factory, workload):
+def test_failed_program_reports_exit_code_and_stderr(count, chunk_factory, workload):
     [verdict] = count(chunk_factory(b"text"), replace(workload, command=f"{workload.command} --no-such-option"))
     assert verdict.category is Category.PROGRAM
     assert verdict.exit_code == 2
@@ -71,7 +71,7 @@ def test_a_program_that_fails_tells_its_exit_code_and_its_last_words(count, chun
     assert verdict.repeat_command.startswith("python -m task_script --num-words 3 -- ")
 
 
-def test_a_missing_resource_file_is_told_as_such(
+def test_missing_resource_file_has_own_category(
     count, chunk_factory, blobs, parts, batch, run, workload, tmp_path, watch_chunk
 ):
     containers, job = parts
@@ -88,10 +88,8 @@ def test_a_missing_resource_file_is_told_as_such(
     assert "BlobNotFound" in error.message
 
 
-def test_success_without_its_output_is_no_result(
-    blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk
-):
-    """Field report 14: neither result nor exit code nor output alone is a verdict."""
+def test_success_without_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path, watch_chunk):
+    """Field report 14: a verdict needs the result, the exit code and the output."""
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(
@@ -107,9 +105,7 @@ def test_success_without_its_output_is_no_result(
 @pytest.mark.parametrize(
     "forged", [b"{}", b"not json", b'{"sha256": "00", "bytes": 1, "words": 1, "distinct": 1, "top": []}']
 )
-def test_an_output_that_is_not_of_this_content_is_no_result(
-    blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged, watch_chunk
-):
+def test_forged_output_is_no_result(blobs, batch, run, workload, parts, chunk_factory, tmp_path, forged, watch_chunk):
     containers, job = parts
     chunk = chunk_factory(b"text")
     submitted = submit_chunk(
@@ -121,9 +117,7 @@ def test_an_output_that_is_not_of_this_content_is_no_result(
     assert isinstance(error, FileError)
 
 
-def test_a_file_that_changed_or_vanished_after_it_was_hashed_fails_alone(
-    blobs, workload, parts, chunk_factory, tmp_path
-):
+def test_changed_and_deleted_files_fail_alone(blobs, workload, parts, chunk_factory, tmp_path):
     chunk = chunk_factory(b"kept", b"changed", b"vanished")
     (tmp_path / "1.txt").write_bytes(b"changes")
     (tmp_path / "2.txt").unlink()
@@ -133,7 +127,7 @@ def test_a_file_that_changed_or_vanished_after_it_was_hashed_fails_alone(
     assert len(staged.failures) == 2
 
 
-def test_batch_tasks_are_added_once_however_often(batch, idle_job):
+def test_adding_batch_tasks_is_idempotent(batch, idle_job):
     specs = [
         BatchTaskSpec(task_id=f"t{i}", command_line="true", resource_files=(), uploads=(), retries=0)
         for i in range(250)
@@ -144,7 +138,7 @@ def test_batch_tasks_are_added_once_however_often(batch, idle_job):
     assert counts.active + counts.running + counts.completed == 250
 
 
-def test_a_request_that_is_too_large_is_halved(batch, idle_job, local_azure):
+def test_oversized_request_is_halved(batch, idle_job, local_azure):
     specs = [
         BatchTaskSpec(task_id=f"big{i}", command_line="true " + "x" * 30_000, resource_files=(), uploads=(), retries=0)
         for i in range(60)
@@ -155,19 +149,19 @@ def test_a_request_that_is_too_large_is_halved(batch, idle_job, local_azure):
     assert batch.task_counts(idle_job).active == 60
 
 
-def test_a_refused_batch_task_is_named_and_the_others_are_added(batch, idle_job):
+def test_rejected_batch_task_is_named_and_others_added(batch, idle_job):
     good = BatchTaskSpec(task_id="good", command_line="true", resource_files=(), uploads=(), retries=0)
     refused = batch.add_tasks(idle_job, [good, replace(good, task_id="not an id!")])
     assert list(refused) == ["not an id!"]
 
 
-def test_adding_to_a_missing_job_is_an_error(batch):
+def test_adding_to_missing_job_raises(batch):
     spec = BatchTaskSpec(task_id="t", command_line="true", resource_files=(), uploads=(), retries=0)
     with pytest.raises(ServiceError, match="JobNotFound"):
         batch.add_tasks("missing", [spec])
 
 
-def test_results_may_be_kept_in_a_blob_container(blobs, local_azure, monkeypatch, tmp_path):
+def test_results_can_be_stored_in_blob_container(blobs, local_azure, monkeypatch, tmp_path):
     container = f"results-{uuid.uuid4().hex}"
     blobs.create_container(container, {})
     monkeypatch.setenv("TOPN_RESULTS", f"{local_azure.storage_endpoint}/{container}")

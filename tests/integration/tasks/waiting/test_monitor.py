@@ -1,4 +1,4 @@
-"""Watching costs as much as there is to see: no completed Batch task is read again and again, and none is overlooked."""
+"""The monitor reads each completed Batch task only a few times, and misses none."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def listed_bytes(server):
     return sum(record.bytes for record in list(server.requests) if record.operation == "list_tasks")
 
 
-def test_a_batch_task_is_not_read_again_and_again_while_others_complete(
-    server, blobs, run, workload, parts, pool_options, chunk_factory
-):
+def test_completed_batch_tasks_are_not_reread(server, blobs, run, workload, parts, pool_options, chunk_factory):
     settings = AzureSettings(batch_endpoint=server.endpoint, batch_account=server.account, batch_key=server.key)
     account = BatchAccount(settings)
     containers, _ = parts
@@ -42,14 +40,14 @@ def test_a_batch_task_is_not_read_again_and_again_while_others_complete(
     submitted = submit_chunk(account, blobs, run, chunk, job, workload, containers)
     seen = 0
 
-    def let_the_next_two_complete():
+    def complete_next_tasks():
         nonlocal seen
         wait_until(lambda: account.task_counts(job.job_id).running, "Batch tasks to run")
         server.advance(timedelta(seconds=1))
         wait_until(lambda: account.task_counts(job.job_id).completed > seen, "Batch tasks to complete")
         seen = account.task_counts(job.job_id).completed
 
-    clock = MovableClock(let_the_next_two_complete)
+    clock = MovableClock(complete_next_tasks)
     renewal = Renewal(account=account, blobs=blobs, run=run, job=job, workload=workload, containers=containers)
     deadline_at = run.deadline_at + timedelta(hours=1)
     [finished] = watch(

@@ -1,4 +1,4 @@
-"""Outputs are written below the output folder and nowhere else, and replace no input."""
+"""Outputs are written only below the output folder and never replace an input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def outside(tmp_path):
     return folder
 
 
-def a_file(number, name, path=None):
+def make_report(number, name, path=None):
     report = counted(number, name)
     return replace(report, file=replace(report.file, path=str(path or report.file.path), output=f"{name}_OUTPUT"))
 
@@ -36,7 +36,7 @@ def files_below(folder):
 
 
 def test_outputs_keep_their_folders(folder):
-    report = run_report(a_file(1, "a"), a_file(2, "b/c"), failed(3))
+    report = run_report(make_report(1, "a"), make_report(2, "b/c"), failed(3))
     assert write_all_outputs(folder, report) == []
     names = ["a_OUTPUT.json", "a_OUTPUT.txt", "b/c_OUTPUT.json", "b/c_OUTPUT.txt"]
     assert files_below(folder) == names
@@ -44,49 +44,49 @@ def test_outputs_keep_their_folders(folder):
 
 
 @pytest.mark.parametrize("name", ["link/a", "link/new/a", "sub/link/a"])
-def test_no_output_is_written_through_a_link_that_leads_out(folder, outside, name):
+def test_links_out_of_folder_are_not_followed(folder, outside, name):
     link = folder / name.partition("link")[0] / "link"
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(outside)
-    report = run_report(a_file(1, name), a_file(2, "good"))
+    report = run_report(make_report(1, name), make_report(2, "good"))
     assert write_all_outputs(folder, report) == [f"{name}_OUTPUT (a link leads out of the output folder)"]
     assert list(outside.iterdir()) == []
     assert (folder / "good_OUTPUT.txt").exists()
 
 
-def test_a_link_to_a_folder_that_is_not_there_makes_none(folder, outside):
+def test_dangling_link_creates_no_folder(folder, outside):
     (folder / "link").symlink_to(outside / "new")
-    assert len(write_all_outputs(folder, run_report(a_file(1, "link/a")))) == 1
+    assert len(write_all_outputs(folder, run_report(make_report(1, "link/a")))) == 1
     assert list(outside.iterdir()) == []
 
 
-def test_a_link_that_leads_to_itself_is_told(folder):
+def test_link_loop_is_reported(folder):
     (folder / "link").symlink_to(folder / "link")
-    [refusal] = write_all_outputs(folder, run_report(a_file(1, "link/a")))
+    [refusal] = write_all_outputs(folder, run_report(make_report(1, "link/a")))
     assert refusal.startswith("link/a_OUTPUT (")
 
 
-def test_a_link_in_the_place_of_an_output_is_replaced_and_not_followed(folder, outside):
+def test_link_at_output_path_is_replaced(folder, outside):
     (outside / "precious").write_text("mine")
     (folder / "a_OUTPUT.txt").symlink_to(outside / "precious")
-    assert write_all_outputs(folder, run_report(a_file(1, "a"))) == []
+    assert write_all_outputs(folder, run_report(make_report(1, "a"))) == []
     assert (outside / "precious").read_text() == "mine"
     assert not (folder / "a_OUTPUT.txt").is_symlink()
 
 
-def test_links_within_the_folder_and_the_folder_itself_may_be_links(folder, outside):
+def test_links_within_folder_are_followed(folder, outside):
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
     (outside / "other").symlink_to(folder)
-    assert write_all_outputs(outside / "other", run_report(a_file(1, "link/a"))) == []
+    assert write_all_outputs(outside / "other", run_report(make_report(1, "link/a"))) == []
     assert (folder / "real/a_OUTPUT.txt").exists()
 
 
-def test_an_input_is_never_replaced(folder, monkeypatch):
+def test_input_is_never_replaced(folder, monkeypatch):
     mine = folder / "a_OUTPUT.txt"
     mine.write_text("my own text")
     monkeypatch.chdir(folder)
-    report = run_report(a_file(1, "a", folder / "a"), a_file(2, "b", mine))
+    report = run_report(make_report(1, "a", folder / "a"), make_report(2, "b", mine))
     assert write_all_outputs(Path(), report) == ["a_OUTPUT (it would replace an input)"]
     assert mine.read_text() == "my own text"
     assert (folder / "b_OUTPUT.txt").exists()

@@ -1,4 +1,4 @@
-"""Results outlive the pool."""
+"""Collecting results after the pool is gone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tasks.steps.collect import collect_chunk
 from tasks.workload.results_store import FolderStore
 
 
-def test_results_and_logs_outlive_their_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):
-    """Field report 13: what is read from a node after a Batch task is lost with the node."""
+def test_results_and_logs_outlive_node(batch, blobs, workload, parts, submitted, watch_chunk, tmp_path):
+    """Field report 13: results do not depend on the node."""
     containers, job = parts
     finished = watch_chunk(submitted(b"one two two", b"abc\xffdef"), job, containers)
     batch.delete_jobs_and_pools([], [job.pool_id], 10)

@@ -1,4 +1,4 @@
-"""The storage adapter against Azurite: what its URLs allow, and how files travel; by a key, and by an identity."""
+"""The storage adapter against Azurite, with a key and with an identity: signed URLs, uploads and downloads."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def container(blobs):
     return name
 
 
-def ask(url, method="GET", data=None, **headers):
-    """Send a request without any credential but the URL's; returns status and body."""
+def send(url, method="GET", data=None, **headers):
+    """Send a request with only the URL's signature, and return the status and the body."""
     request = urllib.request.Request(url, data, {"x-ms-blob-type": "BlockBlob", **headers}, method=method)
     try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read()
+        with urllib.request.urlopen(request) as response:
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
@@ -46,51 +46,51 @@ def now():
     return datetime.now(timezone.utc)
 
 
-def test_a_read_url_reads_its_blob(blobs, container):
+def test_read_url_reads_its_blob(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
-    assert ask(blobs.read_url(container, "a", now() + SOON)) == (200, b"content")
+    assert send(blobs.read_url(container, "a", now() + SOON)) == (200, b"content")
 
 
-def test_a_read_url_writes_and_deletes_nothing(blobs, container):
+def test_read_url_cannot_write_or_delete(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
     url = blobs.read_url(container, "a", now() + SOON)
-    assert ask(url, "PUT", b"changed")[0] == 403
-    assert ask(url, "DELETE")[0] == 403
+    assert send(url, "PUT", b"changed")[0] == 403
+    assert send(url, "DELETE")[0] == 403
     assert blobs.download(container, "a") == b"content"
 
 
-def test_a_read_url_reads_no_other_blob(blobs, container):
+def test_read_url_cannot_read_other_blob(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
     blobs.upload_bytes(container, "b", b"secret")
-    assert ask(blobs.read_url(container, "a", now() + SOON).replace("/a?", "/b?"))[0] == 403
+    assert send(blobs.read_url(container, "a", now() + SOON).replace("/a?", "/b?"))[0] == 403
 
 
-def test_a_read_url_ends_at_its_instant(blobs, container):
+def test_read_url_expires(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
-    assert ask(blobs.read_url(container, "a", now() - SOON))[0] == 403
+    assert send(blobs.read_url(container, "a", now() - SOON))[0] == 403
 
 
-def test_a_write_url_creates_and_replaces_blobs(blobs, container):
+def test_write_url_creates_and_replaces_blobs(blobs, container):
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
     for content in (b"first", b"second"):
-        assert ask(f"{base}/folder/a?{signature}", "PUT", content)[0] == 201
+        assert send(f"{base}/folder/a?{signature}", "PUT", content)[0] == 201
     assert blobs.download(container, "folder/a") == b"second"
 
 
-def test_a_write_url_reads_lists_and_deletes_nothing(blobs, container):
+def test_write_url_cannot_read_list_or_delete(blobs, container):
     blobs.upload_bytes(container, "a", b"content")
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
-    assert ask(f"{base}/a?{signature}")[0] == 403
-    assert ask(f"{base}?restype=container&comp=list&{signature}")[0] == 403
-    assert ask(f"{base}/a?{signature}", "DELETE")[0] == 403
-    assert ask(f"{base}?restype=container&{signature}", "DELETE")[0] == 403
+    assert send(f"{base}/a?{signature}")[0] == 403
+    assert send(f"{base}?restype=container&comp=list&{signature}")[0] == 403
+    assert send(f"{base}/a?{signature}", "DELETE")[0] == 403
+    assert send(f"{base}?restype=container&{signature}", "DELETE")[0] == 403
 
 
-def test_a_write_url_reaches_no_other_container(blobs, container):
+def test_write_url_cannot_reach_other_container(blobs, container):
     other = f"test-{uuid.uuid4().hex}"
     blobs.create_container(other, {})
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
-    assert ask(f"{base.replace(container, other)}/a?{signature}", "PUT", b"x")[0] == 403
+    assert send(f"{base.replace(container, other)}/a?{signature}", "PUT", b"x")[0] == 403
 
 
 def text_file(tmp_path, size):
@@ -101,7 +101,7 @@ def text_file(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 1])
-def test_a_file_arrives_whole_under_its_hash(blobs, container, tmp_path, size):
+def test_file_is_uploaded_under_its_hash(blobs, container, tmp_path, size):
     path, content, sha256 = text_file(tmp_path, size)
     assert blobs.upload_file(container, path, size, sha256)
     assert blobs.download(container, sha256) == content
@@ -109,7 +109,7 @@ def test_a_file_arrives_whole_under_its_hash(blobs, container, tmp_path, size):
 
 @pytest.mark.parametrize("size", [3, BLOCK_BYTES, BLOCK_BYTES + 1])
 @pytest.mark.parametrize("change", [b"more", b""])
-def test_a_file_that_is_not_what_was_hashed_becomes_no_blob(blobs, container, tmp_path, size, change):
+def test_changed_file_creates_no_blob(blobs, container, tmp_path, size, change):
     path, content, sha256 = text_file(tmp_path, size)
     path.write_bytes(content + change if change else content[:-1] + b"?")
     assert not blobs.upload_file(container, path, size, sha256)
@@ -117,7 +117,7 @@ def test_a_file_that_is_not_what_was_hashed_becomes_no_blob(blobs, container, tm
         blobs.download(container, sha256)
 
 
-def test_a_long_file_that_is_there_is_not_sent_again(blobs, container, tmp_path):
+def test_existing_long_file_is_not_uploaded_again(blobs, container, tmp_path):
     path, content, sha256 = text_file(tmp_path, BLOCK_BYTES + 1)
     assert blobs.upload_file(container, path, len(content), sha256)
     path.write_bytes(b"not even read")
@@ -125,7 +125,7 @@ def test_a_long_file_that_is_there_is_not_sent_again(blobs, container, tmp_path)
     assert blobs.download(container, sha256) == content
 
 
-def test_the_end_of_a_blob_is_read_alone(blobs, container):
+def test_download_reads_only_last_bytes(blobs, container):
     blobs.upload_bytes(container, "log", b"0123456789")
     assert blobs.download(container, "log", last_bytes=4) == b"6789"
     assert blobs.download(container, "log", last_bytes=100) == b"0123456789"
@@ -133,7 +133,7 @@ def test_the_end_of_a_blob_is_read_alone(blobs, container):
     assert blobs.download(container, "empty", last_bytes=4) == b""
 
 
-def test_a_taken_name_and_a_missing_blob_are_told_apart(blobs, container):
+def test_conflict_and_missing_blob_raise_different_errors(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
     with pytest.raises(NotFoundError):
@@ -142,35 +142,35 @@ def test_a_taken_name_and_a_missing_blob_are_told_apart(blobs, container):
         blobs.container_metadata(f"test-{uuid.uuid4().hex}")
 
 
-def test_containers_are_found_by_prefix_with_their_metadata(blobs, container):
+def test_containers_are_listed_by_prefix_with_metadata(blobs, container):
     assert blobs.containers(container[:20]) == {container: {"owner": "test"}}
 
 
-def test_deleting_a_container_twice_is_quiet(blobs, container):
+def test_deleting_container_twice_succeeds(blobs, container):
     blobs.delete_container(container)
     blobs.delete_container(container)
     assert blobs.containers(container) == {}
 
 
-def key_in(url):
-    """When the user delegation key of a signature begins and ends."""
+def key_period(url):
+    """Return the start and the end of the user delegation key of a signed URL."""
     query = parse_qs(urlsplit(url).query)
     return tuple(datetime.fromisoformat(query[name][0].replace("Z", "+00:00")) for name in ("skt", "ske"))
 
 
-def test_the_key_that_signs_begins_before_a_clock_that_is_behind_and_lasts_for_7_days_at_most(identity_settings):
+def test_signing_key_allows_clock_skew_and_seven_days(identity_settings):
     account = blob_account()
     for life in (SOON, timedelta(days=6, hours=23)):
-        start, end = key_in(account.read_url("c", "b", now() + life))
+        start, end = key_period(account.read_url("c", "b", now() + life))
         assert abs(now() - CLOCK_SKEW - start) < SOON
         assert now() + life <= end + timedelta(seconds=1)
         assert end - start <= timedelta(days=7)
 
 
-def test_a_key_that_would_end_before_its_signature_is_renewed_and_another_is_used_again(identity_settings):
+def test_signing_key_is_reused_until_too_short(identity_settings):
     account = blob_account()
-    first = key_in(account.read_url("c", "b", now() + SOON))
-    assert key_in(account.read_url("c", "b", now() + SOON)) == first
+    first = key_period(account.read_url("c", "b", now() + SOON))
+    assert key_period(account.read_url("c", "b", now() + SOON)) == first
     later = now() + timedelta(hours=1)
-    assert key_in(account.write_url("c", later))[1] >= later - timedelta(seconds=1)
-    assert key_in(account.write_url("c", later)) != first
+    assert key_period(account.write_url("c", later))[1] >= later - timedelta(seconds=1)
+    assert key_period(account.write_url("c", later)) != first

@@ -1,4 +1,4 @@
-"""The Prefect block: the same settings, on a real Prefect server; nothing wins silently."""
+"""The Prefect block with Azure settings, on a real Prefect server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOUD = {
 
 @pytest.fixture
 def on_server(prefect_api):
-    """A Prefect server is in use; what the test saves there is deleted afterwards."""
+    """The API address of the Prefect server in use; blocks are deleted afterwards."""
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - takes seconds
 
     azure_block._block_values_on.cache_clear()
@@ -39,7 +39,7 @@ def saved_blocks():
     return {f"{block.block_type.slug}/{block.name}": str(block.data) for block in blocks}
 
 
-def test_a_block_alone_is_a_configuration(on_server):
+def test_block_alone_configures_azure(on_server):
     TopnAzure(**CLOUD, batch_key=KEY, storage_account="").save(NAME)
     settings = configured_azure()
     assert settings.batch_endpoint == CLOUD["batch_endpoint"]
@@ -47,14 +47,14 @@ def test_a_block_alone_is_a_configuration(on_server):
     assert (settings.storage_key, settings.storage_account) == (None, None)
 
 
-def test_the_keys_of_a_block_are_shown_nowhere(on_server):
+def test_block_keys_are_never_shown(on_server):
     block = TopnAzure(**CLOUD, batch_key=KEY)
     block.save(NAME)
     assert KEY not in f"{block!r} {block} {saved_blocks()} {configured_azure()!r}"
     assert "mine.westeurope" in saved_blocks()[f"topn-azure/{NAME}"]
 
 
-def test_block_and_environment_add_up(on_server, monkeypatch):
+def test_block_and_environment_are_merged(on_server, monkeypatch):
     TopnAzure(batch_key=KEY, storage_endpoint=CLOUD["storage_endpoint"]).save(NAME)
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", CLOUD["batch_endpoint"])
     monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", CLOUD["storage_endpoint"])
@@ -62,7 +62,7 @@ def test_block_and_environment_add_up(on_server, monkeypatch):
     assert (settings.batch_key.get_secret_value(), settings.storage_endpoint) == (KEY, CLOUD["storage_endpoint"])
 
 
-def test_where_both_are_set_and_differ_both_are_named_and_no_key_is_shown(on_server, monkeypatch):
+def test_conflicting_settings_name_both_sources_without_keys(on_server, monkeypatch):
     TopnAzure(**CLOUD, batch_key=KEY).save(NAME)
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "https://other.westeurope.batch.azure.com")
     with pytest.raises(ConfigurationError) as refusal:
@@ -78,24 +78,24 @@ def test_where_both_are_set_and_differ_both_are_named_and_no_key_is_shown(on_ser
     assert "b3RoZXI=" not in str(refusal.value)
 
 
-def test_half_a_block_is_refused_by_what_is_missing(on_server):
+def test_incomplete_block_error_names_missing_setting(on_server):
     TopnAzure(batch_endpoint=CLOUD["batch_endpoint"]).save(NAME)
     with pytest.raises(ConfigurationError, match=r"TOPN_STORAGE_ENDPOINT .* here or in the block topn-azure/default"):
         configured_azure()
 
 
-def test_an_endpoint_in_a_block_that_is_no_address_is_refused(on_server):
+def test_block_endpoint_must_be_address(on_server):
     TopnAzure(**CLOUD | {"storage_endpoint": "mine"}).save(NAME)
     with pytest.raises(ConfigurationError, match="storage_endpoint of the Prefect block topn-azure/default is 'mine'"):
         configured_azure()
 
 
-def test_without_block_and_environment_a_deployed_run_is_told_of_make_up(on_server):
+def test_unconfigured_deployed_run_error_mentions_make_up(on_server):
     with pytest.raises(ConfigurationError, match="`make up`"):
         configured_azure()
 
 
-def test_a_run_uses_the_accounts_of_the_block(on_server, local_azure, tmp_path, no_pictures):
+def test_run_uses_accounts_of_block(on_server, local_azure, tmp_path, no_pictures):
     values = {name.removeprefix("TOPN_").lower(): value for name, value in local_azure.environment.items()}
     TopnAzure(**values).save(NAME)
     Path("a.txt").write_text(f"one two two {tmp_path}")

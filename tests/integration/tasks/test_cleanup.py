@@ -1,4 +1,4 @@
-"""The record of a cleanup is on the Prefect server before anything is deleted."""
+"""The Prefect server has the record of a cleanup before anything is deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.steps import cleanup
 
 @pytest.fixture
 def run(run, prefect_api):
-    """A run that the Prefect server knows."""
+    """A run with a flow run on the Prefect server."""
 
     @flow
     def empty():
@@ -33,18 +33,18 @@ def records_of(flow_run_id):
         return [artifact.data for artifact in client.read_artifacts(artifact_filter=of_this_run)]
 
 
-def test_cleanup_is_recorded_before_anything_is_deleted(batch, blobs, run, parts, monkeypatch):
-    """Whoever repeats the run must not go on in what is about to be deleted."""
+def test_cleanup_is_recorded_before_deletion(batch, blobs, run, parts, monkeypatch):
+    """A retry must not adopt resources that are about to be deleted."""
     flow_run_id = uuid.UUID(run.flow_run_id)
     delete = cleanup.delete
     found = []
 
-    def look_and_delete(*arguments):
-        left = cleanup.find_leftovers(batch, blobs, flow_run_id, Keep())
-        found.append((left.names, records_of(flow_run_id)))
+    def record_and_delete(*arguments):
+        leftovers = cleanup.find_leftovers(batch, blobs, flow_run_id, Keep())
+        found.append((leftovers.names, records_of(flow_run_id)))
         return delete(*arguments)
 
-    monkeypatch.setattr(cleanup, "delete", look_and_delete)
+    monkeypatch.setattr(cleanup, "delete", record_and_delete)
 
     assert cleanup.clean_up_run(flow_run_id, Keep()) == {}
 

@@ -1,4 +1,4 @@
-"""How a pool is set up: what is checked before anything is created."""
+"""Checks of the pool options before anything is created, and the choice of the image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
 IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
 
 
-def test_batch_tasks_run_in_the_container():
+def test_batch_tasks_run_in_container():
     spec = BatchTaskSpec(
         task_id="t", command_line="true", resource_files=(), uploads=(), retries=0, container_image="python:3.12"
     )
@@ -56,7 +56,7 @@ def test_batch_tasks_run_in_the_container():
         ("node_identity: x", ["pool_id"]),
     ],
 )
-def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, words):
+def test_invalid_pool_file_is_rejected_in_one_sentence(content, words):
     Path("pool.yaml").write_text(content)
     with pytest.raises(ConfigurationError) as refusal:
         check_pool_options(PoolOptions(setup=read_pool_setup("pool.yaml")))
@@ -66,31 +66,31 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_created(content, word
     assert "SECRET" not in str(refusal.value)
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_missing_pool_file_is_named():
     with pytest.raises(ConfigurationError, match=r"The pool file nothing\.yaml cannot be used: No such file"):
         read_pool_setup("nothing.yaml")
 
 
-def test_an_existing_pool_is_used_as_it_is():
+def test_existing_pool_rejects_pool_settings():
     with pytest.raises(
         ConfigurationError, match=r"Pool `mine` exists and is used unchanged. Leave out subnet_id, or `pool_id`"
     ):
         check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)))
-    # As Prefect's form gives it: every field, also those that nobody has set.
+    # Prefect's form passes every field, including unset ones.
     every_field = PoolSetup(node_identity="reader").model_dump()
     check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)))
 
 
-def an_image(sku, ends_at=None, **options):
+def make_image(sku, ends_at=None, **options):
     values = {"version": "latest", "is_verified": True, "is_linux": True} | options
     return Image(
         publisher="p", offer="o", sku=sku, node_agent_sku=f"batch.node.{sku}", end_of_life_at=ends_at, **values
     )
 
 
-def test_the_image_is_of_the_chosen_family():
+def test_image_belongs_to_chosen_family():
     now = datetime.now(timezone.utc)
-    images = [an_image("ubuntu 24.04"), an_image("debian 12"), an_image("debian 11", now - timedelta(days=1))]
+    images = [make_image("ubuntu 24.04"), make_image("debian 12"), make_image("debian 11", now - timedelta(days=1))]
     assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
     with pytest.raises(ConfigurationError, match=r"family batch.node.debian 11 ends before the run, the last on"):
         newest_image(images, now, "batch.node.debian 11")
@@ -100,26 +100,26 @@ def test_the_image_is_of_the_chosen_family():
         newest_image(images, now, "batch.node.debian", needs_containers=True)
 
 
-def test_an_image_whose_support_ends_within_90_days_is_told_of():
+def test_image_support_ending_soon_is_warned_of():
     now = datetime.now(timezone.utc)
-    assert support_warning(an_image("x"), now) is None
-    assert support_warning(an_image("x", now + timedelta(days=91)), now) is None
+    assert support_warning(make_image("x"), now) is None
+    assert support_warning(make_image("x", now + timedelta(days=91)), now) is None
     ends_at = now + timedelta(days=89)
-    assert support_warning(an_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
+    assert support_warning(make_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
 
 
-def test_the_newest_verified_image_that_outlives_the_run_is_chosen():
-    """Field report 32: images retire."""
+def test_newest_verified_image_outliving_run_is_chosen():
+    """Field report 32: retired images are not chosen."""
     until = datetime(2026, 11, 22, tzinfo=timezone.utc)
     images = [
-        an_image("ubuntu 20.04", until - timedelta(days=1)),
-        an_image("ubuntu 22.04", until + timedelta(days=1)),
-        an_image("ubuntu 24.04", is_verified=False),
-        an_image("ubuntu 26.04", is_linux=False),
+        make_image("ubuntu 20.04", until - timedelta(days=1)),
+        make_image("ubuntu 22.04", until + timedelta(days=1)),
+        make_image("ubuntu 24.04", is_verified=False),
+        make_image("ubuntu 26.04", is_linux=False),
     ]
     assert newest_image(images, until).sku == "ubuntu 22.04"
 
 
-def test_no_usable_image_is_a_sentence():
+def test_missing_usable_image_is_reported():
     with pytest.raises(ConfigurationError, match="no verified image"):
         newest_image([], datetime(2026, 11, 22, tzinfo=timezone.utc))

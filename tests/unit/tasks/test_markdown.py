@@ -1,4 +1,4 @@
-"""The texts of a run's artifacts: what they say, that they are bounded, and that nothing in them is taken for Markdown."""
+"""The Markdown of a run's artifacts: its content, bounded size and escaping."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tasks.text import cut
 
 
 def rendered(markdown):
-    """What a renderer makes of it that lets HTML through, as the Prefect UI does."""
+    """Render Markdown and keep inline HTML, as the Prefect UI does."""
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
 
 
@@ -41,17 +41,17 @@ def figure(report, name):
     ("seconds", "text"),
     [(0, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7290, "2 h 01 min")],
 )
-def test_durations_are_told_in_the_units_that_matter(seconds, text):
+def test_durations_use_readable_units(seconds, text):
     assert duration(seconds) == text
 
 
-def test_a_headline_leaves_out_what_did_not_happen():
+def test_headline_omits_zero_counts():
     assert run_report(counted(1)).headline == "1 file: 1 counted"
     assert run_report(counted(1), counted(2, unchanged=True)).headline == "2 files: 1 counted, 1 unchanged"
     assert run_report(*(failed(n) for n in range(1200))).headline == "1,200 files: 1,200 failed"
 
 
-def test_the_summary_says_what_was_done_and_what_it_took():
+def test_summary_lists_results_and_usage():
     text = summary(run_report(counted(1), counted(2, unchanged=True), failed(3), usage=usage()))
     assert text.startswith("# 3 files: 1 counted, 1 unchanged, 1 failed\n")
     assert "| Batch tasks completed | 7 (2 tried again, 1 moved to another node) |" in text
@@ -64,7 +64,7 @@ def test_the_summary_says_what_was_done_and_what_it_took():
     assert "file3\\.txt\\: The program ended with exit code 137" in text
 
 
-def test_a_run_with_nothing_new_says_nothing_of_azure():
+def test_unchanged_run_does_not_mention_azure():
     report = run_report(counted(1, unchanged=True))
     assert [name for name, _, _ in key_figures(report)] == [
         "Files counted now",
@@ -102,13 +102,13 @@ def test_a_run_with_nothing_new_says_nothing_of_azure():
         ),
     ],
 )
-def test_a_cost_comes_with_its_price_and_what_it_leaves_out(price, changes, cost, note):
+def test_cost_names_price_and_exclusions(price, changes, cost, note):
     report = run_report(counted(1), usage=usage(**changes), price=price)
     assert figure(report, "Cost of the nodes") == (cost, "estimated" if price.is_paid else "on Azure")
     assert note in " ".join(notes(report))
 
 
-def test_the_table_of_results_is_bounded_and_says_what_it_leaves_out():
+def test_results_table_is_bounded_and_names_omissions():
     top = tuple((f"word{n}", 1000 - n) for n in range(1000))
     report = run_report(*(counted(n, top=top) for n in range(600)))
     document = results_json(report)
@@ -118,8 +118,8 @@ def test_the_table_of_results_is_bounded_and_says_what_it_leaves_out():
     assert results_summary(run_report(counted(1))) == "The results of 1 file."
 
 
-def test_the_dossiers_are_bounded_and_count_all():
-    report = run_report(*(failed(n, "n" * 200 + str(n), said="x" * 4000) for n in range(5000)))
+def test_failure_details_are_bounded_and_count_all():
+    report = run_report(*(failed(n, "n" * 200 + str(n), printed="x" * 4000) for n in range(5000)))
     text = failures(report)
     assert len(text) < 500_000
     assert text.startswith("# 5,000 of 5,000 files failed\n")
@@ -129,9 +129,9 @@ def test_the_dossiers_are_bounded_and_count_all():
     assert failures_summary(report).endswith("- and 4,990 more")
 
 
-def test_a_dossier_says_where_why_and_how_to_repeat_it():
+def test_failure_details_have_reason_and_repeat_command():
     text = failures(
-        run_report(failed(1, "bad.txt", "bad.txt is not UTF-8 text", said="last words", category=Category.INPUT))
+        run_report(failed(1, "bad.txt", "bad.txt is not UTF-8 text", printed="last words", category=Category.INPUT))
     )
     for part in ("## `bad.txt`", "`input`", "`137`", "`2 times`", "`tvm1`", "last words", "-- '/data/bad.txt'"):
         assert part in text
@@ -142,20 +142,20 @@ def reason_of(message):
     return failure.reason
 
 
-def test_a_reason_names_its_file_once():
+def test_reason_names_its_file_once():
     assert reason_of("a.txt has a NUL byte") == "a.txt has a NUL byte"
     assert reason_of("The node was lost") == "a.txt: The node was lost"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_of_others_is_taken_for_markdown(text):
+def test_hostile_text_is_not_rendered_as_markdown(text):
     one_line = text.replace("\n", " ")
     for written in (code(one_line), escaped(one_line)):
         html = rendered(f"- {written}")
         assert set(re.findall(r"<(\w+)", html)) <= {"ul", "li", "code"}
 
 
-def test_no_page_holds_what_somebody_else_wrote_as_markup():
+def test_pages_contain_no_foreign_markup():
     report = hostile_report()
     for page in (summary(report), failures(report), failures_summary(report), results_summary(report)):
         html = rendered(page)
@@ -167,13 +167,13 @@ def test_no_page_holds_what_somebody_else_wrote_as_markup():
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_service_says_in_the_record_of_a_cleanup_is_no_markup(text):
+def test_cleanup_record_contains_no_foreign_markup(text):
     leftovers = Leftovers(jobs=("topn-1",), pools=("topn-1",), containers=())
     html = rendered(record_of(leftovers, {"pool topn-1": text}))
     assert set(re.findall(r"<(\w+)", html)) == {"p", "ul", "li"}
     assert html.count("<li>") == 2
 
 
-def test_long_names_are_cut_in_the_middle():
+def test_long_names_are_cut_in_middle():
     assert cut("a" * 100 + "end.txt", 30) == "a" * 10 + "…" + "a" * 12 + "end.txt"
     assert cut("short") == "short"

@@ -1,4 +1,4 @@
-"""Names of files: how they are shown, and where outputs go."""
+"""Names of files, of their outputs, and how names are printed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.text import printable
         (["/a.txt", "/b/c.txt"], ["a.txt", "b/c.txt"]),
     ],
 )
-def test_files_are_named_below_their_common_folder(paths, names):
+def test_files_are_named_below_common_folder(paths, names):
     assert names_below_common_folder(paths) == names
 
 
@@ -34,17 +34,17 @@ def test_files_are_named_below_their_common_folder(paths, names):
         (["x/a.txt", "y/a.txt"], ["x/a_OUTPUT", "y/a_OUTPUT"]),
         (["noext"], ["noext_OUTPUT"]),
         ([".hidden"], [".hidden_OUTPUT"]),
-        # The whole name of the first is the stem of the third, which then needs its whole name too.
+        # The name of the first file is the stem of the third, so the third needs its whole name, too.
         (["a.txt", "a.md", "a.txt.md"], ["a.txt_OUTPUT", "a.md_OUTPUT", "a.txt.md_OUTPUT"]),
-        # No device of Windows is called so.
+        # `con` and `NUL` are devices on Windows, but `con_OUTPUT` and `NUL_OUTPUT` are not.
         (["con.txt", "NUL"], ["con_OUTPUT", "NUL_OUTPUT"]),
     ],
 )
-def test_outputs_take_the_stem_and_where_stems_clash_the_whole_name(names, outputs):
+def test_clashing_stems_use_whole_name(names, outputs):
     assert output_names(names) == outputs
 
 
-def any_file_system(name):
+def normalized(name):
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
@@ -58,21 +58,21 @@ def any_file_system(name):
         ["caf\u00e9.txt", "cafe\u0301.txt"],
     ],
 )
-def test_names_that_some_file_system_takes_for_one_have_outputs_that_none_does(names):
+def test_equivalent_names_get_distinct_outputs(names):
     outputs = output_names(names)
-    assert len({any_file_system(output) for output in outputs}) == len(names)
-    # On whichever machine, in whichever company.
+    assert len({normalized(output) for output in outputs}) == len(names)
+    # The order of the files does not matter.
     assert outputs == output_names(names[::-1])[::-1]
 
 
-def test_a_name_that_is_made_to_meet_the_output_of_another_does_not():
+def test_crafted_name_cannot_collide_with_output():
     long = "x" * 250
     [output] = output_names([f"{long}.txt"])
-    made = output.removesuffix("_OUTPUT")
-    assert len(set(output_names([f"{long}.txt", f"{made}.txt"]))) == 2
+    crafted = output.removesuffix("_OUTPUT")
+    assert len(set(output_names([f"{long}.txt", f"{crafted}.txt"]))) == 2
     [_, marked] = output_names(["a.txt", "A.txt"])
-    made = marked.removesuffix("_OUTPUT")
-    assert len({any_file_system(name) for name in output_names(["a.txt", "A.txt", made, f"{made}.txt"])}) == 4
+    crafted = marked.removesuffix("_OUTPUT")
+    assert len({normalized(name) for name in output_names(["a.txt", "A.txt", crafted, f"{crafted}.txt"])}) == 4
 
 
 folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=4).filter(
@@ -81,30 +81,30 @@ folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), m
 
 
 @given(st.lists(st.lists(folder_names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True))
-def test_two_files_never_share_an_output_and_folders_are_kept(names):
+def test_outputs_are_unique_and_keep_folders(names):
     outputs = output_names(names)
-    assert len({any_file_system(output) for output in outputs}) == len(names)
+    assert len({normalized(output) for output in outputs}) == len(names)
     for name, output in zip(names, outputs, strict=True):
         assert name.rpartition("/")[0] == output.rpartition("/")[0]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
-def test_an_output_name_fits_the_file_system_with_its_suffix(name):
+def test_output_name_fits_file_system(name):
     [output] = output_names([name])
     assert len(f"{output}.json".encode()) <= MAX_NAME_BYTES
 
 
-def test_two_long_names_with_one_beginning_do_not_share_an_output():
+def test_long_names_with_equal_prefix_differ():
     outputs = output_names(["x" * 250 + "1.txt", "x" * 250 + "2.txt"])
     assert outputs[0] != outputs[1]
 
 
 @given(st.text())
-def test_a_shown_name_is_one_line_that_any_terminal_takes(name):
+def test_printable_name_is_one_encodable_line(name):
     text = printable(name)
     assert text.isprintable()
     text.encode("utf-8")
 
 
-def test_a_broken_letter_and_a_line_break_are_shown_as_escapes():
+def test_surrogates_and_line_breaks_are_escaped():
     assert printable("a\nb\udcff") == "a\\nb\\udcff"

@@ -1,4 +1,4 @@
-"""One policy of repeating requests, the same for both services: what passes is repeated, within bounds, the rest never."""
+"""The retry policy of both services: transient failures are retried a limited number of times, others never."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.azure.values import BatchTaskSpec
 from tasks.errors import ServiceError
 from tasks.steps.provision import ensure_containers, ensure_job
 
-PASSING = [
+TRANSIENT = [
     {"fault": "answer", "status": 408},
     {"fault": "answer", "status": 429},
     {"fault": "answer", "status": 429, "retry_after": 1},
@@ -26,14 +26,14 @@ PASSING = [
 
 @pytest.fixture(scope="module")
 def local_azure(tmp_path_factory):
-    """A local Azure whose storage can be made to fail, too."""
+    """A local Azure whose storage account can fail, too."""
     with LocalAzure(state_dir=tmp_path_factory.mktemp("azure"), pace="instant", storage_faults=True) as azure:
         yield azure
 
 
 @pytest.fixture
 def requests_of(batch, blobs, run, workload, local_azure):
-    """For each service: its script of faults, a request that creates something, and that operation's name."""
+    """For each service: its fault script, the operation that a request calls, and a function that sends it."""
     containers = ensure_containers(blobs, run, workload)
     task = BatchTaskSpec(task_id="t", command_line="true", resource_files=(), uploads=(), retries=0)
     yield {
@@ -54,7 +54,7 @@ def requests_of(batch, blobs, run, workload, local_azure):
 
 @pytest.fixture(autouse=True)
 def slept(monkeypatch):
-    """What the SDK would have slept between its attempts, in seconds; no time passes."""
+    """The delays between retries in seconds; the SDK does not actually sleep."""
     seconds = []
     monkeypatch.setattr(HttpTransport, "sleep", lambda _transport, duration: seconds.append(duration))
     return seconds
@@ -64,11 +64,9 @@ def fired(script):
     return script.listing()[0]["fired"]
 
 
-@pytest.mark.parametrize("fault", PASSING, ids=str)
+@pytest.mark.parametrize("fault", TRANSIENT, ids=str)
 @pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_adopted(
-    requests_of, slept, service, fault
-):
+def test_transient_failures_are_retried_until_success(requests_of, slept, service, fault):
     script, operation, do = requests_of[service]
     script.add(**fault, operation=operation, times=2)
 
@@ -81,25 +79,25 @@ def test_what_passes_is_repeated_until_it_is_done_and_what_a_lost_reply_made_is_
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 @pytest.mark.parametrize("service", ["Batch", "Storage"])
-def test_what_does_not_pass_is_never_repeated(requests_of, service, status):
+def test_permanent_failures_are_never_retried(requests_of, service, status):
     script, operation, do = requests_of[service]
     script.add("answer", operation=operation, status=status, times=100)
 
-    with pytest.raises(ServiceError) as refused:
+    with pytest.raises(ServiceError) as failure:
         do()
 
-    assert not refused.value.transient
+    assert not failure.value.transient
     assert fired(script) == 1
 
 
 @pytest.mark.parametrize("service", ["Batch", "Storage", "Batch tasks"])
-def test_repeating_ends(requests_of, service):
-    """The SDK's own `create_tasks` repeats a collection that fails with a server error for ever, without a delay."""
+def test_retries_are_bounded(requests_of, service):
+    """The SDK's own `create_tasks` retries server errors forever and without delay."""
     script, operation, do = requests_of[service]
     script.add("answer", operation=operation, status=503, times=1000)
 
-    with pytest.raises(ServiceError) as given_up:
+    with pytest.raises(ServiceError) as failure:
         do()
 
-    assert given_up.value.transient
+    assert failure.value.transient
     assert fired(script) == 1 + REQUEST_RETRIES

@@ -1,4 +1,4 @@
-"""The page of a run: complete, alone, and harmless whatever names and words it shows."""
+"""The HTML report of a run: complete, self-contained, and safe with hostile names and words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.workload.drawing import DARK_COLOURS
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, with their attributes, and its text."""
+    """A parsed page: its elements with their attributes, and its text."""
 
     def __init__(self, html):
         super().__init__()
@@ -39,9 +39,9 @@ def page(tmp_path):
     return lambda report: Page(render(report, tmp_path))
 
 
-def test_the_page_tells_the_run(page):
+def test_page_describes_run(page):
     found = page(
-        run_report(counted(1), counted(2, unchanged=True), failed(3, "bad.txt", said="last words"), usage=usage())
+        run_report(counted(1), counted(2, unchanged=True), failed(3, "bad.txt", printed="last words"), usage=usage())
     )
     for part in (
         "3 files: 1 counted, 1 unchanged, 1 failed",
@@ -59,7 +59,7 @@ def test_the_page_tells_the_run(page):
     assert len(found.all("svg")) == 2
 
 
-def test_the_page_needs_nobody_else_and_runs_nothing(page):
+def test_page_is_self_contained_and_has_no_scripts(page):
     found = page(hostile_report())
     assert {tag for tag, _ in found.elements} & {"script", "img", "link", "iframe", "object", "base", "form"} == set()
     for tag, attributes in found.elements:
@@ -71,17 +71,17 @@ def test_the_page_needs_nobody_else_and_runs_nothing(page):
     assert policy.startswith("default-src 'none'")
 
 
-def test_texts_of_others_are_shown_as_they_are(page):
+def test_hostile_texts_are_shown_literally(page):
     texts = HOSTILE[:-1]
     rows = [counted(number, text, top=((text, 3),)) for number, text in enumerate(texts)]
-    dossiers = [failed(len(rows) + number, text, said=text) for number, text in enumerate(texts)]
-    found = page(run_report(*rows, *dossiers, usage=usage()))
+    failures = [failed(len(rows) + number, text, printed=text) for number, text in enumerate(texts)]
+    found = page(run_report(*rows, *failures, usage=usage()))
     for text in texts:
-        # As a name, as a word, as the name in a dossier, and as what the program said there.
+        # As a name, as a word, as the name of a failed file, and as its program's output.
         assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 4, text
 
 
-def test_links_lead_to_the_outputs(tmp_path):
+def test_links_lead_to_outputs(tmp_path):
     file = counted(1, "javascript:alert(1) #?%41.txt")
     report = run_report(file, output_folder=str(tmp_path))
     [link] = Page(render(report, tmp_path)).all("a")
@@ -90,9 +90,9 @@ def test_links_lead_to_the_outputs(tmp_path):
     assert link["href"].startswith("../javascript%3A")
 
 
-def test_the_page_is_bounded(page, tmp_path):
-    rows, dossiers = MAX_ROWS + 100, MAX_DOSSIERS + 10
-    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, said="x" * 4000) for n in range(dossiers))]
+def test_page_size_is_bounded(page, tmp_path):
+    rows, failures = MAX_ROWS + 100, MAX_DOSSIERS + 10
+    files = [*(counted(n) for n in range(rows)), *(failed(rows + n, printed="x" * 4000) for n in range(failures))]
     path = write_page(run_report(*files, usage=usage()), tmp_path)
     assert path.stat().st_size < 3_000_000
     found = path.read_text()
@@ -100,25 +100,25 @@ def test_the_page_is_bounded(page, tmp_path):
     assert "And 10 more" in found
 
 
-def test_a_run_with_nothing_new_has_a_page(page):
+def test_unchanged_run_has_page(page):
     found = page(run_report(counted(1, unchanged=True)))
     assert "1 file: 1 unchanged" in found.text
     assert "Node-minutes" not in found.text
 
 
-def test_a_run_in_which_all_failed_has_a_page(page):
+def test_failed_run_has_page(page):
     found = page(run_report(failed(1, "a.txt"), usage=usage(running=(), node_seconds=None)))
     assert "1 file: 1 failed" in found.text
     assert found.all("table") == []
 
 
-def test_the_page_is_written_into_a_folder_that_is_made(tmp_path):
+def test_page_folder_is_created(tmp_path):
     path = write_page(run_report(counted(1)), tmp_path / "new" / "folder")
     assert path == Path(tmp_path, "new", "folder", "report.html")
     assert path.read_text().startswith("<!doctype html>")
 
 
-def test_pictures_are_svg_documents_whose_every_colour_has_a_dark_one():
+def test_every_svg_colour_has_dark_variant():
     report = hostile_report()
     for svg in (time_picture(report), report.workload.picture(report.results).svg):
         root = ET.fromstring(svg)

@@ -1,4 +1,4 @@
-"""Names of inputs that are no regular files."""
+"""Input names that are not regular files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tasks.model.inputs import find_inputs
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\0", "\ud800", "missing\n\x1b[2J", "[", "**/\0"])
-def test_name_that_no_file_has_is_refused(name):
+def test_impossible_name_is_rejected(name):
     with pytest.raises(UsageError) as refusal:
         find_inputs([name])
     assert str(refusal.value).isprintable()
 
 
-def test_folders_devices_and_pipes_are_no_inputs(tmp_path):
+def test_folders_devices_and_pipes_are_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in (tmp_path, tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(UsageError, match=r"regular file|folder"):
