@@ -112,6 +112,14 @@ def test_installed_wheel_runs_outside_repository(wheel, install, tmp_path):
     assert '["two", 2]' in run("python", "-m", "task_script", "a.txt") + (tmp_path / "a_OUTPUT.json").read_text()
 
 
+def test_installed_wheels_run_on_local_azure(wheel, localbatch_wheel, install, tmp_path):
+    run, _ = install(wheel, localbatch_wheel)
+    run("localbatch", "install")
+    (tmp_path / "a.txt").write_text("one two two")
+    assert "1 counted" in run("topn", "run", "a.txt")
+    assert (tmp_path / "results" / "a_OUTPUT.json").exists()
+
+
 def test_installed_localbatch_wheel_serves_both_accounts(localbatch_wheel, install):
     run, is_installed_here = install(localbatch_wheel)
     assert is_installed_here("localbatch")
