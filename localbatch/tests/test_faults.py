@@ -227,8 +227,8 @@ def test_faults_happen_in_their_order_and_delays_before_another():
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ([1], "A fault is an object"),
-        ({"fault": "earthquake"}, "'earthquake' is no fault; the faults are answer, "),
+        ([1], "A fault must be a JSON object"),
+        ({"fault": "earthquake"}, "'earthquake' is not a fault. The faults are answer, "),
         ({"fault": "delay", "seconds": 1, "pool": "p"}, "delay has no option 'pool'"),
         ({"fault": "delay"}, "delay needs seconds"),
         ({"fault": "answer", "status": "503"}, "status must be a number, not '503'"),
@@ -236,7 +236,7 @@ def test_faults_happen_in_their_order_and_delays_before_another():
         ({"fault": "answer", "status": 200}, "200 is not the status of an error"),
         ({"fault": "answer", "times": 0}, "times must be at least 1"),
         ({"fault": "answer", "probability": 2}, "probability must be between 0 and 1"),
-        ({"fault": "answer", "operation": "make_job"}, "no operation is called 'make_job'"),
+        ({"fault": "answer", "operation": "make_job"}, "there is no operation 'make_job'"),
         ({"fault": "answer", "retry_after": -1}, "must not be negative"),
         ({"fault": "preempt_node", "when": "later"}, "when must be now or task_running"),
         ({"fault": "endless_task", "task": 1}, "task must be a text, not 1"),
@@ -292,7 +292,7 @@ def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):
 @pytest.mark.parametrize(
     ("method", "body", "path", "status", "said"),
     [
-        ("POST", {"fault": "x"}, "/_internal/faults", 400, "'x' is no fault"),
+        ("POST", {"fault": "x"}, "/_internal/faults", 400, "'x' is not a fault"),
         ("POST", b"{", "/_internal/faults", 400, "Expecting"),
         ("PUT", {}, "/_internal/faults", 405, "allows GET, POST and DELETE"),
         ("GET", None, "/_internal/storage-faults", 404, "Start with --storage-faults"),
@@ -331,8 +331,8 @@ def test_a_file_scripts_both_accounts(tmp_path):
     ("text", "said"),
     [
         ("{", "Expecting"),
-        ('{"fault": "answer"}', "neither a list"),
-        ('[{"fault": "x"}]', "'x' is no fault"),
+        ('{"fault": "answer"}', "must be a list of faults"),
+        ('[{"fault": "x"}]', "'x' is not a fault"),
         (None, "No such file"),
     ],
 )

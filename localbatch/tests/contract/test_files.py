@@ -224,4 +224,4 @@ def test_without_tokens_a_node_has_no_identity_and_that_is_said(container, run):
     ):
         failure = run("true", **options).execution_info.failure_info
         assert failure.code == code
-        assert "start it with --oauth basic" in {pair.name: pair.value for pair in failure.details}["Message"]
+        assert "Start localbatch with --oauth basic" in {pair.name: pair.value for pair in failure.details}["Message"]

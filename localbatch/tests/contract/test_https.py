@@ -182,7 +182,7 @@ def test_what_is_no_certificate_is_said_in_one_sentence():
     command = [sys.executable, "-m", "localbatch", "exec", *options, "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "/none.pem and /none.key are no certificate and its key" in done.stderr
+    assert "/none.pem and /none.key are not a certificate and its key" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
