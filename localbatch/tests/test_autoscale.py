@@ -326,7 +326,7 @@ def test_expressions(expression, expected):
         ("$NodeDeallocationOption = 1", "InvalidAutoScalingSettings", "retaineddata, not 1"),
         ("x = $CPUPercent.GetSample(0)", "InvalidAutoScalingSettings", "GetSample needs a count of at least 1"),
         ("x = $CPUPercent.GetSample()", "InvalidAutoScalingSettings", "GetSample does not take these arguments"),
-        ("x = $CPUPercent.GetSample(requeue)", "InvalidAutoScalingSettings", "a time frame has one or two moments"),
+        ("x = $CPUPercent.GetSample(requeue)", "InvalidAutoScalingSettings", "a time frame has one or two limits"),
     ],
 )
 def test_bad_formulas_are_refused_with_the_place(formula, code, message):

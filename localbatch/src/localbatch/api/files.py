@@ -1,4 +1,7 @@
-"""The files of nodes and Batch tasks, as the REST API shows them."""
+"""The files of nodes and Batch tasks.
+
+https://learn.microsoft.com/rest/api/batchservice/nodes/get-node-file
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ BLOCK_BYTES = 1 << 18
 
 
 def find_file(root: Path, path: str) -> Path:
-    """Return what a client's path means below a root, or raise FileNotFound."""
+    """Return the file below a root, or raise FileNotFound. Links must not lead outside the root."""
     found = root / path.lstrip("/")
     if not found.exists() or not found.resolve().is_relative_to(root.resolve()):
         raise errors.file_not_found()
@@ -32,7 +35,7 @@ def find_file(root: Path, path: str) -> Path:
 
 
 def list_files(root: Path, url: str, *, recursive: bool) -> dict[str, Json]:
-    """Return what is below a root, by its place in a listing that goes breadth first."""
+    """Return the files below a root. The keys put them in breadth-first order."""
     listing: dict[str, Json] = {}
     level = [root]
     for depth in range(1000):
@@ -64,7 +67,7 @@ def _content_type(path: Path) -> str:
 
 
 def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body: bool) -> Response:
-    """Answer with a file, or with the slice of it that a range asks for; the status is 200 for both."""
+    """Return a response with a file or the requested range of it. The status is 200 in both cases."""
     status = path.stat()
     fields = {
         "ocp-batch-file-isdirectory": str(path.is_dir()),
@@ -87,7 +90,7 @@ def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body
 
 
 def read_range(text: str | None, size: int) -> tuple[int, int]:
-    """Return where a range begins and where it is over, or raise InvalidRange."""
+    """Return the start and the exclusive end of a range header, or raise InvalidRange."""
     if not text:
         return 0, size
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
@@ -100,7 +103,7 @@ def read_range(text: str | None, size: int) -> tuple[int, int]:
 
 
 def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """Yield as many bytes as were promised: a file may have grown since, and one that shrank ends early."""
+    """Yield the bytes of a range in blocks. The file may grow or shrink meanwhile."""
     with path.open("rb") as file:
         file.seek(start)
         while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
@@ -109,7 +112,7 @@ def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
 
 
 def answer_with_file(call: Call, root: Path, url: str) -> Response:
-    """Answer a GET or a HEAD with a file below a root, if the conditions of the headers hold."""
+    """Return the response to a GET or HEAD of a file, after a check of the conditional headers."""
     path = find_file(root, call.parameters["file_path"])
     call.check_file(path)
     url = f"{url}/{path.relative_to(root).as_posix()}"
@@ -117,7 +120,7 @@ def answer_with_file(call: Call, root: Path, url: str) -> Response:
 
 
 def delete_file(call: Call, root: Path) -> Response:
-    """Delete a file below a root, or a directory with all that is in it if the request is recursive."""
+    """Delete a file, or a directory if the request is recursive."""
     path = find_file(root, call.parameters["file_path"])
     if not path.is_dir() or path.is_symlink():
         path.unlink()
@@ -131,5 +134,5 @@ def delete_file(call: Call, root: Path) -> Response:
 
 
 def list_files_below(call: Call, root: Path, url: str) -> Response:
-    """Answer with a page of the files below a root."""
+    """Return a response with a page of the files below a root."""
     return listing(call, "files", list_files(root, url, recursive=call.option("recursive")), odata.FILES, lambda f: f)

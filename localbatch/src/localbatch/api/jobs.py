@@ -1,4 +1,7 @@
-"""The operations on jobs, one handler each."""
+"""The handlers of the operations on jobs.
+
+https://learn.microsoft.com/rest/api/batchservice/jobs
+"""
 
 from __future__ import annotations
 

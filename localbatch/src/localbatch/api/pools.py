@@ -1,4 +1,7 @@
-"""The operations on pools and on the account, one handler each."""
+"""The handlers of the operations on pools and on the account.
+
+https://learn.microsoft.com/rest/api/batchservice/pools
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from localbatch.api.responses import done, json_answer, one
 from localbatch.rules import autoscale
 
 DEALLOCATION_OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
+# https://learn.microsoft.com/rest/api/batchservice/pools/remove-nodes
 MAX_NODES_REMOVED = 100
 # https://learn.microsoft.com/rest/api/batchservice/pools/enable-pool-auto-scale: between two requests for one pool.
 MIN_ENABLE_INTERVAL = timedelta(seconds=30)
@@ -38,7 +42,7 @@ def create_pool(call: Call) -> Response:
 
 
 def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
-    """Return the record of a pool that is about to be allocated."""
+    """Return the record of a new pool, whose first resize has started."""
     return Pool(
         id=pool_id,
         spec=merge(spec, {}),
@@ -124,7 +128,7 @@ def evaluate_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/evaluateautoscale."""
     pool, formula = call.live_pool(), call.json("evaluate_autoscale").get("autoScaleFormula")
     if not pool.spec["enableAutoScale"]:
-        raise errors.operation_invalid_for_current_state(Reason="The pool does not scale automatically")
+        raise errors.operation_invalid_for_current_state(Reason="Autoscale is not enabled on the pool")
     if not isinstance(formula, str) or not formula:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
     _, run = call.scheduler.pools.evaluate(pool, formula, call.now)
@@ -132,7 +136,11 @@ def evaluate_pool_auto_scale(call: Call) -> Response:
 
 
 def check_formula(formula: object) -> None:
-    """Refuse what is no formula."""
+    """Check the syntax of an autoscale formula.
+
+    Raises:
+        ServiceError: The formula is invalid.
+    """
     if not isinstance(formula, str):
         raise invalid("autoScaleFormula", formula, "The value must be a string")
     try:
@@ -152,7 +160,7 @@ def resize_pool(call: Call) -> Response:
     """POST /pools/{pool_id}/resize."""
     pool, body = _steady_pool(call), call.json("resize")
     if pool.spec["enableAutoScale"]:
-        raise errors.operation_invalid_for_current_state(Reason="The pool scales automatically")
+        raise errors.operation_invalid_for_current_state(Reason="Autoscale is enabled on the pool")
     timeout = request_bodies.resize_timeout(body)
     dedicated, low_priority = request_bodies.targets(body, pool.target_dedicated, pool.target_low_priority)
     option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")

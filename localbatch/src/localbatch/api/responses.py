@@ -19,13 +19,13 @@ JSON_TYPE = "application/json;odata=minimalmetadata"
 
 
 def json_answer(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
-    """Answer with an object, and the etag of the record that it describes."""
+    """Return a response with an object, and the etag of its record."""
     content = {"odata.metadata": f"{call.base}/$metadata#{kind}"} | body
     return Response(json.dumps(content), headers=_tags(record), media_type=JSON_TYPE)
 
 
 def one(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
-    """Answer with those properties of a record that the request asks for."""
+    """Return a response with the properties of a record that the request selects."""
     return json_answer(call, f"{kind}/@Element", selection(call, kind)(body), record)
 
 
@@ -36,7 +36,7 @@ def selection(call: Call, kind: str) -> Callable[[Json], Json]:
 
 
 def done(status: int, record: Pool | Job | Task | None = None, url: str | None = None) -> Response:
-    """Answer without a body."""
+    """Return a response without a body."""
     headers = _tags(record)
     if url:
         headers |= {"DataServiceId": url}

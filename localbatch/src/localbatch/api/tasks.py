@@ -1,4 +1,7 @@
-"""The operations on Batch tasks and their files, one handler each."""
+"""The handlers of the operations on Batch tasks and their files.
+
+https://learn.microsoft.com/rest/api/batchservice/tasks
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from localbatch.api.properties import invalid
 from localbatch.api.requests import Call, check_live
 from localbatch.api.responses import done, json_answer, one
 
+# https://learn.microsoft.com/rest/api/batchservice/tasks/create-task-collection
 MAX_TASKS_PER_COLLECTION = 100
-"""Source: Batch REST API, Add Task Collection."""
 
 
 def create_task(call: Call) -> Response:
@@ -36,7 +39,7 @@ def _add_task(call: Call, job: Job, body: Json) -> Task:
 
 
 def new_task(store: Store, job: Job, task_id: str, spec: TaskSpec, now: datetime) -> Task:
-    """Return the record of a Batch task that waits for a slot."""
+    """Return the record of a new Batch task, which is active."""
     return Task(
         id=task_id,
         key=(job.key, key_of(task_id)),
@@ -111,7 +114,7 @@ def replace_task(call: Call) -> Response:
 
 
 def list_subtasks(call: Call) -> Response:
-    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo: an ordinary Batch task has none."""
+    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo. Only multi-instance tasks have subtasks, and those are not supported."""
     call.task()
     nothing: dict[str, Json] = {}
     return listing(call, "subtasks", nothing, {}, lambda subtask: subtask)
@@ -157,7 +160,7 @@ def list_task_files(call: Call) -> Response:
 
 
 def _task(call: Call) -> Task:
-    """Return the Batch task; the conditions of the headers are about its file."""
+    """Return the Batch task in the path. The conditional headers apply to its file."""
     return call.store.task(call.parameters["job_id"], call.parameters["task_id"])
 
 
