@@ -277,4 +277,4 @@ class Account(RuleBasedStateMachine):
 Account.TestCase.settings = settings(
     max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
-test_an_account_keeps_its_word = Account.TestCase
+test_invariants_hold = Account.TestCase

@@ -27,7 +27,7 @@ LATER_THAN_TRACK1 = {"deallocate_node", "start_node"}
         ),
     ],
 )
-def test_another_client_sees_the_same_service_in_every_operation(
+def test_other_clients_see_the_same_service(
     local_azure,
     azure_faults,
     name,
