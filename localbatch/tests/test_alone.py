@@ -1,4 +1,4 @@
-"""localbatch works where nothing else of this project, and none of its other dependencies, is installed."""
+"""localbatch works without the other packages of this project and their dependencies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quotas of cores, and spot nodes: what a pool gets of what it asks for."""
+"""Core quotas and spot nodes: how many of the requested nodes a pool gets."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What goes wrong on demand, as the official SDK sees it."""
+"""Injected faults, seen through the official SDK."""
 
 import dataclasses
 import json

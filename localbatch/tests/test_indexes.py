@@ -1,4 +1,4 @@
-"""The orders in which an account looks at its records, and that a tick looks at few of them."""
+"""The indexes of records, and the number of records that a tick reviews."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Programs that are started, and what they leave behind: nothing."""
+"""Programs that the launcher starts leave nothing behind."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The agents of nodes, by themselves."""
+"""Node agents without a server."""
 
 from datetime import datetime, timezone
 

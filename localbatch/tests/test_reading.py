@@ -1,4 +1,4 @@
-"""Bodies as other clients write them, and bodies that no client should write."""
+"""Request bodies of other clients, and invalid bodies."""
 
 import contextlib
 import copy

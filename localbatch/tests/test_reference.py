@@ -1,4 +1,4 @@
-"""The page on localbatch says what the code does."""
+"""The generated parts of docs/local-batch.md are up to date."""
 
 from pathlib import Path
 

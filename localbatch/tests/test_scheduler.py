@@ -1,4 +1,4 @@
-"""The scheduler by itself: instants in, actions and states out; no thread, no process, no waiting."""
+"""The scheduler alone: instants in, actions and states out, without threads, processes or waiting."""
 
 from collections import Counter
 from datetime import timedelta

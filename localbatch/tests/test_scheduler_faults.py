@@ -1,4 +1,4 @@
-"""What goes wrong on demand: nodes that are lost, pools that get none, tasks that never end."""
+"""Faults in the scheduler: lost nodes, failed allocations, endless tasks."""
 
 import pytest
 from scheduler_bench import COMMAND, Bench

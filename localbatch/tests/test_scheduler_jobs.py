@@ -1,4 +1,4 @@
-"""Dependencies, exit conditions, job managers, release tasks, automatic pools, and what users do to nodes."""
+"""Dependencies, exit conditions, job managers, release tasks, automatic pools, and operations on nodes."""
 
 from datetime import timedelta
 

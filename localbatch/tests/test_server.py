@@ -1,4 +1,4 @@
-"""Servers as processes and threads: how they start, and that nothing is left of them."""
+"""Servers as processes and threads: how they start, and that they leave nothing behind."""
 
 import contextlib
 import http.client

@@ -1,4 +1,4 @@
-"""Tasks that only take time: what a user sees of them, by the official SDK."""
+"""Simulated tasks, seen through the official SDK."""
 
 import threading
 from datetime import datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""The passage to the storage account: the official client sees no difference, but for the faults asked for."""
+"""The proxy in front of the storage account: the official client sees only the injected faults."""
 
 import http.client
 import json

@@ -19,6 +19,7 @@ class ServiceError(Exception):
         self.status = status
         self.code = code
         self.sentence = sentence
+        # Details for the reader, such as the name of the property.
         self.values = values
 
     def document(self, base: str, now: datetime) -> dict[str, Any]:
@@ -28,6 +29,7 @@ class ServiceError(Exception):
 
     def body(self, now: datetime) -> dict[str, Any]:
         """Return the JSON of the error, which is also part of the results of addtaskcollection."""
+        # The service appends the request id and the time to the message.
         time = now.isoformat(timespec="microseconds").replace("+00:00", "0Z")
         value = f"{self.sentence}\nRequestId:{uuid.uuid4()}\nTime:{time}"
         error: dict[str, Any] = {"code": self.code, "message": {"lang": "en-US", "value": value}}
@@ -85,6 +87,7 @@ invalid_authentication_info = _code(
 unsupported_request_version = _code(
     400, "UnsupportedRequestVersion", "The request version specified in the request URL is unsupported."
 )
+# The service sends the same code with 401 for tokens and with 403 for keys.
 _NOT_AUTHENTICATED = (
     "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly "
     "including the signature."
@@ -149,6 +152,7 @@ task_files_unavailable = _code(
 task_files_cleaned_up = _code(
     409, "TaskFilesCleanedup", "The specified task's files have been removed, since their retention time is over."
 )
+# The same code with two status: 304 for reads, 412 for changes.
 not_modified = _code(304, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
 condition_not_met = _code(
     412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met."

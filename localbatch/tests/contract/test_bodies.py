@@ -1,4 +1,4 @@
-"""Properties of requests: those that any client sends are known, and no others are accepted."""
+"""Properties of request bodies: those of all official clients are accepted, and no others."""
 
 import json
 import re

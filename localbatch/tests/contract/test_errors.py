@@ -1,4 +1,4 @@
-"""Every error that the service can send, caused by a client, with its status and its sentence."""
+"""Every error code of the service, caused by a request, with its status and message."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What no client of good will sends is refused with the service's codes, and changes nothing."""
+"""Malformed requests are refused with the codes of the service, and change nothing."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ PARTIAL = (
 def test_incomplete_unsigned_body_is_refused(say, ask, monkeypatch):
     monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.2)
     head, _, content = say(PARTIAL).partition(b"\r\n\r\n")
-    # Whoever asks is checked first.
+    # Authentication comes before the body.
     assert (head.split()[1], json.loads(content)["code"]) == (b"403", "AuthenticationFailed")
     assert b"connection: close" in head.lower()
     assert ask("GET", f"/jobs/partial?{API}")[0] == 404

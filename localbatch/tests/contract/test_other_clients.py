@@ -1,4 +1,4 @@
-"""Every operation that is served, asked for by the other official clients: the asynchronous one, and the SDK before it."""
+"""Every served operation with the other official clients: the asynchronous one and the previous SDK."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What users do to pools and nodes beside creating and resizing them."""
+"""Operations on pools and nodes other than creating and resizing."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What holds for every request: who may ask, in which words, and what is not served."""
+"""Rules for all requests: authentication, headers, and operations that are not served."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Shared access signatures that expire while a job waits: nodes go by the service's clock."""
+"""Shared access signatures that expire while a job waits. Nodes use the clock of the service."""
 
 import uuid
 from datetime import datetime, timedelta, timezone

@@ -98,6 +98,7 @@ class TaskQueue(Generic[_Task]):
 
     def head(self, below: int) -> _Task | None:
         """Return the first Batch task that needs fewer slots than `below`."""
+        # There are few different numbers of slots, so that this is fast for any number of Batch tasks.
         heads = [next(iter(queue.values())) for need, queue in self._by_slots.items() if queue and need < below]
         return min(heads, key=lambda task: task.position, default=None)
 
@@ -128,6 +129,7 @@ class FreeNodes(Generic[_Node]):
 
     def candidates(self, need: int, *, fullest: bool) -> Iterator[_Node]:
         """Yield the nodes with enough free slots, the fullest or the emptiest first."""
+        # `pack` fills nodes, `spread` (the default) prefers empty ones.
         for free in sorted(self._by_slots, reverse=not fullest):
             if free >= need:
                 yield from self._by_slots[free].values()
@@ -152,6 +154,7 @@ class Dependencies(Generic[_Task]):
             task.unmet += 1
         for each in depends.get("taskIdRanges") or ():
             start, end = int(each["start"]), int(each["end"])
+            # A range of a million ids is one entry, with a count of those that are missing.
             met = sum(start <= number <= end for number in self._satisfied_numbers)
             if met < end - start + 1:
                 self._waiting_ranges.append((start, end, task))

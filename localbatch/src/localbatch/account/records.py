@@ -62,6 +62,7 @@ class Execution:
     @property
     def result(self) -> str | None:
         """`success` or `failure` once it has ended."""
+        # A retried attempt has an exit code, but no result.
         if self.ended_at is None:
             return None
         return "failure" if self.failure else "success"
@@ -125,6 +126,7 @@ class Node(Stated):
     @property
     def slots_free(self) -> int:
         """The slots that are free for Batch tasks."""
+        # Running Batch tasks stay, but no others start.
         if self.scheduling == "disabled" or self.state not in SCHEDULABLE:
             return 0
         return self.slots - self.slots_used
@@ -252,6 +254,7 @@ class Job(Stated):
 
     def count(self, task: Task, sign: int) -> None:
         """Add a Batch task to the totals, or with -1 remove it."""
+        # taskCounts counts Batch tasks, taskSlotCounts their slots.
         name = count_name(task)
         for counts, amount in ((self.task_counts, 1), (self.slot_counts, task.slots)):
             setattr(counts, name, getattr(counts, name) + sign * amount)
@@ -259,6 +262,7 @@ class Job(Stated):
 
 def task_directory(job_id: str, task_id: str) -> str:
     """Return the directory of a task of a job, relative to the root of its node."""
+    # A job schedule would create job-2 and so on.
     return f"workitems/{job_id}/job-1/{task_id}"
 
 

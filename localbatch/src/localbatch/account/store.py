@@ -41,6 +41,7 @@ class Store:
         """
         self.lock = threading.RLock()
         self.pools: SortedRecords[Pool] = SortedRecords()
+        # Keys are lower-case ids: see key_of.
         self.jobs: SortedRecords[Job] = SortedRecords()
         self.runs: dict[int, Run] = {}
         self.reports: deque[Report] = deque()
@@ -63,6 +64,7 @@ class Store:
 
     def new_etag(self) -> str:
         """Return a new etag. Like the etags of the service, it encodes the time."""
+        # Strictly increasing, even if the clock goes back.
         self._etag = max(self._etag + 1, time.time_ns() // 100)
         return f"0x8D{self._etag & 0xFFFFFFFFFFFFF:013X}"
 
@@ -90,6 +92,7 @@ class Store:
         """Add a pool, or raise PoolExists or PoolQuotaReached."""
         existing = self.pools.get(key_of(pool.id))
         if existing:
+            # An id is free only when the deletion has finished.
             raise errors.pool_being_deleted() if existing.state == "deleting" else errors.pool_exists()
         if len(self.pools) >= self.pool_quota:
             raise errors.pool_quota_reached()
@@ -101,6 +104,7 @@ class Store:
         existing = self.jobs.get(key)
         if existing:
             raise errors.job_being_deleted() if existing.state == "deleting" else errors.job_exists()
+        # Completed jobs do not count for the quota.
         if sum(job.state != "completed" for job in self.jobs.values()) >= self.job_quota:
             raise errors.job_quota_reached()
 
@@ -118,6 +122,7 @@ class Store:
         job.tasks[key] = task
         job.count(task, 1)
         job.dependencies.add(task, task.spec.get("dependsOn") or {})
+        # A Batch task with dependencies is queued when the last is satisfied.
         if not task.unmet:
             self.enqueue(job, task, first=first)
 

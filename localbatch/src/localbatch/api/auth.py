@@ -47,6 +47,7 @@ def string_to_sign(account: str, method: str, path: str, query: str, headers: Ma
     # If there are both dates, ocp-date counts, and Date is signed as an empty line.
     signed = {**headers, "date": ""} if "ocp-date" in headers else headers
     lines = [method, *(signed.get(name, "") for name in _SIGNED_HEADERS)]
+    # Canonicalized headers, then the canonicalized resource with its sorted query.
     lines += [f"{name}:{value}" for name, value in sorted(headers.items()) if name.startswith("ocp-")]
     lines.append(f"/{account}{path}")
     lines += [f"{name}:{values[0]}" for name, values in sorted(parse_qs(query).items())]
@@ -66,6 +67,7 @@ def verify(
     Raises:
         ServiceError: AuthenticationFailed, or InvalidAuthenticationInfo if the header is malformed.
     """
+    # SharedKey <account>:<signature>
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if not scheme:
         raise errors.authentication_failed(AuthenticationErrorDetail="The Authorization header is missing")
@@ -78,6 +80,7 @@ def verify(
         raise errors.authentication_failed(
             AuthenticationErrorDetail="The ocp-date header is missing or is not a date"
         ) from None
+    # An old date would allow replaying recorded requests.
     if abs(now - sent_at) > MAX_CLOCK_SKEW:
         raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
     # Some HTTP clients encode the path again after signing it. They sign the fully encoded path.

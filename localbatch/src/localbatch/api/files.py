@@ -23,11 +23,13 @@ from localbatch.api.requests import Call
 from localbatch.api.responses import done
 from localbatch.wire import http_date, timestamp
 
+# Larger files are streamed in blocks of this size.
 BLOCK_BYTES = 1 << 18
 
 
 def find_file(root: Path, path: str) -> Path:
     """Return the file below a root, or raise FileNotFound. Links must not lead outside the root."""
+    # The path is decoded already, and may contain `..` or lead through a link.
     found = root / path.lstrip("/")
     if not found.exists() or not found.resolve().is_relative_to(root.resolve()):
         raise errors.file_not_found()
@@ -38,6 +40,7 @@ def list_files(root: Path, url: str, *, recursive: bool) -> dict[str, Json]:
     """Return the files below a root. The keys put them in breadth-first order."""
     listing: dict[str, Json] = {}
     level = [root]
+    # The limit ends cycles that the check for links misses, such as bind mounts.
     for depth in range(1000):
         entries = sorted(entry for folder in level for entry in folder.iterdir()) if root.is_dir() else []
         for entry in entries:
@@ -52,6 +55,7 @@ def list_files(root: Path, url: str, *, recursive: bool) -> dict[str, Json]:
 def _file_json(path: Path, name: str, url: str) -> Json:
     body: Json = {"name": name, "url": f"{url}/{name}", "isDirectory": path.is_dir()}
     if not body["isDirectory"]:
+        # lstat, so that a dangling link is listed instead of failing the request.
         status = path.lstat()
         body["properties"] = {
             "lastModified": timestamp(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
@@ -69,6 +73,7 @@ def _content_type(path: Path) -> str:
 def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body: bool) -> Response:
     """Return a response with a file or the requested range of it. The status is 200 in both cases."""
     status = path.stat()
+    # The official clients read the properties of files from these headers.
     fields = {
         "ocp-batch-file-isdirectory": str(path.is_dir()),
         "ocp-batch-file-mode": f"{status.st_mode:o}",
@@ -79,6 +84,7 @@ def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body
         if with_body:
             raise errors.file_not_found()
         return Response(headers=fields)
+    # ocp-range is the documented header; some clients send the standard one.
     start, end = read_range(headers.get("ocp-range") or headers.get("range"), status.st_size)
     fields["Content-Length"] = str(end - start)
     media_type = _content_type(path)
@@ -96,6 +102,7 @@ def read_range(text: str | None, size: int) -> tuple[int, int]:
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
     if not match:
         raise errors.invalid_header_value(HeaderName="ocp-range", HeaderValue=text)
+    # HTTP ranges include their end, slices exclude it.
     start, end = int(match[1]), int(match[2]) + 1 if match[2] else size
     if start >= max(size, 1) or end <= start:
         raise errors.invalid_range()
@@ -122,6 +129,7 @@ def answer_with_file(call: Call, root: Path, url: str) -> Response:
 def delete_file(call: Call, root: Path) -> Response:
     """Delete a file, or a directory if the request is recursive."""
     path = find_file(root, call.parameters["file_path"])
+    # A link to a directory is removed itself, not what it leads to.
     if not path.is_dir() or path.is_symlink():
         path.unlink()
     elif call.option("recursive"):

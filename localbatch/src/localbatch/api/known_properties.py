@@ -118,6 +118,7 @@ def check_properties(body: Json, kind: str) -> None:
 def _check(body: Json, names: str) -> None:
     known = names.split()
     for name, value in body.items():
+        # Clients may send back the OData annotations of a response.
         if name not in known and not name.startswith("odata."):
             raise errors.unsupported_property(PropertyName=name)
         for each in value if isinstance(value, list) else [value]:

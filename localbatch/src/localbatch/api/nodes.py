@@ -57,6 +57,7 @@ def list_nodes(call: Call) -> Response:
 
 def _maintain(call: Call, event: str, property_name: str) -> Response:
     node = call.node()
+    # The body names the option differently for each operation.
     option = choice(call.json(event), property_name, DEALLOCATION_OPTIONS, "requeue")
     try:
         call.scheduler.nodes.maintain(node, event, option, call.now)
@@ -85,6 +86,7 @@ def start_node(call: Call) -> Response:
     node = call.node()
     try:
         call.scheduler.nodes.start(node, call.now)
+    # The state decides which error code clients see.
     except states.IllegalTransition as error:
         raise _state_error(node) from error
     return done(202, url=call.url(node, "/start"))
@@ -109,6 +111,7 @@ def _node_to_schedule(call: Call, target: str) -> Node:
     node = call.node()
     if node.state not in UP:
         raise _state_error(node)
+    # Unlike other operations, this one is not idempotent on the service.
     if node.scheduling == target:
         raise errors.node_already_in_target_scheduling_state()
     return node

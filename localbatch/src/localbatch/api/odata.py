@@ -52,6 +52,7 @@ def _json_field(kind: type, path: str) -> Field:
     return Field(kind, read)
 
 
+# The REST reference lists the properties of each kind of record that filters may use.
 POOLS: Fields = {
     "id": _field(str, "id"),
     "state": _field(str, "state"),
@@ -117,6 +118,7 @@ PREPARATIONS: Fields = {
     },
 }
 
+# The subset of OData that Batch documents: no arithmetic, no functions but startswith.
 _GRAMMAR = r"""
 ?start: either
 ?either: both ("or" both)*
@@ -150,6 +152,7 @@ class _Build(lark.Transformer[Any, Any]):
             raise ValueError(f"{path} is not a property for filters")
         return self._fields[path]
 
+    # The methods are named after the rules of the grammar, and receive the transformed parts of the rule.
     def either(self, predicates: list[Predicate]) -> Predicate:
         if len(predicates) == 2:  # noqa: PLR2004 - faster for the usual number of operands.
             left, right = predicates
@@ -169,12 +172,15 @@ class _Build(lark.Transformer[Any, Any]):
         field, prefix = self._field(parts[0]), parts[1]
         if field.kind is not str or not isinstance(prefix, str):
             raise ValueError(f"{parts[0]} is not a string")
+        # String comparisons ignore case; `text` has already folded the literal.
         return lambda record: (field.read(record) or "").lower().startswith(prefix)
 
     def comparison(self, parts: list[Any]) -> Predicate:
         field, compare, value = self._field(parts[0]), getattr(operator, parts[1]), parts[2]
+        # Clients may omit the prefix DateTime of a literal.
         if field.kind is datetime and isinstance(value, str):
             value = _read_instant(value)
+        # Not isinstance: a bool is an int in Python, but not in OData.
         if type(value) is not field.kind:
             raise ValueError(f"{parts[0]} cannot be compared with {value!r}")
 
@@ -190,6 +196,7 @@ class _Build(lark.Transformer[Any, Any]):
         return _read_instant(self.text(parts))
 
     def text(self, parts: list[str]) -> str:
+        # OData escapes a quote in a string by doubling it.
         return parts[0][1:-1].replace("''", "'").lower()
 
     def number(self, parts: list[str]) -> int:
@@ -224,6 +231,7 @@ def read_filter(text: str | None, fields: Fields) -> Predicate:
         return lambda _record: True
     try:
         predicate: Predicate = _Build(fields).transform(_parser().parse(text))
+    # Errors of _Build arrive wrapped; syntax errors have their position in the first line.
     except lark.exceptions.VisitError as error:
         reason = str(error.orig_exc)
     except lark.exceptions.LarkError as error:

@@ -40,6 +40,7 @@ def page(
     after = _read_token(token) if token else ""
     found: list[_T] = []
     last = ""
+    # One record more than the page has shows that there is a next page.
     for key, record in _in_order(records, after):
         if matches(record):
             if len(found) == size:
@@ -50,6 +51,7 @@ def page(
 
 
 def _in_order(records: Mapping[str, _T], after: str) -> Iterator[tuple[str, _T]]:
+    # SortedRecords start at any key in logarithmic time; other mappings are short.
     if isinstance(records, SortedRecords):
         return records.after(after)
     return ((key, records[key]) for key in sorted(records) if key > after)
@@ -72,6 +74,7 @@ def listing(
     call: Call, kind: str, records: Mapping[str, _T], fields: odata.Fields, write: Callable[[_T], Json]
 ) -> Response:
     """Return a response with the requested page of a list."""
+    # The service refuses page sizes outside 1 to 1000, and does not shorten them.
     size = call.query.get("maxresults", str(PAGE_SIZE))
     if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) > PAGE_SIZE:
         raise errors.out_of_range_query_parameter_value(

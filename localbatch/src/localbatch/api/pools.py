@@ -51,6 +51,7 @@ def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int
         modified_at=now,
         state="active",
         state_at=now,
+        # A new pool is being resized to its targets.
         allocation=Stated(state="resizing", state_at=now),
         target_dedicated=targets[0],
         target_low_priority=targets[1],
@@ -109,12 +110,14 @@ def disable_pool_auto_scale(call: Call) -> Response:
 def enable_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/enableautoscale."""
     pool, body = call.live_pool(), call.json("enable_autoscale")
+    # A pool must be steady before its size changes hands.
     if pool.allocation.state != "steady":
         raise errors.pool_being_resized()
     formula = body.get("autoScaleFormula") or pool.spec.get("autoScaleFormula")
     if not formula:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
     check_formula(formula)
+    # Formula and interval of the last time apply again if the request has none.
     interval = request_bodies.autoscale_interval(body, pool.spec.get("autoScaleEvaluationInterval", "PT15M"))
     if pool.autoscale_enabled_at and call.now < pool.autoscale_enabled_at + MIN_ENABLE_INTERVAL:
         raise errors.too_many_enable_auto_scale_requests()
@@ -131,6 +134,7 @@ def evaluate_pool_auto_scale(call: Call) -> Response:
         raise errors.operation_invalid_for_current_state(Reason="Autoscale is not enabled on the pool")
     if not isinstance(formula, str) or not formula:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
+    # The evaluation has no effect on the pool: it shows what the formula would do.
     _, run = call.scheduler.pools.evaluate(pool, formula, call.now)
     return json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.AutoScaleRun", run, pool)
 
@@ -179,11 +183,13 @@ def stop_pool_resize(call: Call) -> Response:
 def remove_nodes(call: Call) -> Response:
     """POST /pools/{pool_id}/removenodes."""
     pool, body = _steady_pool(call), call.json("remove_nodes")
+    # A node that is listed twice is removed once.
     ids = dict.fromkeys(node_id.lower() for node_id in strings(body, "nodeList"))
     if not 1 <= len(ids) <= MAX_NODES_REMOVED:
         raise invalid("nodeList", len(ids), f"A request removes 1 to {MAX_NODES_REMOVED} nodes")
     timeout = request_bodies.resize_timeout(body)
     option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
+    # Check all ids first, so that an unknown node removes no other.
     nodes = [call.store.node(pool.id, node_id) for node_id in ids]
     pool.spec["resizeTimeout"] = timeout
     call.scheduler.pools.remove_nodes(pool, nodes, option, call.now)

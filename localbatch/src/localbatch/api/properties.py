@@ -9,6 +9,7 @@ from localbatch import errors
 from localbatch.account.specs import Json
 from localbatch.wire import INFINITE, normal_duration, read_ticks
 
+# https://learn.microsoft.com/rest/api/batchservice/pools/create-pool: the ids of pools, jobs and tasks.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -83,6 +84,7 @@ def integer(body: Json, name: str, default: int, low: int, high: int) -> int:
     if value is None:
         return default
     try:
+        # bool is a subclass of int, and is refused below.
         number = int(value) if isinstance(value, str) else value
     except ValueError:
         number = None
@@ -96,6 +98,7 @@ def flag(body: Json, name: str, *, default: bool) -> bool:
     value = body.get(name)
     if value is None:
         return default
+    # The Azure CLI sends booleans as strings too.
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         return value.lower() == "true"
     if not isinstance(value, bool):
@@ -108,6 +111,7 @@ def choice(body: Json, name: str, options: Iterable[str], default: str) -> str:
     value = body.get(name)
     if value is None:
         return default
+    # Enumerations ignore case; responses have lower case.
     if not isinstance(value, str) or value.lower() not in options:
         raise invalid(name, value, f"The value must be one of {', '.join(options)}")
     return value.lower()
@@ -119,11 +123,13 @@ def duration(body: Json, name: str, default: str, low: str = "PT0S", high: str =
     if value is None:
         return default
     try:
+        # Compare in ticks: a timedelta cannot hold the longest duration of .NET.
         ticks = read_ticks(value)
     except (ValueError, TypeError):
         raise invalid(name, value, "The value must be an ISO 8601 duration") from None
     if not read_ticks(low) <= ticks <= read_ticks(high):
         raise invalid(name, value, f"The value must be from {low} to {high}")
+    # The service returns PT60M as PT1H.
     return normal_duration(value)
 
 

@@ -55,6 +55,7 @@ def pool_properties(body: Json) -> Json:
 
     https://learn.microsoft.com/rest/api/batchservice/pools/create-pool
     """
+    # The formula sets the targets of a pool with autoscale.
     automatic = flag(body, "enableAutoScale", default=False)
     spec = body | {
         "vmSize": required(body, "vmSize").lower(),
@@ -150,6 +151,7 @@ WHEN_EMPTY = (
 
 def pool_patch(body: Json, pool: Pool) -> Json:
     """Read the changes of a PATCH to a pool. None removes a property."""
+    # A PATCH with null changes nothing.
     given = {name: value for name, value in body.items() if value is not None}
     settled = [name for name in WHEN_EMPTY if name in given]
     if settled and pool.nodes:
@@ -168,6 +170,7 @@ def pool_patch(body: Json, pool: Pool) -> Json:
 
 def pool_replacement(body: Json) -> Json:
     """Read the new start task, metadata and application packages of a pool. None removes a property."""
+    # updateproperties replaces all of them, so that these are required.
     for name in ("metadata", "applicationPackageReferences"):
         if body.get(name) is None:
             raise errors.missing_required_property(PropertyName=name)
@@ -239,6 +242,7 @@ def _preparation_and_release(body: Json) -> Json:
         }
     if body.get("jobReleaseTask"):
         task = object_of(body, "jobReleaseTask")
+        # It runs on the nodes where the job preparation task has run.
         if not spec:
             raise invalid("jobReleaseTask", task.get("id"), "A job release task needs a job preparation task")
         spec["jobReleaseTask"] = _command(task) | {
@@ -289,6 +293,7 @@ def pool_info(body: Json) -> Json:
 def job_patch(body: Json, job: Job) -> Json:
     """Read the changes of a PATCH to a job. Objects are replaced as a whole."""
     given = {name: value for name, value in body.items() if value is not None}
+    # The checks of a replacement need these two; they are not changed.
     kept = {name: job.spec[name] for name in ("poolInfo", "onAllTasksComplete")}
     everything = job_replacement(kept | given, job)
     return {name: value for name, value in everything.items() if name in given}
@@ -394,6 +399,7 @@ def task_constraints(body: Json, retries: int) -> TaskConstraints:
     return {
         "maxWallClockTime": duration(given, "maxWallClockTime", INFINITE),
         "retentionTime": duration(given, "retentionTime", "P7D"),
+        # An object without the count means 0 retries, no object the count of the job.
         "maxTaskRetryCount": integer(given, "maxTaskRetryCount", 0 if given else retries, *RETRIES),
     }
 
@@ -417,6 +423,7 @@ def _check_resource_file(file: Json) -> None:
     check_texts(file, "httpUrl", "storageContainerUrl", "filePath", "blobPrefix", "fileMode")
     refuse(file, "autoStorageContainerName")
     _check_identity(file)
+    # Exactly one source: a blob or a container.
     if bool(file.get("httpUrl")) == bool(file.get("storageContainerUrl")):
         raise invalid("resourceFiles", file, "A resource file must have one of httpUrl and storageContainerUrl")
     if file.get("httpUrl"):

@@ -56,6 +56,7 @@ class Call:
             ServiceError: InvalidRequestBody or UnsupportedProperty.
         """
         try:
+            # Clients send null for properties that they do not set.
             body = json.loads(self.body or b"{}", object_pairs_hook=_present, parse_constant=_refuse_constant)
             if b"\\u" in self.body:
                 # Raises for half a surrogate pair, which a response could not contain.
@@ -64,6 +65,7 @@ class Call:
             raise errors.invalid_request_body(Reason=error) from error
         if not isinstance(body, dict):
             raise errors.invalid_request_body(Reason="The body must be an object")
+        # Unknown properties are refused as on the service, so that typing errors show up here.
         check_properties(body, kind)
         return body
 
@@ -142,7 +144,9 @@ def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
 
     https://learn.microsoft.com/rest/api/batchservice/batch-api-basics
     """
+    # Etags decide before dates: HTTP semantics, RFC 9110, section 13.
     match, none_match = call.headers.get("if-match"), call.headers.get("if-none-match")
+    # Dates in headers have whole seconds.
     modified_at = modified_at.replace(microsecond=0)
     since, unmodified = call.headers.get("if-modified-since"), call.headers.get("if-unmodified-since")
     try:
@@ -154,6 +158,7 @@ def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
         )
     except ValueError as error:
         raise errors.invalid_header_value(Reason=error) from error
+    # A failed condition is 304 for reads and 412 for changes.
     if not holds:
         raise errors.not_modified() if call.method in {"GET", "HEAD"} else errors.condition_not_met()
 

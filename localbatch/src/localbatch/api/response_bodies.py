@@ -38,6 +38,7 @@ def pool_json(pool: Pool, base: str) -> Json:
         "currentLowPriorityNodes": pool.count_nodes(dedicated=False),
         "targetDedicatedNodes": pool.target_dedicated,
         "targetLowPriorityNodes": pool.target_low_priority,
+        # The properties that the client sent, so they come after the computed ones.
         **pool.spec,
         **_present(resizeErrors=pool.resize_errors or None, autoScaleRun=pool.autoscale_run),
     }
@@ -65,6 +66,7 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
         "schedulingState": node.scheduling,
         "stateTransitionTime": timestamp(node.state_at),
         "allocationTime": timestamp(node.allocated_at),
+        # All nodes are processes of this machine.
         "ipAddress": "127.0.0.1",
         "affinityId": f"TVM:{node.id}",
         "vmSize": pool.spec["vmSize"],
@@ -101,6 +103,7 @@ def _agent(booted_at: datetime) -> Json:
 
 
 def _machine(pool: Pool) -> Json | None:
+    # exactVersion resolves "latest"; there are no versions here.
     image = (pool.spec.get("virtualMachineConfiguration") or {}).get("imageReference")
     return {"imageReference": image | {"exactVersion": image["version"]}} if image else None
 
@@ -137,6 +140,7 @@ def _execution(execution: Execution) -> Json:
 
 
 def _task_execution(execution: Execution) -> Json:
+    # Only Batch tasks are requeued; chores end with their node.
     requeues = _present(requeueCount=execution.requeue_count, lastRequeueTime=_timestamp(execution.last_requeue_at))
     return _execution(execution) | requeues
 
@@ -167,6 +171,7 @@ def task_json(task: Task, base: str) -> Json:
         "id": task.id,
         "url": f"{base}/jobs/{task.job_id}/tasks/{task.id}",
         "eTag": task.etag,
+        # State changes do not modify a Batch task.
         "lastModified": timestamp(task.modified_at or task.created_at),
         "creationTime": timestamp(task.created_at),
         **_states(task),
@@ -235,6 +240,7 @@ def node_counts_json(pool: Pool) -> Json:
     """Return the JSON of the node counts of a pool by state."""
     counts: Json = {"poolId": pool.id}
     for name, dedicated in (("dedicated", True), ("lowPriority", False)):
+        # The API has camel case in counts and lower case in states.
         found = Counter(node.state for node in pool.nodes.values() if node.dedicated == dedicated)
         counts[name] = {state: found[state.lower()] for state in NODE_COUNTS} | {"total": found.total()}
     return counts
@@ -242,6 +248,7 @@ def node_counts_json(pool: Pool) -> Json:
 
 # The names that $select may have, by kind of record: the properties in all versions since 2022. Others have no $select.
 
+# Properties that several kinds of records have.
 _TAGS = ("id", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "stats", "displayName")
 _PREVIOUS = ("previousState", "previousStateTransitionTime")
 

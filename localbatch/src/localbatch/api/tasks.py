@@ -68,6 +68,7 @@ def create_task_collection(call: Call) -> Response:
         raise errors.missing_required_property(PropertyName="value")
     if not 1 <= len(tasks) <= MAX_TASKS_PER_COLLECTION:
         raise invalid("value", len(tasks), f"A collection has 1 to {MAX_TASKS_PER_COLLECTION} tasks")
+    # The request succeeds even if some tasks fail: each result has a status of its own.
     return json_answer(call, "taskaddresult", {"value": [_try_to_add_task(call, job, task) for task in tasks]})
 
 
@@ -75,6 +76,7 @@ def _try_to_add_task(call: Call, job: Job, body: Json) -> Json:
     try:
         task = _add_task(call, job, body)
     except errors.ServiceError as error:
+        # Clients retry results with the status ServerError, and report this one.
         return {"status": "ClientError", "taskId": body.get("id"), "error": error.body(call.now)}
     return {
         "status": "Success",
@@ -89,6 +91,7 @@ def delete_task(call: Call) -> Response:
     """DELETE /jobs/{job_id}/tasks/{task_id}."""
     task = call.task()
     job = call.store.job(task.job_id)
+    # A completed job still allows deleting its tasks.
     if job.state == "deleting":
         raise errors.job_being_deleted()
     call.scheduler.tasks.delete(job, task, call.now)
@@ -136,6 +139,7 @@ def reactivate_task(call: Call) -> Response:
     check_live(job)
     if task.state != "completed":
         raise errors.task_not_completed()
+    # Only failed Batch tasks can run again.
     if not task.execution.failure:
         raise errors.task_succeeded()
     call.scheduler.tasks.reactivate(job, task, call.now)
@@ -165,9 +169,11 @@ def _task(call: Call) -> Task:
 
 
 def _directory(call: Call, task: Task) -> Path:
+    # After the retention time the service has an error code of its own.
     if task.files_removed:
         raise errors.task_files_cleaned_up()
     node = task.node
+    # A deleted pool or a removed node took the files with it.
     pool = call.store.pools.get(key_of(node.pool_id)) if node else None
     if not node or not pool or pool.nodes.get(node.id) is not node:
         raise errors.task_files_unavailable()

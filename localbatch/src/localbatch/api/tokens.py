@@ -31,8 +31,10 @@ def check_token(token: str, tenant: str | None, now: datetime) -> None:
     """
     claims = _claims(token)
     reason = None
+    # Tokens have the audience with or without the slash, depending on their version.
     if str(claims.get("aud")).rstrip("/") != AUDIENCE.rstrip("/"):
         reason = f"The audience of the token is {claims.get('aud')!r} instead of {AUDIENCE!r}"
+    # nbf and exp are seconds since 1970.
     elif not isinstance(claims.get("nbf"), int) or not isinstance(claims.get("exp"), int):
         reason = "The token has no valid claims nbf and exp"
     elif now.timestamp() < claims["nbf"]:
@@ -63,6 +65,7 @@ def issue_token(audience: str, tenant: str | None, now: datetime) -> str:
 def _claims(token: str) -> Json:
     try:
         parts = token.split(".")
+        # JSON Web Tokens omit the padding of Base64.
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (IndexError, ValueError, RecursionError):
         claims = None

@@ -53,6 +53,7 @@ OPTIONS: Mapping[str, Collection[str]] = {
     "upload_fails": ("task", "code"),
 }
 
+# The types of options in JSON.
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("fault", "operation", "path", "code", "message", "pool", "node", "when", "task"), (str,)),
     **dict.fromkeys(("times", "seed", "status", "retry_after", "exit_code"), (int,)),
@@ -136,6 +137,7 @@ def read_fault(body: object) -> Fault:
         if option != "fault" and option not in OPTIONS[name]:
             raise FaultError(f"{name} has no option {option!r}. Its options are {', '.join(OPTIONS[name])}")
         types = _TYPES[option]
+        # bool is a subclass of int.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise FaultError(f"{option} must be a {_TYPE_NAMES[types[0]]}, not {value!r}")
     missing = [option for option in _REQUIRED.get(name, ()) if option not in body]

@@ -116,6 +116,7 @@ class Faults:
             if not any(fnmatchcase(operation, fault.operation) for operation in self._operations):
                 raise FaultError(f"there is no operation {fault.operation!r}")
         with self._lock:
+            # Numbers are not reused, so that a listing identifies each fault.
             entries = [_Entry(self._added + number, fault) for number, fault in enumerate(faults, 1)]
             self._added += len(entries)
             self._entries += entries
@@ -139,6 +140,7 @@ class Faults:
     def take(self, operation: str, path: str) -> Sequence[Fault]:
         """Return the faults of a request: any number of delays, then at most one other fault."""
         taken: list[Fault] = []
+        # Without the lock: this runs for each request, and the script is usually empty.
         if not self._entries:
             return taken
         with self._lock:

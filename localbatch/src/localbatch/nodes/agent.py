@@ -69,12 +69,14 @@ class NodeAgent:
             if isinstance(action, StartRun):
                 run = _Run(action, self._environment(action), self.root_of(action.node), self._launcher, self._storage)
                 with self._lock:
+                    # A killed run of the same task may still be ending in the directory.
                     earlier = [each for each in self._runs.values() if each.directory == run.directory]
                     self._runs[action.run_id] = run
                 self._spawn(functools.partial(self._finish, run, earlier))
             elif isinstance(action, KillRun):
                 with self._lock:
                     killed = self._runs.get(action.run_id)
+                # A run that has ended is unknown here; its report is on the way.
                 if killed:
                     killed.kill()
             else:
@@ -227,6 +229,7 @@ class _Run:
                 (self.directory / "stderr.txt").open("wb") as err,
                 self._lock,
             ):
+                # Killed between the download and the start.
                 if self._is_killed:
                     return 128 + signal.SIGKILL
                 files = (nothing.fileno(), out.fileno(), err.fileno())

@@ -53,13 +53,13 @@ class Child:
             ValueError: The arguments are empty or invalid.
         """
         self._control.settimeout(timeout)
-        said = b""
+        message = b""
         # A reset means that the supervisor ended before it read the last signal. Its message arrived before.
         with suppress(ConnectionResetError):
             while part := self._control.recv(1 << 16):
-                said += part
+                message += part
         self._control.close()
-        answer = json.loads(said or b"{}")
+        answer = json.loads(message or b"{}")
         if "os_error" in answer:
             raise OSError(*answer["os_error"])
         if "value_error" in answer:
@@ -209,14 +209,14 @@ def _be_woken() -> int:
 
 def _attend(program: int, control: socket.socket, awake: int) -> int:
     """Forward signals to a program, kill it if the server requests it or is gone, and return its exit code."""
-    heard: list[int | socket.socket] = [control, awake]
+    readable: list[int | socket.socket] = [control, awake]
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == program:
             return os.waitstatus_to_exitcode(status)
         if pid:
             continue  # An adopted orphan.
-        ready = select.select(heard, [], [])[0]
+        ready = select.select(readable, [], [])[0]
         if awake in ready:
             os.read(awake, 1 << 10)
         if control in ready:
@@ -224,7 +224,7 @@ def _attend(program: int, control: socket.socket, awake: int) -> int:
             for number in numbers or [signal.SIGKILL]:
                 os.kill(program, number)
             if not numbers:
-                heard.remove(control)
+                readable.remove(control)
 
 
 @functools.cache

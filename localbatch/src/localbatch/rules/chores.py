@@ -30,6 +30,7 @@ class ChoreRules:
     def start_up(self, pool: Pool, node: Node, now: datetime) -> None:
         """Run the start task of a pool on a node that has booted. The node may wait for its success."""
         spec = pool.spec.get("startTask")
+        # A reboot runs the start task again, or none if the pool has lost it.
         node.start_task = None
         if spec:
             node.start_task = Chore(spec=spec, state="running", state_at=now)
@@ -85,10 +86,12 @@ class ChoreRules:
         self.end(chore, failure, now)
         node, job = run.node, run.job
         if not job:
+            # Without waitForSuccess the node is idle already.
             if node.state == "waitingforstarttask":
                 self._slots.move(node, "start_task_failed" if failure else "ready", now)
             return
         self._store.mark(job)
+        # Batch tasks that waited for the job preparation task.
         for task in [task for task in node.tasks.values() if task.key[0] == job.key and task.state == "preparing"]:
             if failure and chore.spec["waitForSuccess"]:
                 self._tasks.requeue(job, task, now, lost=False)

@@ -66,6 +66,7 @@ class JobRules:
             self._finish_transition(job, now)
 
     def _review_active(self, job: Job, now: datetime) -> None:
+        # The end of a Batch task has requested a job action.
         requested, job.requested = job.requested, None
         unfinished = job.task_counts.active + job.task_counts.running
         if requested and requested[0] == "terminate":
@@ -75,6 +76,7 @@ class JobRules:
         elif job.spec["onAllTasksComplete"] == "terminatejob" and not unfinished:
             self.terminate(job, "AllTasksComplete", now)
         elif job.waiting:
+            # The pool may have been created after the Batch tasks.
             self._store.unassigned.add(key_of(job.pool_id))
 
     def _is_releasing(self, job: Job) -> bool:
@@ -97,6 +99,7 @@ class JobRules:
             self._pools.delete(pool, now)
 
     def _remove_job(self, job: Job, now: datetime) -> None:
+        # Nodes with files of the job: those of its Batch tasks, and those that were prepared.
         nodes = {node.id: node for node in (task.node for task in job.tasks.values()) if node} | job.prepared
         for node in nodes.values():
             for run in [run for run in node.runs.values() if run.job is job]:
@@ -140,6 +143,7 @@ class JobRules:
     def delete(self, job: Job, now: datetime, *, force: bool = False) -> None:
         """Start to delete a job. Its job release task runs first, unless it has run or `force` is set."""
         job.is_forced = force
+        # Its job release tasks have run already.
         is_over = job.state in {"terminating", "completed"}
         self._agenda.move(job, states.JOB, "delete", now)
         self._end_work(job, now, release=not is_over and not force)

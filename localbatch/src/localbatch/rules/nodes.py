@@ -31,6 +31,7 @@ class NodeRules:
         if not pool:
             return
         if node.state == "idle" and node.scheduling == "disabled":
+            # The state offline follows when the last Batch task ends.
             self._slots.move(node, "disable", now)
         steps: dict[str, tuple[float, Callable[[Pool, Node, datetime], None]]] = {
             "creating": (pace.creating, self._boot),
@@ -104,6 +105,7 @@ class NodeRules:
         self._slots.move(node, event, now)
         self.vacate(node, option, now)
         if event == "reboot":
+            # The job preparation task runs again after a reboot, unless the client opted out or it failed.
             node.preparations = {
                 key: chore
                 for key, chore in node.preparations.items()

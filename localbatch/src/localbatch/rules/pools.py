@@ -82,6 +82,7 @@ class PoolRules:
             self._move_allocation(pool, "stopped", now)
             return
         fault = matching(self._faults.allocation_failures, pool.id)
+        # Dedicated and spot nodes are allocated independently.
         kinds = ((True, pool.target_dedicated), (False, pool.target_low_priority))
         wanting = any(target > len(_staying(pool, dedicated=dedicated)) for dedicated, target in kinds)
         if wanting and fault:
@@ -91,6 +92,7 @@ class PoolRules:
                 self._fail_allocation(pool, [{"code": fault.code, "message": fault.message}], now)
             return
         shortages = [CORE_QUOTA_REACHED[kind] for kind, target in kinds if not self._approach(pool, kind, target, now)]
+        # A resize ends when the last node has left.
         if any(node.state == "leavingpool" for node in pool.nodes.values()):
             if pool.state != "deleting" and self._has_timed_out(pool, now):
                 message = "Nodes could not be removed before the resize timeout"
@@ -230,6 +232,7 @@ class PoolRules:
         active = sum(job.task_counts.active for job in jobs if job.state == "active")
         running = sum(job.task_counts.running for job in jobs)
         usable = sum(node.state in SCHEDULABLE for node in pool.nodes.values())
+        # Variables with a history; for the others the latest value is enough.
         history: dict[str, float] = {
             "ActiveTasks": active,
             "RunningTasks": running,

@@ -61,16 +61,20 @@ class Runs:
             expires_at=expiry(now, limit) if limit else None,
             upload_failure=matching(self._faults.failing_uploads, owner.id) if isinstance(owner, Task) else None,
         )
+        # Review the run when its maxWallClockTime is over.
         if run.expires_at:
             self._agenda.is_due(run, run.expires_at, now)
         self._store.runs[run.id] = node.runs[run.id] = run
         if isinstance(owner, Task):
             owner.run = run
+        # A start task is the only run without a job.
         exit_code = matching(self._faults.start_task_exit_codes, node.pool_id) if not job else None
         if exit_code is not None:
             self._store.reports.append(Report(run_id=run.id, exit_code=exit_code))
             return
+        # Settings of the task override those of the job.
         settings = (*common_environment, *(spec.get("environmentSettings") or ()))
+        # An environment setting may have no value.
         environment = {each["name"]: each.get("value") or "" for each in settings}
         if job:
             task_id = owner.id if isinstance(owner, Task) else owner.spec["id"]
@@ -83,6 +87,7 @@ class Runs:
             command_line=spec["commandLine"],
             environment=environment,
             resource_files=spec.get("resourceFiles") or (),
+            # The node would upload the files before the fault could fail the upload.
             output_files=() if run.upload_failure else spec.get("outputFiles") or (),
         )
         self._store.outbox.append(action)

@@ -96,8 +96,10 @@ class TaskRules:
     def settle(self, run: Run, task: Task, report: Report, now: datetime) -> None:
         """Complete or retry a Batch task whose run has ended."""
         job, execution = self._store.jobs[task.key[0]], task.execution
+        # Chores do not count in totalTasksRun.
         run.node.tasks_run += 1
         run.node.tasks_succeeded += report.exit_code == 0
+        # Only exit codes are retried: failures without one would fail again.
         if report.exit_code and execution.may_retry(task.max_retries):
             execution.count_retry(now)
             self._leave_node(task, now)
@@ -118,9 +120,11 @@ class TaskRules:
         options = exit_options(task)
         if options.get("dependencyAction", "block" if failure else "satisfy").lower() == "satisfy":
             for ready in job.dependencies.satisfy(task):
+                # It may have been terminated or deleted meanwhile.
                 if ready.state == "active" and job.tasks.get(ready.key[1]) is ready:
                     self._store.enqueue(job, ready)
         manager = job.spec.get("jobManagerTask")
+        # The end of a job manager task takes precedence over exit conditions.
         if manager and key_of(manager["id"]) == task.key[1] and manager["killJobOnCompletion"]:
             job.requested = ("terminate", "JMComplete")
         elif failure and job.spec["onTaskFailure"] == "performexitoptionsjobaction" and not job.requested:
