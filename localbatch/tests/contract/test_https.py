@@ -75,7 +75,7 @@ def test_key_works_over_https(batch, open_client):
         ({"aud": "https://storage.azure.com/"}, "audience"),
         ({"nbf": int(time.time()) + 600}, "not valid yet"),
         ({"exp": int(time.time()) - 1}, "expired"),
-        ({"nbf": None}, "from when"),
+        ({"nbf": None}, "no valid claims nbf and exp"),
         ({"tid": "00000000-0000-0000-0000-000000000000"}, "tenant"),
     ],
     ids=["audience", "early", "late", "endless", "tenant"],

@@ -20,6 +20,7 @@ from localbatch.api.responses import json_answer, selection
 _T = TypeVar("_T")
 
 # The maximum and the default of maxresults.
+# https://learn.microsoft.com/rest/api/batchservice/common-parameters-and-headers
 PAGE_SIZE = 1000
 
 

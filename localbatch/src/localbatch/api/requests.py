@@ -142,9 +142,9 @@ def check_live(job: Job) -> None:
 def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
     """Raise ConditionNotMet if a conditional header does not hold. Clients may quote etags.
 
-    https://learn.microsoft.com/rest/api/batchservice/batch-api-basics
+    https://learn.microsoft.com/rest/api/batchservice/specifying-conditional-headers
     """
-    # Etags decide before dates: HTTP semantics, RFC 9110, section 13.
+    # All headers of the request must hold. The service refuses most combinations of them.
     match, none_match = call.headers.get("if-match"), call.headers.get("if-none-match")
     # Dates in headers have whole seconds.
     modified_at = modified_at.replace(microsecond=0)
