@@ -109,7 +109,7 @@ def test_a_wrong_tenant(check, identity_settings, managed_identity):
     status, lines = check()
     assert status == 2
     # Azurite takes tokens of any tenant.
-    the_one(lines, "The token is of the tenant '00000000", "AZURE_TENANT_ID")
+    the_one(lines, "The tenant of the token is '00000000", "AZURE_TENANT_ID")
 
 
 def test_no_identity_at_all(check, identity_settings, managed_identity, monkeypatch):
