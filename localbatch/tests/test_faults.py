@@ -188,7 +188,7 @@ def test_operations_and_paths_are_patterns(client, faults):
 
 
 def hits(faults, calls=50):
-    return [bool(faults.take("get_job", "/jobs/j")) for _ in range(calls)]
+    return [bool(faults.faults_of("get_job", "/jobs/j")) for _ in range(calls)]
 
 
 def script():
@@ -220,7 +220,7 @@ def test_delays_precede_another_fault():
     faults.add("delay", seconds=1, times=2)
     faults.add("drop_after")
     faults.add("answer")
-    taken = [[fault.fault for fault in faults.take("get_job", "/")] for _ in range(3)]
+    taken = [[fault.fault for fault in faults.faults_of("get_job", "/")] for _ in range(3)]
     assert taken == [["delay", "drop_after"], ["delay", "answer"], []]
 
 

@@ -148,7 +148,7 @@ class Dependencies(Generic[_Task]):
         self._waiting_ranges: list[tuple[int, int, _Task]] = []
 
     def add(self, task: _Task, depends: Mapping[str, Any]) -> None:
-        """Count what a new Batch task waits for, in its `unmet`; `depends` is its property dependsOn."""
+        """Set `unmet` of a new Batch task to the number of its dependencies; `depends` is its property dependsOn."""
         for key in {task_id.lower() for task_id in depends.get("taskIds") or ()} - self._satisfied:
             self._waiting[key].append(task)
             task.unmet += 1

@@ -137,7 +137,7 @@ class Faults:
             self._is_changed = True
         self.on_change()
 
-    def take(self, operation: str, path: str) -> Sequence[Fault]:
+    def faults_of(self, operation: str, path: str) -> Sequence[Fault]:
         """Return the faults of a request: any number of delays, then at most one other fault."""
         taken: list[Fault] = []
         # Without the lock: this runs for each request, and the script is usually empty.
@@ -174,7 +174,7 @@ class Faults:
 
 async def meet(faults: Faults, operation: str, path: str) -> Fault | None:
     """Wait for the delays of a request, and return its other fault, if it has one."""
-    for fault in faults.take(operation, path):
+    for fault in faults.faults_of(operation, path):
         if fault.fault != "delay":
             return fault
         ends_at = time.monotonic() + fault.seconds

@@ -98,8 +98,8 @@ class Runs:
         self._drop(run)
         self.store.outbox.append(KillRun(run_id=run.id))
 
-    def take(self, report: Report) -> Run | None:
-        """Return the run that a report ends.
+    def finish(self, report: Report) -> Run | None:
+        """Finish the run of a report, and return it.
 
         None if the run was killed, so that its end is already recorded, or if a fault makes it endless.
         """
