@@ -20,6 +20,7 @@ from bench.growth import growth, scale
 from bench.measure import figures, in_turn
 from bench.staging import staging
 from bench.submission import submission
+from localbatch.processes.installation import azurite_folder
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -41,6 +42,8 @@ def main() -> int:
     }
     long_benchmarks = {"scale": scale, "tutorial-in-one-pool": against_tutorial_in_one_pool}
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
+    # Benchmarks have home folders of their own; Azurite is installed in that of the user.
+    environment["LOCALBATCH_DATA"] = str(azurite_folder().parent)
     RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or benchmarks:
         with tempfile.TemporaryDirectory(prefix="topn-bench-") as folder:

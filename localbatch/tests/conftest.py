@@ -1,4 +1,4 @@
-"""What the tests of localbatch share; the fixtures of accounts are in localbatch.testing, which is a plugin of pytest."""
+"""Fixtures for the tests of localbatch. The fixtures of accounts are in the pytest plugin localbatch.testing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Measures an account of 100,000 Batch tasks and 1,000 nodes, without processes or HTTP.
 
-python tests/localbatch/measure_scale.py [TASKS] [NODES]
+python localbatch/tests/measure_scale.py [TASKS] [NODES]
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A store with its scheduler, and a clock that is turned by hand: no thread, no process, no waiting."""
+"""A store with its scheduler and a manual clock: no threads, processes or waiting."""
 
 from datetime import datetime, timedelta, timezone
 
@@ -15,7 +15,7 @@ COMMAND = {"commandLine": "true"}
 
 
 class Bench:
-    """A store with its scheduler, and a clock that is turned by hand."""
+    """A store with its scheduler and a manual clock."""
 
     def __init__(self, pace="instant"):
         self.store = Store()
@@ -26,7 +26,7 @@ class Bench:
         self.removed: list[str] = []
 
     def tick(self, **later):
-        """Let time pass, then let everything happen that is due by then."""
+        """Advance the clock, and tick until nothing is due."""
         self.now += timedelta(**later)
         actions = []
         for _ in range(50):

@@ -1,4 +1,4 @@
-"""localbatch works where nothing else of this project, and none of its other dependencies, is installed."""
+"""localbatch works without the other packages of this project and their dependencies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with LocalBatch(pace="instant") as batch:
 """
 
 
-def test_it_serves_without_prefect_and_without_the_flow():
+def test_localbatch_works_without_other_packages():
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout in {"400\n", "403\n"}

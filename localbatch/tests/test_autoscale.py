@@ -173,7 +173,7 @@ def test_formulas_decide_as_described(formula, metrics, dedicated, low_priority)
 
 
 @pytest.mark.parametrize(("hour", "dedicated"), [(12, 2), (14, 1), (15, 0), (16, 0)])
-def test_a_run_starts_full_and_ends_empty_at_its_deadline(hour, dedicated):
+def test_deadline_formula_empties_the_pool(hour, dedicated):
     now = NOW.replace(hour=hour, minute=0, second=0, microsecond=0)
 
     assert evaluate(RUN, now, {"PendingTasks": samples(1, newest=now)}).target_dedicated_nodes == dedicated
@@ -189,7 +189,7 @@ def test_results_name_all_variables():
     )
 
 
-def test_what_a_formula_does_not_set_stays():
+def test_unset_targets_stay():
     evaluation = evaluate("spare = 1", NOW, {"TargetDedicatedNodes": samples(3)})
 
     assert evaluation.target_dedicated_nodes is None
@@ -326,10 +326,10 @@ def test_expressions(expression, expected):
         ("$NodeDeallocationOption = 1", "InvalidAutoScalingSettings", "retaineddata, not 1"),
         ("x = $CPUPercent.GetSample(0)", "InvalidAutoScalingSettings", "GetSample needs a count of at least 1"),
         ("x = $CPUPercent.GetSample()", "InvalidAutoScalingSettings", "GetSample does not take these arguments"),
-        ("x = $CPUPercent.GetSample(requeue)", "InvalidAutoScalingSettings", "a time frame has one or two moments"),
+        ("x = $CPUPercent.GetSample(requeue)", "InvalidAutoScalingSettings", "a time frame has one or two limits"),
     ],
 )
-def test_bad_formulas_are_refused_with_the_place(formula, code, message):
+def test_formula_errors_have_positions(formula, code, message):
     refusal = refusal_of(formula)
 
     assert refusal.code == code
@@ -349,7 +349,7 @@ def test_bad_formulas_are_refused_with_the_place(formula, code, message):
         ("$RunningTasks.GetSample(TimeInterval_Minute * 5, 50)", "$RunningTasks wanted 50%, received 20%"),
     ],
 )
-def test_missing_samples_stop_the_evaluation(expression, message):
+def test_missing_samples_stop_evaluation(expression, message):
     refusal = refusal_of(f"x = 1;\ny = {expression};", RunningTasks=samples(1, 1))
 
     assert refusal.code == "InsufficientSampleData"
@@ -357,7 +357,7 @@ def test_missing_samples_stop_the_evaluation(expression, message):
     assert refusal.message.endswith(message)
 
 
-def test_only_the_branch_that_is_taken_needs_samples():
+def test_only_the_taken_branch_is_evaluated():
     assert value_of("$PendingTasks.Count() > 0 ? $PendingTasks.GetSample(1) : 7") == "7"
     assert value_of("0 && $PendingTasks.GetSample(1)") == "0"
     assert value_of("1 || $PendingTasks.GetSample(1)") == "1"
@@ -367,6 +367,6 @@ def test_check_needs_no_samples():
     check("$TargetDedicatedNodes = max($PendingTasks.GetSample(1));")
 
 
-def test_check_refuses_what_evaluating_would_never_reach():
+def test_check_covers_unreached_branches():
     with pytest.raises(FormulaError, match="unknown function sqrt"):
         check("x = 1 ? 2 : sqrt(4)")

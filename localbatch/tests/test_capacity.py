@@ -1,4 +1,4 @@
-"""Quotas of cores, and spot nodes: what a pool gets of what it asks for."""
+"""Core quotas and spot nodes: how many of the requested nodes a pool gets."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def errors_of(pool):
     return [error["code"] for error in pool.resize_errors]
 
 
-def test_a_pool_gets_the_nodes_that_the_quotas_of_cores_allow(bench):
+def test_core_quota_limits_a_pool(bench):
     bench.store.core_quotas = {True: 10, False: 3}
     pool = bench.pool(3, vmSize="standard_d4_v3")
     bench.scheduler.pools.resize(pool, 3, 1, "requeue", bench.now)
@@ -32,7 +32,7 @@ def test_a_pool_gets_the_nodes_that_the_quotas_of_cores_allow(bench):
     assert (pool.target_dedicated, pool.target_low_priority) == (3, 1)
 
 
-def test_the_quotas_of_cores_are_those_of_all_pools_together(bench):
+def test_core_quota_covers_all_pools(bench):
     bench.store.core_quotas = {True: 4, False: 2}
     first = bench.pool(1, id="first", vmSize="standard_d2s_v5")
     second = bench.pool(2, id="second", vmSize="standard_d2s_v5")
@@ -45,7 +45,7 @@ def test_the_quotas_of_cores_are_those_of_all_pools_together(bench):
     assert (errors_of(second), count(second)) == ([], (2, 1))
 
 
-def test_fewer_nodes_are_no_matter_of_quotas(bench):
+def test_shrinking_ignores_the_core_quota(bench):
     pool = bench.pool(3)
     bench.tick()
     bench.store.core_quotas = {True: 0, False: 0}
@@ -70,7 +70,7 @@ def test_fewer_nodes_are_no_matter_of_quotas(bench):
         ("x", 1),
     ],
 )
-def test_the_name_of_a_size_says_how_many_cores_it_has(vm_size, cores):
+def test_vm_size_name_has_the_cores(vm_size, cores):
     assert cores_of(vm_size) == cores
 
 
@@ -80,7 +80,7 @@ $TargetDedicatedNodes = $PreemptedNodeCount;
 """
 
 
-def test_a_formula_stands_in_for_spot_nodes_that_were_preempted(bench):
+def test_formula_replaces_preempted_spot_nodes(bench):
     pool = bench.pool(enableAutoScale=True, autoScaleFormula=SPOT, autoScaleEvaluationInterval="PT5M")
     bench.scheduler.agenda.pace = dataclasses.replace(bench.scheduler.agenda.pace, preempted=600)
     bench.tick()

@@ -1,4 +1,4 @@
-"""What goes wrong on demand, as the official SDK sees it."""
+"""Injected faults, seen through the official SDK."""
 
 import dataclasses
 import json
@@ -87,7 +87,7 @@ def statuses(batch, count, operation):
         ({"status": 503}, "ServerBusy", 4),
     ],
 )
-def test_an_answer_is_repeated_by_the_sdk_or_not(local_batch, client_factory, faults, options, code, tries):
+def test_sdk_retries_some_statuses(local_batch, client_factory, faults, options, code, tries):
     faults.add("answer", operation="create_job", times=9, **options)
     with pytest.raises(HttpResponseError) as caught:
         create_job(client_factory(retry_backoff_factor=0))
@@ -96,7 +96,7 @@ def test_an_answer_is_repeated_by_the_sdk_or_not(local_batch, client_factory, fa
     assert faults.listing()[0]["left"] == 9 - tries
 
 
-def test_an_answer_does_nothing_and_says_why_in_the_services_words(client, faults):
+def test_answer_fault_has_no_effect(client, faults):
     faults.add("answer", operation="create_job", status=500, code="OperationTimedOut")
     with pytest.raises(HttpResponseError, match=r"^\(OperationTimedOut\) Operation could not be completed"):
         create_job(client)
@@ -111,7 +111,7 @@ def test_retry_after_is_honoured(local_batch, client_factory, faults):
     assert made.started_at - refused.ended_at >= timedelta(seconds=1)
 
 
-def test_reads_are_repeated_after_any_passing_error(local_batch, client_factory, faults):
+def test_reads_are_retried_after_transient_errors(local_batch, client_factory, faults):
     client = client_factory(retry_backoff_factor=0)
     for status in (408, 502):
         faults.add("answer", operation="list_jobs", status=status)
@@ -120,14 +120,14 @@ def test_reads_are_repeated_after_any_passing_error(local_batch, client_factory,
     assert statuses(local_batch, 4, "list_jobs") == [408, 502, 0, 200]
 
 
-def test_an_answer_to_head_has_no_body(client, faults):
+def test_head_error_has_no_body(client, faults):
     faults.add("answer", operation="pool_exists")
     with pytest.raises(HttpResponseError) as caught:
         client.pool_exists("p")
     assert caught.value.status_code == 503
 
 
-def test_a_request_that_is_dropped_before_takes_no_effect(local_batch, client, faults):
+def test_drop_before_has_no_effect(local_batch, client, faults):
     faults.add("drop_before", operation="create_job")
     with pytest.raises(ServiceResponseError):
         create_job(client)
@@ -135,7 +135,7 @@ def test_a_request_that_is_dropped_before_takes_no_effect(local_batch, client, f
     assert statuses(local_batch, 1, "create_job") == [0]
 
 
-def test_a_request_that_is_dropped_after_takes_effect(client, faults):
+def test_drop_after_takes_effect(client, faults):
     create_job(client)
     faults.add("drop_after", operation="create_task")
     with pytest.raises(ServiceResponseError):
@@ -143,7 +143,7 @@ def test_a_request_that_is_dropped_after_takes_effect(client, faults):
     assert client.get_task("j", "t").state == "active"
 
 
-def test_a_repeated_creation_meets_what_was_made(client_factory, faults):
+def test_repeated_creation_finds_the_first(client_factory, faults):
     faults.add("drop_after", operation="create_job")
     client = client_factory()
     with pytest.raises(ServiceResponseError):
@@ -153,7 +153,7 @@ def test_a_repeated_creation_meets_what_was_made(client_factory, faults):
     assert caught.value.error.code == "JobExists"
 
 
-def test_a_delay_holds_up_one_request_only(local_batch, client, client_factory, faults):
+def test_delay_affects_one_request_only(local_batch, client, client_factory, faults):
     faults.add("delay", operation="get_job", seconds=0.3)
     slow = threading.Thread(target=look_for_job, args=(client_factory(retry_total=0),))
     slow.start()
@@ -188,14 +188,14 @@ def test_operations_and_paths_are_patterns(client, faults):
 
 
 def hits(faults, calls=50):
-    return [bool(faults.take("get_job", "/jobs/j")) for _ in range(calls)]
+    return [bool(faults.faults_of("get_job", "/jobs/j")) for _ in range(calls)]
 
 
 def script():
     return Faults(["get_job", "create_job"])
 
 
-def test_a_seed_repeats_what_chance_did():
+def test_seed_repeats_what_chance_did():
     one, two, other = script(), script(), script()
     seed = one.add("answer", probability=0.5)["seed"]
     two.add("answer", probability=0.5, seed=seed)
@@ -205,7 +205,7 @@ def test_a_seed_repeats_what_chance_did():
     assert hits(two) == first != hits(other)
 
 
-def test_a_share_may_have_an_end():
+def test_share_may_have_end():
     faults = script()
     faults.add("answer", probability=1, times=3)
     assert sum(hits(faults)) == 3
@@ -215,20 +215,20 @@ def test_a_share_may_have_an_end():
     assert sum(hits(faults)) == 0
 
 
-def test_faults_happen_in_their_order_and_delays_before_another():
+def test_delays_precede_another_fault():
     faults = script()
     faults.add("delay", seconds=1, times=2)
     faults.add("drop_after")
     faults.add("answer")
-    taken = [[fault.fault for fault in faults.take("get_job", "/")] for _ in range(3)]
+    taken = [[fault.fault for fault in faults.faults_of("get_job", "/")] for _ in range(3)]
     assert taken == [["delay", "drop_after"], ["delay", "answer"], []]
 
 
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ([1], "A fault is an object"),
-        ({"fault": "earthquake"}, "'earthquake' is no fault; the faults are answer, "),
+        ([1], "A fault must be a JSON object"),
+        ({"fault": "earthquake"}, "'earthquake' is not a fault. The faults are answer, "),
         ({"fault": "delay", "seconds": 1, "pool": "p"}, "delay has no option 'pool'"),
         ({"fault": "delay"}, "delay needs seconds"),
         ({"fault": "answer", "status": "503"}, "status must be a number, not '503'"),
@@ -236,13 +236,13 @@ def test_faults_happen_in_their_order_and_delays_before_another():
         ({"fault": "answer", "status": 200}, "200 is not the status of an error"),
         ({"fault": "answer", "times": 0}, "times must be at least 1"),
         ({"fault": "answer", "probability": 2}, "probability must be between 0 and 1"),
-        ({"fault": "answer", "operation": "make_job"}, "no operation is called 'make_job'"),
+        ({"fault": "answer", "operation": "make_job"}, "there is no operation 'make_job'"),
         ({"fault": "answer", "retry_after": -1}, "must not be negative"),
         ({"fault": "preempt_node", "when": "later"}, "when must be now or task_running"),
         ({"fault": "endless_task", "task": 1}, "task must be a text, not 1"),
     ],
 )
-def test_what_is_no_fault_is_refused_with_a_reason(fault, said):
+def test_invalid_fault_is_refused_with_reason(fault, said):
     faults = script()
     with pytest.raises(FaultError, match=said.replace("'", ".")):
         faults.add_all([{"fault": "answer"}, *(fault if isinstance(fault, list) else [fault])])
@@ -261,7 +261,7 @@ def ask(batch, method, body=None, path="/_internal/faults"):
             return error.code, json.load(error)
 
 
-def test_the_script_is_reached_from_outside(local_batch, client):
+def test_script_is_reached_from_outside(local_batch, client):
     status, added = ask(local_batch, "POST", {"fault": "answer", "operation": "list_jobs", "times": 2})
     assert status == 201
     assert added["faults"][0] | {"left": 2, "fired": 0} == added["faults"][0]
@@ -273,7 +273,7 @@ def test_the_script_is_reached_from_outside(local_batch, client):
     assert ask(local_batch, "GET") == (200, {"faults": []})
 
 
-def test_a_page_in_a_browser_cannot_reach_the_script(local_batch):
+def test_browsers_cannot_use_the_script(local_batch):
     url = f"{local_batch.endpoint}/_internal/faults"
     request = urllib.request.Request(url, b'{"fault": "delay", "seconds": 9}', {"Origin": "http://elsewhere"})
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -283,7 +283,7 @@ def test_a_page_in_a_browser_cannot_reach_the_script(local_batch):
     assert local_batch.faults.listing() == []
 
 
-def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):
+def test_script_requests_are_not_recorded(local_batch, faults):
     faults.add("answer", probability=1.0)
     assert ask(local_batch, "GET")[0] == 200
     assert not local_batch.requests
@@ -292,19 +292,19 @@ def test_requests_for_the_script_are_none_of_the_service(local_batch, faults):
 @pytest.mark.parametrize(
     ("method", "body", "path", "status", "said"),
     [
-        ("POST", {"fault": "x"}, "/_internal/faults", 400, "'x' is no fault"),
+        ("POST", {"fault": "x"}, "/_internal/faults", 400, "'x' is not a fault"),
         ("POST", b"{", "/_internal/faults", 400, "Expecting"),
         ("PUT", {}, "/_internal/faults", 405, "allows GET, POST and DELETE"),
         ("GET", None, "/_internal/storage-faults", 404, "Start with --storage-faults"),
     ],
 )
-def test_what_cannot_be_asked_of_the_script(local_batch, method, body, path, status, said):
+def test_invalid_script_request_is_refused(local_batch, method, body, path, status, said):
     answer = ask(local_batch, method, body, path)
     assert answer[0] == status
     assert said in answer[1]["error"]
 
 
-def test_a_file_scripts_both_accounts(tmp_path):
+def test_file_scripts_both_accounts(tmp_path):
     file = tmp_path / "faults.json"
     file.write_text(
         json.dumps(
@@ -331,12 +331,12 @@ def test_a_file_scripts_both_accounts(tmp_path):
     ("text", "said"),
     [
         ("{", "Expecting"),
-        ('{"fault": "answer"}', "neither a list"),
-        ('[{"fault": "x"}]', "'x' is no fault"),
+        ('{"fault": "answer"}', "must be a list of faults"),
+        ('[{"fault": "x"}]', "'x' is not a fault"),
         (None, "No such file"),
     ],
 )
-def test_a_file_that_is_no_script_is_said_in_one_sentence(tmp_path, capsys, text, said):
+def test_invalid_script_file_is_one_sentence(tmp_path, capsys, text, said):
     file = tmp_path / "faults.json"
     if text:
         file.write_text(text)
@@ -407,7 +407,7 @@ def requeues(client, task_id):
         ("lose_node", ["running", "unknown"]),
     ],
 )
-def test_a_node_goes_as_soon_as_a_task_runs_on_it(simulated, fault, states):
+def test_node_fault_waits_for_running_task(simulated, fault, states):
     batch, client = simulated
     batch.faults.add(fault, pool="p", when="task_running")
     create_pool(client, nodes=2)
@@ -419,7 +419,7 @@ def test_a_node_goes_as_soon_as_a_task_runs_on_it(simulated, fault, states):
     assert [fault["fired"] for fault in batch.faults.listing()] == [1]
 
 
-def test_a_node_vanishes_from_its_pool(simulated):
+def test_node_vanishes_from_its_pool(simulated):
     batch, client = simulated
     create_pool(client)
     add_tasks(client, "t")
@@ -431,7 +431,7 @@ def test_a_node_vanishes_from_its_pool(simulated):
     assert client.get_task("j", "t").execution_info.requeue_count == 1
 
 
-def test_a_preempted_node_comes_back_under_its_id(simulated):
+def test_preempted_node_returns_with_its_id(simulated):
     batch, client = simulated
     create_pool(client)
     wait_until(lambda: node_states(client) == ["idle"])
@@ -442,7 +442,7 @@ def test_a_preempted_node_comes_back_under_its_id(simulated):
     wait_until(lambda: client.get_node("p", node.id).state == "idle")
 
 
-def test_an_unusable_node_says_why(simulated):
+def test_unusable_node_says_why(simulated):
     batch, client = simulated
     batch.faults.add("make_node_unusable", code="DiskFull", message="There is no space left")
     create_pool(client)
@@ -451,7 +451,7 @@ def test_an_unusable_node_says_why(simulated):
     assert [(error.code, error.message) for error in node.errors] == [("DiskFull", "There is no space left")]
 
 
-def test_a_fault_of_one_pool_spares_the_others(simulated):
+def test_node_fault_affects_one_pool(simulated):
     batch, client = simulated
     batch.faults.add("preempt_node", pool="q", times=2)
     create_pool(client, "p", nodes=2)
@@ -460,7 +460,7 @@ def test_a_fault_of_one_pool_spares_the_others(simulated):
     wait_until(lambda: node_states(client, "p") == ["idle", "idle"])
 
 
-def test_a_fault_waits_for_its_node_until_the_script_is_cleared(simulated):
+def test_node_fault_waits_for_its_node(simulated):
     batch, client = simulated
     batch.faults.add("preempt_node", pool="p", when="task_running")
     create_pool(client)
@@ -471,7 +471,7 @@ def test_a_fault_waits_for_its_node_until_the_script_is_cleared(simulated):
     assert requeues(client, "t") in (None, 0)
 
 
-def test_a_start_task_fails(simulated):
+def test_start_task_fails(simulated):
     batch, client = simulated
     batch.faults.add("start_task_fails", pool="p", exit_code=3)
     create_pool(client, start_task=models.BatchStartTask(command_line="true", wait_for_success=True))
@@ -481,7 +481,7 @@ def test_a_start_task_fails(simulated):
 
 
 @pytest.mark.parametrize("code", ["AccountCoreQuotaReached", "AllocationFailed", "AllocationTimedout"])
-def test_an_allocation_fails_with_a_code(simulated, code):
+def test_allocation_fails_with_code(simulated, code):
     batch, client = simulated
     batch.faults.add("allocation_fails", pool="p", code=code)
     create_pool(client)
@@ -495,7 +495,7 @@ def steady(client):
     return pool if pool.allocation_state == "steady" else None
 
 
-def test_an_allocation_that_stalls_ends_at_its_timeout(simulated):
+def test_stalled_allocation_ends_at_timeout(simulated):
     batch, client = simulated
     batch.faults.add("allocation_fails", stalls=True)
     create_pool(client)
@@ -505,7 +505,7 @@ def test_an_allocation_that_stalls_ends_at_its_timeout(simulated):
     assert "AllocationTimedout" in [error.code for error in wait_until(lambda: steady(client)).resize_errors]
 
 
-def test_an_allocation_that_stalls_goes_on_once_the_script_is_cleared(simulated):
+def test_stalled_allocation_continues_after_clear(simulated):
     batch, client = simulated
     batch.faults.add("allocation_fails", stalls=True)
     create_pool(client)
@@ -514,7 +514,7 @@ def test_an_allocation_that_stalls_goes_on_once_the_script_is_cleared(simulated)
     wait_until(lambda: node_states(client) == ["idle"])
 
 
-def test_a_task_never_ends(simulated):
+def test_task_never_ends(simulated):
     batch, client = simulated
     batch.faults.add("endless_task", task="t")
     create_pool(client, task_slots_per_node=2)
@@ -527,7 +527,7 @@ def test_a_task_never_ends(simulated):
     assert client.get_task("j", "t").state == "completed"
 
 
-def test_an_upload_fails(local_batch, client, faults):
+def test_upload_fails(local_batch, client, faults):
     faults.add("upload_fails", task="t", code="FileUploadTimedOut")
     create_job(client)
     create_pool(client)

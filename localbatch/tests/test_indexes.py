@@ -1,4 +1,4 @@
-"""The orders in which an account looks at its records, and that a tick looks at few of them."""
+"""The indexes of records, and the number of records that a tick reviews."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ KEYS = st.text("ab1", min_size=1, max_size=3)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove", "read"]), KEYS), max_size=40), KEYS)
-def test_a_listing_is_in_order_whatever_happened_to_it(steps, after):
+def test_sorted_records_stay_in_order(steps, after):
     listing, expected = SortedRecords(), {}
     for what, key in steps:
         if what == "add":
@@ -26,7 +26,7 @@ def test_a_listing_is_in_order_whatever_happened_to_it(steps, after):
     assert list(listing.after(after)) == sorted((key, value) for key, value in expected.items() if key > after)
 
 
-def test_a_listing_that_was_emptied_can_be_filled_again():
+def test_emptied_records_can_be_filled_again():
     listing = SortedRecords()
     for _ in range(3):
         for key in "cab":
@@ -41,7 +41,7 @@ def test_a_listing_that_was_emptied_can_be_filled_again():
     ("task_id", "number"),
     [("4", 4), ("004", 4), ("-7", -7), ("5flamingos", None), ("", None), ("--4", None), ("٤", None)],
 )
-def test_an_id_means_a_number_if_it_is_written_as_one(task_id, number):
+def test_ids_of_digits_are_numbers(task_id, number):
     assert number_of(task_id) == number
 
 
@@ -58,7 +58,7 @@ def busy():
     return bench
 
 
-def test_a_tick_looks_only_at_what_changed(busy, monkeypatch):
+def test_tick_reviews_only_changed_records(busy, monkeypatch):
     looked = Counter()
     look = busy.scheduler._review
     monkeypatch.setattr(
@@ -74,7 +74,7 @@ def test_a_tick_looks_only_at_what_changed(busy, monkeypatch):
     assert set(looked) <= {"Job", "Node"}
 
 
-def test_no_task_starts_before_those_ahead_of_it(busy):
+def test_tasks_start_in_queue_order(busy):
     runs = [next(iter(busy.store.runs)) for _ in range(1)]
     first = busy.store.jobs["job"].waiting.head(below=1 << 30)
     busy.store.reports.extend(Report(run_id=run_id, exit_code=0) for run_id in runs)

@@ -1,4 +1,4 @@
-"""Programs that are started, and what they leave behind: nothing."""
+"""Programs that the launcher starts leave nothing behind."""
 
 import os
 import shutil
@@ -57,13 +57,13 @@ def scatter(seconds):
     return f"(sleep {seconds} &); (setsid sleep {seconds} &); (({FLEEING} {seconds} &) &)"
 
 
-def test_a_program_has_what_it_was_given_and_its_end_is_told(launcher, tmp_path):
+def test_program_has_arguments_and_exit_code(launcher, tmp_path):
     child = start(launcher, tmp_path, "echo $WORD in $(pwd); exit 7", WORD="x" * 100_000)
     assert child.wait() == 7
     assert (tmp_path / "out").read_text() == f"{'x' * 100_000} in {tmp_path}\n"
 
 
-def test_a_program_that_is_not_there_or_not_possible_is_told(launcher, tmp_path):
+def test_invalid_program_is_an_error(launcher, tmp_path):
     options = {"environment": {"PATH": os.defpath}, "directory": tmp_path, "files": (0, 1, 2)}
     with pytest.raises(FileNotFoundError):
         launcher.start(["no-such-program"], **options).wait()
@@ -72,14 +72,14 @@ def test_a_program_that_is_not_there_or_not_possible_is_told(launcher, tmp_path)
             launcher.start(impossible, **options).wait()
 
 
-def test_a_program_hears_signals(launcher, tmp_path):
+def test_program_hears_signals(launcher, tmp_path):
     child = start(launcher, tmp_path, "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done")
     wait_until(lambda: (tmp_path / "out").read_text() == "ready\n")
     child.send_signal(signal.SIGTERM)
     assert child.wait() == 9
 
 
-def test_a_signal_that_comes_after_the_end_does_not_hide_how_it_ended():
+def test_late_signal_keeps_the_exit_code():
     control, supervisor = socket.socketpair()
     child = Child(control)
     supervisor.sendall(b'{"code": 9}')
@@ -88,14 +88,14 @@ def test_a_signal_that_comes_after_the_end_does_not_hide_how_it_ended():
     assert child.wait() == 9
 
 
-def test_signals_have_their_usual_meaning_to_a_program(launcher, tmp_path):
+def test_programs_receive_signals(launcher, tmp_path):
     start(launcher, tmp_path, "grep -E 'Sig(Ign|Cgt)' /proc/self/status").wait()
     ignored = int((tmp_path / "out").read_text().split()[1], 16)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         assert not ignored >> (number - 1) & 1
 
 
-def test_what_a_program_leaves_behind_ends_with_it(launcher, tmp_path, seconds):
+def test_orphans_end_with_their_program(launcher, tmp_path, seconds):
     child = start(launcher, tmp_path, f"{scatter(seconds)}; while [ ! -e enough ]; do sleep 0.01; done")
     wait_until(lambda: len(sleepers(seconds)) == 3)
     (tmp_path / "enough").touch()
@@ -103,7 +103,7 @@ def test_what_a_program_leaves_behind_ends_with_it(launcher, tmp_path, seconds):
     assert sleepers(seconds) == []
 
 
-def test_what_a_program_left_behind_ends_when_it_is_killed(launcher, tmp_path, seconds):
+def test_killing_a_program_kills_its_orphans(launcher, tmp_path, seconds):
     child = start(launcher, tmp_path, f"{scatter(seconds)}; exec sleep {seconds}")
     wait_until(lambda: len(sleepers(seconds)) == 4)
     child.kill()
@@ -112,7 +112,7 @@ def test_what_a_program_left_behind_ends_when_it_is_killed(launcher, tmp_path, s
 
 
 @pytest.mark.parametrize("shield", ["", "kill -9 $PPID; "], ids=["", "without its supervisor"])
-def test_closing_the_launcher_ends_everything(tmp_path, seconds, shield):
+def test_closing_launcher_ends_everything(tmp_path, seconds, shield):
     with closing(Launcher()) as launcher:
         child = start(launcher, tmp_path, f"{scatter(seconds)}; {shield}exec sleep {seconds}")
         wait_until(lambda: len(sleepers(seconds)) == 4)
@@ -130,7 +130,7 @@ def test_programs_that_multiply_end_too(launcher, tmp_path, seconds):
     assert sleepers(seconds) == []
 
 
-def test_everything_ends_and_goes_when_the_server_is_killed(tmp_path, seconds):
+def test_everything_ends_when_the_server_is_killed(tmp_path, seconds):
     (tmp_path / "data" / "deep").mkdir(parents=True)
     server = f"""
 import os, signal, pathlib

@@ -70,7 +70,7 @@ def rank(module):
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"__init__"}))
-def test_imports_go_down_the_layers(module):
+def test_imports_go_down_layers(module):
     if not module.endswith("__init__"):
         assert [other for other in imported_modules(MODULES[module]) if rank(other) > rank(module)] == []
 

@@ -1,4 +1,4 @@
-"""The agents of nodes, by themselves."""
+"""Node agents without a server."""
 
 from datetime import datetime, timezone
 
@@ -43,13 +43,13 @@ def make_run(**changes):
     return StartRun(**fields | changes)
 
 
-def test_a_run_is_reported_once_it_has_ended(agent, reports):
+def test_ended_run_is_reported(agent, reports):
     agent.perform([make_run()])
     (report,) = wait_until(lambda: reports)
     assert (report.run_id, report.exit_code, report.failure) == (1, 0, None)
 
 
-def test_a_run_that_cannot_even_be_tried_is_reported_too(agent, reports):
+def test_failed_start_is_reported(agent, reports):
     agent.perform([make_run(resource_files=[{"httpUrl": 5, "filePath": "x"}])])
     (report,) = wait_until(lambda: reports)
     assert (report.exit_code, report.failure["code"], report.failure["category"]) == (None, "Unknown", "servererror")

@@ -45,7 +45,7 @@ def test_filters_mean_what_they_say(text, matches):
     assert odata.read_filter(text, odata.TASKS)(make_task()) is matches
 
 
-def test_a_quote_in_a_value_is_doubled():
+def test_quotes_in_values_are_doubled():
     assert odata.read_filter("id eq 'it''s'", odata.TASKS)(make_task(id="it's"))
 
 
@@ -63,13 +63,13 @@ def test_a_quote_in_a_value_is_doubled():
         "state eq 'active",
     ],
 )
-def test_what_cannot_be_filtered_by_is_refused(text):
+def test_unknown_filter_property_is_refused(text):
     with pytest.raises(ServiceError) as caught:
         odata.read_filter(text, odata.TASKS)
     assert (caught.value.status, caught.value.code) == (400, "InvalidQueryParameterValue")
 
 
-def test_select_leaves_the_rest_out():
+def test_select_leaves_rest_out():
     known = ("id", "state", "url")
     assert odata.read_select("id, state", known)({"id": 1, "state": 2, "url": 3}) == {"id": 1, "state": 2}
     assert odata.read_select(None, known)({"id": 1}) == {"id": 1}

@@ -1,4 +1,4 @@
-"""Bodies as other clients write them, and bodies that no client should write."""
+"""Request bodies of other clients, and invalid bodies."""
 
 import contextlib
 import copy
@@ -95,7 +95,7 @@ WRONG = st.one_of(
 
 @pytest.mark.parametrize("name", READERS)
 @given(data=st.data(), value=WRONG)
-def test_whatever_stands_in_a_body_is_read_or_refused(name, data, value):
+def test_any_body_is_read_or_refused(name, data, value):
     body, read = READERS[name]
     path = data.draw(st.sampled_from(list(paths(body))))
     body = copy.deepcopy(body)
@@ -108,12 +108,12 @@ def test_whatever_stands_in_a_body_is_read_or_refused(name, data, value):
 
 
 @pytest.mark.parametrize("name", ["pool", "job", "task"])
-def test_a_full_body_is_read(name):
+def test_full_body_is_read(name):
     body, read = READERS[name]
     assert read(copy.deepcopy(body)).items() >= {"metadata": body["metadata"]}.items() if name == "pool" else read(body)
 
 
-def test_numbers_and_truths_may_stand_in_quotes():
+def test_numbers_and_booleans_may_be_strings():
     spec = request_bodies.pool_spec(
         {"id": "p", "vmSize": "X", "taskSlotsPerNode": "4", "enableInterNodeCommunication": "True"}
     )
@@ -125,6 +125,6 @@ def test_passwords_are_not_kept():
     assert "secret" not in str(request_bodies.job_spec(JOB))
 
 
-def test_a_body_that_was_read_can_be_read_again():
+def test_reading_is_idempotent():
     info = request_bodies.pool_info(JOB)
     assert request_bodies.pool_info({"poolInfo": info}) == info

@@ -1,4 +1,4 @@
-"""The page on localbatch says what the code does."""
+"""The generated parts of docs/local-batch.md are up to date."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from localbatch.api.routes import ROUTES
 PAGE = Path(__file__).parents[2] / "docs" / "local-batch.md"
 
 
-def test_the_page_is_what_the_code_writes():
+def test_page_is_up_to_date():
     page = PAGE.read_text()
     assert page == reference.generate(page), "run: python -m localbatch.reference docs/local-batch.md"
 
 
-def test_every_operation_and_every_state_is_on_the_page():
+def test_page_has_all_operations_and_states():
     page = PAGE.read_text()
     assert all(f"| {route.operation} |" in page for route in ROUTES)
     for table in states.TABLES.values():

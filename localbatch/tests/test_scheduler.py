@@ -1,4 +1,4 @@
-"""The scheduler by itself: instants in, actions and states out; no thread, no process, no waiting."""
+"""The scheduler alone: instants in, actions and states out, without threads, processes or waiting."""
 
 from collections import Counter
 from datetime import timedelta
@@ -19,7 +19,7 @@ def node_states(pool):
     return [node.state for node in pool.nodes.values()]
 
 
-def test_a_pool_grows_through_every_state_at_a_real_pace():
+def test_real_pace_shows_every_state():
     bench = Bench("real")
     pool = bench.pool(2, startTask=COMMAND)
     seen = []
@@ -36,7 +36,7 @@ def test_a_pool_grows_through_every_state_at_a_real_pace():
     assert node_states(pool) == ["idle", "idle"]
 
 
-def test_the_next_tick_is_due_when_something_will_have_lasted():
+def test_next_tick_follows_the_pace():
     bench = Bench("real")
     bench.pool()
     assert bench.tick() == START + timedelta(seconds=PACES["real"].allocating)
@@ -49,7 +49,7 @@ def test_nothing_to_do_needs_no_tick(bench):
     assert bench.tick() is None
 
 
-def test_a_job_of_48_hours_ends_at_its_wall_clock(bench):
+def test_job_ends_after_48_hours(bench):
     bench.pool()
     job = bench.job(constraints={"maxWallClockTime": "PT48H"})
     running, waiting = bench.task(job, "a"), bench.task(job, "b")
@@ -65,7 +65,7 @@ def test_a_job_of_48_hours_ends_at_its_wall_clock(bench):
     assert running.execution.exit_code is None
 
 
-def test_a_task_that_exceeds_its_wall_clock_is_killed_and_frees_its_slot(bench):
+def test_task_limit_kills_and_frees_slot(bench):
     bench.pool()
     job = bench.job()
     slow = bench.task(job, "slow", constraints={"maxWallClockTime": "PT1M", "maxTaskRetryCount": 3})
@@ -76,7 +76,7 @@ def test_a_task_that_exceeds_its_wall_clock_is_killed_and_frees_its_slot(bench):
     assert [run.directory for run in bench.started] == ["workitems/job/job-1/next"]
 
 
-def test_tasks_are_spread_over_nodes_and_fill_their_slots(bench):
+def test_tasks_spread_and_fill_slots(bench):
     pool = bench.pool(2, taskSlotsPerNode=4)
     job = bench.job()
     for number in range(4):
@@ -89,7 +89,7 @@ def test_tasks_are_spread_over_nodes_and_fill_their_slots(bench):
     assert (len(bench.started), job.task_counts.active, job.task_counts.running) == (4, 12, 8)
 
 
-def test_packing_fills_a_node_first(bench):
+def test_packing_fills_node_first(bench):
     bench.pool(2, taskSlotsPerNode=2, taskSchedulingPolicy={"nodeFillType": "pack"})
     job = bench.job()
     for number in range(2):
@@ -98,7 +98,7 @@ def test_packing_fills_a_node_first(bench):
     assert len({run.node.id for run in bench.started}) == 1
 
 
-def test_a_small_task_passes_one_that_does_not_fit(bench):
+def test_small_task_overtakes_a_large_one(bench):
     bench.pool(taskSlotsPerNode=2)
     job = bench.job()
     for task_id, slots in (("one", 1), ("big", 2), ("small", 1)):
@@ -110,7 +110,7 @@ def test_a_small_task_passes_one_that_does_not_fit(bench):
     assert [run.directory.split("/")[-1] for run in bench.started] == ["big"]
 
 
-def test_a_job_of_higher_priority_goes_first(bench):
+def test_higher_priority_job_goes_first(bench):
     bench.pool()
     bench.task(bench.job(id="low"))
     bench.task(bench.job(id="high", priority=10))
@@ -118,7 +118,7 @@ def test_a_job_of_higher_priority_goes_first(bench):
     assert [run.environment["AZ_BATCH_JOB_ID"] for run in bench.started] == ["high"]
 
 
-def test_a_job_runs_no_more_tasks_than_it_may(bench):
+def test_job_respects_max_parallel_tasks(bench):
     bench.pool(taskSlotsPerNode=4)
     job = bench.job(maxParallelTasks=2)
     for number in range(4):
@@ -127,7 +127,7 @@ def test_a_job_runs_no_more_tasks_than_it_may(bench):
     assert job.task_counts.running == 2
 
 
-def test_a_task_that_fails_is_retried_on_its_node_and_ahead_of_others(bench):
+def test_retry_comes_first_on_its_node(bench):
     bench.pool(2)
     job = bench.job(constraints={"maxTaskRetryCount": 2})
     task = bench.task(job, "flaky")
@@ -145,7 +145,7 @@ def test_a_task_that_fails_is_retried_on_its_node_and_ahead_of_others(bench):
     assert task.execution.failure["code"] == "FailureExitCode"
 
 
-def test_what_fails_before_it_runs_is_not_retried(bench):
+def test_preprocessing_failure_is_not_retried(bench):
     bench.pool()
     task = bench.task(bench.job(constraints={"maxTaskRetryCount": 5}))
     bench.tick()
@@ -153,7 +153,7 @@ def test_what_fails_before_it_runs_is_not_retried(bench):
     assert (task.state, task.execution.failure["code"], task.execution.retry_count) == ("completed", "BlobNotFound", 0)
 
 
-def test_a_task_returns_to_active_when_its_node_leaves(bench):
+def test_leaving_node_requeues_its_tasks(bench):
     pool = bench.pool(taskSlotsPerNode=2)
     task = bench.task(bench.job(constraints={"maxTaskRetryCount": 0}))
     bench.tick()
@@ -168,7 +168,7 @@ def test_a_task_returns_to_active_when_its_node_leaves(bench):
 
 
 @pytest.mark.parametrize(("option", "state"), [("terminate", "completed"), ("taskcompletion", "running")])
-def test_a_resize_treats_running_tasks_as_it_is_told(bench, option, state):
+def test_resize_option_applies_to_running_tasks(bench, option, state):
     pool = bench.pool()
     task = bench.task(bench.job())
     bench.tick()
@@ -180,7 +180,7 @@ def test_a_resize_treats_running_tasks_as_it_is_told(bench, option, state):
     assert (task.state, pool.nodes, pool.allocation.state) == ("completed", {}, "steady")
 
 
-def test_waiting_for_a_task_to_end_needs_no_ticks(bench):
+def test_running_tasks_need_no_ticks(bench):
     pool = bench.pool()
     bench.task(bench.job())
     bench.tick()
@@ -199,7 +199,7 @@ def test_idle_nodes_leave_before_busy_ones(bench):
     assert list(pool.nodes.values()) == [task.node]
 
 
-def test_a_node_whose_start_task_fails_runs_nothing(bench):
+def test_failed_start_task_blocks_the_node(bench):
     pool = bench.pool(1, startTask=COMMAND | {"maxTaskRetryCount": 1})
     task = bench.task(bench.job())
     bench.tick()
@@ -212,14 +212,14 @@ def test_a_node_whose_start_task_fails_runs_nothing(bench):
     assert (node_states(pool), pool.allocation.state, task.state) == (["starttaskfailed"], "steady", "active")
 
 
-def test_a_start_task_that_is_not_waited_for_runs_beside_tasks(bench):
+def test_unawaited_start_task_runs_beside_tasks(bench):
     bench.pool(1, startTask=COMMAND | {"waitForSuccess": False})
     bench.task(bench.job())
     bench.tick()
     assert [run.directory for run in bench.started] == ["startup", "workitems/job/job-1/task"]
 
 
-def test_a_preparation_task_runs_once_for_each_node_and_job(bench):
+def test_preparation_task_runs_once_per_node(bench):
     bench.pool(1, taskSlotsPerNode=2)
     job = bench.job(jobPreparationTask=COMMAND)
     tasks = [bench.task(job, task_id) for task_id in "abc"]
@@ -230,7 +230,7 @@ def test_a_preparation_task_runs_once_for_each_node_and_job(bench):
     assert [task.state for task in tasks] == ["running", "running", "active"]
 
 
-def test_a_node_whose_preparation_failed_is_left_out_for_the_job(bench):
+def test_failed_preparation_excludes_the_node(bench):
     pool = bench.pool(2)
     job = bench.job(jobPreparationTask=COMMAND)
     task = bench.task(job)
@@ -244,7 +244,7 @@ def test_a_node_whose_preparation_failed_is_left_out_for_the_job(bench):
     assert (task.state, task.execution.requeue_count, node_states(pool)) == ("active", 0, ["idle", "idle"])
 
 
-def test_a_job_that_ends_with_its_tasks_ends(bench):
+def test_terminatejob_ends_a_finished_job(bench):
     bench.pool()
     job = bench.job(onAllTasksComplete="noaction")
     bench.task(job)
@@ -257,14 +257,14 @@ def test_a_job_that_ends_with_its_tasks_ends(bench):
     assert (job.state, job.terminate_reason) == ("completed", "AllTasksComplete")
 
 
-def test_a_job_without_tasks_that_ends_with_its_tasks_ends_at_once(bench):
+def test_terminatejob_ends_an_empty_job(bench):
     job = bench.job(onAllTasksComplete="terminatejob")
     bench.tick()
     assert job.state == "completed"
 
 
 @pytest.mark.parametrize(("option", "state"), [("requeue", "active"), ("terminate", "completed"), ("wait", "running")])
-def test_a_job_that_is_disabled_starts_nothing_until_it_is_enabled(bench, option, state):
+def test_disabled_job_starts_nothing(bench, option, state):
     bench.pool(taskSlotsPerNode=1)
     job = bench.job()
     task, other = bench.task(job, "a"), bench.task(job, "b")
@@ -281,7 +281,7 @@ def test_a_job_that_is_disabled_starts_nothing_until_it_is_enabled(bench, option
     assert (job.state, job.task_counts.running) == ("active", 1)
 
 
-def test_a_pool_that_is_deleted_gives_its_tasks_back(bench):
+def test_deleted_pool_requeues_its_tasks(bench):
     pool = bench.pool(2)
     task = bench.task(bench.job())
     bench.tick()
@@ -291,7 +291,7 @@ def test_a_pool_that_is_deleted_gives_its_tasks_back(bench):
     assert (task.state, bench.store.pools) == ("active", {})
 
 
-def test_a_report_of_a_killed_run_is_ignored(bench):
+def test_report_of_killed_run_is_ignored(bench):
     bench.pool()
     job = bench.job()
     task = bench.task(job)
@@ -305,7 +305,7 @@ def test_a_report_of_a_killed_run_is_ignored(bench):
 FORMULA = "$TargetDedicatedNodes = min(4, $PendingTasks.GetSample(1)); $NodeDeallocationOption = taskcompletion;"
 
 
-def test_a_formula_sizes_a_pool_at_once_and_at_every_interval(bench):
+def test_formula_applies_at_every_interval(bench):
     job = bench.job()
     for number in range(3):
         bench.task(job, f"t{number}")
@@ -320,7 +320,7 @@ def test_a_formula_sizes_a_pool_at_once_and_at_every_interval(bench):
     assert (pool.nodes, pool.allocation.state) == ({}, "steady")
 
 
-def test_a_formula_that_fails_later_is_recorded_and_changes_nothing(bench):
+def test_failed_evaluation_changes_nothing(bench):
     formula = '$TargetDedicatedNodes = time() > time("2026-01-01 00:01:00") ? 1 / 0 : 1;'
     pool = bench.pool(0, enableAutoScale=True, autoScaleFormula=formula, autoScaleEvaluationInterval="PT5M")
     bench.tick()

@@ -1,4 +1,4 @@
-"""What goes wrong on demand: nodes that are lost, pools that get none, tasks that never end."""
+"""Faults in the scheduler: lost nodes, failed allocations, endless tasks."""
 
 import pytest
 from scheduler_bench import COMMAND, Bench
@@ -21,7 +21,7 @@ def start(bench, nodes=1, **body):
     return pool, task
 
 
-def test_a_preempted_node_stays_in_its_pool_and_comes_back_with_its_id(bench):
+def test_preempted_node_returns_with_its_id(bench):
     pool, task = start(bench)
     node, run = task.node, bench.started[0]
     bench.scheduler.nodes.preempt(bench.store.node("POOL", node.id.upper()), bench.now)
@@ -33,7 +33,7 @@ def test_a_preempted_node_stays_in_its_pool_and_comes_back_with_its_id(bench):
     assert (node.state, task.state, task.node) == ("running", "running", node)
 
 
-def test_a_lost_node_can_be_given_a_new_machine_at_once(bench):
+def test_lost_node_recovers_at_once(bench):
     _, task = start(bench)
     node = task.node
     bench.scheduler.nodes.lose(bench.store.node("pool", node.id), bench.now)
@@ -45,7 +45,7 @@ def test_a_lost_node_can_be_given_a_new_machine_at_once(bench):
     assert task.state == "running"
 
 
-def test_an_unusable_node_says_why_and_runs_nothing(bench):
+def test_unusable_node_has_errors(bench):
     _, task = start(bench)
     node = task.node
     bench.scheduler.nodes.make_unusable(bench.store.node("pool", node.id), "DiskFull", "No space", bench.now)
@@ -60,7 +60,7 @@ def test_an_unusable_node_says_why_and_runs_nothing(bench):
     assert node.errors == []
 
 
-def test_a_node_that_is_gone_leaves_its_tasks_to_others(bench):
+def test_removed_node_requeues_its_tasks(bench):
     pool, task = start(bench, nodes=2)
     node = task.node
     bench.scheduler.nodes.remove_abruptly(bench.store.node("pool", node.id), bench.now)
@@ -69,7 +69,7 @@ def test_a_node_that_is_gone_leaves_its_tasks_to_others(bench):
     assert (task.state, task.node is node, task.execution.requeue_count) == ("running", False, 1)
 
 
-def test_a_preempted_node_runs_the_preparation_task_again(bench):
+def test_preemption_repeats_the_preparation_task(bench):
     pool = bench.pool()
     job = bench.job(jobPreparationTask=COMMAND)
     task = bench.task(job)
@@ -83,7 +83,7 @@ def test_a_preempted_node_runs_the_preparation_task_again(bench):
     assert list(job.prepared.values()) == list(pool.nodes.values())
 
 
-def test_a_node_that_is_lost_already_is_not_lost_again(bench):
+def test_lost_node_cannot_be_preempted(bench):
     _, task = start(bench)
     node_id = task.node.id
     bench.scheduler.nodes.lose(bench.store.node("pool", node_id), bench.now)
@@ -93,7 +93,7 @@ def test_a_node_that_is_lost_already_is_not_lost_again(bench):
 
 
 @pytest.mark.parametrize("key", ["pool", "*"])
-def test_a_pool_that_gets_no_nodes_says_why(bench, key):
+def test_failed_allocation_has_an_error(bench, key):
     failure = AllocationFailure("AccountCoreQuotaReached", "No cores")
     bench.scheduler.faults.allocation_failures[key] = failure
     pool = bench.pool(2)
@@ -109,7 +109,7 @@ def test_a_pool_that_gets_no_nodes_says_why(bench, key):
     assert len(pool.nodes) == 1
 
 
-def test_a_resize_that_stalls_goes_on_when_the_fault_is_gone(bench):
+def test_stalled_resize_continues_without_fault(bench):
     bench.scheduler.faults.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
     pool = bench.pool(1)
     bench.tick(minutes=14)
@@ -119,7 +119,7 @@ def test_a_resize_that_stalls_goes_on_when_the_fault_is_gone(bench):
     assert (pool.allocation.state, len(pool.nodes)) == ("steady", 1)
 
 
-def test_a_resize_that_stalls_ends_at_its_timeout(bench):
+def test_stalled_resize_ends_at_timeout(bench):
     bench.scheduler.faults.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
     pool = bench.pool(1, resizeTimeout="PT5M")
     bench.tick(minutes=4)
@@ -128,7 +128,7 @@ def test_a_resize_that_stalls_ends_at_its_timeout(bench):
     assert (pool.allocation.state, pool.resize_errors[0]["code"]) == ("steady", "AllocationTimedout")
 
 
-def test_a_start_task_ends_with_the_code_it_is_told_to(bench):
+def test_start_task_fault_sets_exit_code(bench):
     bench.scheduler.faults.start_task_exit_codes["*"] = 7
     pool = bench.pool(1, startTask=COMMAND)
     bench.tick()
@@ -136,7 +136,7 @@ def test_a_start_task_ends_with_the_code_it_is_told_to(bench):
     assert (node.state, node.start_task.execution.exit_code, bench.started) == ("starttaskfailed", 7, [])
 
 
-def test_an_endless_task_ends_when_it_is_no_longer_told_to_go_on(bench):
+def test_endless_task_ends_without_the_fault(bench):
     _, task = start(bench)
     bench.scheduler.faults.endless_tasks.add("task")
     bench.finish()
@@ -146,7 +146,7 @@ def test_an_endless_task_ends_when_it_is_no_longer_told_to_go_on(bench):
     assert (task.state, task.execution.exit_code) == ("completed", 0)
 
 
-def test_an_endless_task_can_be_terminated(bench):
+def test_endless_task_can_be_terminated(bench):
     bench.scheduler.faults.endless_tasks.add("*")
     _, task = start(bench)
     run = bench.started
@@ -168,7 +168,7 @@ OUTPUT = [
 @pytest.mark.parametrize(
     ("exit_code", "code"), [(0, "FileUploadMiscError"), (1, "FailureExitCode")], ids=["wanted", "unwanted"]
 )
-def test_an_upload_fails_if_there_is_one(bench, exit_code, code):
+def test_upload_fault_fails_the_task(bench, exit_code, code):
     bench.scheduler.faults.failing_uploads["task"] = "FileUploadMiscError"
     bench.pool()
     task = bench.task(bench.job(), outputFiles=OUTPUT)
@@ -178,14 +178,14 @@ def test_an_upload_fails_if_there_is_one(bench, exit_code, code):
     assert (task.execution.exit_code, task.execution.failure["code"]) == (exit_code, code)
 
 
-def test_a_task_without_output_files_has_no_upload_to_fail(bench):
+def test_upload_fault_needs_output_files(bench):
     bench.scheduler.faults.failing_uploads["*"] = "FileUploadMiscError"
     _, task = start(bench)
     bench.finish()
     assert task.execution.result == "success"
 
 
-def test_nodes_that_cannot_leave_in_time_are_reported(bench):
+def test_late_removal_is_a_resize_error(bench):
     pool, task = start(bench, resizeTimeout="PT5M")
     bench.scheduler.pools.resize(pool, 0, 0, "taskcompletion", bench.now)
     bench.tick(minutes=5)

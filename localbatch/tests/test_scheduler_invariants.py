@@ -1,4 +1,4 @@
-"""Whatever clients, faults and the clock do, in whatever order: what must always hold of an account."""
+"""Invariants of an account under random requests, faults and time."""
 
 import contextlib
 from datetime import timedelta
@@ -32,7 +32,7 @@ DEPENDENCIES = st.sampled_from([None, {"taskIds": ["1", "2"]}, {"taskIdRanges": 
 
 
 class Account(RuleBasedStateMachine):
-    """Calls as clients make them, faults, reports of runs, and time; a refusal is an answer like another."""
+    """Random requests, faults, reports of runs and time. A refused request is allowed."""
 
     def __init__(self):
         super().__init__()
@@ -277,4 +277,4 @@ class Account(RuleBasedStateMachine):
 Account.TestCase.settings = settings(
     max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
-test_an_account_keeps_its_word = Account.TestCase
+test_invariants_hold = Account.TestCase

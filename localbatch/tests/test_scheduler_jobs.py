@@ -1,4 +1,4 @@
-"""Dependencies, exit conditions, job managers, release tasks, automatic pools, and what users do to nodes."""
+"""Dependencies, exit conditions, job managers, release tasks, automatic pools, and operations on nodes."""
 
 from datetime import timedelta
 
@@ -24,7 +24,7 @@ def dependent_job(bench, **body):
     return bench.job(usesTaskDependencies=True, **body)
 
 
-def test_a_task_waits_for_those_it_depends_on(bench):
+def test_task_waits_for_its_dependencies(bench):
     job = dependent_job(bench)
     last = bench.task(job, "last", dependsOn={"taskIds": ["A", "b"]})
     bench.task(job, "a")
@@ -38,7 +38,7 @@ def test_a_task_waits_for_those_it_depends_on(bench):
     assert last.state == "running"
 
 
-def test_a_range_means_the_numbers_in_it(bench):
+def test_task_waits_for_id_ranges(bench):
     job = dependent_job(bench)
     last = bench.task(job, "last", dependsOn={"taskIdRanges": [{"start": "1", "end": 3}]})
     for task_id in ("1", "02", "x3"):
@@ -52,7 +52,7 @@ def test_a_range_means_the_numbers_in_it(bench):
     assert last.state == "running"
 
 
-def test_what_is_satisfied_already_is_not_waited_for(bench):
+def test_satisfied_dependencies_do_not_block(bench):
     job = dependent_job(bench)
     for task_id in ("1", "2"):
         bench.task(job, task_id)
@@ -64,7 +64,7 @@ def test_what_is_satisfied_already_is_not_waited_for(bench):
 
 
 @pytest.mark.parametrize(("action", "state"), [("block", "active"), ("satisfy", "running")])
-def test_a_failure_blocks_or_satisfies_as_its_exit_condition_says(bench, action, state):
+def test_exit_condition_decides_about_dependent_tasks(bench, action, state):
     job = dependent_job(bench)
     conditions = {"exitCodes": [{"code": 3, "exitOptions": {"dependencyAction": action}}]}
     bench.task(job, "a", exitConditions=conditions)
@@ -95,7 +95,7 @@ BOTH = {
         (5, "FileUploadMiscError", "active"),
     ],
 )
-def test_the_exit_code_comes_before_the_kind_of_failure(bench, exit_code, failure, state):
+def test_exit_code_takes_precedence(bench, exit_code, failure, state):
     job = dependent_job(bench)
     bench.task(job, "a", exitConditions=BOTH)
     last = bench.task(job, "last", dependsOn={"taskIds": ["a"]})
@@ -113,7 +113,7 @@ def test_the_exit_code_comes_before_the_kind_of_failure(bench, exit_code, failur
         ({"jobAction": "terminate"}, "completed", "TaskFailed"),
     ],
 )
-def test_a_failure_does_to_its_job_what_its_exit_condition_says(bench, options, state, reason):
+def test_exit_condition_decides_about_the_job(bench, options, state, reason):
     job = dependent_job(bench, onTaskFailure="performexitoptionsjobaction")
     bench.task(job, "bad", **({"exitConditions": {"default": options}} if options else {}))
     bench.tick()
@@ -122,7 +122,7 @@ def test_a_failure_does_to_its_job_what_its_exit_condition_says(bench, options, 
 
 
 @pytest.mark.parametrize(("kills", "state"), [(True, "completed"), (False, "active")])
-def test_a_job_manager_may_take_its_job_with_it(bench, kills, state):
+def test_job_manager_may_end_its_job(bench, kills, state):
     bench.pool(2)
     job = bench.job(jobManagerTask=COMMAND | {"id": "jm", "killJobOnCompletion": kills})
     manager = bench.task(job, "jm")
@@ -131,7 +131,7 @@ def test_a_job_manager_may_take_its_job_with_it(bench, kills, state):
     assert (manager.state, job.state, job.terminate_reason) == ("completed", state, "JMComplete" if kills else None)
 
 
-def test_an_exclusive_task_has_a_node_of_its_own(bench):
+def test_exclusive_task_has_its_own_node(bench):
     pool = bench.pool(1, taskSlotsPerNode=4)
     job = bench.job()
     bench.task(job, "small")
@@ -154,7 +154,7 @@ def test_an_exclusive_task_has_a_node_of_its_own(bench):
     assert names(bench) == ["late"]
 
 
-def test_a_release_task_runs_where_the_preparation_task_ran_before_the_job_ends(bench):
+def test_job_waits_for_its_release_tasks(bench):
     pool = bench.pool(2)
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
@@ -169,7 +169,7 @@ def test_a_release_task_runs_where_the_preparation_task_ran_before_the_job_ends(
     assert (node.releases["job"].execution.exit_code, node in pool.nodes.values()) == (9, True)
 
 
-def test_a_release_task_ends_at_its_wall_clock(bench):
+def test_release_task_ends_at_its_limit(bench):
     bench.pool()
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
@@ -181,7 +181,7 @@ def test_a_release_task_ends_at_its_wall_clock(bench):
     assert job.state == "completed"
 
 
-def test_a_release_task_does_not_hold_a_job_whose_node_is_gone(bench):
+def test_lost_node_does_not_block_release(bench):
     pool = bench.pool()
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
@@ -194,7 +194,7 @@ def test_a_release_task_does_not_hold_a_job_whose_node_is_gone(bench):
     assert bench.store.jobs == {}
 
 
-def test_a_forced_deletion_waits_for_nothing(bench):
+def test_forced_deletion_waits_for_nothing(bench):
     bench.pool()
     job = bench.job(jobPreparationTask=COMMAND, jobReleaseTask=COMMAND)
     bench.task(job)
@@ -204,7 +204,7 @@ def test_a_forced_deletion_waits_for_nothing(bench):
     assert (bench.store.jobs, names(bench), bench.store.runs) == ({}, [], {})
 
 
-def test_files_are_kept_for_their_retention_time(bench):
+def test_files_are_kept_for_retention_time(bench):
     bench.pool()
     task = bench.task(bench.job(), constraints={"retentionTime": "PT1H"})
     bench.tick()
@@ -216,7 +216,7 @@ def test_files_are_kept_for_their_retention_time(bench):
     assert (task.files_removed, bench.removed) == (True, ["workitems/job/job-1/task"])
 
 
-def test_a_wish_for_a_node_is_granted_if_it_has_room(bench):
+def test_affinity_applies_if_node_has_slots(bench):
     pool = bench.pool(3)
     job = bench.job()
     last = list(pool.nodes.values())[-1] if pool.nodes else None
@@ -229,7 +229,7 @@ def test_a_wish_for_a_node_is_granted_if_it_has_room(bench):
     assert job.tasks["b"].state == "running"
 
 
-def test_the_priority_of_jobs_orders_their_tasks(bench):
+def test_job_priority_orders_tasks(bench):
     bench.pool(2)
     for priority in (-5, 100, 7):
         bench.task(bench.job(id=f"j{priority}".replace("-", "m"), priority=priority))
@@ -240,7 +240,7 @@ def test_the_priority_of_jobs_orders_their_tasks(bench):
 @pytest.mark.parametrize(
     ("option", "state"), [("requeue", "active"), ("terminate", "completed"), ("taskcompletion", "running")]
 )
-def test_a_node_is_offline_when_nothing_runs_there(bench, option, state):
+def test_node_is_offline_without_running_tasks(bench, option, state):
     pool = bench.pool()
     task = bench.task(bench.job())
     bench.tick()
@@ -255,7 +255,7 @@ def test_a_node_is_offline_when_nothing_runs_there(bench, option, state):
     assert (node.state, next(iter(pool.nodes.values()))) == ("running" if state == "active" else "idle", node)
 
 
-def test_a_reimaged_node_has_forgotten_what_jobs_did(bench):
+def test_reimage_repeats_preparation_tasks(bench):
     bench.pool()
     job = bench.job(jobPreparationTask=COMMAND)
     task = bench.task(job)
@@ -268,7 +268,7 @@ def test_a_reimaged_node_has_forgotten_what_jobs_did(bench):
     assert ("" in bench.removed, names(bench)) == (True, ["jobpreparation"])
 
 
-def test_a_reboot_during_preparation_does_not_make_a_node_ineligible(bench):
+def test_reboot_during_preparation_keeps_node_eligible(bench):
     bench.pool()
     job = bench.job(jobPreparationTask=COMMAND)
     task = bench.task(job)
@@ -278,7 +278,7 @@ def test_a_reboot_during_preparation_does_not_make_a_node_ineligible(bench):
     assert (names(bench), task.state) == (["jobpreparation"], "preparing")
 
 
-def test_a_deallocated_node_is_started_again(bench):
+def test_deallocated_node_is_started_again(bench):
     pool = bench.pool()
     bench.tick()
     (node,) = pool.nodes.values()
@@ -291,7 +291,7 @@ def test_a_deallocated_node_is_started_again(bench):
     assert node.state == "idle"
 
 
-def test_nodes_are_removed_by_name_and_the_target_goes_with_them(bench):
+def test_removing_nodes_reduces_the_target(bench):
     pool = bench.pool(3)
     bench.tick()
     leaving = list(pool.nodes.values())[:2]
@@ -301,7 +301,7 @@ def test_nodes_are_removed_by_name_and_the_target_goes_with_them(bench):
     assert (pool.target_dedicated, len(pool.nodes), pool.allocation.state) == (1, 1, "steady")
 
 
-def test_the_quota_of_jobs_counts_those_that_are_not_completed(bench):
+def test_job_quota_ignores_completed_jobs(bench):
     bench.store.job_quota = 1
     job = bench.job(id="a")
     with pytest.raises(ServiceError) as caught:
@@ -312,7 +312,7 @@ def test_the_quota_of_jobs_counts_those_that_are_not_completed(bench):
     bench.job(id="b")
 
 
-def test_a_node_whose_start_task_failed_runs_it_again_after_a_reboot(bench):
+def test_reboot_repeats_a_failed_start_task(bench):
     bench.scheduler.faults.start_task_exit_codes["pool"] = 1
     pool = bench.pool(1, startTask=COMMAND)
     bench.tick()

@@ -1,4 +1,4 @@
-"""Servers as processes and threads: how they start, and that nothing is left of them."""
+"""Servers as processes and threads: how they start, and that they leave nothing behind."""
 
 import contextlib
 import http.client
@@ -95,7 +95,7 @@ def exports(lines):
     return dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
 
 
-def test_a_killed_server_takes_everything_with_it(serve, tmp_path, escaping):
+def test_killed_server_leaves_nothing(serve, tmp_path, escaping):
     process, lines = serve()
     variables = exports(lines)
     start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
@@ -107,7 +107,7 @@ def test_a_killed_server_takes_everything_with_it(serve, tmp_path, escaping):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_stop_leaves_nothing(serve, tmp_path, escaping, number):
+def test_stopped_server_leaves_nothing(serve, tmp_path, escaping, number):
     process, lines = serve()
     variables = exports(lines)
     start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
@@ -117,7 +117,7 @@ def test_a_server_that_is_told_to_stop_leaves_nothing(serve, tmp_path, escaping,
     assert not list(tmp_path.glob("state/azure/nodes*"))
 
 
-def test_a_server_prints_its_addresses_and_stops_with_the_program_that_started_it(serve):
+def test_serve_stops_with_its_standard_input(serve):
     process, lines = serve("--stop-on-eof")
     variables = exports(lines)
     assert lines[:2] == [variables["TOPN_BATCH_ENDPOINT"], variables["TOPN_STORAGE_ENDPOINT"]]
@@ -129,7 +129,7 @@ def test_a_server_prints_its_addresses_and_stops_with_the_program_that_started_i
     assert process.wait(60) == 0
 
 
-def test_a_server_simulates_and_has_a_passage_to_storage_if_it_is_told_to(serve):
+def test_serve_accepts_simulation_options(serve):
     _, lines = serve("--runner=simulated", "--task-seconds=60", "--node-start-seconds=0", "--storage-faults")
     variables = exports(lines)
     start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), "no-such-program")
@@ -140,7 +140,7 @@ def test_a_server_simulates_and_has_a_passage_to_storage_if_it_is_told_to(serve)
         urllib.request.urlopen(f"{variables['TOPN_STORAGE_ENDPOINT']}/?comp=list")
 
 
-def test_a_port_that_is_taken_is_not_fought_for():
+def test_taken_port_is_replaced():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with LocalBatch(port=port) as batch:
@@ -149,14 +149,14 @@ def test_a_port_that_is_taken_is_not_fought_for():
                 assert another.endpoint != batch.endpoint
 
 
-def test_a_wanted_port_is_used():
+def test_wanted_port_is_used():
     with LocalBatch() as batch:
         endpoint = batch.endpoint
     with LocalBatch(port=int(endpoint.rpartition(":")[2])) as batch:
         assert batch.endpoint == endpoint
 
 
-def test_stopping_leaves_no_thread_process_file_or_port(tmp_path, escaping):
+def test_stop_frees_all_resources(tmp_path, escaping):
     before = set(threading.enumerate())
     with LocalBatch(state_dir=tmp_path / "state", pace="instant") as batch:
         start_task(batch.endpoint, batch.account, batch.key, escaping)
@@ -178,7 +178,7 @@ def test_no_process_outlives_its_batch_task(local_batch, tmp_path, escaping, end
     wait_until(lambda: not any("sleep" in line for line in command_lines(tmp_path)))
 
 
-def test_storage_that_does_not_start_is_reported_with_its_last_words(tmp_path, monkeypatch):
+def test_failed_azurite_reports_its_output(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCALBATCH_DATA", str(tmp_path / "data"))
     script = azurite_folder() / "node_modules/azurite/dist/src/blob/main.js"
     script.parent.mkdir(parents=True)
@@ -196,7 +196,7 @@ def test_missing_azurite_is_one_sentence(monkeypatch, tmp_path, command):
     assert "Azurite is not installed; run `localbatch install`." in result.stderr
 
 
-def test_install_keeps_an_installed_version(monkeypatch, tmp_path):
+def test_install_keeps_installed_version(monkeypatch, tmp_path):
     monkeypatch.setenv("LOCALBATCH_DATA", str(tmp_path))
     azurite_folder().mkdir()
     result = subprocess.run([*LOCALBATCH, "install"], capture_output=True, text=True, check=True)
@@ -229,7 +229,7 @@ def test_exec_ends_as_its_command_does(script, status):
     assert subprocess.run([*LOCALBATCH, "exec", "--", "sh", "-c", script], check=False).returncode == status
 
 
-def test_exec_passes_a_signal_on_and_stops_everything(tmp_path):
+def test_exec_forwards_signals(tmp_path):
     command = [*LOCALBATCH, "exec", "--", "sh", "-c", "echo $TOPN_BATCH_ENDPOINT; exec sleep 300"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         endpoint = process.stdout.readline().strip()
@@ -255,7 +255,7 @@ def test_nothing_of_exec_outlives_it(tmp_path, escaping, number):
     wait_until(lambda: not processes(tmp_path) and not list(temporary.iterdir()))
 
 
-def test_a_directory_that_is_in_use_is_not_shared(tmp_path):
+def test_used_folder_is_not_shared(tmp_path):
     first, lock = claim_directory(tmp_path / "azure")
     second, other = claim_directory(tmp_path / "azure")
     lock.close()
@@ -265,7 +265,7 @@ def test_a_directory_that_is_in_use_is_not_shared(tmp_path):
     assert [path.name for path in (first, second, again)] == ["azure", "azure-2", "azure"]
 
 
-def test_servers_share_neither_ports_nor_data_but_inherit_a_directory(serve, tmp_path, escaping):
+def test_servers_have_separate_ports_and_data(serve, tmp_path, escaping):
     process, lines = serve()
     first = exports(lines)
     start_task(*(first[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), escaping)
@@ -280,12 +280,12 @@ def test_servers_share_neither_ports_nor_data_but_inherit_a_directory(serve, tmp
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["azure", "azure-2"]
 
 
-def test_a_fresh_account_is_empty(local_batch):
+def test_fresh_account_is_empty(local_batch):
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
         assert list(client.list_pools()) == list(client.list_jobs()) == []
 
 
-def test_the_clock_can_be_moved_past_the_wall_clock_of_a_job(local_batch):
+def test_advance_ends_a_job_at_its_limit(local_batch):
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
         limit = models.BatchJobConstraints(max_wall_clock_time=timedelta(hours=48))
         info = models.BatchPoolInfo(pool_id="p")
@@ -299,7 +299,7 @@ def test_the_clock_can_be_moved_past_the_wall_clock_of_a_job(local_batch):
         assert job.execution_info.end_time - job.creation_time >= timedelta(hours=48)
 
 
-def test_the_clock_can_be_moved_past_the_deadline_of_a_formula(local_batch):
+def test_advance_reaches_a_formula_deadline(local_batch):
     deadline = datetime.now(timezone.utc) + timedelta(hours=3)
     formula = f'$TargetDedicatedNodes = time() < time("{deadline:%a, %d %b %Y %H:%M:%S} GMT") ? 2 : 0;'
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
@@ -313,12 +313,12 @@ def test_the_clock_can_be_moved_past_the_deadline_of_a_formula(local_batch):
         wait_until(lambda: list(client.list_nodes("p")) == [])
 
 
-def test_the_clock_does_not_go_back(local_batch):
-    with pytest.raises(ValueError, match="does not go back"):
+def test_clock_does_not_go_back(local_batch):
+    with pytest.raises(ValueError, match="cannot go back"):
         local_batch.advance(timedelta(seconds=-1))
 
 
-def test_nodes_may_take_longer_to_start_than_the_rest(tmp_path):
+def test_node_start_seconds_overrides_the_pace(tmp_path):
     with (
         LocalBatch(state_dir=tmp_path, pace="instant", node_start_seconds=45) as batch,
         open_client(batch.endpoint, batch.account, batch.key) as client,

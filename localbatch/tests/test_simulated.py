@@ -1,4 +1,4 @@
-"""Tasks that only take time: what a user sees of them, by the official SDK."""
+"""Simulated tasks, seen through the official SDK."""
 
 import threading
 from datetime import datetime, timedelta, timezone
@@ -51,21 +51,21 @@ def completed(client, task_id):
 
 
 @pytest.mark.parametrize(("code", "result"), [(0, "success"), (7, "failure")])
-def test_a_task_ends_as_its_settings_say(client, code, result):
+def test_simulated_task_has_configured_exit_code(client, code, result):
     create_pool(client)
     add(client, "t", LOCALBATCH_SECONDS=0, LOCALBATCH_EXIT_CODE=code)
     info = wait_until(lambda: completed(client, "t")).execution_info
     assert (info.exit_code, info.result) == (code, result)
 
 
-def test_a_task_takes_the_time_that_it_says(client):
+def test_simulated_task_has_configured_duration(client):
     create_pool(client)
     add(client, "t", LOCALBATCH_SECONDS=0.2)
     info = wait_until(lambda: completed(client, "t")).execution_info
     assert timedelta(seconds=0.2) <= info.end_time - info.start_time < timedelta(seconds=2)
 
 
-def test_a_task_that_does_not_say_takes_the_default_on_the_services_clock(batch, client):
+def test_default_duration_follows_the_service_clock(batch, client):
     create_pool(client)
     add(client, "t")
     wait_until(lambda: client.get_task("j", "t").state == "running")
@@ -76,14 +76,14 @@ def test_a_task_that_does_not_say_takes_the_default_on_the_services_clock(batch,
 
 
 @pytest.mark.parametrize("setting", [{"LOCALBATCH_SECONDS": "soon"}, {"LOCALBATCH_EXIT_CODE": "x"}])
-def test_a_setting_that_is_no_number_fails_the_task(client, setting):
+def test_invalid_setting_fails_the_task(client, setting):
     create_pool(client)
     add(client, "t", **setting)
     info = wait_until(lambda: completed(client, "t")).execution_info
     assert (info.exit_code, info.failure_info.code) == (None, "CommandLaunchFailed")
 
 
-def test_a_task_that_is_terminated_does_not_end_again(batch, client):
+def test_terminated_task_does_not_end_again(batch, client):
     create_pool(client)
     add(client, "t", LOCALBATCH_SECONDS=60)
     wait_until(lambda: client.get_task("j", "t").state == "running")
@@ -103,7 +103,7 @@ def test_start_tasks_are_simulated_too(client, code, state):
     wait_until(lambda: [node.state for node in client.list_nodes("p")] == [state])
 
 
-def test_nothing_is_written_and_there_are_no_files_to_read(client, tmp_path):
+def test_simulated_tasks_have_no_files(client, tmp_path):
     create_pool(client)
     add(client, "t", LOCALBATCH_SECONDS=0)
     wait_until(lambda: completed(client, "t"))
@@ -112,7 +112,7 @@ def test_nothing_is_written_and_there_are_no_files_to_read(client, tmp_path):
         client.get_task_file_properties("j", "t", "stdout.txt")
 
 
-def test_output_files_hold_what_the_task_is_told_to_leave(tmp_path):
+def test_output_files_have_the_configured_content(tmp_path):
     options = {"pace": "instant", "runner": "simulated", "task_output": "made by $AZ_BATCH_TASK_ID"}
     with LocalAzure(state_dir=tmp_path, **options) as azure:
         credential = AzureNamedKeyCredential(azure.batch.account, azure.batch.key)

@@ -11,12 +11,12 @@ CASES = [(name, state, event) for name, table in TABLES.items() for state in tab
 
 
 @pytest.mark.parametrize(("name", "state", "event"), CASES)
-def test_every_transition_leads_to_a_state_of_its_table(name, state, event):
+def test_transitions_lead_to_known_states(name, state, event):
     assert states.advance(TABLES[name], state, event) in TABLES[name]
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_a_table_does_not_list_is_refused_and_changes_nothing(name):
+def test_unlisted_event_is_refused(name):
     table = TABLES[name]
     events = {event for row in table.values() for event in row} | {"unheard of"}
     for state in table:
@@ -38,14 +38,14 @@ def test_what_a_table_does_not_list_is_refused_and_changes_nothing(name):
         (states.ALLOCATION, "resizing", ["stop", "stopped", "resize", "allocated"], "steady"),
     ],
 )
-def test_a_life_is_a_path_through_its_table(table, start, events, end):
+def test_record_moves_along_its_table(table, start, events, end):
     state = start
     for event in events:
         state = states.advance(table, state, event)
     assert state == end
 
 
-def test_a_move_remembers_the_state_before():
+def test_move_remembers_state_before():
     record = Stated(state="active", state_at=NOW)
     record.move(states.JOB, "disable", NOW)
     assert (record.state, record.previous_state) == ("disabling", "active")
@@ -53,6 +53,6 @@ def test_a_move_remembers_the_state_before():
 
 @pytest.mark.parametrize("event", ["preempt", "lose", "break"])
 @pytest.mark.parametrize("state", ["creating", "starting", "idle", "running", "offline", "rebooting"])
-def test_a_node_can_be_lost_at_any_time_and_recovered(state, event):
+def test_any_node_can_be_lost(state, event):
     lost = states.advance(states.NODE, state, event)
     assert states.advance(states.NODE, lost, "recover") == "creating"

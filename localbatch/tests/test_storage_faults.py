@@ -1,4 +1,4 @@
-"""The passage to the storage account: the official client sees no difference, but for the faults asked for."""
+"""The proxy in front of the storage account: the official client sees only the injected faults."""
 
 import http.client
 import json
@@ -84,7 +84,7 @@ def fired(faults):
     return [fault["fired"] for fault in faults.listing()]
 
 
-def test_small_blobs_go_up_and_down_and_are_listed(container):
+def test_proxy_forwards_small_blobs(container):
     for name in ("a.txt", "dir/b c.txt", "ümlaut%20+.txt"):
         container.upload_blob(name, name.encode())
     assert sorted(container.list_blob_names()) == ["a.txt", "dir/b c.txt", "ümlaut%20+.txt"]
@@ -95,7 +95,7 @@ def test_small_blobs_go_up_and_down_and_are_listed(container):
     assert not container.get_blob_client("none").exists()
 
 
-def test_a_large_blob_goes_in_blocks_and_comes_back_whole(container, faults):
+def test_proxy_forwards_large_blobs(container, faults):
     for operation in ("put_block", "put_block_list", "get_blob"):
         faults.add("delay", operation=operation, seconds=0, times=100)
     content = random.Random(1).randbytes(20 * MEGABYTE)
@@ -106,13 +106,13 @@ def test_a_large_blob_goes_in_blocks_and_comes_back_whole(container, faults):
     assert downloads > 1
 
 
-def test_a_shared_access_signature_holds(sas_url):
+def test_shared_access_signature_holds(sas_url):
     with BlobClient.from_blob_url(sas_url("a"), retry_total=0) as blob:
         blob.upload_blob(b"one")
         assert blob.download_blob().readall() == b"one"
 
 
-def test_answers_are_those_of_the_account(azure, container, sas_url):
+def test_answers_are_those_of_account(azure, container, sas_url):
     container.upload_blob("a", b"one" * 100_000)
     passage = urlsplit(azure.storage_endpoint)
     answers = []
@@ -129,7 +129,7 @@ def test_answers_are_those_of_the_account(azure, container, sas_url):
     assert answers[:5] == answers[5:]
 
 
-def test_a_connection_is_kept(azure, sas_url):
+def test_connection_is_kept(azure, sas_url):
     url = urlsplit(sas_url("a"))
     connection = http.client.HTTPConnection(urlsplit(azure.storage_endpoint).netloc)
     for method, status in (("PUT", 201), ("GET", 200), ("HEAD", 200), ("GET", 200)):
@@ -171,7 +171,7 @@ REQUEST = (
 ANSWER = b"HTTP/1.1 200 Fine\r\nx-odd:1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nthree\r\n0\r\n\r\n"
 
 
-def test_requests_and_answers_pass_byte_for_byte():
+def test_proxy_forwards_bytes_unchanged():
     with socket.create_server(("127.0.0.1", 0)) as account:
         target = f"http://127.0.0.1:{account.getsockname()[1]}/account"
         with (
@@ -195,7 +195,7 @@ def test_requests_and_answers_pass_byte_for_byte():
         ({"status": 403, "code": "AuthorizationFailure"}, 403, "AuthorizationFailure"),
     ],
 )
-def test_an_answer_is_given_in_the_accounts_words(container, faults, options, status, code):
+def test_error_responses_have_the_storage_format(container, faults, options, status, code):
     faults.add("answer", operation="put_blob", **options)
     with pytest.raises(HttpResponseError) as caught:
         container.upload_blob("a", b"one")
@@ -205,7 +205,7 @@ def test_an_answer_is_given_in_the_accounts_words(container, faults, options, st
     assert fired(faults) == [1]
 
 
-def test_the_client_repeats_what_was_answered_with_a_passing_error(azure, faults):
+def test_client_retries_transient_errors(azure, faults):
     faults.add("answer", operation="create_container", times=2, status=500)
     retry = LinearRetry(backoff=0, random_jitter_range=0)
     with BlobServiceClient(azure.storage_endpoint, credential=azure.storage_key, retry_policy=retry) as service:
@@ -213,7 +213,7 @@ def test_the_client_repeats_what_was_answered_with_a_passing_error(azure, faults
     assert fired(faults) == [2]
 
 
-def test_an_answer_to_head_has_no_body(container, faults):
+def test_head_error_has_no_body(container, faults):
     faults.add("answer", operation="get_blob_properties", status=503)
     with pytest.raises(HttpResponseError) as caught:
         container.get_blob_client("a").get_blob_properties()
@@ -221,21 +221,21 @@ def test_an_answer_to_head_has_no_body(container, faults):
     assert not container.get_blob_client("a").exists()
 
 
-def test_a_request_that_is_dropped_before_takes_no_effect(container, faults):
+def test_drop_before_has_no_effect(container, faults):
     faults.add("drop_before", operation="put_blob")
     with pytest.raises(ServiceResponseError):
         container.upload_blob("a", b"one")
     assert list(container.list_blob_names()) == []
 
 
-def test_a_request_that_is_dropped_after_takes_effect(container, faults):
+def test_drop_after_takes_effect(container, faults):
     faults.add("drop_after", operation="put_blob")
     with pytest.raises(ServiceResponseError):
         container.upload_blob("a", b"one")
     assert container.download_blob("a").readall() == b"one"
 
 
-def test_a_delay_holds_up_one_request_only(container, faults):
+def test_delay_affects_one_request_only(container, faults):
     container.upload_blob("a", b"one")
     faults.add("delay", operation="get_blob", seconds=30, path="*/slow")
     slow = threading.Thread(target=container.get_blob_client("slow").exists, daemon=True)
@@ -249,7 +249,7 @@ def test_a_delay_holds_up_one_request_only(container, faults):
     slow.join()
 
 
-def test_a_share_of_requests_is_hit_by_seed(container, faults):
+def test_seed_determines_the_requests_hit(container, faults):
     def hits():
         faults.clear()
         faults.add("answer", operation="put_blob", probability=0.5, seed=7)
@@ -298,7 +298,7 @@ def test_operations_are_told_apart(service, container, faults, operation):
     assert caught.value.status_code == 503
 
 
-def test_nodes_take_the_passage_too(azure, container, sas_url, faults):
+def test_nodes_take_passage_too(azure, container, sas_url, faults):
     container.upload_blob("in", b"one")
     faults.add("answer", operation="get_blob", path="*/in", times=2)
     faults.add("delay", operation="put_blob", seconds=0)
@@ -327,7 +327,7 @@ def test_nodes_take_the_passage_too(azure, container, sas_url, faults):
     assert container.download_blob("out").readall() == b"one"
 
 
-def test_the_script_is_reached_from_outside(azure, faults):
+def test_script_is_reached_from_outside(azure, faults):
     url = f"{azure.endpoint}/_internal/storage-faults"
     body = json.dumps({"fault": "drop_after", "operation": "put_blob"}).encode()
     with urllib.request.urlopen(url, body) as answer:
@@ -340,17 +340,17 @@ def test_the_script_is_reached_from_outside(azure, faults):
     assert faults.listing() == []
 
 
-def test_nodes_are_no_part_of_a_storage_account(faults):
+def test_storage_script_refuses_node_faults(faults):
     with pytest.raises(FaultError, match="preempt_node cannot happen here"):
         faults.add("preempt_node", pool="p")
 
 
-def test_without_the_option_there_is_no_passage():
+def test_storage_faults_need_the_option():
     with pytest.raises(FaultError, match="storage_faults=True"):
         _ = LocalAzure().storage_faults
 
 
-def test_an_account_that_does_not_answer_closes_the_connection():
+def test_proxy_closes_if_the_account_is_down():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with (
@@ -360,6 +360,6 @@ def test_an_account_that_does_not_answer_closes_the_connection():
         urllib.request.urlopen(f"{passage.endpoint}/c?restype=container")
 
 
-def test_a_missing_blob_is_missed(container):
+def test_missing_blob_is_missed(container):
     with pytest.raises(ResourceNotFoundError):
         container.download_blob("none")

@@ -47,15 +47,15 @@ def directory(tmp_path):
         ("../std*.txt", ["stdout.txt"]),
     ],
 )
-def test_a_pattern_matches_as_documented(directory, pattern, names):
+def test_pattern_matches_as_documented(directory, pattern, names):
     assert sorted(name for _, name in find_files(pattern, directory)) == names
 
 
-def test_a_pattern_may_be_absolute(directory):
+def test_pattern_may_be_absolute(directory):
     assert [name for _, name in find_files(f"{directory}/sub/*.txt", directory)] == ["c.txt"]
 
 
-def test_variables_of_the_environment_are_expanded():
+def test_variables_of_environment_are_expanded():
     environment = {"DIR": "/d", "A": "x"}
     assert expand_variables("$DIR/${A}y/$NONE", environment) == "/d/xy/$NONE"
 
@@ -76,6 +76,6 @@ def test_variables_of_the_environment_are_expanded():
         ("si=policy&sig=x", True),
     ],
 )
-def test_a_signature_holds_as_long_as_it_says(query, expected):
+def test_signature_is_valid_for_its_period(query, expected):
     noon = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
     assert is_in_time(f"http://127.0.0.1/a/c/b?{query}", noon) is expected

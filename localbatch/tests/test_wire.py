@@ -24,7 +24,7 @@ from localbatch.errors import ServiceError
         ("P99999999D", wire.INFINITE),
     ],
 )
-def test_durations_are_written_as_the_service_writes_them(given, normal):
+def test_durations_have_the_format_of_dotnet(given, normal):
     assert wire.normal_duration(given) == normal
 
 
@@ -35,12 +35,12 @@ def test_what_is_no_duration_is_refused(text):
 
 
 @given(st.integers(min_value=0, max_value=10**12))
-def test_a_duration_written_normally_means_the_same(milliseconds):
+def test_normal_durations_keep_their_length(milliseconds):
     text = f"PT{milliseconds // 1000}.{milliseconds % 1000:03}S"
     assert wire.read_duration(wire.normal_duration(text)) == timedelta(milliseconds=milliseconds)
 
 
-def test_an_infinite_duration_never_expires():
+def test_infinite_duration_never_expires():
     now = datetime(2026, 1, 1, tzinfo=timezone.utc)
     assert wire.expiry(now, wire.INFINITE) is None
     assert wire.expiry(now, "P2D") == now + timedelta(days=2)
@@ -51,7 +51,7 @@ def test_timestamps_have_seven_digits():
     assert wire.timestamp(at) == "2024-10-24T01:15:18.9955080Z"
 
 
-def test_pages_follow_each_other_without_gap_or_repetition():
+def test_pages_have_no_gaps_or_repetitions():
     records = {f"k{number:02}": number for number in range(25)}
     pages, token = [], None
     while True:
@@ -63,11 +63,11 @@ def test_pages_follow_each_other_without_gap_or_repetition():
     assert pages == [[0, 2, 4, 6, 8], [10, 12, 14, 16, 18], [20, 22, 24]]
 
 
-def test_a_page_that_is_just_full_is_the_last():
+def test_full_last_page_has_no_token():
     assert paging.page({"a": 1, "b": 2}, lambda _: True, 2, None) == ([1, 2], None)
 
 
-def test_a_made_up_token_is_refused():
+def test_invalid_page_token_is_refused():
     with pytest.raises(ServiceError) as caught:
         paging.page({}, lambda _: True, 5, "nonsense")
     assert caught.value.code == "InvalidQueryParameterValue"

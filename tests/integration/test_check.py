@@ -109,7 +109,7 @@ def test_wrong_tenant_is_reported(check, identity_settings, managed_identity):
     status, lines = check()
     assert status == 2
     # Azurite accepts tokens of any tenant.
-    the_one(lines, "The token is of the tenant '00000000", "AZURE_TENANT_ID")
+    the_one(lines, "The tenant of the token is '00000000", "AZURE_TENANT_ID")
 
 
 def test_missing_identity_is_reported(check, identity_settings, managed_identity, monkeypatch):

@@ -14,7 +14,7 @@ __all__ = ["DEVELOPMENT_ACCOUNT", "DEVELOPMENT_KEY", "LocalAzure", "LocalBatch"]
 
 
 def __getattr__(name: str) -> Any:
-    # The server is imported when it is asked for: the constants are cheap.
+    # Importing the server is slow, so it is imported on first use.
     if name == "LocalAzure":
         from localbatch.local_azure import LocalAzure  # noqa: PLC0415
 

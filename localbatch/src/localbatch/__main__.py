@@ -189,6 +189,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(azure.endpoint, azure.storage_endpoint, sep="\n")
         for name, value in azure.environment.items():
             print(f"export {name}={value}")
+        # Programs that start this one wait for this line.
         print("ready", flush=True)
         wakeup.wait()
     return 0
@@ -198,6 +199,7 @@ def _local_azure(arguments: argparse.Namespace, **options: Any) -> LocalAzure:
     script = read_script(arguments.faults) if arguments.faults else {}
     names = {field.name for field in dataclasses.fields(Options)}
     options |= {name: value for name, value in vars(arguments).items() if name in names}
+    # A script with storage faults needs the proxy.
     options["storage_faults"] |= "storage_faults" in script
     if arguments.certificate_file:
         options["certificate"] = Certificate(arguments.certificate_file, arguments.certificate_key)
@@ -225,6 +227,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     local_azure = _local_azure(arguments)
     wakeup = _Wakeup()
     with local_azure as azure, closing(Launcher(in_terminal=True)) as launcher, ThreadPoolExecutor(1) as waiting:
+        # A signal arrived during the start.
         if wakeup.is_pending():
             return 128 + wakeup.wait()
         child = launcher.start(
@@ -233,6 +236,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         ended = waiting.submit(child.wait)
         ended.add_done_callback(lambda _: wakeup.wake())
         while number := wakeup.wait():
+            # In a terminal, the command has received Ctrl-C itself.
             if number != signal.SIGINT or not _is_in_foreground():
                 child.send_signal(number)
         try:
@@ -240,6 +244,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         except FileNotFoundError:
             print(f"localbatch: there is no program {arguments.argv[0]}", file=sys.stderr)
             return 127
+    # Like a shell: 128 + the number of the signal.
     return 128 - status if status < 0 else status
 
 

@@ -159,7 +159,7 @@ class BatchService:
         except Exception:  # One request must not end the service.
             logger.exception("request failed: %s %s", request.method, request.path)
             response = _error_response(errors.internal_error(), request, now)
-        # https://learn.microsoft.com/rest/api/batchservice/batch-api-basics: headers of all responses.
+        # The headers of all responses.
         response.headers.update(
             {
                 "request-id": str(uuid.uuid4()),

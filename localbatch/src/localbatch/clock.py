@@ -1,4 +1,4 @@
-"""The service's clock: the machine's, and a test may move it forward."""
+"""The clock of the service: that of the machine, which tests may move forward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 
 class Clock:
-    """UTC that never goes back, but goes on with the machine's clock after a suspension. Safe to use from any thread."""
+    """UTC that never goes back. It follows the clock of the machine after a suspension. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -15,18 +15,18 @@ class Clock:
         self._ahead = timedelta()
 
     def now(self) -> datetime:
-        """Return the instant."""
+        """Return the current time."""
         with self._lock:
             self._latest = max(self._latest, datetime.now(timezone.utc) + self._ahead)
             return self._latest
 
     def advance(self, by: timedelta) -> None:
-        """Move the clock forward, for good.
+        """Move the clock forward permanently.
 
         Raises:
-            ValueError: That would be back.
+            ValueError: `by` is negative.
         """
         if by < timedelta():
-            raise ValueError("A clock does not go back")
+            raise ValueError("A clock cannot go back")
         with self._lock:
             self._ahead += by

@@ -1,6 +1,6 @@
-"""One constructor per error code of the service, with its status and its sentence.
+"""The error codes of the service: one constructor each, with status and message.
 
-Source: Batch REST API 2025-06-01, "Batch Status and Error Codes".
+https://learn.microsoft.com/rest/api/batchservice/batch-status-and-error-codes
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from typing import Any
 
 
 class ServiceError(Exception):
-    """A refusal that reaches the client as JSON."""
+    """An error response."""
 
     def __init__(self, status: int, code: str, sentence: str, values: dict[str, str]) -> None:
         super().__init__(f"({code}) {sentence}")
         self.status = status
         self.code = code
         self.sentence = sentence
+        # Details for the reader, such as the name of the property.
         self.values = values
 
     def document(self, base: str, now: datetime) -> dict[str, Any]:
-        """Return the JSON of an answer by an account whose URL is `base`."""
+        """Return the body of the response, for an account with the URL `base`."""
         kind = f"{base}/$metadata#Microsoft.Azure.Batch.Protocol.Entities.Container.errors/@Element"
         return {"odata.metadata": kind} | self.body(now)
 
     def body(self, now: datetime) -> dict[str, Any]:
-        """Return the JSON of the error, as it stands in a result of addtaskcollection, too."""
+        """Return the JSON of the error, which is also part of the results of addtaskcollection."""
+        # The service appends the request id and the time to the message.
         time = now.isoformat(timespec="microseconds").replace("+00:00", "0Z")
         value = f"{self.sentence}\nRequestId:{uuid.uuid4()}\nTime:{time}"
         error: dict[str, Any] = {"code": self.code, "message": {"lang": "en-US", "value": value}}
@@ -36,8 +38,8 @@ class ServiceError(Exception):
         return error
 
 
+# Status, code and message of every error.
 CODES: list[tuple[int, str, str]] = []
-"""Status, code and sentence of every error that the service can send."""
 
 
 def _code(status: int, code: str, sentence: str) -> Callable[..., ServiceError]:
@@ -85,6 +87,7 @@ invalid_authentication_info = _code(
 unsupported_request_version = _code(
     400, "UnsupportedRequestVersion", "The request version specified in the request URL is unsupported."
 )
+# The service sends the same code with 401 for tokens and with 403 for keys.
 _NOT_AUTHENTICATED = (
     "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly "
     "including the signature."
@@ -149,6 +152,7 @@ task_files_unavailable = _code(
 task_files_cleaned_up = _code(
     409, "TaskFilesCleanedup", "The specified task's files have been removed, since their retention time is over."
 )
+# The same code with two status: 304 for reads, 412 for changes.
 not_modified = _code(304, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
 condition_not_met = _code(
     412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met."
@@ -168,5 +172,5 @@ not_implemented = _code(501, "NotImplemented", "The local Batch service does not
 
 
 def formula_refused(code: str, message: str) -> ServiceError:
-    """Refuse an autoscale formula, with the code and the sentence that the evaluator has for it."""
+    """Return the error of an autoscale formula, with the code and message of the evaluator."""
     return ServiceError(400, code, message, {})

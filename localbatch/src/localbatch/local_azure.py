@@ -30,8 +30,8 @@ class LocalAzure(Running):
 
     Attributes:
         batch: The Batch account.
-        endpoint, account, key: Of the Batch account.
-        storage_endpoint, storage_account, storage_key: Of the storage account.
+        endpoint, account, key: The URL, name and key of the Batch account.
+        storage_endpoint, storage_account, storage_key: The same of the storage account.
         faults: The fault script of the Batch account.
     """
 

@@ -219,6 +219,7 @@ class LocalBatch(Running):
 
     def _tick_until_stopped(self) -> None:
         while not self._is_stopping:
+            # Cleared before the tick: a change during the tick starts another one.
             self._wake.clear()
             wake_at = None
             try:
@@ -280,6 +281,7 @@ class LocalBatch(Running):
         if fault and fault.fault == "drop_before":
             return 0, 0
         response = self._service.answer(request, self._clock.now(), fault, refusal=refusal)
+        # Changes may make a tick due.
         if request.method not in {"GET", "HEAD"}:
             self._wake.set()
         if fault and fault.fault == "drop_after":

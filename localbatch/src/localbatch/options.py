@@ -24,8 +24,8 @@ class RequestRecord:
     """One request to the Batch account, and its response.
 
     Attributes:
-        status: Of the response; 0 if the connection was closed without one.
-        bytes: Of the body of the response.
+        status: The status of the response; 0 if the connection was closed without one.
+        bytes: The size of the body of the response.
     """
 
     operation: str

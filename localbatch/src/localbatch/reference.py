@@ -1,4 +1,4 @@
-"""Writes the parts of docs/local-batch.md that follow from the code: `python -m localbatch.reference docs/local-batch.md`."""
+"""Generates parts of docs/local-batch.md: `python -m localbatch.reference docs/local-batch.md`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from localbatch.rules.agenda import PACES
 
 
 def operations() -> str:
-    """Write every operation of the REST API, and whether it is served."""
+    """Return the table of operations of the REST API."""
     lines = ["| operation | request | served |", "|---|---|---|"]
     lines += [f"| {route.operation} | `{_request(route)}` | {'yes' if route.handler else '501'} |" for route in ROUTES]
     return "\n".join(lines)
@@ -25,7 +25,7 @@ def _request(route: Route) -> str:
 
 
 def diagrams() -> str:
-    """Write a state diagram for each table of states."""
+    """Return a state diagram for each table of states."""
     return "\n\n".join(f"### {name}\n\n```mermaid\n{_diagram(table)}\n```" for name, table in TABLES.items())
 
 
@@ -40,7 +40,7 @@ def _diagram(table: Table) -> str:
 
 
 def paces() -> str:
-    """Write how long transitional states last at each pace."""
+    """Return the table of the durations of transitional states."""
     names = list(vars(PACES["instant"]))
     lines = [f"| seconds | {' | '.join(PACES)} |", f"|---|{'---|' * len(PACES)}"]
     lines += [f"| {name} | {' | '.join(f'{getattr(pace, name):g}' for pace in PACES.values())} |" for name in names]
@@ -48,7 +48,7 @@ def paces() -> str:
 
 
 def errors() -> str:
-    """Write every error code that the service can send."""
+    """Return the table of error codes."""
     return "\n".join(
         ["| status | code | sentence |", "|---|---|---|"]
         + [f"| {status} | {code} | {sentence} |" for status, code, sentence in sorted(CODES)]
@@ -66,7 +66,7 @@ PARTS = {"operations": operations, "diagrams": diagrams, "paces": paces, "errors
 
 
 def generate(page: str) -> str:
-    """Return a page with what stands between its markers written anew.
+    """Return a page with new text between its markers.
 
     Raises:
         ValueError: A marker is missing.

@@ -20,36 +20,36 @@ POLL_SECONDS = 0.01
 
 @pytest.fixture
 def local_batch(tmp_path: Path) -> Iterator[LocalBatch]:
-    """A fresh Batch account, whose transitional states pass as soon as they are seen to."""
+    """A new Batch account without delays in transitional states."""
     with LocalBatch(state_dir=tmp_path / "localbatch", pace="instant") as batch:
         yield batch
 
 
 @pytest.fixture(scope="session")
 def local_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAzure]:
-    """One local Azure for all tests: a Batch account, and a storage account by Azurite."""
+    """One local Azure for all tests: a Batch account, and a storage account with Azurite."""
     with LocalAzure(state_dir=tmp_path_factory.mktemp("azure"), pace="instant") as azure:
         yield azure
 
 
 @pytest.fixture
 def azure_faults(local_azure: LocalAzure) -> Iterator[Faults]:
-    """The script of faults of the Batch account that all tests share, empty again after each."""
+    """The fault script of the shared Batch account, cleared after each test."""
     yield local_azure.faults
     local_azure.faults.clear()
 
 
-def wait_until(look: Callable[[], _T], *, timeout_seconds: float = 60.0) -> _T:
-    """Look again and again until what is seen is true, and return it.
+def wait_until(condition: Callable[[], _T], *, timeout_seconds: float = 60.0) -> _T:
+    """Poll a condition until it is true, and return its value.
 
     Raises:
-        TimeoutError: It has not become true in time; the message has what was seen last.
+        TimeoutError: It was not true in time; the message has its last value.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
-        seen = look()
-        if seen:
-            return seen
+        value = condition()
+        if value:
+            return value
         if time.monotonic() > deadline:
-            raise TimeoutError(f"still {seen!r} after {timeout_seconds} s")
+            raise TimeoutError(f"still {value!r} after {timeout_seconds} s")
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Instants, durations, ids and pages, as they stand in requests and answers."""
+"""The formats of timestamps, durations and ids in requests and responses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import secrets
 from datetime import datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 
+# The longest duration of .NET, which the service uses for "no limit".
 INFINITE = "P10675199DT2H48M5.4775807S"
-"""The longest duration of .NET, which is how the service says that there is no limit."""
 
-_TICKS = 10_000_000
-"""Of 100 nanoseconds, in a second: the resolution of the service's durations."""
-_MOST_TICKS = 2**63 - 1
+# Durations have a resolution of 100 nanoseconds, the ticks of .NET.
+_TICKS_PER_SECOND = 10_000_000
+_MAX_TICKS = 2**63 - 1
 _DURATION = re.compile(
     r"P(?=[\dT])(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?"
     r"(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.(\d{1,7})\d*)?S)?)?"
@@ -21,20 +21,20 @@ _UNIT_SECONDS = (365 * 86400, 30 * 86400, 7 * 86400, 86400, 3600, 60, 1)
 
 
 def timestamp(at: datetime) -> str:
-    """Write an instant as the service does, with seven digits of the second."""
+    """Format an instant like the service, with seven digits of the second."""
     return f"{at.isoformat(timespec='microseconds')[:26]}0Z"
 
 
 def http_date(at: datetime) -> str:
-    """Write an instant for a header."""
+    """Format an instant for a header."""
     return format_datetime(at, usegmt=True)
 
 
 def read_http_date(text: str) -> datetime:
-    """Read an instant of a header.
+    """Parse an instant in a header.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a date with a time zone.
     """
     try:
         at = parsedate_to_datetime(text)
@@ -46,26 +46,26 @@ def read_http_date(text: str) -> datetime:
 
 
 def read_ticks(text: str) -> int:
-    """Read an ISO 8601 duration in units of 100 nanoseconds.
+    """Parse an ISO 8601 duration into units of 100 nanoseconds.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a duration.
     """
     match = _DURATION.fullmatch(text)
     if not match:
         raise ValueError(text)
     *whole, fraction = match.groups(default="0")
     seconds = sum(int(count) * unit for count, unit in zip(whole, _UNIT_SECONDS, strict=True))
-    return min(seconds * _TICKS + int(fraction.ljust(7, "0")), _MOST_TICKS)
+    return min(seconds * _TICKS_PER_SECOND + int(fraction.ljust(7, "0")), _MAX_TICKS)
 
 
 def normal_duration(text: str) -> str:
-    """Write an ISO 8601 duration as .NET does: in days at most, a year of 365 and a month of 30.
+    """Convert an ISO 8601 duration into the format of .NET. Years become 365 days, months 30.
 
     Raises:
-        ValueError: It is no duration.
+        ValueError: The text is not a duration.
     """
-    seconds, ticks = divmod(read_ticks(text), _TICKS)
+    seconds, ticks = divmod(read_ticks(text), _TICKS_PER_SECOND)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -78,16 +78,16 @@ def normal_duration(text: str) -> str:
 
 
 def read_duration(text: str) -> timedelta:
-    """Read an ISO 8601 duration.
+    """Parse an ISO 8601 duration.
 
     Raises:
-        ValueError: It is no duration.
+        ValueError: The text is not a duration.
     """
     return timedelta(microseconds=read_ticks(text) // 10)
 
 
 def expiry(start: datetime, duration: str) -> datetime | None:
-    """Return the instant at which a duration is over, or None if that is beyond the calendar."""
+    """Return the end of a duration, or None if it is after the year 9999."""
     try:
         return start + read_duration(duration)
     except OverflowError:
@@ -95,5 +95,5 @@ def expiry(start: datetime, duration: str) -> datetime | None:
 
 
 def new_node_id(*, dedicated: bool) -> str:
-    """Return an id of the service's form."""
+    """Return the id of a new node, in the format of the service."""
     return f"tvmps_{secrets.token_hex(32)}_{'d' if dedicated else 'p'}"

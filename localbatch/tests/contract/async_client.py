@@ -15,7 +15,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.transport import AsyncioRequestsTransport
 
 ODD_FILE = "wd/d/a (1).txt"
-"""aiohttp encodes such a path anew after it was signed."""
+"""aiohttp encodes such a path again after it was signed."""
 COMMAND = "/bin/sh -c 'mkdir -p d; echo hello | tee \"d/a (1).txt\"'"
 
 

@@ -1,4 +1,4 @@
-"""The official SDK against a running server: a test gives its pools and jobs names of its own."""
+"""Fixtures for the official SDK and a shared server. Each test has its own names for pools and jobs."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Every error that the service can send, caused by a client, with its status and its sentence."""
+"""Every error code of the service, caused by a request, with its status and message."""
 
 import json
 from collections.abc import Callable
@@ -326,7 +326,7 @@ FORMULA_CODES = [(400, code, None) for code in (autoscale.SYNTAX_ERROR, autoscal
 @pytest.mark.parametrize(
     ("status", "code", "sentence"), [*errors.CODES, *FORMULA_CODES], ids=lambda value: str(value).partition(" ")[0]
 )
-def test_an_error_has_its_status_and_its_sentence(scene, status, code, sentence):
+def test_errors_have_status_and_message(scene, status, code, sentence):
     body = None
     try:
         seen, body = CAUSES[status, code](scene)

@@ -44,7 +44,7 @@ def make_output(pattern, url, path=None, condition="taskcompletion"):
 MAKE_FILES = '/bin/sh -c \'mkdir -p "wd/sub dir" && echo hello > "wd/sub dir/ö (1).txt" && echo out && echo err >&2\''
 
 
-def test_the_files_of_a_task_are_listed_level_by_level(client, run):
+def test_task_files_are_listed_breadth_first(client, run):
     task = run(MAKE_FILES)
     list_files = client.list_task_files
     assert [file.name for file in list_files(task.job_id, "task")] == ["stderr.txt", "stdout.txt", "wd"]
@@ -62,7 +62,7 @@ def test_the_files_of_a_task_are_listed_level_by_level(client, run):
     assert files[3].properties is None
 
 
-def test_a_file_is_read_whole_or_in_part(client, run, read):
+def test_file_ranges_are_served(client, run, read):
     task = run(MAKE_FILES)
     path = "wd/wd/sub dir/ö (1).txt"
     assert read(task, path) == read(task, f"/{path}") == "hello\n"
@@ -81,19 +81,19 @@ def test_a_file_is_read_whole_or_in_part(client, run, read):
     assert client.get_node_file_properties(node.pool_id, node.node_id, f"{root}/stderr.txt").content_length == 4
 
 
-def test_a_large_file_arrives_whole(run, read):
+def test_large_file_arrives_whole(run, read):
     assert len(read(run("head -c 3000000 /dev/zero"))) == 3_000_000
 
 
 @pytest.mark.parametrize("path", ["none.txt", "../../../../../../../etc/passwd", "wd"])
-def test_what_is_no_file_of_the_task_is_not_found(run, read, path):
+def test_missing_task_file_is_not_found(run, read, path):
     task = run("true")
     with pytest.raises(ResourceNotFoundError) as caught:
         read(task, path)
     caught.value.response.close()  # The SDK leaves the connection of a download that was refused.
 
 
-def test_a_task_that_has_not_run_has_no_files(client, job_factory, refuses):
+def test_active_task_has_no_files(client, job_factory, refuses):
     job_id = job_factory()
     client.create_task(job_id, models.BatchTaskCreateOptions(id="t", command_line="true"))
     refuses(409, "TaskFilesUnavailable", lambda: list(client.list_task_files(job_id, "t")))
@@ -102,7 +102,7 @@ def test_a_task_that_has_not_run_has_no_files(client, job_factory, refuses):
     caught.value.response.close()  # The SDK leaves the connection of a download that was refused.
 
 
-def test_resource_files_are_there_when_a_task_starts(run, read, container, sas_factory):
+def test_resource_files_exist_when_task_starts(run, read, container, sas_factory):
     for blob_name in ("in/a b.txt", "in/deep/c.txt", "other.txt"):
         container.upload_blob(blob_name, blob_name)
     url, token = sas_factory(read=True, list=True)
@@ -116,7 +116,7 @@ def test_resource_files_are_there_when_a_task_starts(run, read, container, sas_f
     assert read(task, "wd/all/in/deep/c.txt") == "in/deep/c.txt"
 
 
-def test_a_resource_file_that_does_not_exist_fails_the_task(run, container, sas_factory):
+def test_missing_resource_file_fails_the_task(run, container, sas_factory):
     _, token = sas_factory(read=True)
     file = models.ResourceFile(http_url=f"{container.url}/none?{token}", file_path="x")
     constraints = models.BatchTaskConstraints(max_task_retry_count=3)
@@ -130,7 +130,7 @@ def test_a_resource_file_that_does_not_exist_fails_the_task(run, container, sas_
     assert token not in str(info.as_dict())
 
 
-def test_a_resource_file_that_may_not_be_read_fails_the_task(run, container, sas_factory):
+def test_forbidden_resource_file_fails_the_task(run, container, sas_factory):
     container.upload_blob("blob", b"")
     url, token = sas_factory(write=True)
     for file in (
@@ -140,20 +140,20 @@ def test_a_resource_file_that_may_not_be_read_fails_the_task(run, container, sas
         assert run("true", resource_files=[file]).execution_info.failure_info.code == "BlobAccessDenied"
 
 
-def test_a_resource_file_does_not_leave_the_working_directory(run, container, sas_factory):
+def test_resource_file_stays_in_working_directory(run, container, sas_factory):
     container.upload_blob("blob", b"")
     _, token = sas_factory(read=True)
     file = models.ResourceFile(http_url=f"{container.url}/blob?{token}", file_path="../../escaped")
     assert run("true", resource_files=[file]).execution_info.failure_info.code == "ResourceFileCreateFailed"
 
 
-def test_a_storage_that_does_not_answer_fails_the_task(run):
+def test_unreachable_storage_fails_the_task(run):
     file = models.ResourceFile(http_url="http://127.0.0.1:9/blob", file_path="x")
     info = run("true", resource_files=[file]).execution_info
     assert (info.failure_info.category.lower(), info.failure_info.code) == ("servererror", "BlobDownloadMiscError")
 
 
-def test_output_files_are_uploaded_with_a_signature_that_can_only_write(run, container, sas_factory, read):
+def test_outputs_need_only_write_permission(run, container, sas_factory, read):
     url, _ = sas_factory(create=True, write=True)
     outputs = [
         make_output("../std*.txt", url, "logs"),
@@ -182,7 +182,7 @@ def test_output_files_are_uploaded_with_a_signature_that_can_only_write(run, con
 
 
 @pytest.mark.parametrize(("exit_code", "kept"), [(0, ["always", "good"]), (1, ["always", "bad"])])
-def test_the_exit_code_decides_what_is_uploaded(run, container, sas_factory, exit_code, kept):
+def test_exit_code_selects_the_uploads(run, container, sas_factory, exit_code, kept):
     url, _ = sas_factory(write=True)
     conditions = {"good": "tasksuccess", "bad": "taskfailure", "always": "taskcompletion"}
     outputs = [make_output("../stdout.txt", url, path, condition) for path, condition in conditions.items()]
@@ -190,7 +190,7 @@ def test_the_exit_code_decides_what_is_uploaded(run, container, sas_factory, exi
     assert [blob.name for blob in container.list_blobs()] == kept
 
 
-def test_an_upload_that_fails_fails_the_task_but_keeps_its_exit_code(run, container, sas_factory, read):
+def test_failed_upload_keeps_the_exit_code(run, container, sas_factory, read):
     url, _ = sas_factory(read=True)
     task = run("true", output_files=[make_output("../stdout.txt", url)])
     info = task.execution_info
@@ -203,7 +203,7 @@ def test_an_upload_that_fails_fails_the_task_but_keeps_its_exit_code(run, contai
     assert info.failure_info.code in {"FileUploadContainerNotFound", "FileUploadAccessDenied"}
 
 
-def test_a_missing_container_is_named_as_such(run, blobs, container, sas_factory):
+def test_missing_container_has_its_code(run, blobs, container, sas_factory):
     url, _ = sas_factory(write=True)
     container.delete_container()
     info = run("true", output_files=[make_output("../stdout.txt", url)]).execution_info
@@ -211,7 +211,7 @@ def test_a_missing_container_is_named_as_such(run, blobs, container, sas_factory
     wait_until(lambda: blobs.create_container(container.container_name))
 
 
-def test_without_tokens_a_node_has_no_identity_and_that_is_said(container, run):
+def test_without_oauth_nodes_have_no_identity(container, run):
     container.upload_blob("a.txt", "hello")
     identity = models.BatchNodeIdentityReference(resource_id="/subscriptions/s/any")
     place = models.OutputFileBlobContainerDestination(container_url=container.url, identity_reference=identity)
@@ -224,4 +224,4 @@ def test_without_tokens_a_node_has_no_identity_and_that_is_said(container, run):
     ):
         failure = run("true", **options).execution_info.failure_info
         assert failure.code == code
-        assert "start it with --oauth basic" in {pair.name: pair.value for pair in failure.details}["Message"]
+        assert "Start localbatch with --oauth basic" in {pair.name: pair.value for pair in failure.details}["Message"]

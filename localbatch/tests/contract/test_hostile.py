@@ -1,4 +1,4 @@
-"""What no client of good will sends is refused with the service's codes, and changes nothing."""
+"""Malformed requests are refused with the codes of the service, and change nothing."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ API = "api-version=2025-06-01"
     ],
     ids=lambda body: body[8:10].decode(),
 )
-def test_a_body_that_is_no_json_of_letters_and_numbers_is_refused(ask, body):
+def test_invalid_json_is_refused(ask, body):
     status, answer, _ = ask("POST", f"/jobs?{API}", body)
     assert (status, answer["code"]) == (400, "InvalidRequestBody")
     assert ask("GET", f"/jobs/{body[8:10].decode()}?{API}")[0] == 404
 
 
-def test_a_surrogate_pair_is_a_letter(ask):
+def test_surrogate_pair_is_letter(ask):
     body = b'{"id": "h9", "poolInfo": {"poolId": "x"}, "displayName": "\\ud83d\\ude00"}'
     assert ask("POST", f"/jobs?{API}", body)[0] == 201
     assert ask("GET", f"/jobs/h9?{API}")[1]["displayName"] == "\U0001f600"
 
 
 @pytest.mark.parametrize("size", ["9" * 5000, "00000000001", "-1", "1e3"])
-def test_a_page_size_that_is_none_is_refused(ask, size):
+def test_invalid_page_size_is_refused(ask, size):
     status, answer, _ = ask("GET", f"/jobs?{API}&maxresults={size}")
     assert (status, answer["code"]) == (400, "OutOfRangeQueryParameterValue")
 
@@ -48,18 +48,18 @@ FAR_FUTURE = "Sun, 22 Nov 99999999999 10:24:09 GMT"
 
 
 @pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since"])
-def test_a_date_that_no_calendar_has_is_refused(ask, header):
+def test_impossible_date_is_refused(ask, header):
     ask("POST", f"/jobs?{API}", b'{"id": "h10", "poolInfo": {"poolId": "x"}}')
     status, answer, _ = ask("GET", f"/jobs/h10?{API}", **{header.lower(): FAR_FUTURE})
     assert (status, answer["code"]) == (400, "InvalidHeaderValue")
 
 
-def test_a_request_of_a_date_that_no_calendar_has_is_not_authentic(ask):
+def test_impossible_request_date_is_not_authentic(ask):
     status, answer, _ = ask("GET", f"/jobs?{API}", **{"ocp-date": FAR_FUTURE})
     assert (status, answer["code"]) == (403, "AuthenticationFailed")
 
 
-def test_a_filter_by_a_date_or_number_that_is_none_is_refused(ask):
+def test_invalid_filter_value_is_refused(ask):
     for condition in (f"creationTime%20ge%20DateTime'{FAR_FUTURE.replace(' ', '%20')}'", f"id%20eq%20{'9' * 5000}"):
         status, _, _ = ask("GET", f"/jobs?{API}&$filter={condition}")
         assert status == 400
@@ -92,13 +92,13 @@ def say(local_azure):
     ],
     ids=["nothing", "without a host", "not in ASCII", "with a length below zero", "with a head too large"],
 )
-def test_what_is_no_http_is_refused_in_the_words_of_the_service(say, text):
+def test_malformed_http_gets_a_service_error(say, text):
     head, _, content = say(text).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(content)["code"] == "InvalidInput"
 
 
-def test_a_refused_client_cannot_send_for_ever(local_azure, monkeypatch):
+def test_refused_client_is_disconnected(local_azure, monkeypatch):
     monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.0)
     address = urlsplit(local_azure.endpoint)
     with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
@@ -117,22 +117,22 @@ PARTIAL = (
 )
 
 
-def test_a_body_that_never_ends_is_not_waited_for_without_end(say, ask, monkeypatch):
+def test_incomplete_unsigned_body_is_refused(say, ask, monkeypatch):
     monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.2)
     head, _, content = say(PARTIAL).partition(b"\r\n\r\n")
-    # Whoever asks is checked first.
+    # Authentication comes before the body.
     assert (head.split()[1], json.loads(content)["code"]) == (b"403", "AuthenticationFailed")
     assert b"connection: close" in head.lower()
     assert ask("GET", f"/jobs/partial?{API}")[0] == 404
 
 
-def test_a_signed_request_whose_body_never_ends_is_told_so(ask, monkeypatch):
+def test_incomplete_signed_body_times_out(ask, monkeypatch):
     monkeypatch.setattr(http_protocol, "BODY_SECONDS", 0.2)
     status, answer, _ = ask("POST", f"/jobs?{API}", b"{", **{"content-length": "1000"})
     assert (status, answer["code"]) == (500, "OperationTimedOut")
 
 
-def test_a_request_that_is_cut_off_does_nothing(say, ask, local_azure):
+def test_aborted_request_has_no_effect(say, ask, local_azure):
     before = len(local_azure.batch.requests)
     assert say(PARTIAL, ends=True) == b""
     assert len(local_azure.batch.requests) == before

@@ -26,7 +26,7 @@ def states(client, job_id):
     return {task.id: task.state for task in client.list_tasks(job_id)}
 
 
-def test_a_replaced_job_has_the_defaults_of_what_was_not_given(client, job_factory, refuses):
+def test_replaced_job_has_defaults(client, job_factory, refuses):
     job_id = job_factory(
         priority=5,
         metadata=[models.BatchMetadataItem(name="a", value="1")],
@@ -48,7 +48,7 @@ def test_a_replaced_job_has_the_defaults_of_what_was_not_given(client, job_facto
     refuses(400, "MissingRequiredProperty", client.replace_job, job_id, job)
 
 
-def test_a_job_manager_adds_tasks_and_ends_its_job(client, job_factory, pool_factory, read):
+def test_job_manager_adds_tasks_and_ends_job(client, job_factory, pool_factory, read):
     manager = models.BatchJobManagerTask(id="jm", command_line="/bin/sh -c 'echo $AZ_BATCH_TASK_ID'")
     job_id = job_factory(pool_factory(1), job_manager_task=manager)
     task = client.get_task(job_id, "jm")
@@ -60,7 +60,7 @@ def test_a_job_manager_adds_tasks_and_ends_its_job(client, job_factory, pool_fac
     assert read(task) == "jm\n"
 
 
-def test_a_release_task_cleans_up_where_the_preparation_task_ran(client, job_factory, pool_factory, refuses):
+def test_release_task_runs_on_prepared_nodes(client, job_factory, pool_factory, refuses):
     pool_id = pool_factory(1)
     shared = "$AZ_BATCH_NODE_SHARED_DIR/prepared"
     job_id = job_factory(
@@ -93,7 +93,7 @@ def auto_pool(**options):
     )
 
 
-def test_an_automatic_pool_lives_as_long_as_its_job(client, name, refuses):
+def test_automatic_pool_ends_with_its_job(client, name, refuses):
     job_id = f"{name}-auto"
     client.create_job(models.BatchJobCreateOptions(id=job_id, pool_info=auto_pool()))
     job = client.get_job(job_id)
@@ -108,7 +108,7 @@ def test_an_automatic_pool_lives_as_long_as_its_job(client, name, refuses):
     client.begin_delete_job(job_id, polling_interval=0).result()
 
 
-def test_a_job_whose_automatic_pool_cannot_be_made_ends_at_once():
+def test_job_without_automatic_pool_completes():
     with (
         LocalBatch(pace="instant", pool_quota=0) as batch,
         BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client,
@@ -123,14 +123,14 @@ def test_a_job_whose_automatic_pool_cannot_be_made_ends_at_once():
     }
 
 
-def test_a_pool_of_a_schedule_is_no_pool_of_a_job(client, name, refuses):
+def test_schedule_lifetime_is_refused_for_jobs(client, name, refuses):
     info = auto_pool()
     info.auto_pool_specification.pool_lifetime_option = "jobschedule"
     job = models.BatchJobCreateOptions(id=name, pool_info=info)
     refuses(400, "InvalidPropertyValue", client.create_job, job)
 
 
-def test_a_failed_task_ends_its_job_if_it_is_told_to(client, job_factory, pool_factory, refuses):
+def test_failed_task_applies_its_job_action(client, job_factory, pool_factory, refuses):
     job_id = job_factory(pool_factory(1), task_failure_mode="performexitoptionsjobaction")
     client.create_task(job_id, make_task("bad", "/bin/sh -c 'exit 4'"))
     job = wait_until(lambda: find_completed_job(client, job_id))
@@ -166,7 +166,7 @@ def test_tasks_depend_on_each_other(client, job_factory, pool_factory, refuses):
     refuses(400, "UnsupportedProperty", client.create_task, plain, make_task(depends_on=depends))
 
 
-def test_a_task_takes_other_constraints_until_it_is_completed(client, job_factory, refuses):
+def test_constraints_change_until_completion(client, job_factory, refuses):
     job_id = job_factory()
     client.create_task(job_id, make_task())
     task = client.get_task(job_id, "task")
@@ -184,7 +184,7 @@ def test_a_task_takes_other_constraints_until_it_is_completed(client, job_factor
     refuses(409, "TaskCompleted", client.replace_task, job_id, "task", task)
 
 
-def test_files_are_gone_after_their_retention_time(client, run, refuses):
+def test_files_expire_after_retention_time(client, run, refuses):
     task = run("true", constraints=models.BatchTaskConstraints(retention_time=timedelta(seconds=0.2)))
     wait_until(lambda: find_refusal(client, task) == "TaskFilesCleanedup")
     assert client.get_task(task.job_id, "task").state == "completed"
@@ -198,13 +198,13 @@ def find_refusal(client, task):
     return None
 
 
-def test_an_ordinary_task_has_no_subtasks(client, job_factory):
+def test_ordinary_task_has_no_subtasks(client, job_factory):
     job_id = job_factory()
     client.create_task(job_id, make_task())
     assert list(client.list_subtasks(job_id, "task")) == []
 
 
-def test_a_task_prefers_the_node_it_names(client, job_factory, pool_factory):
+def test_task_runs_on_its_affinity_node(client, job_factory, pool_factory):
     pool_id = pool_factory(3)
     node = list(client.list_nodes(pool_id))[2]
     job_id = job_factory(pool_id)
@@ -224,7 +224,7 @@ def test_slots_and_parallel_tasks_are_limits(client, job_factory, pool_factory):
 
 
 @pytest.mark.parametrize(("option", "state"), [("requeue", "active"), ("terminate", "completed"), ("wait", "running")])
-def test_a_job_is_disabled_in_three_ways(client, job_factory, pool_factory, option, state):
+def test_job_is_disabled_in_three_ways(client, job_factory, pool_factory, option, state):
     job_id = job_factory(pool_factory(1))
     client.create_task(job_id, make_task("t", "sleep 300"))
     wait_until(lambda: client.get_task(job_id, "t").state == "running")
@@ -238,7 +238,7 @@ def test_a_job_is_disabled_in_three_ways(client, job_factory, pool_factory, opti
     assert option == "wait" or client.get_task(job_id, "t").state == state
 
 
-def test_a_job_that_changed_is_not_deleted_under_its_old_etag(client, job_factory):
+def test_old_etag_does_not_delete_a_job(client, job_factory):
     job_id = job_factory()
     etag = client.get_job(job_id).etag
     client.update_job(job_id, models.BatchJobUpdateOptions(priority=3))

@@ -16,7 +16,7 @@ def make_task(task_id="task", command_line="true", **options):
     return models.BatchTaskCreateOptions(id=task_id, command_line=command_line, **options)
 
 
-def test_a_new_job_echoes_its_defaults(client, job_factory):
+def test_new_job_echoes_its_defaults(client, job_factory):
     job_id = job_factory(metadata=[models.BatchMetadataItem(name="expires", value="soon")])
     job = client.get_job(job_id)
     assert (job.id, job.state, job.priority, job.max_parallel_tasks) == (job_id, "active", 0, -1)
@@ -26,7 +26,7 @@ def test_a_new_job_echoes_its_defaults(client, job_factory):
     assert job.metadata == [{"name": "expires", "value": "soon"}]
 
 
-def test_a_job_that_exists_is_not_created_again(client, job_factory, refuses):
+def test_existing_job_is_not_created_again(client, job_factory, refuses):
     job_id = job_factory()
     info = models.BatchPoolInfo(pool_id="p")
     refuses(409, "JobExists", client.create_job, models.BatchJobCreateOptions(id=job_id.upper(), pool_info=info))
@@ -43,12 +43,12 @@ def test_a_job_that_exists_is_not_created_again(client, job_factory, refuses):
         ({"job_manager_task": models.BatchJobManagerTask(id="a b", command_line="true")}, "InvalidPropertyValue"),
     ],
 )
-def test_what_a_job_cannot_be_is_refused(client, name, refuses, options, code):
+def test_invalid_job_is_refused(client, name, refuses, options, code):
     body = {"id": name, "pool_info": models.BatchPoolInfo(pool_id="p")} | options
     refuses(400, code, client.create_job, models.BatchJobCreateOptions(**body))
 
 
-def test_tasks_wait_for_a_pool_that_is_made_later(client, job_factory, pool_factory, name):
+def test_tasks_wait_for_a_later_pool(client, job_factory, pool_factory, name):
     job_id = job_factory(pool_id=f"{name}-0")
     client.create_task(job_id, make_task())
     assert client.get_task(job_id, "task").state == "active"
@@ -56,7 +56,7 @@ def test_tasks_wait_for_a_pool_that_is_made_later(client, job_factory, pool_fact
     wait_until(lambda: client.get_task(job_id, "task").state == "completed")
 
 
-def test_a_job_ends_with_its_tasks_once_it_is_told_to(client, job_factory, pool_factory, refuses):
+def test_terminatejob_ends_job_with_its_tasks(client, job_factory, pool_factory, refuses):
     job_id = job_factory(pool_factory())
     client.create_task(job_id, make_task())
     client.update_job(job_id, models.BatchJobUpdateOptions(all_tasks_complete_mode="terminatejob"))
@@ -67,12 +67,12 @@ def test_a_job_ends_with_its_tasks_once_it_is_told_to(client, job_factory, pool_
     refuses(409, "JobCompleted", client.begin_terminate_job, job_id, options=TERMINATION)
 
 
-def test_a_job_without_tasks_ends_at_once_if_it_ends_with_them(client, job_factory):
+def test_terminatejob_ends_empty_job_at_once(client, job_factory):
     job_id = job_factory(all_tasks_complete_mode="terminatejob")
     wait_until(lambda: client.get_job(job_id).state == "completed")
 
 
-def test_what_ends_a_job_cannot_be_taken_back(client, job_factory, refuses):
+def test_terminatejob_cannot_be_undone(client, job_factory, refuses):
     job_id = job_factory()
     client.create_task(job_id, make_task())
     client.update_job(job_id, models.BatchJobUpdateOptions(all_tasks_complete_mode="terminatejob"))
@@ -80,7 +80,7 @@ def test_what_ends_a_job_cannot_be_taken_back(client, job_factory, refuses):
     refuses(400, "InvalidPropertyValue", client.update_job, job_id, patch)
 
 
-def test_terminating_a_job_ends_what_runs_and_leaves_what_waits(client, job_factory, pool_factory):
+def test_terminating_job_keeps_active_tasks(client, job_factory, pool_factory):
     job_id = job_factory(pool_factory(1))
     client.create_tasks(job_id, [make_task("a", SLEEP), make_task("b", SLEEP)])
     wait_until(lambda: client.get_job_task_counts(job_id).task_counts.running == 1)
@@ -94,7 +94,7 @@ def test_terminating_a_job_ends_what_runs_and_leaves_what_waits(client, job_fact
     assert (counts.active, counts.running, counts.failed) == (1, 0, 1)
 
 
-def test_a_job_ends_at_its_wall_clock(client, job_factory, pool_factory):
+def test_job_ends_at_its_wall_clock(client, job_factory, pool_factory):
     job_id = job_factory(pool_factory(1))
     client.create_task(job_id, make_task("a", SLEEP))
     wait_until(lambda: client.get_task(job_id, "a").state == "running")
@@ -110,7 +110,7 @@ def test_a_job_ends_at_its_wall_clock(client, job_factory, pool_factory):
     )
 
 
-def test_a_patch_replaces_constraints_as_a_whole(client, job_factory):
+def test_patch_replaces_whole_constraints(client, job_factory):
     job_id = job_factory(constraints=models.BatchJobConstraints(max_task_retry_count=5))
     constraints = models.BatchJobConstraints(max_wall_clock_time=timedelta(hours=1))
     client.update_job(job_id, models.BatchJobUpdateOptions(constraints=constraints, priority=7))
@@ -119,7 +119,7 @@ def test_a_patch_replaces_constraints_as_a_whole(client, job_factory):
     assert job.priority == 7
 
 
-def test_a_disabled_job_waits_until_it_is_enabled_and_may_move(client, job_factory, pool_factory, refuses):
+def test_disabled_job_waits_and_may_move(client, job_factory, pool_factory, refuses):
     first, second = pool_factory(1), pool_factory(1)
     job_id = job_factory(first)
     patch = models.BatchJobUpdateOptions(pool_info=models.BatchPoolInfo(pool_id=second))
@@ -136,7 +136,7 @@ def test_a_disabled_job_waits_until_it_is_enabled_and_may_move(client, job_facto
     refuses(409, "OperationInvalidForCurrentState", client.begin_enable_job, job_id)
 
 
-def test_a_deleted_job_is_gone_with_its_tasks(client, job_factory, pool_factory, refuses):
+def test_deleted_job_disappears_with_its_tasks(client, job_factory, pool_factory, refuses):
     pool_id = pool_factory(1)
     job_id = job_factory(pool_id)
     client.create_task(job_id, make_task("a", SLEEP))
@@ -153,7 +153,7 @@ def test_a_deleted_job_is_gone_with_its_tasks(client, job_factory, pool_factory,
     )
 
 
-def test_a_job_on_its_way_out_takes_no_more_changes():
+def test_ending_job_cannot_change():
     with LocalBatch(pace="real", job_quota=2) as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential) as client:
@@ -180,7 +180,7 @@ def test_a_job_on_its_way_out_takes_no_more_changes():
                     call()
 
 
-def test_a_preparation_task_runs_first_and_is_reported(client, job_factory, pool_factory, run, read, refuses):
+def test_preparation_task_runs_first(client, job_factory, pool_factory, run, read, refuses):
     command = "/bin/bash -c 'echo made > $AZ_BATCH_NODE_SHARED_DIR/made'"
     pool_id = pool_factory(1)
     preparation = models.BatchJobPreparationTask(command_line=command)
@@ -201,7 +201,7 @@ def test_a_preparation_task_runs_first_and_is_reported(client, job_factory, pool
     refuses(409, "TaskIdSameAsJobPreparationTask", client.create_task, job_id, make_task("jobpreparation"))
 
 
-def test_a_job_without_a_preparation_task_has_no_status_of_it(client, job_factory, refuses):
+def test_preparation_status_needs_a_preparation_task(client, job_factory, refuses):
     job_id = job_factory()
     listing = client.list_job_preparation_and_release_task_status
     refuses(409, "JobPreparationTaskNotSpecified", lambda: list(listing(job_id)))

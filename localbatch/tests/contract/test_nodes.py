@@ -11,7 +11,7 @@ def states(client, pool_id):
     return [node.state for node in client.list_nodes(pool_id)]
 
 
-def test_a_node_describes_itself(client, pool_factory):
+def test_node_describes_itself(client, pool_factory):
     pool_id = pool_factory(1)
     (node,) = client.list_nodes(pool_id, filter="state eq 'idle'")
     assert node.id.startswith("tvmps_")
@@ -21,13 +21,13 @@ def test_a_node_describes_itself(client, pool_factory):
     assert client.get_node(pool_id, node.id, select=["id"]).as_dict().keys() >= {"id"}
 
 
-def test_a_node_that_does_not_exist_is_not_found(client, pool_factory, refuses):
+def test_missing_node_is_not_found(client, pool_factory, refuses):
     pool_id = pool_factory(0)
     refuses(404, "NodeNotFound", client.get_node, pool_id, "tvmps_0")
     refuses(404, "PoolNotFound", client.get_node, f"{pool_id}x", "tvmps_0")
 
 
-def test_a_start_task_runs_on_every_node(client, pool_factory):
+def test_start_task_runs_on_every_node(client, pool_factory):
     pool_id = pool_factory(2, start_task=make_start_task("/bin/sh -c 'echo hello; pwd >&2'"))
     for node in client.list_nodes(pool_id):
         info = node.start_task_info
@@ -37,7 +37,7 @@ def test_a_start_task_runs_on_every_node(client, pool_factory):
         assert b"".join(read(pool_id, node.id, "/startup/stderr.txt")).endswith(b"/startup/wd\n")
 
 
-def test_a_start_task_that_fails_is_retried_and_then_keeps_tasks_away(client, pool_factory, job_factory):
+def test_failed_start_task_keeps_tasks_away(client, pool_factory, job_factory):
     start_task = make_start_task("/bin/sh -c 'echo x >> attempts; exit 5'", max_task_retry_count=2)
     pool_id = pool_factory(1, ready=False, start_task=start_task)
     wait_until(lambda: states(client, pool_id) == ["starttaskfailed"])
@@ -56,7 +56,7 @@ def test_a_start_task_that_fails_is_retried_and_then_keeps_tasks_away(client, po
     assert (counts.dedicated.start_task_failed, counts.dedicated.total) == (1, 1)
 
 
-def test_a_start_task_whose_file_is_missing_fails(client, pool_factory, local_azure):
+def test_start_task_fails_without_its_file(client, pool_factory, local_azure):
     missing = models.ResourceFile(http_url=f"{local_azure.storage_endpoint}/none/none", file_path="x")
     pool_id = pool_factory(1, ready=False, start_task=make_start_task("true", resource_files=[missing]))
     wait_until(lambda: states(client, pool_id) == ["starttaskfailed"])
@@ -64,7 +64,7 @@ def test_a_start_task_whose_file_is_missing_fails(client, pool_factory, local_az
     assert node.start_task_info.failure_info.code in {"BlobNotFound", "BlobAccessDenied"}
 
 
-def test_a_node_waits_for_its_start_task(client, pool_factory):
+def test_node_waits_for_its_start_task(client, pool_factory):
     pool_id = pool_factory(
         1, ready=False, start_task=make_start_task("/bin/sh -c 'until test -e go; do sleep 0.01; done'")
     )
@@ -72,7 +72,7 @@ def test_a_node_waits_for_its_start_task(client, pool_factory):
     assert client.get_pool(pool_id).allocation_state == "steady"
 
 
-def test_a_reboot_requeues_what_runs_and_starts_the_node_anew(client, pool_factory, job_factory, refuses):
+def test_reboot_requeues_running_tasks(client, pool_factory, job_factory, refuses):
     pool_id = pool_factory(1, start_task=make_start_task("/bin/sh -c 'echo x >> boots'"))
     job_id = job_factory(pool_id)
     command = "/bin/sh -c 'test -e mark || { touch mark; sleep 300; }'"
@@ -95,14 +95,14 @@ def list_files(client, job_id):
     return client.list_task_files(job_id, "t", recursive=True) if task.node_info else []
 
 
-def test_a_node_that_is_not_up_is_not_rebooted(client, pool_factory, refuses):
+def test_unusable_node_is_not_rebooted(client, pool_factory, refuses):
     pool_id = pool_factory(1, ready=False, start_task=make_start_task("sleep 300"))
     wait_until(lambda: states(client, pool_id) == ["waitingforstarttask"])
     (node,) = client.list_nodes(pool_id)
     refuses(409, "NodeBeingStarted", client.begin_reboot_node, pool_id, node.id, {"nodeRebootOption": "requeue"})
 
 
-def test_node_files_are_laid_out_as_on_a_real_node(client, pool_factory):
+def test_node_files_have_the_real_layout(client, pool_factory):
     pool_id = pool_factory(1, start_task=make_start_task("true"))
     (node,) = client.list_nodes(pool_id)
     names = [file.name for file in client.list_node_files(pool_id, node.id)]

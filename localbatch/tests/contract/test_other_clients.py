@@ -1,4 +1,4 @@
-"""Every operation that is served, asked for by the other official clients: the asynchronous one, and the SDK before it."""
+"""Every served operation with the other official clients: the asynchronous one and the previous SDK."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ LATER_THAN_TRACK1 = {"deallocate_node", "start_node"}
         ),
     ],
 )
-def test_another_client_sees_the_same_service_in_every_operation(
+def test_other_clients_see_the_same_service(
     local_azure,
     azure_faults,
     name,

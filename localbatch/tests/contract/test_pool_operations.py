@@ -1,4 +1,4 @@
-"""What users do to pools and nodes beside creating and resizing them."""
+"""Operations on pools and nodes other than creating and resizing."""
 
 from datetime import timedelta
 
@@ -31,7 +31,7 @@ def busy_node(client, pool_factory, job_factory):
     return pool_id, node.id, job_id
 
 
-def test_a_replacement_drops_what_it_does_not_name(client, pool_factory, refuses):
+def test_replacement_drops_other_properties(client, pool_factory, refuses):
     pool_id = pool_factory(
         0,
         start_task=models.BatchStartTask(command_line="true"),
@@ -46,7 +46,7 @@ def test_a_replacement_drops_what_it_does_not_name(client, pool_factory, refuses
     refuses(400, "MissingRequiredProperty", client.replace_pool_properties, pool_id, incomplete)
 
 
-def test_an_empty_pool_takes_any_change(client, pool_factory):
+def test_empty_pool_takes_any_change(client, pool_factory):
     pool_id = pool_factory(0)
     changes = models.BatchPoolUpdateOptions(
         vm_size="STANDARD_A1",
@@ -61,7 +61,7 @@ def test_an_empty_pool_takes_any_change(client, pool_factory):
     assert (pool.enable_inter_node_communication, pool.task_scheduling_policy.node_fill_type) == (True, "pack")
 
 
-def test_a_pool_is_listed_with_its_statistics_asked_for(client, pool_factory, refuses):
+def test_expand_of_statistics_is_accepted(client, pool_factory, refuses):
     pool_id = pool_factory(0)
     assert client.get_pool(pool_id, expand=["stats"]).id == pool_id
     assert next(iter(client.list_pools(expand=["stats"], filter=f"id eq '{pool_id}'"))).id == pool_id
@@ -93,7 +93,7 @@ def test_nodes_are_removed_by_their_ids(client, pool_factory, refuses):
     refuses(400, "InvalidPropertyValue", client.begin_remove_nodes, pool_id, many)
 
 
-def test_autoscale_is_enabled_at_most_every_half_minute(local_azure, client, pool_factory, refuses):
+def test_autoscale_is_enabled_every_30_seconds(local_azure, client, pool_factory, refuses):
     pool_id = pool_factory(0)
     options = models.BatchPoolEnableAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes = 0;")
     client.enable_pool_auto_scale(pool_id, options)
@@ -103,14 +103,14 @@ def test_autoscale_is_enabled_at_most_every_half_minute(local_azure, client, poo
         refuses(503, "TooManyEnableAutoScaleRequests", hasty.enable_pool_auto_scale, pool_id, options)
 
 
-def test_a_resize_whose_timeout_is_too_short_is_refused(client, pool_factory, refuses):
+def test_short_resize_timeout_is_refused(client, pool_factory, refuses):
     pool_id = pool_factory(0)
     options = models.BatchPoolResizeOptions(target_dedicated_nodes=1, resize_timeout=timedelta(minutes=4))
     refuses(400, "InvalidPropertyValue", client.begin_resize_pool, pool_id, options)
     assert client.get_pool(pool_id).resize_timeout == timedelta(minutes=15)
 
 
-def test_a_node_describes_its_machine(client, pool_factory):
+def test_node_describes_its_machine(client, pool_factory):
     image = models.BatchVmImageReference(publisher="canonical", offer="o", sku="s")
     machine = models.VirtualMachineConfiguration(image_reference=image, node_agent_sku_id="batch.node.ubuntu 22.04")
     pool_id = pool_factory(1, virtual_machine_configuration=machine)
@@ -124,7 +124,7 @@ def test_a_node_describes_its_machine(client, pool_factory):
     )
 
 
-def test_a_node_taken_out_of_scheduling_is_offline_until_it_is_put_back(client, busy_node, refuses):
+def test_disabled_scheduling_takes_node_offline(client, busy_node, refuses):
     pool_id, node_id, job_id = busy_node
     client.disable_node_scheduling(pool_id, node_id, {"nodeDisableSchedulingOption": "requeue"})
     wait_until(lambda: state_of(client, pool_id, node_id) == "offline")
@@ -142,7 +142,7 @@ def test_a_node_taken_out_of_scheduling_is_offline_until_it_is_put_back(client, 
     refuses(409, "NodeAlreadyInTargetSchedulingState", client.enable_node_scheduling, pool_id, node_id)
 
 
-def test_a_reimaged_node_has_no_files_left(client, busy_node):
+def test_reimage_removes_files(client, busy_node):
     pool_id, node_id, job_id = busy_node
     client.delete_task(job_id, "t")
     client.begin_reimage_node(pool_id, node_id, {"nodeReimageOption": "requeue"}, polling_interval=0).result()
@@ -150,7 +150,7 @@ def test_a_reimaged_node_has_no_files_left(client, busy_node):
     assert [file.name for file in client.list_node_files(pool_id, node_id)] == []
 
 
-def test_a_node_is_deallocated_and_started_again(client, busy_node, refuses):
+def test_deallocated_node_starts_again(client, busy_node, refuses):
     pool_id, node_id, job_id = busy_node
     deallocate = {"nodeDeallocateOption": "requeue"}
     client.begin_deallocate_node(pool_id, node_id, deallocate, polling_interval=0).result()
@@ -169,7 +169,7 @@ def test_a_node_is_deallocated_and_started_again(client, busy_node, refuses):
     wait_until(lambda: client.get_task(job_id, "t").state == "running")
 
 
-def test_a_node_that_is_not_up_is_left_alone(refuses):
+def test_node_not_running_refuses_operations(refuses):
     with LocalBatch(pace="real") as batch:
         scheduler, store = batch._service.scheduler, batch._service.store
         with BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client:
@@ -195,7 +195,7 @@ def test_a_node_that_is_not_up_is_left_alone(refuses):
             assert (node.errors[0].code, node.errors[0].message) == ("DiskFull", "The disk is full")
 
 
-def test_files_of_tasks_and_nodes_are_deleted(client, run, refuses):
+def test_task_and_node_files_are_deleted(client, run, refuses):
     task = run("/bin/sh -c 'mkdir -p dir/sub; echo x > dir/sub/file; echo y > single'")
     pool_id, node_id = task.node_info.pool_id, task.node_info.node_id
     client.delete_task_file(task.job_id, "task", "wd/single")

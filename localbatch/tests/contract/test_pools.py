@@ -10,7 +10,7 @@ from localbatch import LocalBatch
 from localbatch.testing import wait_until
 
 
-def test_a_new_pool_echoes_its_defaults(client, pool_factory):
+def test_new_pool_echoes_its_defaults(client, pool_factory):
     image = models.BatchVmImageReference(publisher="canonical", offer="o", sku="s")
     machine = models.VirtualMachineConfiguration(image_reference=image, node_agent_sku_id="batch.node.ubuntu 22.04")
     pool_id = pool_factory(
@@ -30,7 +30,7 @@ def test_a_new_pool_echoes_its_defaults(client, pool_factory):
     assert pool.url.endswith(f"/pools/{pool_id}")
 
 
-def test_an_id_keeps_its_case_and_is_found_in_any(client, pool_factory, refuses):
+def test_ids_keep_case_and_ignore_it(client, pool_factory, refuses):
     pool_id = pool_factory(0)
     assert client.get_pool(pool_id.upper()).id == pool_id
     assert client.pool_exists(pool_id.upper())
@@ -39,7 +39,7 @@ def test_an_id_keeps_its_case_and_is_found_in_any(client, pool_factory, refuses)
     assert str(error).startswith("(PoolExists) The specified pool already exists.")
 
 
-def test_a_pool_that_does_not_exist_is_not_found(client, name, refuses):
+def test_missing_pool_is_not_found(client, name, refuses):
     refuses(404, "PoolNotFound", client.get_pool, name)
     with pytest.raises(ResourceNotFoundError):
         client.pool_exists(name)
@@ -69,12 +69,12 @@ def test_a_pool_that_does_not_exist_is_not_found(client, name, refuses):
         ),
     ],
 )
-def test_what_a_pool_cannot_be_is_refused(client, name, refuses, options, code):
+def test_invalid_pool_is_refused(client, name, refuses, options, code):
     body = models.BatchPoolCreateOptions(**{"id": name, "vm_size": "x"} | options)
     refuses(400, code, client.create_pool, body)
 
 
-def test_pools_are_listed_in_order_and_by_pages(client, pool_factory):
+def test_pools_are_listed_by_pages(client, pool_factory):
     ids = [pool_factory(0, ready=False) for _ in range(4)]
     prefix = ids[0][:-2]
     pools = client.list_pools(max_results=1, filter=f"startswith(id,'{prefix}')", select=["id", "state"])
@@ -84,15 +84,15 @@ def test_pools_are_listed_in_order_and_by_pages(client, pool_factory):
 
 
 @pytest.mark.parametrize("size", [0, 1001])
-def test_a_page_has_1_to_1000_entries(client, refuses, size):
+def test_page_has_1_to_1000_entries(client, refuses, size):
     refuses(400, "OutOfRangeQueryParameterValue", lambda: list(client.list_pools(max_results=size)))
 
 
-def test_a_filter_that_means_nothing_is_refused(client, refuses):
+def test_invalid_filter_is_refused(client, refuses):
     refuses(400, "InvalidQueryParameterValue", lambda: list(client.list_pools(filter="size eq 'big'")))
 
 
-def test_a_resize_is_visible_until_it_is_steady(client, pool_factory, refuses):
+def test_resize_is_visible_until_steady(client, pool_factory, refuses):
     pool_id = pool_factory(1)
     etag = client.get_pool(pool_id).etag
     options = models.BatchPoolResizeOptions(target_dedicated_nodes=3, target_low_priority_nodes=1)
@@ -108,7 +108,7 @@ def test_a_resize_is_visible_until_it_is_steady(client, pool_factory, refuses):
     refuses(409, "OperationInvalidForCurrentState", client.begin_stop_pool_resize, pool_id)
 
 
-def test_a_resize_can_be_stopped():
+def test_resize_can_be_stopped():
     with LocalBatch(pace="real") as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential, retry_total=0) as client:
@@ -121,7 +121,7 @@ def test_a_resize_can_be_stopped():
             assert (pool.allocation_state, pool.target_dedicated_nodes) == ("stopping", 2)
 
 
-def test_a_pool_is_deleting_and_then_it_is_gone(client, pool_factory, refuses):
+def test_deleted_pool_disappears(client, pool_factory, refuses):
     pool_id = pool_factory(2)
     poller = client.begin_delete_pool(pool_id, polling_interval=0)
     poller.result()
@@ -129,7 +129,7 @@ def test_a_pool_is_deleting_and_then_it_is_gone(client, pool_factory, refuses):
     refuses(404, "PoolNotFound", client.get_pool, pool_id)
 
 
-def test_a_pool_that_is_being_deleted_takes_no_more_changes():
+def test_pool_being_deleted_cannot_change():
     with LocalBatch(pace="real", pool_quota=1) as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential, retry_total=0) as client:
@@ -149,7 +149,7 @@ def test_a_pool_that_is_being_deleted_takes_no_more_changes():
                     call()
 
 
-def test_a_patch_changes_what_it_names(client, pool_factory, refuses):
+def test_patch_changes_what_it_names(client, pool_factory, refuses):
     pool_id = pool_factory(1, metadata=[models.BatchMetadataItem(name="a", value="1")])
     start_task = models.BatchStartTask(command_line="true")
     client.update_pool(pool_id, models.BatchPoolUpdateOptions(start_task=start_task))
@@ -180,7 +180,7 @@ def test_conditions_hold_or_nothing_is_done(client, pool_factory):
 FORMULA = "$TargetDedicatedNodes = 2; $NodeDeallocationOption = requeue;"
 
 
-def test_a_formula_sizes_its_pool(client, pool_factory, refuses):
+def test_formula_sizes_its_pool(client, pool_factory, refuses):
     pool_id = pool_factory(2, enable_auto_scale=True, auto_scale_formula=FORMULA)
     pool = client.get_pool(pool_id)
     assert (pool.enable_auto_scale, pool.auto_scale_evaluation_interval) == (True, timedelta(minutes=15))
@@ -201,7 +201,7 @@ def test_a_formula_sizes_its_pool(client, pool_factory, refuses):
     refuses(409, "OperationInvalidForCurrentState", evaluate, pool_id, evaluation)
 
 
-def test_a_pool_can_be_handed_to_a_formula(client, pool_factory, refuses):
+def test_formula_takes_over_a_pool(client, pool_factory, refuses):
     pool_id = pool_factory(0)
     wrong = models.BatchPoolEnableAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes = ;")
     refuses(400, "AutoScalingFormulaSyntaxError", client.enable_pool_auto_scale, pool_id, wrong)
@@ -227,7 +227,7 @@ def test_nodes_are_counted_by_state(client, pool_factory):
     assert (counts.dedicated.idle, counts.dedicated.total, counts.low_priority.total) == (2, 2, 0)
 
 
-def test_a_pool_beyond_the_quota_of_cores_says_so(refuses):
+def test_core_quota_is_a_resize_error(refuses):
     with (
         LocalBatch(pace="instant", core_quota=3) as batch,
         BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client,

@@ -1,4 +1,4 @@
-"""What holds for every request: who may ask, in which words, and what is not served."""
+"""Rules for all requests: authentication, headers, and operations that are not served."""
 
 import base64
 import json
@@ -16,35 +16,35 @@ VERSION = "api-version=2025-06-01"
 
 
 @pytest.mark.parametrize("options", [{"key": base64.b64encode(b"wrong").decode()}, {"account": "other"}])
-def test_who_signs_with_another_key_is_refused(ask, options):
+def test_another_key_is_refused(ask, options):
     status, body, _ = ask("GET", f"/pools?{VERSION}", **options)
     assert (status, body["code"]) == (403, "AuthenticationFailed")
     assert body["message"]["lang"] == "en-US"
 
 
-def test_the_sdk_with_another_key_is_refused(local_azure, refuses):
+def test_sdk_with_another_key_is_refused(local_azure, refuses):
     credential = AzureNamedKeyCredential(local_azure.account, base64.b64encode(b"wrong").decode())
     with BatchClient(local_azure.endpoint, credential) as client:
         refuses(403, "AuthenticationFailed", lambda: list(client.list_pools()))
 
 
 @pytest.mark.parametrize(("minutes", "status"), [(-16, 403), (-14, 200), (14, 200), (16, 403)])
-def test_a_request_is_good_for_15_minutes(ask, minutes, status):
+def test_request_is_valid_for_15_minutes(ask, minutes, status):
     assert ask("GET", f"/pools?{VERSION}", sent_at=datetime.now(timezone.utc) + timedelta(minutes=minutes))[0] == status
 
 
 @pytest.mark.parametrize("header", ["Bearer token", "SharedKey nothing", "SharedKey"])
-def test_a_malformed_authorization_is_named_as_such(ask, header):
+def test_malformed_authorization_has_its_code(ask, header):
     status, body, _ = ask("GET", f"/pools?{VERSION}", authorization=header)
     assert (status, body["code"]) == (400, "InvalidAuthenticationInfo")
 
 
-def test_without_authorization_or_date_nothing_is_served(ask):
+def test_authorization_and_date_are_required(ask):
     assert ask("GET", f"/pools?{VERSION}", authorization="")[0] == 403
     assert ask("GET", f"/pools?{VERSION}", ocp_date="yesterday")[0] == 403
 
 
-def test_a_path_that_was_encoded_anew_after_it_was_signed_is_accepted(ask):
+def test_path_encoded_after_signing_is_accepted(ask):
     target = f"/jobs/j/tasks/t/files/a(1).txt?{VERSION}"
     status, body, _ = ask("GET", target, path_signed="/jobs/j/tasks/t/files/a%281%29.txt")
     assert (status, body["code"]) == (404, "JobNotFound")
@@ -70,13 +70,13 @@ def test_requests_that_mean_nothing_are_refused(ask, target, code):
     assert (status, body["code"]) == (400, code)
 
 
-def test_a_resource_does_not_have_every_verb(ask):
+def test_unsupported_verb_is_refused(ask):
     status, body, _ = ask("PUT", f"/pools?{VERSION}", b"{}")
     assert (status, body["code"]) == (405, "UnsupportedHttpVerb")
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
-def test_a_body_that_is_no_object_is_refused(ask, body):
+def test_body_must_be_an_object(ask, body):
     status, answer, _ = ask("POST", f"/pools?{VERSION}", body)
     assert (status, answer["code"]) == (400, "InvalidRequestBody")
 
@@ -91,7 +91,7 @@ def test_other_clients_are_understood_too(ask, name):
     assert ask("DELETE", f"/pools/{name}?{VERSION}", content_length="0")[0] == 202
 
 
-def test_answers_carry_the_headers_of_the_service(ask):
+def test_responses_have_the_service_headers(ask):
     options = {"client_request_id": "mine", "return_client_request_id": "true"}
     _, body, headers = ask("GET", f"/pools?{VERSION}", **options)
     assert headers["Content-Type"] == "application/json;odata=minimalmetadata"
@@ -100,7 +100,7 @@ def test_answers_carry_the_headers_of_the_service(ask):
     assert body["odata.metadata"].endswith("/$metadata#pools")
 
 
-def test_a_head_that_fails_has_no_body(ask, name):
+def test_failed_head_has_no_body(ask, name):
     assert ask("HEAD", f"/pools/{name}?{VERSION}")[:2] == (404, None)
 
 
@@ -108,7 +108,7 @@ UNSERVED = [route for route in ROUTES if not route.handler]
 
 
 @pytest.mark.parametrize("route", UNSERVED, ids=[route.operation for route in UNSERVED])
-def test_what_is_not_served_says_so_by_name(ask, route):
+def test_unserved_operation_is_named(ask, route):
     path = route.path.replace("{", "").replace("}", "")
     status, body, _ = ask(route.method, f"{path}?{VERSION}")
     assert status == 501
@@ -126,7 +126,7 @@ def test_every_request_is_recorded(client, name, local_azure):
     assert record.bytes > 0
 
 
-def test_ids_are_checked_before_anything_is_made(client, refuses):
+def test_invalid_id_creates_nothing(client, refuses):
     error = refuses(
         400, "InvalidPropertyValue", client.create_pool, models.BatchPoolCreateOptions(id="a.b", vm_size="x")
     )

@@ -1,4 +1,4 @@
-"""Shared access signatures that expire while a job waits: nodes go by the service's clock."""
+"""Shared access signatures that expire while a job waits. Nodes use the clock of the service."""
 
 import uuid
 from datetime import datetime, timedelta, timezone
@@ -75,7 +75,7 @@ def uploading(url):
     [(downloading, "BlobAccessDenied"), (uploading, "FileUploadAccessDenied")],
     ids=["download", "upload"],
 )
-def test_a_signature_is_refused_once_the_clock_has_passed_it(local_batch, run, signed, transfer, code):
+def test_expired_signature_is_refused(local_batch, run, signed, transfer, code):
     short, long = signed(hours=1), signed(hours=9)
     assert run(**transfer(short)) is None
     local_batch.advance(timedelta(hours=2))
@@ -83,5 +83,5 @@ def test_a_signature_is_refused_once_the_clock_has_passed_it(local_batch, run, s
     assert run(**transfer(long)) is None
 
 
-def test_a_signature_is_refused_before_its_time(run, signed):
+def test_early_signature_is_refused(run, signed):
     assert run(**downloading(signed(hours=9, start_hours=3))) == "BlobAccessDenied"

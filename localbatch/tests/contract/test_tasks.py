@@ -11,7 +11,7 @@ def make_task(task_id="task", command_line="true", **options):
     return models.BatchTaskCreateOptions(id=task_id, command_line=command_line, **options)
 
 
-def test_a_new_task_echoes_its_defaults(client, job_factory):
+def test_new_task_echoes_its_defaults(client, job_factory):
     job_id = job_factory(constraints=models.BatchJobConstraints(max_task_retry_count=4))
     client.create_task(job_id, make_task())
     task = client.get_task(job_id, "task")
@@ -21,7 +21,7 @@ def test_a_new_task_echoes_its_defaults(client, job_factory):
     assert (task.user_identity.auto_user.scope, task.node_info) == ("pool", None)
 
 
-def test_a_completed_task_tells_what_became_of_it_and_where(client, run):
+def test_completed_task_has_result_and_node(client, run):
     task = run("true")
     etag, info = task.etag, task.execution_info
     assert (info.exit_code, info.result, info.failure_info, task.previous_state) == (0, "success", None, "running")
@@ -33,31 +33,31 @@ def test_a_completed_task_tells_what_became_of_it_and_where(client, run):
     assert (node.total_tasks_run, node.total_tasks_succeeded, node.recent_tasks[0].task_id) == (1, 1, "task")
 
 
-def test_a_failed_task_has_its_exit_code_and_the_failure(run):
+def test_failed_task_has_exit_code_and_failure(run):
     info = run("/bin/sh -c 'exit 3'").execution_info
     assert (info.exit_code, info.result, info.failure_info.code) == (3, "failure", "FailureExitCode")
     assert info.failure_info.category.lower() == "usererror"
 
 
-def test_a_signal_is_reported_as_a_shell_does(run):
+def test_signals_are_reported_like_in_a_shell(run):
     assert run("/bin/sh -c 'kill -9 $$'").execution_info.exit_code == 137
 
 
-def test_a_program_that_does_not_exist_is_not_found(run):
+def test_missing_program_has_its_code(run):
     info = run("no-such-program --at-all").execution_info
     assert (info.exit_code, info.result, info.failure_info.code) == (None, "failure", "CommandProgramNotFound")
 
 
 @pytest.mark.parametrize("command_line", ["/bin/sh -c 'unbalanced", "/tmp"])
-def test_a_command_that_cannot_be_launched_is_reported(run, command_line):
+def test_invalid_command_has_its_code(run, command_line):
     assert run(command_line).execution_info.failure_info.code == "CommandLaunchFailed"
 
 
-def test_a_command_line_is_not_run_by_a_shell(run, read):
+def test_command_line_runs_without_a_shell(run, read):
     assert read(run("echo $HOME * | cat > file")) == "$HOME * | cat > file\n"
 
 
-def test_a_task_finds_its_environment_and_nothing_of_the_servers(run, read, job_factory, pool_factory, monkeypatch):
+def test_task_environment_has_only_task_variables(run, read, job_factory, pool_factory, monkeypatch):
     monkeypatch.setenv("TOPN_SECRET", "leaked")
     common = [models.EnvironmentSetting(name=name, value="job") for name in ("A", "B")]
     job_id = job_factory(pool_factory(), common_environment_settings=common)
@@ -74,12 +74,12 @@ def test_a_task_finds_its_environment_and_nothing_of_the_servers(run, read, job_
     assert environment["AZ_BATCH_NODE_ID"] == task.node_info.node_id
 
 
-def test_python_is_there_without_the_servers_packages(run):
+def test_tasks_have_python_without_our_packages(run):
     assert run("python3 -c 'import json'").execution_info.exit_code == 0
     assert run("python3 -c 'import localbatch'").execution_info.exit_code == 1
 
 
-def test_a_retry_finds_the_directory_of_the_first_attempt(run, read):
+def test_retry_keeps_the_task_directory(run, read):
     constraints = models.BatchTaskConstraints(max_task_retry_count=3)
     task = run("/bin/sh -c 'echo x >> attempts; test $(wc -l < attempts) = 3'", constraints=constraints)
     assert (task.execution_info.exit_code, task.execution_info.retry_count) == (0, 2)
@@ -87,7 +87,7 @@ def test_a_retry_finds_the_directory_of_the_first_attempt(run, read):
     assert read(task, "wd/attempts") == "x\nx\nx\n"
 
 
-def test_a_task_is_killed_with_its_children_at_its_wall_clock(run, read):
+def test_wall_clock_kills_task_and_children(run, read):
     constraints = models.BatchTaskConstraints(max_wall_clock_time=timedelta(seconds=0.5), max_task_retry_count=2)
     task = run("/bin/sh -c 'sleep 300 & echo $!; wait'", constraints=constraints)
     assert (task.execution_info.result, task.execution_info.failure_info.code) == ("failure", "TaskEnded")
@@ -104,12 +104,12 @@ def is_gone(pid):
         return file.read().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_what_a_task_leaves_behind_is_killed_when_it_ends(run, read):
+def test_orphans_are_killed_with_their_task(run, read):
     task = run("/bin/sh -c 'sleep 300 & echo $!'")
     wait_until(lambda: is_gone(int(read(task))))
 
 
-def test_a_user_ends_a_task_once(client, job_factory, pool_factory, refuses):
+def test_user_ends_task_once(client, job_factory, pool_factory, refuses):
     job_id = job_factory(pool_factory())
     client.create_task(job_id, make_task("t", "sleep 300"))
     wait_until(lambda: client.get_task(job_id, "t").state == "running")
@@ -120,7 +120,7 @@ def test_a_user_ends_a_task_once(client, job_factory, pool_factory, refuses):
     refuses(409, "TaskCompleted", client.terminate_task, job_id, "t")
 
 
-def test_a_task_that_failed_can_run_again(client, job_factory, refuses):
+def test_failed_task_can_be_reactivated(client, job_factory, refuses):
     job_id = job_factory()
     client.create_task(job_id, make_task("t"))
     refuses(409, "TaskNotCompleted", client.reactivate_task, job_id, "t")
@@ -131,14 +131,12 @@ def test_a_task_that_failed_can_run_again(client, job_factory, refuses):
     assert client.get_job_task_counts(job_id).task_counts.active == 1
 
 
-def test_a_task_that_succeeded_does_not_run_again(client, run, refuses):
+def test_succeeded_task_cannot_be_reactivated(client, run, refuses):
     task = run("true")
     refuses(409, "TaskSucceeded", client.reactivate_task, task.job_id, "task")
 
 
-def test_a_deleted_task_is_gone_with_its_process_and_files_and_its_id_is_free(
-    client, job_factory, pool_factory, run, refuses
-):
+def test_deleted_task_frees_process_files_and_id(client, job_factory, pool_factory, run, refuses):
     job_id = job_factory(pool_factory())
     client.create_task(job_id, make_task("t", "/bin/sh -c 'echo old > file; sleep 300'"))
     wait_until(lambda: client.get_task(job_id, "t").state == "running")
@@ -170,11 +168,11 @@ def test_slots_run_tasks_side_by_side(client, job_factory, pool_factory):
         ({"resource_files": [models.ResourceFile(file_path="x")]}, "InvalidPropertyValue"),
     ],
 )
-def test_what_a_task_cannot_be_is_refused(client, job_factory, refuses, options, code):
+def test_invalid_task_is_refused(client, job_factory, refuses, options, code):
     refuses(400, code, client.create_task, job_factory(), make_task(**options))
 
 
-def test_a_task_that_exists_is_not_created_again(client, job_factory, refuses):
+def test_existing_task_is_not_created_again(client, job_factory, refuses):
     job_id = job_factory()
     client.create_task(job_id, make_task("t"))
     refuses(409, "TaskExists", client.create_task, job_id, make_task("T"))
@@ -190,7 +188,7 @@ def test_many_tasks_are_added_in_collections(client, job_factory, local_azure):
     assert len(added) == 3
 
 
-def test_a_collection_reports_each_task_by_itself(client, job_factory):
+def test_collection_reports_each_task(client, job_factory):
     job_id = job_factory()
     client.create_task(job_id, make_task("there"))
     group = models.BatchTaskGroup(task_values=[make_task("new"), make_task("there"), make_task("not good")])
@@ -204,7 +202,7 @@ def test_a_collection_reports_each_task_by_itself(client, job_factory):
     assert results["new"].location.endswith(f"/jobs/{job_id}/tasks/new")
 
 
-def test_a_collection_that_is_too_large_is_halved_by_the_client(client, job_factory, refuses):
+def test_client_halves_large_collections(client, job_factory, refuses):
     job_id = job_factory()
     padding = [models.EnvironmentSetting(name="PADDING", value="x" * 30_000)]
     tasks = [make_task(f"t{number}", environment_settings=padding) for number in range(60)]
@@ -213,7 +211,7 @@ def test_a_collection_that_is_too_large_is_halved_by_the_client(client, job_fact
     refuses(413, "RequestBodyTooLarge", client.create_task, job_id, make_task("huge", environment_settings=huge))
 
 
-def test_tasks_are_listed_by_pages_with_filter_and_selection(client, job_factory):
+def test_tasks_are_listed_with_filter_and_selection(client, job_factory):
     job_id = job_factory()
     client.create_tasks(job_id, [make_task(f"t{number:02}") for number in range(25)])
     client.terminate_task(job_id, "t07")

@@ -1,1 +1,1 @@
-"""What a Batch account holds: records, their states, and the queues of tasks."""
+"""The data of a Batch account: records, their states, and the queues of tasks."""

@@ -1,4 +1,7 @@
-"""The images that the account offers: a handful of those that Azure Batch lists, of every kind that it lists."""
+"""The supported images: some of each kind that Azure Batch lists.
+
+https://learn.microsoft.com/rest/api/batchservice/pools/list-supported-images
+"""
 
 from __future__ import annotations
 
@@ -56,5 +59,5 @@ def _json(image: _Image) -> Json:
     return body
 
 
+# In the order of the list.
 IMAGES = {f"{index:04}": _json(image) for index, image in enumerate(_IMAGES)}
-"""In the order in which they are listed."""

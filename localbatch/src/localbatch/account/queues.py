@@ -1,6 +1,6 @@
-"""The orders in which an account looks at its records, so that what is asked often costs little.
+"""Indexes and queues of records, so that frequent questions are cheap.
 
-Each is kept up to date by whoever changes the records; none of them decides anything.
+The code that changes records also updates these; they make no decisions.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _T = TypeVar("_T")
 _Node = TypeVar("_Node", bound=Identified)
 _Task = TypeVar("_Task", bound=Waiting)
 
+# Stands for all slots of a node.
 EXCLUSIVE = 1 << 20
-"""Stands for the slots of a whole node."""
 
 
 class SortedRecords(dict[str, _T]):
-    """Records by key, which can be gone through in the order of their keys, from anywhere."""
+    """Records by key, with iteration in the order of the keys from any key."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class SortedRecords(dict[str, _T]):
         super().__setitem__(key, record)
 
     def after(self, key: str) -> Iterator[tuple[str, _T]]:
-        """Yield keys and records behind a key; what was removed since is left out."""
+        """Yield the keys and records after a key. Records that were removed meanwhile are left out."""
         if self._new or len(self._order) > 2 * len(self):
-            # Two runs in order: sorting merges them. A key that was removed and came back stands there twice.
+            # Sorting merges two sorted runs in linear time. A key that was removed and added again is there twice.
             self._order += sorted(self._new)
             self._order.sort()
             self._order = [k for k, before in zip(self._order, ["", *self._order], strict=False) if k != before]
@@ -64,7 +64,7 @@ class SortedRecords(dict[str, _T]):
 
 
 class TaskQueue(Generic[_Task]):
-    """Batch tasks in the order in which they shall start, apart by the slots that they need."""
+    """Batch tasks in the order in which they start, in one queue per number of slots they need."""
 
     def __init__(self) -> None:
         self._by_slots: defaultdict[int, OrderedDict[str, _Task]] = defaultdict(OrderedDict)
@@ -80,7 +80,7 @@ class TaskQueue(Generic[_Task]):
         return task.key[1] in self._by_slots.get(_need(task), ())
 
     def push(self, task: _Task, *, first: bool = False) -> None:
-        """Add a Batch task at the end, or at the front."""
+        """Add a Batch task at the end or at the front."""
         if first:
             self._first -= 1
             task.position = self._first
@@ -93,11 +93,12 @@ class TaskQueue(Generic[_Task]):
             queue.move_to_end(task.key[1], last=False)
 
     def discard(self, task: _Task) -> None:
-        """Take a Batch task out, if it is there."""
+        """Remove a Batch task, if it is there."""
         self._by_slots[_need(task)].pop(task.key[1], None)
 
     def head(self, below: int) -> _Task | None:
-        """Return the first of those that need less than a number of slots."""
+        """Return the first Batch task that needs fewer slots than `below`."""
+        # There are few different numbers of slots, so that this is fast for any number of Batch tasks.
         heads = [next(iter(queue.values())) for need, queue in self._by_slots.items() if queue and need < below]
         return min(heads, key=lambda task: task.position, default=None)
 
@@ -107,7 +108,7 @@ def _need(task: Waiting) -> int:
 
 
 class FreeNodes(Generic[_Node]):
-    """The nodes of a pool that have free slots, by how many they have."""
+    """The nodes of a pool that have free slots, by the number of free slots."""
 
     def __init__(self) -> None:
         self._by_slots: defaultdict[int, dict[str, _Node]] = defaultdict(dict)
@@ -117,7 +118,7 @@ class FreeNodes(Generic[_Node]):
         return bool(self._places)
 
     def update(self, node: _Node, free: int) -> bool:
-        """Note how many free slots a node has; return whether it has more than before."""
+        """Set the number of free slots of a node. Return whether it has more than before."""
         before = self._places.pop(node.id, 0)
         if before:
             del self._by_slots[before][node.id]
@@ -128,15 +129,16 @@ class FreeNodes(Generic[_Node]):
 
     def candidates(self, need: int, *, fullest: bool) -> Iterator[_Node]:
         """Yield the nodes with enough free slots, the fullest or the emptiest first."""
+        # `pack` fills nodes, `spread` (the default) prefers empty ones.
         for free in sorted(self._by_slots, reverse=not fullest):
             if free >= need:
                 yield from self._by_slots[free].values()
 
 
 class Dependencies(Generic[_Task]):
-    """Which Batch tasks of a job wait for which others.
+    """The dependencies among the Batch tasks of a job.
 
-    A dependency on a range is one on each number in it, satisfied by the first Batch task whose id means that number.
+    A dependency on a range is a dependency on each number in it. The first Batch task whose id is that number satisfies it.
     """
 
     def __init__(self) -> None:
@@ -146,19 +148,20 @@ class Dependencies(Generic[_Task]):
         self._waiting_ranges: list[tuple[int, int, _Task]] = []
 
     def add(self, task: _Task, depends: Mapping[str, Any]) -> None:
-        """Count what a new Batch task waits for, in its `unmet`; `depends` is its property dependsOn."""
+        """Set `unmet` of a new Batch task to the number of its dependencies; `depends` is its property dependsOn."""
         for key in {task_id.lower() for task_id in depends.get("taskIds") or ()} - self._satisfied:
             self._waiting[key].append(task)
             task.unmet += 1
         for each in depends.get("taskIdRanges") or ():
             start, end = int(each["start"]), int(each["end"])
+            # A range of a million ids is one entry, with a count of those that are missing.
             met = sum(start <= number <= end for number in self._satisfied_numbers)
             if met < end - start + 1:
                 self._waiting_ranges.append((start, end, task))
                 task.unmet += end - start + 1 - met
 
     def satisfy(self, task: _Task) -> list[_Task]:
-        """Note that a Batch task has satisfied those that wait for it; return those that wait no more."""
+        """Satisfy the dependencies on a Batch task, and return the Batch tasks that have none left."""
         key = task.key[1]
         if key in self._satisfied:
             return []
@@ -177,6 +180,6 @@ class Dependencies(Generic[_Task]):
 
 
 def number_of(task_id: str) -> int | None:
-    """Return the number that an id means to a range: 4, 04 and 004 are the same."""
+    """Return the number of an id in task id ranges, where 4, 04 and 004 are the same."""
     digits = task_id.removeprefix("-")
     return int(task_id) if digits.isascii() and digits.isdigit() else None

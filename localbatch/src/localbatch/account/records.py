@@ -1,4 +1,4 @@
-"""The records of a Batch account: data only. States change through `localbatch.account.states.advance` alone."""
+"""The records of a Batch account: data only. States change through `localbatch.account.states.advance` only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from localbatch.account.queues import Dependencies, FreeNodes, SortedRecords, Ta
 from localbatch.account.specs import ChoreSpec, JobSpec, Json, PoolSpec, TaskSpec
 from localbatch.account.states import Table, advance
 
+# States of a node in which Batch tasks may start there.
 SCHEDULABLE = frozenset({"idle", "running"})
-"""States of a node in which Batch tasks may start there."""
 
-RECENT_TASKS = 10
-"""How many of its last Batch tasks a node names in recentTasks."""
+# The length of recentTasks of a node.
+MAX_RECENT_TASKS = 10
 
 
 class Sample(NamedTuple):
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 @dataclass(kw_only=True)
 class Stated:
-    """A record with a state, and with the instants of its last two transitions."""
+    """A record with a state, and the instants of its last two transitions."""
 
     state: str
     state_at: datetime
@@ -36,7 +36,11 @@ class Stated:
     previous_state_at: datetime | None = None
 
     def move(self, table: Table, event: str, now: datetime) -> None:
-        """Let `event` happen, or raise IllegalTransition and change nothing."""
+        """Apply an event.
+
+        Raises:
+            IllegalTransition: The state does not allow it; nothing was changed.
+        """
         state = advance(table, self.state, event)
         self.previous_state, self.previous_state_at = self.state, self.state_at
         self.state, self.state_at = state, now
@@ -44,7 +48,7 @@ class Stated:
 
 @dataclass(kw_only=True)
 class Execution:
-    """What is known of the attempts to run a task of any kind."""
+    """The outcome of the attempts to run a task of any kind."""
 
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -58,6 +62,7 @@ class Execution:
     @property
     def result(self) -> str | None:
         """`success` or `failure` once it has ended."""
+        # A retried attempt has an exit code, but no result.
         if self.ended_at is None:
             return None
         return "failure" if self.failure else "success"
@@ -104,7 +109,7 @@ class Node(Stated):
     booted_at: datetime | None = None
     scheduling: str = "enabled"
     errors: list[Json] = field(default_factory=list)
-    """Why it is unusable."""
+    """The reasons why it is unusable."""
     start_task: Chore | None = None
     preparations: dict[str, Chore] = field(default_factory=dict)
     """By the key of the job."""
@@ -116,11 +121,12 @@ class Node(Stated):
     slots_used: int = 0
     tasks_run: int = 0
     tasks_succeeded: int = 0
-    recent_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=RECENT_TASKS))
+    recent_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_TASKS))
 
     @property
     def slots_free(self) -> int:
-        """Slots that a Batch task could take now."""
+        """The slots that are free for Batch tasks."""
+        # Running Batch tasks stay, but no others start.
         if self.scheduling == "disabled" or self.state not in SCHEDULABLE:
             return 0
         return self.slots - self.slots_used
@@ -128,7 +134,7 @@ class Node(Stated):
 
 @dataclass(kw_only=True)
 class Pool(Stated):
-    """A pool; `spec` holds the properties a client sent, with the defaults of the service filled in."""
+    """A pool; `spec` has the properties that a client sent, with the defaults of the service."""
 
     id: str
     spec: PoolSpec
@@ -149,7 +155,7 @@ class Pool(Stated):
     samples: dict[str, deque[Sample]] = field(default_factory=dict)
 
     def count_nodes(self, *, dedicated: bool) -> int:
-        """Count the nodes of one kind, those that are leaving included."""
+        """Count the nodes of one kind, including those that are leaving."""
         return sum(node.dedicated == dedicated for node in self.nodes.values())
 
 
@@ -167,20 +173,20 @@ class Task(Stated):
     slots: int
     max_retries: int
     modified_at: datetime | None = None
-    """None until its properties change: its state does not count."""
+    """None until its properties change. State changes do not count."""
     is_exclusive: bool = False
-    """Whether it runs on a node of its own."""
+    """Whether it needs a whole node."""
     slots_held: int = 0
-    """On its node, while it is there."""
+    """The slots that it holds on its node."""
     position: int = 0
-    """In its job's queue."""
+    """In the queue of its job."""
     unmet: int = 0
-    """How many of its dependencies are not satisfied yet."""
+    """The number of its dependencies that are not satisfied."""
     files_removed: bool = False
     run: Run | None = None
     execution: Execution = field(default_factory=Execution)
     node: Node | None = None
-    """Where it runs or ran last; where it will run again if it is retried."""
+    """The node of the last attempt, where it is also retried."""
 
     @property
     def max_wall_clock_time(self) -> str:
@@ -199,12 +205,12 @@ class Counts:
 
     @property
     def completed(self) -> int:
-        """Those that ended, however they ended."""
+        """The sum of succeeded and failed."""
         return self.succeeded + self.failed
 
 
 def count_name(task: Task) -> str:
-    """Return the field of `Counts` that a Batch task belongs to; preparing counts as running."""
+    """Return the field of `Counts` for a Batch task. Preparing counts as running."""
     if task.state == "completed":
         return "failed" if task.execution.failure else "succeeded"
     return "active" if task.state == "active" else "running"
@@ -212,7 +218,7 @@ def count_name(task: Task) -> str:
 
 @dataclass(kw_only=True)
 class Job(Stated):
-    """A job, its Batch tasks, and the running totals that keep task counts cheap."""
+    """A job, its Batch tasks, and running totals for task counts."""
 
     id: str
     key: str
@@ -222,44 +228,46 @@ class Job(Stated):
     modified_at: datetime
     expires_at: datetime | None
     auto_pool_id: str | None = None
-    """The pool that was made for this job alone."""
+    """The automatic pool that was created for this job."""
     ended_at: datetime | None = None
     terminate_reason: str | None = None
     scheduling_error: Json | None = None
     requested: tuple[str, str] | None = None
-    """What a Batch task's end asks for: an event, and the reason."""
+    """The event that the end of a Batch task requests, and its reason."""
     is_forced: bool = False
-    """Whether its end waits for no node."""
+    """Whether it ends without waiting for job release tasks."""
     tasks: SortedRecords[Task] = field(default_factory=SortedRecords)
     waiting: TaskQueue[Task] = field(default_factory=TaskQueue)
-    """Active Batch tasks that may start, in the order in which they will."""
+    """Active Batch tasks whose dependencies are satisfied, in order."""
     dependencies: Dependencies[Task] = field(default_factory=Dependencies)
     placed: dict[str, Task] = field(default_factory=dict)
-    """The Batch tasks that hold slots of nodes."""
+    """The Batch tasks that hold slots on nodes."""
     prepared: dict[str, Node] = field(default_factory=dict)
-    """The nodes where its preparation task has run."""
+    """The nodes where its job preparation task has run."""
     task_counts: Counts = field(default_factory=Counts)
     slot_counts: Counts = field(default_factory=Counts)
 
     @property
     def pool_id(self) -> str:
-        """The pool that the job runs on, which need not exist; empty if it was to be made and was not."""
+        """The pool of the job, which need not exist. Empty if its automatic pool could not be created."""
         return self.auto_pool_id or str(self.spec["poolInfo"].get("poolId", ""))
 
     def count(self, task: Task, sign: int) -> None:
-        """Add a Batch task to the totals, or with -1 take it out."""
+        """Add a Batch task to the totals, or with -1 remove it."""
+        # taskCounts counts Batch tasks, taskSlotCounts their slots.
         name = count_name(task)
         for counts, amount in ((self.task_counts, 1), (self.slot_counts, task.slots)):
             setattr(counts, name, getattr(counts, name) + sign * amount)
 
 
 def task_directory(job_id: str, task_id: str) -> str:
-    """Return where a task of a job has its files, below the root of its node."""
+    """Return the directory of a task of a job, relative to the root of its node."""
+    # A job schedule would create job-2 and so on.
     return f"workitems/{job_id}/job-1/{task_id}"
 
 
 def preparation_directory(job: Job | None) -> str | None:
-    """Return where the preparation task of a job has its files, if the job has one."""
+    """Return the directory of the job preparation task of a job, if it has one."""
     if not job or not job.spec.get("jobPreparationTask"):
         return None
     return task_directory(job.id, job.spec["jobPreparationTask"]["id"])
@@ -276,12 +284,12 @@ class Run:
     """None for a start task."""
     expires_at: datetime | None
     upload_failure: str | None = None
-    """The code with which its upload shall fail."""
+    """The error code of its upload, if a fault makes it fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What became of a run: its exit code, or why it has none, or both when only the upload failed."""
+    """The end of a run: its exit code, the failure that prevented one, or both if only the upload failed."""
 
     run_id: int
     exit_code: int | None
@@ -295,9 +303,9 @@ class StartRun:
     run_id: int
     node: Node
     directory: str
-    """Of the task, relative to the node's root."""
+    """The directory of the task, relative to the root of the node."""
     preparation_directory: str | None
-    """Of the job preparation task, if the job has one."""
+    """The same of the job preparation task, if the job has one."""
     command_line: str
     environment: dict[str, str]
     resource_files: Iterable[Json]
@@ -306,14 +314,14 @@ class StartRun:
 
 @dataclass(frozen=True, kw_only=True)
 class KillRun:
-    """Action: kill a run; nobody waits for its report any more."""
+    """Action: kill a run. Its report is ignored."""
 
     run_id: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveFiles:
-    """Action: remove a directory of a node, or with an empty path all of it."""
+    """Action: remove a directory of a node; an empty path means all its files."""
 
     node: Node
     directory: str

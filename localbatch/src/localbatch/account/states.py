@@ -1,9 +1,9 @@
-"""What can happen: the states of pools, nodes, jobs and Batch tasks, and what leads from one to the next.
+"""The states of pools, nodes, jobs and Batch tasks, and the events that lead from one state to the next.
 
-Everything that affects a state must live here: each table maps a state to the events it allows and the state that
-each leads to, and a missing key *is* the illegal transition. Deciding that an event happens is the scheduler's part.
+Each table maps a state to the events it allows and the states that they lead to; all other events are illegal. The
+scheduler decides which event happens.
 
-Source: Batch REST API 2025-06-01, the enumerations named beside each table.
+https://learn.microsoft.com/rest/api/batchservice/, version 2025-06-01: the enumerations named below each table.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ POOL: Table = {
     "active": {"delete": "deleting"},
     "deleting": {},
 }
-"""BatchPoolState. A pool that has been deleted has no state: it is gone."""
+"""BatchPoolState. A deleted pool has no state."""
 
 ALLOCATION: Table = {
     "resizing": {"allocated": "steady", "failed": "steady", "stop": "stopping", "empty": "resizing"},
     "steady": {"resize": "resizing", "empty": "resizing"},
     "stopping": {"stopped": "steady", "empty": "resizing"},
 }
-"""AllocationState. `empty` is the resize to nothing that deleting a pool means; no other resize is in its way."""
+"""AllocationState. `empty` is the resize to zero nodes before a pool is deleted. It replaces any other resize."""
 
 _LOST = {"preempt": "preempted", "break": "unusable", "lose": "unknown", "leave": "leavingpool"}
-"""What can befall a node at any time."""
+"""Events that a node can meet at any time."""
 _MAINTAINED = {"reboot": "rebooting", "reimage": "reimaging", "deallocate": "deallocating"}
-"""What a user can have done to a node, while it is idle or running.
+"""Events that clients request for an idle or running node.
 
-A node whose start task failed can be rebooted and reimaged too, whatever the reference says: Batch Shipyard did so for
-years ("reboot_on_start_task_failed")."""
+A node whose start task failed can be rebooted and reimaged too. The reference does not say so, but Batch Shipyard did it
+for years ("reboot_on_start_task_failed")."""
 
 NODE: Table = {
     "creating": {"booted": "starting", **_LOST},
@@ -50,7 +50,7 @@ NODE: Table = {
     "unknown": {"recover": "creating", "leave": "leavingpool"},
     "leavingpool": {},
 }
-"""BatchNodeState. Never entered: upgradingos. A node that has left its pool is gone."""
+"""BatchNodeState. The state upgradingos does not occur. A node that has left its pool has no state."""
 
 JOB: Table = {
     "active": {"disable": "disabling", "terminate": "terminating", "fail": "completed", "delete": "deleting"},
@@ -61,7 +61,7 @@ JOB: Table = {
     "completed": {"delete": "deleting"},
     "deleting": {},
 }
-"""BatchJobState. `fail` ends a job whose automatic pool could not be made. A job that has been deleted is gone."""
+"""BatchJobState. `fail` ends a job whose automatic pool could not be created. A deleted job has no state."""
 
 TASK: Table = {
     "active": {"prepare": "preparing", "start": "running", "end": "completed"},
@@ -69,8 +69,8 @@ TASK: Table = {
     "running": {"retry": "active", "requeue": "active", "end": "completed"},
     "completed": {"reactivate": "active"},
 }
-"""BatchTaskState. `preparing` waits for the job preparation task of its node. `retry` is an attempt that failed,
-`requeue` a node that was lost: only the first counts against maxTaskRetryCount."""
+"""BatchTaskState. A `preparing` Batch task waits for the job preparation task of its node. `retry` follows a failed attempt,
+`requeue` the loss of the node. Only retries count for maxTaskRetryCount."""
 
 CHORE: Table = {
     "running": {"end": "completed", "retry": "running"},
@@ -88,8 +88,8 @@ TABLES: Mapping[str, Table] = {
 }
 
 
-class IllegalTransition(Exception):  # noqa: N818 - h11's word for it; nothing here is a failure of the machine.
-    """An event was reported that the state does not allow; nothing was changed."""
+class IllegalTransition(Exception):  # noqa: N818 - the established name.
+    """The state does not allow the event; nothing was changed."""
 
     def __init__(self, state: str, event: str) -> None:
         super().__init__(f"{event!r} cannot happen in state {state!r}")

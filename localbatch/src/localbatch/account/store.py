@@ -1,4 +1,4 @@
-"""What exists: the records, the lock that guards them, and the ways to find, add and remove them."""
+"""The store: the records of an account, and the lock that guards them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,12 @@ _T = TypeVar("_T", Pool, Job, Node, Task)
 
 
 def key_of(resource_id: str) -> str:
-    """Return the key of an id: ids keep their case but are told apart without it."""
+    """Return the key of an id. The service preserves the case of ids, and ignores it in comparisons."""
     return resource_id.lower()
 
 
 class Store:
-    """Everything that an account holds. Whoever reads or changes it holds `lock`.
-
-    `reports` is the one thing that others append to without the lock.
-    """
+    """All records of an account. Hold `lock` to read or change them; only appending to `reports` needs no lock."""
 
     def __init__(
         self,
@@ -34,27 +31,26 @@ class Store:
         core_quota: int | None = None,
         low_priority_core_quota: int | None = None,
     ) -> None:
-        """Start empty.
+        """Create an empty store.
 
         Args:
-            pool_quota: How many pools may exist.
-            job_quota: How many jobs that are not completed may exist.
-            core_quota: How many cores the dedicated nodes of all pools may have; None for any number.
-            low_priority_core_quota: The same of spot nodes.
-
-        Source: 100 and 300 are the quotas of an account as the service reported them in 2024.
+            pool_quota: Maximum number of pools.
+            job_quota: Maximum number of jobs that are not completed.
+            core_quota: Maximum number of cores of the dedicated nodes of all pools; None for no limit.
+            low_priority_core_quota: The same for spot nodes.
         """
         self.lock = threading.RLock()
         self.pools: SortedRecords[Pool] = SortedRecords()
+        # Keys are lower-case ids: see key_of.
         self.jobs: SortedRecords[Job] = SortedRecords()
         self.runs: dict[int, Run] = {}
         self.reports: deque[Report] = deque()
         self.outbox: list[Action] = []
-        """Actions that were decided since the last tick."""
+        """Actions decided since the last tick."""
         self.changed: dict[int, Stated] = {}
-        """Records that the next tick has to look at, by identity."""
+        """Records that the next tick reviews, by `id()`."""
         self.unassigned: set[str] = set()
-        """Keys of pools where a Batch task may have become able to start."""
+        """Keys of pools where a Batch task may be able to start."""
         self.pool_quota = pool_quota
         self.job_quota = job_quota
         self.core_quotas = {True: core_quota, False: low_priority_core_quota}
@@ -63,16 +59,17 @@ class Store:
         self._etag = 0
 
     def mark(self, record: Stated) -> None:
-        """Have the next tick look at a record."""
+        """Review a record in the next tick."""
         self.changed[id(record)] = record
 
     def new_etag(self) -> str:
-        """Return an etag that no record has had; like the service's, it is made from the time."""
+        """Return a new etag. Like the etags of the service, it encodes the time."""
+        # Strictly increasing, even if the clock goes back.
         self._etag = max(self._etag + 1, time.time_ns() // 100)
         return f"0x8D{self._etag & 0xFFFFFFFFFFFFF:013X}"
 
     def new_run_id(self) -> int:
-        """Return an id that no run has had."""
+        """Return the id of a new run."""
         return next(self._run_ids)
 
     def pool(self, pool_id: str) -> Pool:
@@ -95,6 +92,7 @@ class Store:
         """Add a pool, or raise PoolExists or PoolQuotaReached."""
         existing = self.pools.get(key_of(pool.id))
         if existing:
+            # An id is free only when the deletion has finished.
             raise errors.pool_being_deleted() if existing.state == "deleting" else errors.pool_exists()
         if len(self.pools) >= self.pool_quota:
             raise errors.pool_quota_reached()
@@ -102,37 +100,39 @@ class Store:
         self.mark(pool)
 
     def check_job_id(self, key: str) -> None:
-        """Raise JobExists, JobBeingDeleted or ActiveJobAndScheduleQuotaReached if no such job can be added."""
+        """Raise JobExists, JobBeingDeleted or ActiveJobAndScheduleQuotaReached if the job cannot be added."""
         existing = self.jobs.get(key)
         if existing:
             raise errors.job_being_deleted() if existing.state == "deleting" else errors.job_exists()
+        # Completed jobs do not count for the quota.
         if sum(job.state != "completed" for job in self.jobs.values()) >= self.job_quota:
             raise errors.job_quota_reached()
 
     def add_job(self, job: Job) -> None:
-        """Add a job, or raise what check_job_id raises."""
+        """Add a job, or raise as `check_job_id`."""
         self.check_job_id(job.key)
         self.jobs[job.key] = job
         self.mark(job)
 
     def add_task(self, job: Job, task: Task, *, first: bool = False) -> None:
-        """Add an active Batch task at an end of its job's queue, or raise TaskExists."""
+        """Add an active Batch task to the queue of its job, or raise TaskExists."""
         key = key_of(task.id)
         if key in job.tasks:
             raise errors.task_exists()
         job.tasks[key] = task
         job.count(task, 1)
         job.dependencies.add(task, task.spec.get("dependsOn") or {})
+        # A Batch task with dependencies is queued when the last is satisfied.
         if not task.unmet:
             self.enqueue(job, task, first=first)
 
     def enqueue(self, job: Job, task: Task, *, first: bool = False) -> None:
-        """Let an active Batch task start as soon as there is a slot."""
+        """Queue an active Batch task for the next free slot."""
         job.waiting.push(task, first=first)
         self.unassigned.add(key_of(job.pool_id))
 
     def remove_task(self, job: Job, task: Task) -> None:
-        """Forget a Batch task."""
+        """Remove a Batch task."""
         del job.tasks[key_of(task.id)]
         job.waiting.discard(task)
         job.count(task, -1)

@@ -1,4 +1,4 @@
-"""How many cores a node has, by the name of its VM size."""
+"""The number of cores of a VM size."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _D_CORES = {1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 11: 2, 12: 4, 13: 8, 14: 16, 15: 20}
 
 
 def cores_of(vm_size: str) -> int:
-    """Return the number of vCPUs that the name of a VM size says; 1 if it says none.
+    """Return the number of vCPUs in the name of a VM size; 1 if it has none.
 
-    Source: "VM sizes naming conventions": the number is that of the vCPUs, and what follows a hyphen that of the vCPUs
-    in use; "Dv2 and DSv2-series" for the sizes that are merely numbered.
+    https://learn.microsoft.com/azure/virtual-machines/vm-naming-conventions: the number is that of the vCPUs, and a number
+    after a hyphen is that of the vCPUs in use. The sizes of the D and Dv2 series are only numbered.
     """
     match = _SIZE.fullmatch(vm_size.lower())
     if not match:

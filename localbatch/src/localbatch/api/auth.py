@@ -1,6 +1,8 @@
-"""The SharedKey scheme: who may ask.
+"""Authentication with the key of the account: the SharedKey scheme.
 
-Source: "Authenticate with the Batch service", Shared Key; the bytes signed are those that the official clients sign.
+https://learn.microsoft.com/rest/api/batchservice/authenticate-requests-to-the-azure-batch-service
+
+The string to sign is that of the official clients.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from localbatch import errors
 from localbatch.wire import read_http_date
 
 MAX_CLOCK_SKEW = timedelta(minutes=15)
+# In the order of the string to sign.
 _SIGNED_HEADERS = (
     "content-encoding",
     "content-language",
@@ -32,18 +35,19 @@ _SIGNED_HEADERS = (
 
 
 def string_to_sign(account: str, method: str, path: str, query: str, headers: Mapping[str, str]) -> str:
-    """Return what client and service sign.
+    """Return the text that client and service sign.
 
     Args:
-        account: The account's name.
+        account: The name of the account.
         method: The HTTP method.
-        path: As it stands on the wire, still encoded.
-        query: As it stands on the wire, still encoded.
-        headers: By their names in lower case.
+        path: Percent-encoded, as received.
+        query: Percent-encoded, as received.
+        headers: By names in lower case.
     """
-    # With both dates, the service reads ocp-date, and the other is signed as if it were absent.
+    # If there are both dates, ocp-date counts, and Date is signed as an empty line.
     signed = {**headers, "date": ""} if "ocp-date" in headers else headers
     lines = [method, *(signed.get(name, "") for name in _SIGNED_HEADERS)]
+    # Canonicalized headers, then the canonicalized resource with its sorted query.
     lines += [f"{name}:{value}" for name, value in sorted(headers.items()) if name.startswith("ocp-")]
     lines.append(f"/{account}{path}")
     lines += [f"{name}:{values[0]}" for name, values in sorted(parse_qs(query).items())]
@@ -51,33 +55,35 @@ def string_to_sign(account: str, method: str, path: str, query: str, headers: Ma
 
 
 def sign(key: str, text: str) -> str:
-    """Return the signature of a text under an account's key."""
+    """Return the signature of a text with the key of an account."""
     return base64.b64encode(hmac.digest(base64.b64decode(key), text.encode(), hashlib.sha256)).decode()
 
 
 def verify(
     account: str, key: str, *, method: str, path: str, query: str, headers: Mapping[str, str], now: datetime
 ) -> None:
-    """Check that a request was signed with the account's key, not long ago.
+    """Check that a request was signed recently with the key of the account.
 
     Raises:
-        ServiceError: AuthenticationFailed, or InvalidAuthenticationInfo if the header has another form.
+        ServiceError: AuthenticationFailed, or InvalidAuthenticationInfo if the header is malformed.
     """
+    # SharedKey <account>:<signature>
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if not scheme:
         raise errors.authentication_failed(AuthenticationErrorDetail="The Authorization header is missing")
     name, _, signature = credential.partition(":")
     if scheme != "SharedKey" or not name or not signature:
-        raise errors.invalid_authentication_info(Reason="The form is SharedKey <account>:<signature>")
+        raise errors.invalid_authentication_info(Reason="The header must be SharedKey <account>:<signature>")
     try:
         sent_at = read_http_date(headers.get("ocp-date") or headers["date"])
     except (KeyError, ValueError):
         raise errors.authentication_failed(
-            AuthenticationErrorDetail="The ocp-date header is missing or no date"
+            AuthenticationErrorDetail="The ocp-date header is missing or is not a date"
         ) from None
+    # An old date would allow replaying recorded requests.
     if abs(now - sent_at) > MAX_CLOCK_SKEW:
         raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
-    # Some HTTP clients encode a path anew after it was signed: then it was signed with everything encoded.
+    # Some HTTP clients encode the path again after signing it. They sign the fully encoded path.
     encoded = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
     expected = [sign(key, string_to_sign(account, method, each, query, headers)) for each in (path, encoded)]
     if name != account or not any(hmac.compare_digest(signature, each) for each in expected):

@@ -1,4 +1,7 @@
-"""The files of nodes and Batch tasks, as the REST API shows them."""
+"""The files of nodes and Batch tasks.
+
+https://learn.microsoft.com/rest/api/batchservice/nodes/get-node-file
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ from localbatch.api.requests import Call
 from localbatch.api.responses import done
 from localbatch.wire import http_date, timestamp
 
+# Larger files are streamed in blocks of this size.
 BLOCK_BYTES = 1 << 18
 
 
 def find_file(root: Path, path: str) -> Path:
-    """Return what a client's path means below a root, or raise FileNotFound."""
+    """Return the file below a root, or raise FileNotFound. Links must not lead outside the root."""
+    # The path is decoded already, and may contain `..` or lead through a link.
     found = root / path.lstrip("/")
     if not found.exists() or not found.resolve().is_relative_to(root.resolve()):
         raise errors.file_not_found()
@@ -32,9 +37,10 @@ def find_file(root: Path, path: str) -> Path:
 
 
 def list_files(root: Path, url: str, *, recursive: bool) -> dict[str, Json]:
-    """Return what is below a root, by its place in a listing that goes breadth first."""
+    """Return the files below a root. The keys put them in breadth-first order."""
     listing: dict[str, Json] = {}
     level = [root]
+    # The limit ends cycles that the check for links misses, such as bind mounts.
     for depth in range(1000):
         entries = sorted(entry for folder in level for entry in folder.iterdir()) if root.is_dir() else []
         for entry in entries:
@@ -49,6 +55,7 @@ def list_files(root: Path, url: str, *, recursive: bool) -> dict[str, Json]:
 def _file_json(path: Path, name: str, url: str) -> Json:
     body: Json = {"name": name, "url": f"{url}/{name}", "isDirectory": path.is_dir()}
     if not body["isDirectory"]:
+        # lstat, so that a dangling link is listed instead of failing the request.
         status = path.lstat()
         body["properties"] = {
             "lastModified": timestamp(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
@@ -64,8 +71,9 @@ def _content_type(path: Path) -> str:
 
 
 def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body: bool) -> Response:
-    """Answer with a file, or with the slice of it that a range asks for; the status is 200 for both."""
+    """Return a response with a file or the requested range of it. The status is 200 in both cases."""
     status = path.stat()
+    # The official clients read the properties of files from these headers.
     fields = {
         "ocp-batch-file-isdirectory": str(path.is_dir()),
         "ocp-batch-file-mode": f"{status.st_mode:o}",
@@ -76,6 +84,7 @@ def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body
         if with_body:
             raise errors.file_not_found()
         return Response(headers=fields)
+    # ocp-range is the documented header; some clients send the standard one.
     start, end = read_range(headers.get("ocp-range") or headers.get("range"), status.st_size)
     fields["Content-Length"] = str(end - start)
     media_type = _content_type(path)
@@ -87,12 +96,13 @@ def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body
 
 
 def read_range(text: str | None, size: int) -> tuple[int, int]:
-    """Return where a range begins and where it is over, or raise InvalidRange."""
+    """Return the start and the exclusive end of a range header, or raise InvalidRange."""
     if not text:
         return 0, size
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
     if not match:
         raise errors.invalid_header_value(HeaderName="ocp-range", HeaderValue=text)
+    # HTTP ranges include their end, slices exclude it.
     start, end = int(match[1]), int(match[2]) + 1 if match[2] else size
     if start >= max(size, 1) or end <= start:
         raise errors.invalid_range()
@@ -100,7 +110,7 @@ def read_range(text: str | None, size: int) -> tuple[int, int]:
 
 
 def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """Yield as many bytes as were promised: a file may have grown since, and one that shrank ends early."""
+    """Yield the bytes of a range in blocks. The file may grow or shrink meanwhile."""
     with path.open("rb") as file:
         file.seek(start)
         while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
@@ -109,7 +119,7 @@ def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
 
 
 def answer_with_file(call: Call, root: Path, url: str) -> Response:
-    """Answer a GET or a HEAD with a file below a root, if the conditions of the headers hold."""
+    """Return the response to a GET or HEAD of a file, after a check of the conditional headers."""
     path = find_file(root, call.parameters["file_path"])
     call.check_file(path)
     url = f"{url}/{path.relative_to(root).as_posix()}"
@@ -117,8 +127,9 @@ def answer_with_file(call: Call, root: Path, url: str) -> Response:
 
 
 def delete_file(call: Call, root: Path) -> Response:
-    """Delete a file below a root, or a directory with all that is in it if the request is recursive."""
+    """Delete a file, or a directory if the request is recursive."""
     path = find_file(root, call.parameters["file_path"])
+    # A link to a directory is removed itself, not what it leads to.
     if not path.is_dir() or path.is_symlink():
         path.unlink()
     elif call.option("recursive"):
@@ -131,5 +142,5 @@ def delete_file(call: Call, root: Path) -> Response:
 
 
 def list_files_below(call: Call, root: Path, url: str) -> Response:
-    """Answer with a page of the files below a root."""
+    """Return a response with a page of the files below a root."""
     return listing(call, "files", list_files(root, url, recursive=call.option("recursive")), odata.FILES, lambda f: f)

@@ -1,4 +1,7 @@
-"""The operations on jobs, one handler each."""
+"""The handlers of the operations on jobs.
+
+https://learn.microsoft.com/rest/api/batchservice/jobs
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ def create_job(call: Call) -> Response:
         modified_at=now,
         state="active",
         state_at=now,
+        # maxWallClockTime counts from the creation of the job, not from its first task.
         expires_at=wire.expiry(now, spec["constraints"]["maxWallClockTime"]),
     )
     auto = spec["poolInfo"].get("autoPoolSpecification")
@@ -49,6 +53,7 @@ def create_job(call: Call) -> Response:
     elif "jobManagerTask" in spec:
         manager = spec["jobManagerTask"]
         task = new_task(call.store, job, manager["id"], cast("TaskSpec", without({**manager}, "id")), now)
+        # The job manager task goes to the front of the queue, ahead of the tasks that it adds.
         task.is_exclusive = manager["runExclusive"]
         call.store.add_task(job, task, first=True)
     return done(201, job, call.url(job))
@@ -99,6 +104,7 @@ def replace_job(call: Call) -> Response:
 def _changed(call: Call, job: Job, changes: Json) -> Response:
     job.spec = merge(job.spec, changes)
     job.expires_at = wire.expiry(job.created_at, job.spec["constraints"]["maxWallClockTime"])
+    # A disabled job may move from its automatic pool to an existing one.
     if "poolId" in job.spec["poolInfo"]:
         job.auto_pool_id = None
     call.scheduler.agenda.touch(job, call.now)
@@ -110,6 +116,7 @@ def disable_job(call: Call) -> Response:
     job, body = call.live_job(), call.json("disable_job")
     if "disableTasks" not in body:
         raise errors.missing_required_property(PropertyName="disableTasks")
+    # disableTasks is required: there is no default for running tasks.
     option = choice(body, "disableTasks", ("requeue", "terminate", "wait"), "requeue")
     call.scheduler.jobs.disable(job, option, call.now)
     return done(202, job, call.url(job, "/disable"))
@@ -125,6 +132,7 @@ def enable_job(call: Call) -> Response:
 def terminate_job(call: Call) -> Response:
     """POST /jobs/{job_id}/terminate."""
     job = call.live_job()
+    # force: do not wait for job release tasks.
     job.is_forced = call.option("force")
     call.scheduler.jobs.terminate(job, call.json("terminate_job").get("terminateReason") or "UserTerminate", call.now)
     return done(202, job, call.url(job, "/terminate"))
@@ -135,6 +143,7 @@ def list_job_preparation_and_release_task_status(call: Call) -> Response:
     job = call.job()
     if "jobPreparationTask" not in job.spec:
         raise errors.job_preparation_task_not_specified()
+    # Jobs without a node have an empty list.
     rows = {
         node.id: response_bodies.preparation_json(node, job, call.base)
         for node in job.prepared.values()

@@ -1,7 +1,8 @@
-"""The properties that bodies of requests may have, in any version of the REST API since 2022.
+"""The properties of request bodies in all versions of the REST API since 2022. The service refuses others.
 
-Source: Batch REST API 2022-01-01 to 2025-06-01. What a local account refuses anyway, or passes over, is not listed any
-deeper than by its name.
+https://learn.microsoft.com/rest/api/batchservice/, versions 2022-01-01 to 2025-06-01
+
+Objects that this server refuses or ignores are listed by name only, without their properties.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _JOB_CHANGE = "priority maxParallelTasks allowTaskPreemption constraints poolInf
 _COMMAND = "id commandLine containerSettings resourceFiles environmentSettings userIdentity constraints"
 _TASK = f"{_COMMAND} displayName outputFiles requiredSlots applicationPackageReferences authenticationTokenSettings"
 
+# By kind of body.
 BODIES: Mapping[str, str] = {
     "pool": f"id {_POOL} {_SIZE} identity",
     "pool_patch": _POOL,
@@ -51,9 +53,9 @@ BODIES: Mapping[str, str] = {
     "deallocate": "nodeDeallocateOption",
     "disable_scheduling": "nodeDisableSchedulingOption",
 }
-"""By the kind of body."""
 
 _EXIT = "jobAction dependencyAction"
+# By the name of the property that holds the object or the list of objects.
 INSIDE: Mapping[str, str] = {
     "affinityInfo": "affinityId",
     "autoPoolSpecification": "autoPoolIdPrefix poolLifetimeOption keepAlive pool",
@@ -102,11 +104,10 @@ INSIDE: Mapping[str, str] = {
         "serviceArtifactReference"
     ),
 }
-"""By the property that holds the object, or the objects."""
 
 
 def check_properties(body: Json, kind: str) -> None:
-    """Refuse a body with a property that no version of the API has there.
+    """Check that all properties of a body exist in some version of the API.
 
     Raises:
         ServiceError: UnsupportedProperty.
@@ -117,6 +118,7 @@ def check_properties(body: Json, kind: str) -> None:
 def _check(body: Json, names: str) -> None:
     known = names.split()
     for name, value in body.items():
+        # Clients may send back the OData annotations of a response.
         if name not in known and not name.startswith("odata."):
             raise errors.unsupported_property(PropertyName=name)
         for each in value if isinstance(value, list) else [value]:

@@ -1,4 +1,7 @@
-"""The operations on nodes and their files, one handler each."""
+"""The handlers of the operations on nodes and their files.
+
+https://learn.microsoft.com/rest/api/batchservice/nodes
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from localbatch.api.responses import done, one
 SCHEDULING_OPTIONS = ("requeue", "terminate", "taskcompletion")
 UP = frozenset({"idle", "running", "offline"})
 
+# The errors of requests that the state of the node does not allow.
 _REFUSALS: dict[str, Callable[..., errors.ServiceError]] = {
     "creating": errors.node_being_created,
     "preempted": errors.node_being_created,
@@ -32,7 +36,7 @@ _REFUSALS: dict[str, Callable[..., errors.ServiceError]] = {
 }
 
 
-def _refuse(node: Node) -> errors.ServiceError:
+def _state_error(node: Node) -> errors.ServiceError:
     refusal = _REFUSALS.get(node.state)
     return refusal() if refusal else errors.operation_invalid_for_current_state(Reason=f"The node is {node.state}")
 
@@ -53,11 +57,12 @@ def list_nodes(call: Call) -> Response:
 
 def _maintain(call: Call, event: str, property_name: str) -> Response:
     node = call.node()
+    # The body names the option differently for each operation.
     option = choice(call.json(event), property_name, DEALLOCATION_OPTIONS, "requeue")
     try:
         call.scheduler.nodes.maintain(node, event, option, call.now)
     except states.IllegalTransition as error:
-        raise _refuse(node) from error
+        raise _state_error(node) from error
     return done(202, url=call.url(node, f"/{event}"))
 
 
@@ -81,8 +86,9 @@ def start_node(call: Call) -> Response:
     node = call.node()
     try:
         call.scheduler.nodes.start(node, call.now)
+    # The state decides which error code clients see.
     except states.IllegalTransition as error:
-        raise _refuse(node) from error
+        raise _state_error(node) from error
     return done(202, url=call.url(node, "/start"))
 
 
@@ -104,7 +110,8 @@ def enable_node_scheduling(call: Call) -> Response:
 def _node_to_schedule(call: Call, target: str) -> Node:
     node = call.node()
     if node.state not in UP:
-        raise _refuse(node)
+        raise _state_error(node)
+    # Unlike other operations, this one is not idempotent on the service.
     if node.scheduling == target:
         raise errors.node_already_in_target_scheduling_state()
     return node

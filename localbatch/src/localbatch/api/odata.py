@@ -1,6 +1,7 @@
-"""The query options $filter and $select of the lists.
+"""The query options $filter, $select and $expand.
 
-Source: "Create queries to list Batch resources efficiently" and the REST reference's table of properties.
+https://learn.microsoft.com/azure/batch/batch-efficient-list-queries
+https://learn.microsoft.com/rest/api/batchservice/odata-filters-in-batch
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from localbatch.account.specs import Json
 
 
 class Field(NamedTuple):
-    """A property that a filter may name: its type, and where a record has it."""
+    """A property for filters: its type, and the function that reads it from a record."""
 
     kind: type
     read: Callable[[Any], Any]
@@ -51,6 +52,7 @@ def _json_field(kind: type, path: str) -> Field:
     return Field(kind, read)
 
 
+# The REST reference lists the properties of each kind of record that filters may use.
 POOLS: Fields = {
     "id": _field(str, "id"),
     "state": _field(str, "state"),
@@ -116,6 +118,7 @@ PREPARATIONS: Fields = {
     },
 }
 
+# The subset of OData that Batch documents: no arithmetic, no functions but startswith.
 _GRAMMAR = r"""
 ?start: either
 ?either: both ("or" both)*
@@ -138,7 +141,7 @@ def _parser() -> lark.Lark:
 
 
 class _Build(lark.Transformer[Any, Any]):
-    """From the tree of a filter to a predicate on records."""
+    """Transforms the syntax tree of a filter into a predicate on records."""
 
     def __init__(self, fields: Fields) -> None:
         super().__init__()
@@ -146,11 +149,12 @@ class _Build(lark.Transformer[Any, Any]):
 
     def _field(self, path: str) -> Field:
         if path not in self._fields:
-            raise ValueError(f"{path} is no property that can be filtered by")
+            raise ValueError(f"{path} is not a property for filters")
         return self._fields[path]
 
+    # The methods are named after the rules of the grammar, and receive the transformed parts of the rule.
     def either(self, predicates: list[Predicate]) -> Predicate:
-        if len(predicates) == 2:  # noqa: PLR2004 - the usual number, and lists are long.
+        if len(predicates) == 2:  # noqa: PLR2004 - faster for the usual number of operands.
             left, right = predicates
             return lambda record: left(record) or right(record)
         return lambda record: any(predicate(record) for predicate in predicates)
@@ -167,19 +171,22 @@ class _Build(lark.Transformer[Any, Any]):
     def startswith(self, parts: list[Any]) -> Predicate:
         field, prefix = self._field(parts[0]), parts[1]
         if field.kind is not str or not isinstance(prefix, str):
-            raise ValueError(f"{parts[0]} is no text")
+            raise ValueError(f"{parts[0]} is not a string")
+        # String comparisons ignore case; `text` has already folded the literal.
         return lambda record: (field.read(record) or "").lower().startswith(prefix)
 
     def comparison(self, parts: list[Any]) -> Predicate:
         field, compare, value = self._field(parts[0]), getattr(operator, parts[1]), parts[2]
+        # Clients may omit the prefix DateTime of a literal.
         if field.kind is datetime and isinstance(value, str):
             value = _read_instant(value)
+        # Not isinstance: a bool is an int in Python, but not in OData.
         if type(value) is not field.kind:
             raise ValueError(f"{parts[0]} cannot be compared with {value!r}")
 
         def matches(record: Any) -> bool:
             found = field.read(record)
-            if found is None:  # What a record does not have is different from every value.
+            if found is None:  # A missing property differs from every value.
                 return compare is operator.ne
             return bool(compare(found.lower() if isinstance(found, str) else found, value))
 
@@ -189,6 +196,7 @@ class _Build(lark.Transformer[Any, Any]):
         return _read_instant(self.text(parts))
 
     def text(self, parts: list[str]) -> str:
+        # OData escapes a quote in a string by doubling it.
         return parts[0][1:-1].replace("''", "'").lower()
 
     def number(self, parts: list[str]) -> int:
@@ -207,22 +215,23 @@ def _read_instant(text: str) -> datetime:
 
 
 def _microseconds(text: str) -> str:
-    """Cut the seventh digit of the second, which Python 3.10 does not read."""
+    """Shorten fractions of seconds to six digits, because Python 3.10 cannot parse seven."""
     head, dot, tail = text.partition(".")
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
     return head + dot + digits[:6].ljust(6, "0") * bool(dot) + tail[len(digits) :]
 
 
 def read_filter(text: str | None, fields: Fields) -> Predicate:
-    """Return the predicate that a $filter means; without one, everything matches.
+    """Parse a $filter into a predicate. Without a filter, every record matches.
 
     Raises:
-        ServiceError: InvalidQueryParameterValue, when it is no filter or names what cannot be filtered by.
+        ServiceError: InvalidQueryParameterValue: a syntax error or an unknown property.
     """
     if not text:
         return lambda _record: True
     try:
         predicate: Predicate = _Build(fields).transform(_parser().parse(text))
+    # Errors of _Build arrive wrapped; syntax errors have their position in the first line.
     except lark.exceptions.VisitError as error:
         reason = str(error.orig_exc)
     except lark.exceptions.LarkError as error:
@@ -233,17 +242,17 @@ def read_filter(text: str | None, fields: Fields) -> Predicate:
 
 
 def read_select(text: str | None, known: Collection[str]) -> Callable[[Json], Json]:
-    """Return what leaves only the properties that a $select names; a path within one means all of it.
+    """Parse a $select into a function that keeps the selected properties. A path selects its whole first property.
 
     Raises:
-        ServiceError: InvalidQueryParameterValue, when it names what there is not.
+        ServiceError: InvalidQueryParameterValue: an unknown property.
     """
     if not text:
         return lambda body: body
     names = {name.strip().partition("/")[0] for name in text.split(",")}
     unknown = names - set(known)
     if unknown:
-        reason = f"{', '.join(sorted(unknown))} is no property that can be selected"
+        reason = f"{', '.join(sorted(unknown))} is not a property for $select"
         raise errors.invalid_query_parameter_value(
             QueryParameterName="$select", QueryParameterValue=text, Reason=reason
         )
@@ -251,8 +260,8 @@ def read_select(text: str | None, known: Collection[str]) -> Callable[[Json], Js
 
 
 def check_expand(text: str | None) -> None:
-    """Raise InvalidQueryParameterValue unless an $expand asks for statistics, which are then left out."""
+    """Raise InvalidQueryParameterValue unless an $expand is `stats`. Responses have no statistics."""
     if text and text.strip() != "stats":
         raise errors.invalid_query_parameter_value(
-            QueryParameterName="$expand", QueryParameterValue=text, Reason="Only stats can be expanded"
+            QueryParameterName="$expand", QueryParameterValue=text, Reason="Only stats is supported"
         )

@@ -1,4 +1,4 @@
-"""Lists in pages: which records a page has, and the token that leads to the next page."""
+"""Lists: the records of a page, and the token of the next page."""
 
 from __future__ import annotations
 
@@ -19,17 +19,29 @@ from localbatch.api.responses import json_answer, selection
 
 _T = TypeVar("_T")
 
+# The maximum and the default of maxresults.
+# https://learn.microsoft.com/rest/api/batchservice/common-parameters-and-headers
 PAGE_SIZE = 1000
-"""Of a list, unless maxresults asks for less. Source: Batch REST API, maxresults."""
 
 
 def page(
     records: Mapping[str, _T], matches: Callable[[_T], bool], size: int, token: str | None
 ) -> tuple[list[_T], str | None]:
-    """Return the matching records after a page's token in the order of their keys, and the next page's token."""
+    """Return one page of the matching records, in the order of their keys.
+
+    Args:
+        records: All records.
+        matches: Whether a record belongs to the list.
+        size: The number of records per page.
+        token: The token of the page; None for the first page.
+
+    Returns:
+        The records, and the token of the next page if there is one.
+    """
     after = _read_token(token) if token else ""
     found: list[_T] = []
     last = ""
+    # One record more than the page has shows that there is a next page.
     for key, record in _in_order(records, after):
         if matches(record):
             if len(found) == size:
@@ -40,13 +52,14 @@ def page(
 
 
 def _in_order(records: Mapping[str, _T], after: str) -> Iterator[tuple[str, _T]]:
+    # SortedRecords start at any key in logarithmic time; other mappings are short.
     if isinstance(records, SortedRecords):
         return records.after(after)
     return ((key, records[key]) for key in sorted(records) if key > after)
 
 
 def _write_token(key: str) -> str:
-    # The SDK does not encode the link again: a plus or an ampersand would not come back as it was.
+    # The SDK does not encode the link again, so the token must not contain characters that need encoding.
     return f"WATV2:{base64.urlsafe_b64encode(key.encode()).decode().rstrip('=')}:1$1"
 
 
@@ -61,7 +74,8 @@ def _read_token(token: str) -> str:
 def listing(
     call: Call, kind: str, records: Mapping[str, _T], fields: odata.Fields, write: Callable[[_T], Json]
 ) -> Response:
-    """Answer with the page of a list that the request asks for."""
+    """Return a response with the requested page of a list."""
+    # The service refuses page sizes outside 1 to 1000, and does not shorten them.
     size = call.query.get("maxresults", str(PAGE_SIZE))
     if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) > PAGE_SIZE:
         raise errors.out_of_range_query_parameter_value(
@@ -72,7 +86,7 @@ def listing(
     found, token = page(records, matches, int(size), call.query.get("$skiptoken"))
     body: Json = {"value": [selected(write(record)) for record in found]}
     if token:
-        # Names and values stand as they came: the client encodes the link's query anew.
+        # Keep the query as received: clients encode the query of the link again.
         kept = [part for part in call.raw_query.split("&") if "skiptoken=" not in part.lower()]
         body["odata.nextLink"] = f"{call.base}{call.raw_path}?{'&'.join(kept)}&$skiptoken={token}"
     return json_answer(call, kind, body)

@@ -1,4 +1,7 @@
-"""The operations on pools and on the account, one handler each."""
+"""The handlers of the operations on pools and on the account.
+
+https://learn.microsoft.com/rest/api/batchservice/pools
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from localbatch.api.responses import done, json_answer, one
 from localbatch.rules import autoscale
 
 DEALLOCATION_OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
+# https://learn.microsoft.com/rest/api/batchservice/pools/remove-nodes
 MAX_NODES_REMOVED = 100
 # https://learn.microsoft.com/rest/api/batchservice/pools/enable-pool-auto-scale: between two requests for one pool.
 MIN_ENABLE_INTERVAL = timedelta(seconds=30)
@@ -38,7 +42,7 @@ def create_pool(call: Call) -> Response:
 
 
 def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
-    """Return the record of a pool that is about to be allocated."""
+    """Return the record of a new pool, whose first resize has started."""
     return Pool(
         id=pool_id,
         spec=merge(spec, {}),
@@ -47,6 +51,7 @@ def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int
         modified_at=now,
         state="active",
         state_at=now,
+        # A new pool is being resized to its targets.
         allocation=Stated(state="resizing", state_at=now),
         target_dedicated=targets[0],
         target_low_priority=targets[1],
@@ -105,12 +110,14 @@ def disable_pool_auto_scale(call: Call) -> Response:
 def enable_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/enableautoscale."""
     pool, body = call.live_pool(), call.json("enable_autoscale")
+    # A pool must be steady before its size changes hands.
     if pool.allocation.state != "steady":
         raise errors.pool_being_resized()
     formula = body.get("autoScaleFormula") or pool.spec.get("autoScaleFormula")
     if not formula:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
     check_formula(formula)
+    # Formula and interval of the last time apply again if the request has none.
     interval = request_bodies.autoscale_interval(body, pool.spec.get("autoScaleEvaluationInterval", "PT15M"))
     if pool.autoscale_enabled_at and call.now < pool.autoscale_enabled_at + MIN_ENABLE_INTERVAL:
         raise errors.too_many_enable_auto_scale_requests()
@@ -124,15 +131,20 @@ def evaluate_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/evaluateautoscale."""
     pool, formula = call.live_pool(), call.json("evaluate_autoscale").get("autoScaleFormula")
     if not pool.spec["enableAutoScale"]:
-        raise errors.operation_invalid_for_current_state(Reason="The pool does not scale automatically")
+        raise errors.operation_invalid_for_current_state(Reason="Autoscale is not enabled on the pool")
     if not isinstance(formula, str) or not formula:
         raise errors.missing_required_property(PropertyName="autoScaleFormula")
+    # The evaluation has no effect on the pool: it shows what the formula would do.
     _, run = call.scheduler.pools.evaluate(pool, formula, call.now)
     return json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.AutoScaleRun", run, pool)
 
 
 def check_formula(formula: object) -> None:
-    """Refuse what is no formula."""
+    """Check the syntax of an autoscale formula.
+
+    Raises:
+        ServiceError: The formula is invalid.
+    """
     if not isinstance(formula, str):
         raise invalid("autoScaleFormula", formula, "The value must be a string")
     try:
@@ -152,7 +164,7 @@ def resize_pool(call: Call) -> Response:
     """POST /pools/{pool_id}/resize."""
     pool, body = _steady_pool(call), call.json("resize")
     if pool.spec["enableAutoScale"]:
-        raise errors.operation_invalid_for_current_state(Reason="The pool scales automatically")
+        raise errors.operation_invalid_for_current_state(Reason="Autoscale is enabled on the pool")
     timeout = request_bodies.resize_timeout(body)
     dedicated, low_priority = request_bodies.targets(body, pool.target_dedicated, pool.target_low_priority)
     option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
@@ -171,11 +183,13 @@ def stop_pool_resize(call: Call) -> Response:
 def remove_nodes(call: Call) -> Response:
     """POST /pools/{pool_id}/removenodes."""
     pool, body = _steady_pool(call), call.json("remove_nodes")
+    # A node that is listed twice is removed once.
     ids = dict.fromkeys(node_id.lower() for node_id in strings(body, "nodeList"))
     if not 1 <= len(ids) <= MAX_NODES_REMOVED:
         raise invalid("nodeList", len(ids), f"A request removes 1 to {MAX_NODES_REMOVED} nodes")
     timeout = request_bodies.resize_timeout(body)
     option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
+    # Check all ids first, so that an unknown node removes no other.
     nodes = [call.store.node(pool.id, node_id) for node_id in ids]
     pool.spec["resizeTimeout"] = timeout
     call.scheduler.pools.remove_nodes(pool, nodes, option, call.now)

@@ -1,8 +1,8 @@
-"""Bodies of requests: the properties that a client sends, checked, with the defaults of the service filled in.
+"""Request bodies: they are checked and completed with the defaults of the service.
 
-What is not known is kept and echoed; what is known and could not be honoured is refused.
+Properties without an effect are kept, and responses repeat them. Properties whose effect is missing here are refused.
 
-Source: Batch REST API 2025-06-01; the defaults are those that the service was recorded to answer.
+https://learn.microsoft.com/rest/api/batchservice/, version 2025-06-01. The defaults were recorded from the service.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from localbatch.api.properties import (
 )
 from localbatch.wire import INFINITE
 
-USER: Json = {"autoUser": {"scope": "pool", "elevationLevel": "nonadmin"}}
+DEFAULT_USER: Json = {"autoUser": {"scope": "pool", "elevationLevel": "nonadmin"}}
 UPLOAD_CONDITIONS = ("tasksuccess", "taskfailure", "taskcompletion")
+# The range of maxTaskRetryCount; -1 is unlimited.
 RETRIES = (-1, 2**31 - 1)
+# https://learn.microsoft.com/rest/api/batchservice/tasks/create-task#taskdependencies
 MAX_DEPENDENCY_CHARACTERS = 64_000
 MAX_DEPENDENCY_RANGES = 100
 MAX_PREFIX_CHARACTERS = 20
@@ -49,7 +51,11 @@ def pool_spec(body: Json) -> PoolSpec:
 
 
 def pool_properties(body: Json) -> Json:
-    """Read the properties of a pool, or of an automatic one."""
+    """Read the properties of a pool or an automatic pool.
+
+    https://learn.microsoft.com/rest/api/batchservice/pools/create-pool
+    """
+    # The formula sets the targets of a pool with autoscale.
     automatic = flag(body, "enableAutoScale", default=False)
     spec = body | {
         "vmSize": required(body, "vmSize").lower(),
@@ -61,16 +67,16 @@ def pool_properties(body: Json) -> Json:
     }
     if automatic:
         if body.get("targetDedicatedNodes") is not None or body.get("targetLowPriorityNodes") is not None:
-            raise invalid("enableAutoScale", "true", "A pool that scales automatically must not name its targets")
+            raise invalid("enableAutoScale", "true", "A pool with autoscale must not have targets")
         required(body, "autoScaleFormula")
         spec["autoScaleEvaluationInterval"] = autoscale_interval(body)
     elif body.get("autoScaleFormula") is not None:
-        raise invalid("autoScaleFormula", body["autoScaleFormula"], "The pool does not scale automatically")
+        raise invalid("autoScaleFormula", body["autoScaleFormula"], "Autoscale is not enabled on the pool")
     return spec | _settings(body)
 
 
 def _settings(body: Json) -> Json:
-    """Read those properties of a pool that can be set or replaced as they are."""
+    """Read the properties of a pool that a request can create or replace unchanged."""
     refuse(body, "mountConfiguration")
     if body.get("applicationPackageReferences"):
         raise errors.invalid_application_package_references(Reason="The account has no applications")
@@ -83,14 +89,14 @@ def _settings(body: Json) -> Json:
     if "startTask" in body:
         settings["startTask"] = start_task_spec(body)
     if body.get("userAccounts"):
-        # Passwords and keys are never echoed.
+        # Responses never contain passwords.
         settings["userAccounts"] = [without(account, "password") for account in objects(body, "userAccounts")]
     check_metadata(body)
     return settings
 
 
 def targets(body: Json, dedicated: int, low_priority: int) -> tuple[int, int]:
-    """Read the numbers of nodes that a pool shall have."""
+    """Read the target numbers of dedicated and spot nodes."""
     return (
         integer(body, "targetDedicatedNodes", dedicated, 0, 10_000),
         integer(body, "targetLowPriorityNodes", low_priority, 0, 10_000),
@@ -98,24 +104,24 @@ def targets(body: Json, dedicated: int, low_priority: int) -> tuple[int, int]:
 
 
 def resize_timeout(body: Json) -> str:
-    """Read how long a resize may take."""
+    """Read the timeout of a resize."""
     return duration(body, "resizeTimeout", "PT15M", low="PT5M")
 
 
 def autoscale_interval(body: Json, default: str = "PT15M") -> str:
-    """Read how often a formula is evaluated."""
+    """Read the interval of autoscale evaluations."""
     return duration(body, "autoScaleEvaluationInterval", default, low="PT5M", high="P7D")
 
 
 def scheduling_policy(body: Json) -> Json:
-    """Read how Batch tasks are spread over nodes."""
+    """Read the task scheduling policy."""
     policy = {"nodeFillType": "Spread"} | object_of(body, "taskSchedulingPolicy")
     choice(policy, "nodeFillType", ("spread", "pack"), "spread")
     return policy
 
 
 def start_task_spec(body: Json) -> Json | None:
-    """Read a start task; an empty object removes one."""
+    """Read a start task. An empty object removes it."""
     task = object_of(body, "startTask")
     if not task:
         return None
@@ -125,8 +131,9 @@ def start_task_spec(body: Json) -> Json | None:
     }
 
 
+# https://learn.microsoft.com/rest/api/batchservice/pools/update-pool: these can change while the pool has nodes.
 ANY_TIME = ("startTask", "metadata", "applicationPackageReferences")
-"""Properties of a pool that can change while it has nodes."""
+# These can change only while the pool has no nodes.
 WHEN_EMPTY = (
     "displayName",
     "vmSize",
@@ -140,11 +147,11 @@ WHEN_EMPTY = (
     "upgradePolicy",
     "resourceTags",
 )
-"""Properties of a pool that can change only while it has none. Source: Batch REST API, Update Pool."""
 
 
 def pool_patch(body: Json, pool: Pool) -> Json:
-    """Read the changes that a PATCH makes to a pool's properties; None removes one."""
+    """Read the changes of a PATCH to a pool. None removes a property."""
+    # A PATCH with null changes nothing.
     given = {name: value for name, value in body.items() if value is not None}
     settled = [name for name in WHEN_EMPTY if name in given]
     if settled and pool.nodes:
@@ -162,7 +169,8 @@ def pool_patch(body: Json, pool: Pool) -> Json:
 
 
 def pool_replacement(body: Json) -> Json:
-    """Read what replaces a pool's start task, metadata and application packages; None removes one."""
+    """Read the new start task, metadata and application packages of a pool. None removes a property."""
+    # updateproperties replaces all of them, so that these are required.
     for name in ("metadata", "applicationPackageReferences"):
         if body.get(name) is None:
             raise errors.missing_required_property(PropertyName=name)
@@ -175,7 +183,10 @@ def pool_replacement(body: Json) -> Json:
 
 
 def job_spec(body: Json) -> JobSpec:
-    """Read the body of a request that creates a job."""
+    """Read the body of a request that creates a job.
+
+    https://learn.microsoft.com/rest/api/batchservice/jobs/create-job
+    """
     identifier(body)
     spec = body | {
         "priority": _priority(body),
@@ -231,6 +242,7 @@ def _preparation_and_release(body: Json) -> Json:
         }
     if body.get("jobReleaseTask"):
         task = object_of(body, "jobReleaseTask")
+        # It runs on the nodes where the job preparation task has run.
         if not spec:
             raise invalid("jobReleaseTask", task.get("id"), "A job release task needs a job preparation task")
         spec["jobReleaseTask"] = _command(task) | {
@@ -251,18 +263,20 @@ def job_constraints(body: Json) -> JobConstraints:
 
 
 def pool_info(body: Json) -> Json:
-    """Read which pool a job runs on."""
+    """Read the pool of a job: an existing one or the specification of an automatic one."""
     if not isinstance(body.get("poolInfo"), dict):
         raise errors.missing_required_property(PropertyName="poolInfo")
     info = object_of(body, "poolInfo")
     if not info.get("autoPoolSpecification"):
         return {"poolId": required(info, "poolId")}
     if info.get("poolId"):
-        raise invalid("poolInfo", info["poolId"], "A job has a pool, or an automatic one")
+        raise invalid("poolInfo", info["poolId"], "A job cannot have both poolId and autoPoolSpecification")
     auto = object_of(info, "autoPoolSpecification")
     required(auto, "poolLifetimeOption")
     if choice(auto, "poolLifetimeOption", ("job", "jobschedule"), "job") != "job":
-        raise invalid("poolLifetimeOption", auto["poolLifetimeOption"], "Only a job schedule has such a pool")
+        raise invalid(
+            "poolLifetimeOption", auto["poolLifetimeOption"], "Only job schedules can have pools with this lifetime"
+        )
     check_texts(auto, "autoPoolIdPrefix")
     prefix = auto.get("autoPoolIdPrefix", "")
     if len(prefix) > MAX_PREFIX_CHARACTERS or (prefix and not re.fullmatch("[A-Za-z0-9_-]+", prefix)):
@@ -277,15 +291,16 @@ def pool_info(body: Json) -> Json:
 
 
 def job_patch(body: Json, job: Job) -> Json:
-    """Read the changes that a PATCH makes to a job's properties; an object is replaced as a whole."""
+    """Read the changes of a PATCH to a job. Objects are replaced as a whole."""
     given = {name: value for name, value in body.items() if value is not None}
+    # The checks of a replacement need these two; they are not changed.
     kept = {name: job.spec[name] for name in ("poolInfo", "onAllTasksComplete")}
     everything = job_replacement(kept | given, job)
     return {name: value for name, value in everything.items() if name in given}
 
 
 def job_replacement(body: Json, job: Job) -> Json:
-    """Read the properties that a PUT gives a job; what is not given gets its default, None removes one."""
+    """Read the new properties of a PUT to a job. Absent ones get their defaults, None removes a property."""
     changes: Json = {
         "priority": _priority(body),
         "maxParallelTasks": _parallel(body),
@@ -309,7 +324,10 @@ def job_replacement(body: Json, job: Job) -> Json:
 
 
 def task_spec(body: Json, job: Job) -> TaskSpec:
-    """Read a Batch task as a client adds it to a job."""
+    """Read the body of a request that creates a Batch task.
+
+    https://learn.microsoft.com/rest/api/batchservice/tasks/create-task
+    """
     task_id = identifier(body)
     for chore, error in (
         (job.spec.get("jobPreparationTask"), errors.task_id_same_as_job_preparation_task),
@@ -366,7 +384,7 @@ def _check_exit_conditions(conditions: Json, job: Job) -> None:
         choice(each, "dependencyAction", ("satisfy", "block"), "block")
         choice(each, "jobAction", ("none", "disable", "terminate"), "none")
         if each.get("jobAction") is not None and job.spec["onTaskFailure"] == "noaction":
-            raise invalid("jobAction", each["jobAction"], "The job does nothing when a task fails")
+            raise invalid("jobAction", each["jobAction"], "onTaskFailure of the job is noaction")
 
 
 def _exit_options(mapping: Json) -> Json:
@@ -376,17 +394,18 @@ def _exit_options(mapping: Json) -> Json:
 
 
 def task_constraints(body: Json, retries: int) -> TaskConstraints:
-    """Read the constraints of a Batch task; without any, it may be retried as often as its job says."""
+    """Read the constraints of a Batch task. Without any, the retry count of the job applies."""
     given = object_of(body, "constraints")
     return {
         "maxWallClockTime": duration(given, "maxWallClockTime", INFINITE),
         "retentionTime": duration(given, "retentionTime", "P7D"),
+        # An object without the count means 0 retries, no object the count of the job.
         "maxTaskRetryCount": integer(given, "maxTaskRetryCount", 0 if given else retries, *RETRIES),
     }
 
 
 def _command(body: Json) -> Json:
-    """Check what all kinds of tasks have in common."""
+    """Check the properties that all kinds of tasks have."""
     if not required(body, "commandLine").strip():
         raise invalid("commandLine", "", "The value must not be empty")
     refuse(body, "containerSettings")
@@ -397,13 +416,14 @@ def _command(body: Json) -> Json:
     for file in objects(body, "outputFiles"):
         _check_output_file(file)
     _check_environment(body, "environmentSettings")
-    return {"userIdentity": USER} | body
+    return {"userIdentity": DEFAULT_USER} | body
 
 
 def _check_resource_file(file: Json) -> None:
     check_texts(file, "httpUrl", "storageContainerUrl", "filePath", "blobPrefix", "fileMode")
     refuse(file, "autoStorageContainerName")
     _check_identity(file)
+    # Exactly one source: a blob or a container.
     if bool(file.get("httpUrl")) == bool(file.get("storageContainerUrl")):
         raise invalid("resourceFiles", file, "A resource file must have one of httpUrl and storageContainerUrl")
     if file.get("httpUrl"):

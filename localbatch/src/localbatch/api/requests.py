@@ -1,4 +1,4 @@
-"""One request: what it asks about, whether its conditions hold, and the forms of answers."""
+"""Requests, as handlers see them: their body, their records, and their conditional headers."""
 
 from __future__ import annotations
 
@@ -47,16 +47,25 @@ class Call:
     now: datetime
 
     def json(self, kind: str) -> Json:
-        """Return a body of a kind; one that is empty means an empty object, and a property that is null is absent."""
+        """Parse the body. An empty body is an empty object, and properties that are null are removed.
+
+        Args:
+            kind: The key of `known_properties.BODIES`.
+
+        Raises:
+            ServiceError: InvalidRequestBody or UnsupportedProperty.
+        """
         try:
+            # Clients send null for properties that they do not set.
             body = json.loads(self.body or b"{}", object_pairs_hook=_present, parse_constant=_refuse_constant)
             if b"\\u" in self.body:
-                # Half of a surrogate pair is no letter, and could not be written into an answer.
+                # Raises for half a surrogate pair, which a response could not contain.
                 json.dumps(body, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise errors.invalid_request_body(Reason=error) from error
         if not isinstance(body, dict):
             raise errors.invalid_request_body(Reason="The body must be an object")
+        # Unknown properties are refused as on the service, so that typing errors show up here.
         check_properties(body, kind)
         return body
 
@@ -75,40 +84,40 @@ class Call:
         return f"{self.base}/pools/{record.pool_id}/nodes/{record.id}{action}"
 
     def pool(self) -> Pool:
-        """Return the pool that the path names, if the conditions of the headers hold."""
+        """Return the pool in the path, and check the conditional headers."""
         pool = self.store.pool(self.parameters["pool_id"])
         _check_conditions(self, pool.etag, pool.modified_at)
         return pool
 
     def live_pool(self) -> Pool:
-        """Return the pool that the path names, if it may be changed."""
+        """Return the pool in the path for a change. Raise PoolBeingDeleted if it is being deleted."""
         pool = self.pool()
         if pool.state == "deleting":
             raise errors.pool_being_deleted()
         return pool
 
     def node(self) -> Node:
-        """Return the node that the path names."""
+        """Return the node in the path."""
         return self.store.node(self.parameters["pool_id"], self.parameters["node_id"])
 
     def job(self) -> Job:
-        """Return the job that the path names, if the conditions of the headers hold."""
+        """Return the job in the path, and check the conditional headers."""
         job = self.store.job(self.parameters["job_id"])
         _check_conditions(self, job.etag, job.modified_at)
         return job
 
     def live_job(self) -> Job:
-        """Return the job that the path names, if it may be changed."""
+        """Return the job in the path for a change, as `check_live`."""
         job = self.job()
         check_live(job)
         return job
 
     def check_file(self, path: Path) -> None:
-        """Raise ConditionNotMet unless the conditions of the headers hold for a file, which has no etag."""
+        """Check the conditional headers for a file, which has no etag."""
         _check_conditions(self, "", datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
 
     def task(self) -> Task:
-        """Return the Batch task that the path names, if the conditions of the headers hold."""
+        """Return the Batch task in the path, and check the conditional headers."""
         task = self.store.task(self.parameters["job_id"], self.parameters["task_id"])
         _check_conditions(self, task.etag, task.modified_at or task.created_at)
         return task
@@ -119,7 +128,7 @@ def _present(pairs: list[tuple[str, object]]) -> Json:
 
 
 def check_live(job: Job) -> None:
-    """Raise JobCompleted, JobBeingTerminated or JobBeingDeleted unless a job may be changed."""
+    """Raise JobCompleted, JobBeingTerminated or JobBeingDeleted if a job can no longer be changed."""
     refusals = {
         "completed": errors.job_completed,
         "terminating": errors.job_being_terminated,
@@ -131,8 +140,13 @@ def check_live(job: Job) -> None:
 
 
 def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
-    """Raise ConditionNotMet unless the request's conditional headers hold; clients add quotes to an etag or do not."""
+    """Raise ConditionNotMet if a conditional header does not hold. Clients may quote etags.
+
+    https://learn.microsoft.com/rest/api/batchservice/specifying-conditional-headers
+    """
+    # All headers of the request must hold. The service refuses most combinations of them.
     match, none_match = call.headers.get("if-match"), call.headers.get("if-none-match")
+    # Dates in headers have whole seconds.
     modified_at = modified_at.replace(microsecond=0)
     since, unmodified = call.headers.get("if-modified-since"), call.headers.get("if-unmodified-since")
     try:
@@ -144,10 +158,11 @@ def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
         )
     except ValueError as error:
         raise errors.invalid_header_value(Reason=error) from error
+    # A failed condition is 304 for reads and 412 for changes.
     if not holds:
         raise errors.not_modified() if call.method in {"GET", "HEAD"} else errors.condition_not_met()
 
 
 def _refuse_constant(name: str) -> float:
-    """Refuse NaN and the infinities, which JSON does not know, and other clients could not read."""
-    raise ValueError(f"{name} is no number of JSON")
+    """Raise an error for NaN and infinities, which Python accepts and JSON does not have."""
+    raise ValueError(f"{name} is not a JSON number")

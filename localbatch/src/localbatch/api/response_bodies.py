@@ -1,4 +1,7 @@
-"""Answers: records as the JSON of the REST API, and the names that $select may ask for."""
+"""Response bodies: records as the JSON of the REST API, and the names that $select may have.
+
+https://learn.microsoft.com/rest/api/batchservice/
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from localbatch.account.records import Chore, Counts, Execution, Job, Node, Pool
 from localbatch.account.specs import Json
 from localbatch.wire import timestamp
 
+# Invented details of nodes, which are processes of this machine.
 NODE_AGENT_VERSION = "1.13.9"
 SSH_PORT = 22
 FIRST_FRONTEND_PORT = 50_000
@@ -19,7 +23,7 @@ def _present(**properties: object) -> Json:
 
 
 def pool_json(pool: Pool, base: str) -> Json:
-    """Write a pool."""
+    """Return the JSON of a pool."""
     return {
         "id": pool.id,
         "url": f"{base}/pools/{pool.id}",
@@ -34,6 +38,7 @@ def pool_json(pool: Pool, base: str) -> Json:
         "currentLowPriorityNodes": pool.count_nodes(dedicated=False),
         "targetDedicatedNodes": pool.target_dedicated,
         "targetLowPriorityNodes": pool.target_low_priority,
+        # The properties that the client sent, so they come after the computed ones.
         **pool.spec,
         **_present(resizeErrors=pool.resize_errors or None, autoScaleRun=pool.autoscale_run),
     }
@@ -53,7 +58,7 @@ def _timestamp(at: datetime | None) -> str | None:
 
 
 def node_json(node: Node, pool: Pool, base: str) -> Json:
-    """Write a node."""
+    """Return the JSON of a node."""
     return {
         "id": node.id,
         "url": _node_url(node, base),
@@ -61,6 +66,7 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
         "schedulingState": node.scheduling,
         "stateTransitionTime": timestamp(node.state_at),
         "allocationTime": timestamp(node.allocated_at),
+        # All nodes are processes of this machine.
         "ipAddress": "127.0.0.1",
         "affinityId": f"TVM:{node.id}",
         "vmSize": pool.spec["vmSize"],
@@ -97,6 +103,7 @@ def _agent(booted_at: datetime) -> Json:
 
 
 def _machine(pool: Pool) -> Json | None:
+    # exactVersion resolves "latest"; there are no versions here.
     image = (pool.spec.get("virtualMachineConfiguration") or {}).get("imageReference")
     return {"imageReference": image | {"exactVersion": image["version"]}} if image else None
 
@@ -112,7 +119,7 @@ def _recent_task(task: Task, base: str) -> Json:
 
 
 def chore_json(chore: Chore) -> Json:
-    """Write what became of a start task or a job preparation task."""
+    """Return the JSON of the state of a start task or job preparation task."""
     return {"state": chore.state} | _execution(chore.execution)
 
 
@@ -133,12 +140,13 @@ def _execution(execution: Execution) -> Json:
 
 
 def _task_execution(execution: Execution) -> Json:
+    # Only Batch tasks are requeued; chores end with their node.
     requeues = _present(requeueCount=execution.requeue_count, lastRequeueTime=_timestamp(execution.last_requeue_at))
     return _execution(execution) | requeues
 
 
 def job_json(job: Job, base: str) -> Json:
-    """Write a job."""
+    """Return the JSON of a job."""
     return {
         "id": job.id,
         "url": f"{base}/jobs/{job.id}",
@@ -158,11 +166,12 @@ def job_json(job: Job, base: str) -> Json:
 
 
 def task_json(task: Task, base: str) -> Json:
-    """Write a Batch task."""
+    """Return the JSON of a Batch task."""
     return {
         "id": task.id,
         "url": f"{base}/jobs/{task.job_id}/tasks/{task.id}",
         "eTag": task.etag,
+        # State changes do not modify a Batch task.
         "lastModified": timestamp(task.modified_at or task.created_at),
         "creationTime": timestamp(task.created_at),
         **_states(task),
@@ -185,7 +194,7 @@ def _place(task: Task, node: Node, base: str) -> Json:
 
 
 def preparation_json(node: Node, job: Job, base: str) -> Json:
-    """Write what became of a job's preparation and release tasks on a node."""
+    """Return the JSON of the job preparation and release tasks of a job on a node."""
     body: Json = {"poolId": node.pool_id, "nodeId": node.id, "nodeUrl": _node_url(node, base)}
     for kind, chores in (("Preparation", node.preparations), ("Release", node.releases)):
         chore = chores.get(job.key)
@@ -199,7 +208,7 @@ def preparation_json(node: Node, job: Job, base: str) -> Json:
 
 
 def counts_json(job: Job) -> Json:
-    """Write the task counts of a job."""
+    """Return the JSON of the task counts of a job."""
     return {"taskCounts": _counts(job.task_counts), "taskSlotCounts": _counts(job.slot_counts)}
 
 
@@ -228,16 +237,18 @@ NODE_COUNTS = (
 
 
 def node_counts_json(pool: Pool) -> Json:
-    """Write how many nodes of a pool are in which state."""
+    """Return the JSON of the node counts of a pool by state."""
     counts: Json = {"poolId": pool.id}
     for name, dedicated in (("dedicated", True), ("lowPriority", False)):
+        # The API has camel case in counts and lower case in states.
         found = Counter(node.state for node in pool.nodes.values() if node.dedicated == dedicated)
         counts[name] = {state: found[state.lower()] for state in NODE_COUNTS} | {"total": found.total()}
     return counts
 
 
-# What $select may name: the properties of each kind of record, of every version since 2022.
+# The names that $select may have, by kind of record: the properties in all versions since 2022. Others have no $select.
 
+# Properties that several kinds of records have.
 _TAGS = ("id", "url", "eTag", "lastModified", "creationTime", "state", "stateTransitionTime", "stats", "displayName")
 _PREVIOUS = ("previousState", "previousStateTransitionTime")
 
@@ -279,4 +290,3 @@ SELECTABLE: dict[str, frozenset[str]] = {
         previousStateTransitionTime result"""
     ),
 }
-"""By the kind of a list or a record; other kinds have no $select."""

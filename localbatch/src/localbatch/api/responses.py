@@ -19,13 +19,14 @@ JSON_TYPE = "application/json;odata=minimalmetadata"
 
 
 def json_answer(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
-    """Answer with an object, and the etag of the record that it describes."""
+    """Return a response with an object, and the etag of its record."""
+    # The service sends minimal OData metadata with every object.
     content = {"odata.metadata": f"{call.base}/$metadata#{kind}"} | body
     return Response(json.dumps(content), headers=_tags(record), media_type=JSON_TYPE)
 
 
 def one(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
-    """Answer with those properties of a record that the request asks for."""
+    """Return a response with the properties of a record that the request selects."""
     return json_answer(call, f"{kind}/@Element", selection(call, kind)(body), record)
 
 
@@ -36,8 +37,9 @@ def selection(call: Call, kind: str) -> Callable[[Json], Json]:
 
 
 def done(status: int, record: Pool | Job | Task | None = None, url: str | None = None) -> Response:
-    """Answer without a body."""
+    """Return a response without a body."""
     headers = _tags(record)
+    # The official clients ignore both headers, but the service sends them.
     if url:
         headers |= {"DataServiceId": url}
     if url and status == HTTPStatus.CREATED:
@@ -48,6 +50,7 @@ def done(status: int, record: Pool | Job | Task | None = None, url: str | None =
 def _tags(record: Pool | Job | Task | None) -> dict[str, str]:
     if not record:
         return {}
+    # Batch tasks are not modified until their properties change.
     modified_at = record.modified_at
     if not modified_at:
         modified_at = record.created_at

@@ -1,4 +1,7 @@
-"""The operations on Batch tasks and their files, one handler each."""
+"""The handlers of the operations on Batch tasks and their files.
+
+https://learn.microsoft.com/rest/api/batchservice/tasks
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from localbatch.api.properties import invalid
 from localbatch.api.requests import Call, check_live
 from localbatch.api.responses import done, json_answer, one
 
+# https://learn.microsoft.com/rest/api/batchservice/tasks/create-task-collection
 MAX_TASKS_PER_COLLECTION = 100
-"""Source: Batch REST API, Add Task Collection."""
 
 
 def create_task(call: Call) -> Response:
@@ -36,7 +39,7 @@ def _add_task(call: Call, job: Job, body: Json) -> Task:
 
 
 def new_task(store: Store, job: Job, task_id: str, spec: TaskSpec, now: datetime) -> Task:
-    """Return the record of a Batch task that waits for a slot."""
+    """Return the record of a new Batch task, which is active."""
     return Task(
         id=task_id,
         key=(job.key, key_of(task_id)),
@@ -65,6 +68,7 @@ def create_task_collection(call: Call) -> Response:
         raise errors.missing_required_property(PropertyName="value")
     if not 1 <= len(tasks) <= MAX_TASKS_PER_COLLECTION:
         raise invalid("value", len(tasks), f"A collection has 1 to {MAX_TASKS_PER_COLLECTION} tasks")
+    # The request succeeds even if some tasks fail: each result has a status of its own.
     return json_answer(call, "taskaddresult", {"value": [_try_to_add_task(call, job, task) for task in tasks]})
 
 
@@ -72,6 +76,7 @@ def _try_to_add_task(call: Call, job: Job, body: Json) -> Json:
     try:
         task = _add_task(call, job, body)
     except errors.ServiceError as error:
+        # Clients retry results with the status ServerError, and report this one.
         return {"status": "ClientError", "taskId": body.get("id"), "error": error.body(call.now)}
     return {
         "status": "Success",
@@ -86,6 +91,7 @@ def delete_task(call: Call) -> Response:
     """DELETE /jobs/{job_id}/tasks/{task_id}."""
     task = call.task()
     job = call.store.job(task.job_id)
+    # A completed job still allows deleting its tasks.
     if job.state == "deleting":
         raise errors.job_being_deleted()
     call.scheduler.tasks.delete(job, task, call.now)
@@ -111,7 +117,7 @@ def replace_task(call: Call) -> Response:
 
 
 def list_subtasks(call: Call) -> Response:
-    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo: an ordinary Batch task has none."""
+    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo. Only multi-instance tasks have subtasks, and those are not supported."""
     call.task()
     nothing: dict[str, Json] = {}
     return listing(call, "subtasks", nothing, {}, lambda subtask: subtask)
@@ -133,6 +139,7 @@ def reactivate_task(call: Call) -> Response:
     check_live(job)
     if task.state != "completed":
         raise errors.task_not_completed()
+    # Only failed Batch tasks can run again.
     if not task.execution.failure:
         raise errors.task_succeeded()
     call.scheduler.tasks.reactivate(job, task, call.now)
@@ -157,14 +164,16 @@ def list_task_files(call: Call) -> Response:
 
 
 def _task(call: Call) -> Task:
-    """Return the Batch task; the conditions of the headers are about its file."""
+    """Return the Batch task in the path. The conditional headers apply to its file."""
     return call.store.task(call.parameters["job_id"], call.parameters["task_id"])
 
 
 def _directory(call: Call, task: Task) -> Path:
+    # After the retention time the service has an error code of its own.
     if task.files_removed:
         raise errors.task_files_cleaned_up()
     node = task.node
+    # A deleted pool or a removed node took the files with it.
     pool = call.store.pools.get(key_of(node.pool_id)) if node else None
     if not node or not pool or pool.nodes.get(node.id) is not node:
         raise errors.task_files_unavailable()

@@ -1,8 +1,9 @@
-"""Microsoft Entra ID without Microsoft Entra ID: bearer tokens, read but not verified.
+"""Bearer tokens of Microsoft Entra ID: their claims are checked, their signatures are not.
 
-As with Azurite's `--oauth basic`, whom a token is for and how long are checked, and who signed it is not.
+This corresponds to `--oauth basic` of Azurite.
 
-Source: "Access token claims reference"; "Authenticate Azure Batch services with Microsoft Entra ID" for the audience.
+https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
+https://learn.microsoft.com/azure/batch/batch-aad-auth: the audience of Azure Batch
 """
 
 from __future__ import annotations
@@ -17,42 +18,44 @@ from localbatch.account.specs import Json
 
 AUDIENCE = "https://batch.core.windows.net/"
 STORAGE_AUDIENCE = "https://storage.azure.com/"
-LIFE_SECONDS = 3600
+LIFETIME_SECONDS = 3600
+# A token has a header, claims and a signature.
 _PARTS = 3
-"""Of a signed token: its header, its claims and its signature."""
 
 
 def check_token(token: str, tenant: str | None, now: datetime) -> None:
-    """Check that a token is for Azure Batch and the tenant, if one is named, at an instant.
+    """Check that a token is valid at an instant for Azure Batch, and for the tenant if there is one.
 
     Raises:
         ServiceError: AuthenticationFailed, with the reason.
     """
     claims = _claims(token)
     reason = None
+    # Tokens have the audience with or without the slash, depending on their version.
     if str(claims.get("aud")).rstrip("/") != AUDIENCE.rstrip("/"):
-        reason = f"The audience of the token is {claims.get('aud')!r} rather than {AUDIENCE!r}"
+        reason = f"The audience of the token is {claims.get('aud')!r} instead of {AUDIENCE!r}"
+    # nbf and exp are seconds since 1970.
     elif not isinstance(claims.get("nbf"), int) or not isinstance(claims.get("exp"), int):
-        reason = "The token does not say from when and until when it holds"
+        reason = "The token has no valid claims nbf and exp"
     elif now.timestamp() < claims["nbf"]:
         reason = "The token is not valid yet"
     elif claims["exp"] <= now.timestamp():
         reason = "The token has expired"
     elif tenant and str(claims.get("tid")).lower() != tenant.lower():
-        reason = f"The token is of the tenant {claims.get('tid')!r} rather than {tenant!r}"
+        reason = f"The tenant of the token is {claims.get('tid')!r} instead of {tenant!r}"
     if reason:
         raise errors.token_refused(AuthenticationErrorDetail=reason)
 
 
 def issue_token(audience: str, tenant: str | None, now: datetime) -> str:
-    """Issue a token to a node's identity, as good as any here: nobody signs it."""
+    """Return a token for the identity of a node. It is not signed, since signatures are not checked."""
     tenant, issued_at = tenant or str(uuid.UUID(int=0)), int(now.timestamp())
     claims = {
         "aud": audience,
         "iss": f"https://sts.windows.net/{tenant}/",
         "iat": issued_at,
         "nbf": issued_at,
-        "exp": issued_at + LIFE_SECONDS,
+        "exp": issued_at + LIFETIME_SECONDS,
         "tid": tenant,
     }
     parts = [json.dumps(part).encode() for part in ({"alg": "none", "typ": "JWT"}, claims)] + [b"unsigned"]
@@ -62,9 +65,10 @@ def issue_token(audience: str, tenant: str | None, now: datetime) -> str:
 def _claims(token: str) -> Json:
     try:
         parts = token.split(".")
+        # JSON Web Tokens omit the padding of Base64.
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (IndexError, ValueError, RecursionError):
         claims = None
     if not isinstance(claims, dict) or len(parts) != _PARTS:
-        raise errors.token_refused(AuthenticationErrorDetail="The token is no JSON Web Token")
+        raise errors.token_refused(AuthenticationErrorDetail="The token is not a JSON Web Token")
     return claims

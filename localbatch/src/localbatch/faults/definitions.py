@@ -13,30 +13,30 @@ from http import HTTPStatus
 from localbatch.rules.pools import CORE_QUOTA_REACHED
 
 REQUEST_FAULTS: Mapping[str, str] = {
-    "answer": "Requests are answered with a status, an error code and perhaps Retry-After, and nothing is done.",
-    "drop_before": "The connection is closed without an answer, and nothing is done.",
-    "drop_after": "The request takes effect, and the connection is closed without an answer.",
-    "delay": "The answer comes some seconds later; other requests do not wait.",
+    "answer": "The response is an error with a status, an error code and optionally Retry-After. The request has no effect.",
+    "drop_before": "The connection is closed without a response. The request has no effect.",
+    "drop_after": "The request takes effect, and the connection is closed without a response.",
+    "delay": "The response is delayed by some seconds. Other requests are not.",
 }
 NODE_FAULTS: Mapping[str, str] = {
     "preempt_node": "A node is preempted: its tasks are requeued, and it stays in the pool.",
-    "recover_node": "A preempted node comes back, under the same id.",
+    "recover_node": "A preempted node is created again, with the same id.",
     "make_node_unusable": "A node becomes unusable, with an error code and a message.",
-    "lose_node": "A node does not answer any more: its state is unknown.",
-    "vanish_node": "A node is gone from its pool, without having left it.",
+    "lose_node": "A node no longer answers: its state is unknown.",
+    "vanish_node": "A node is removed from its pool at once.",
 }
 STANDING_FAULTS: Mapping[str, str] = {
-    "start_task_fails": "The start task of a pool's nodes ends with an exit code.",
-    "allocation_fails": "A pool gets no nodes: its resize ends with an error code, or stalls.",
-    "endless_task": "A task never ends by itself.",
-    "upload_fails": "The upload of a task's output files fails with a code.",
+    "start_task_fails": "The start task of a pool ends with an exit code.",
+    "allocation_fails": "A pool gets no nodes: its resize fails with an error code, or stalls.",
+    "endless_task": "A Batch task never ends by itself.",
+    "upload_fails": "The upload of the output files of a Batch task fails with an error code.",
 }
+# All faults with their descriptions. Node faults fire `times` times, standing faults apply until the script is cleared.
 FAULTS: Mapping[str, str] = {**REQUEST_FAULTS, **NODE_FAULTS, **STANDING_FAULTS}
-"""What can be made to happen, and what that means. Node faults happen as often as asked, standing ones until the
-script is cleared."""
 
 _REQUEST = ("operation", "path", "times", "probability", "seed")
 _NODE = ("pool", "node", "when", "times")
+# The options of each fault, which `Fault` describes.
 OPTIONS: Mapping[str, Collection[str]] = {
     "answer": (*_REQUEST, "status", "code", "message", "retry_after"),
     "drop_before": _REQUEST,
@@ -52,8 +52,8 @@ OPTIONS: Mapping[str, Collection[str]] = {
     "endless_task": ("task",),
     "upload_fails": ("task", "code"),
 }
-"""The options that each fault has; `Fault` says what they mean."""
 
+# The types of options in JSON.
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("fault", "operation", "path", "code", "message", "pool", "node", "when", "task"), (str,)),
     **dict.fromkeys(("times", "seed", "status", "retry_after", "exit_code"), (int,)),
@@ -81,62 +81,63 @@ _STATUSES = frozenset(status for status in HTTPStatus if status >= HTTPStatus.BA
 
 
 class FaultError(ValueError):
-    """A fault cannot be understood; the message says why."""
+    """A fault is invalid; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One entry of a script. Which options a fault has depends on its name; the others keep their defaults."""
+    """One fault of a script. OPTIONS lists the options of each fault; the others keep their defaults."""
 
     fault: str
     """A name of FAULTS."""
 
     operation: str = "*"
-    """Requests: the operation's name, or a pattern with `*`, `?` and `[...]`."""
+    """Requests: the name of the operation, or a pattern with `*`, `?` and `[...]`."""
     path: str = "*"
-    """Requests: a pattern for the path, as it stands on the wire."""
+    """Requests: a pattern of the percent-encoded path."""
     times: int | None = None
-    """How often: once, or with a probability without end, unless it is given."""
+    """The number of times; by default once, or without limit if there is a probability."""
     probability: float | None = None
-    """Requests: the share of matching calls that are hit."""
+    """Requests: the share of matching requests that the fault hits."""
     seed: int | None = None
-    """Of the chance: the same seed hits the same calls. Chosen unless given."""
+    """The seed of the random choice: the same seed hits the same requests. By default random."""
     status: int = HTTPStatus.SERVICE_UNAVAILABLE
     code: str = ""
-    """The error code; each fault and each usual status has one of its own."""
+    """The error code; the default depends on the fault and the status."""
     message: str = ""
     retry_after: int | None = None
-    """The value of Retry-After in seconds; no such header unless given."""
+    """The header Retry-After in seconds; by default absent."""
     seconds: float = 0.0
 
     pool: str = "*"
-    """Nodes: the id of their pool, or `*` for any."""
+    """Nodes: the id of the pool, or `*` for any."""
     node: str = "*"
-    """Nodes: an id, or `*` for the first that it can happen to, one with tasks if there is one."""
+    """Nodes: the id, or `*` for the first whose state allows the fault, preferably one with Batch tasks."""
     when: str = "now"
-    """Nodes: `now`, as soon as there is such a node, or `task_running`, as soon as a task runs on it."""
+    """Nodes: `now`, as soon as there is such a node, or `task_running`, as soon as a Batch task is running on it."""
     exit_code: int = 1
     stalls: bool = False
-    """The resize goes on and on, instead of ending with the code."""
+    """Whether the resize stalls until its timeout instead of failing at once."""
     task: str = "*"
-    """The id of a task, or `*` for all."""
+    """The id of a Batch task, or `*` for all."""
 
 
 def read_fault(body: object) -> Fault:
-    """Return the fault that an object of JSON describes.
+    """Return the fault of a JSON object.
 
     Raises:
-        FaultError: It describes none.
+        FaultError: It is invalid.
     """
     if not isinstance(body, Mapping):
-        raise FaultError("A fault is an object")
+        raise FaultError("A fault must be a JSON object")
     name = str(body.get("fault"))
     if name not in FAULTS:
-        raise FaultError(f"{name!r} is no fault; the faults are {', '.join(FAULTS)}")
+        raise FaultError(f"{name!r} is not a fault. The faults are {', '.join(FAULTS)}")
     for option, value in body.items():
         if option != "fault" and option not in OPTIONS[name]:
-            raise FaultError(f"{name} has no option {option!r}; its options are {', '.join(OPTIONS[name])}")
+            raise FaultError(f"{name} has no option {option!r}. Its options are {', '.join(OPTIONS[name])}")
         types = _TYPES[option]
+        # bool is a subclass of int.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise FaultError(f"{option} must be a {_TYPE_NAMES[types[0]]}, not {value!r}")
     missing = [option for option in _REQUIRED.get(name, ()) if option not in body]
@@ -161,7 +162,7 @@ def _check_values(fault: Fault) -> None:
 
 
 def code_of(fault: Fault) -> str:
-    """Return the error code that a fault shows."""
+    """Return the error code of a fault."""
     if fault.code:
         return fault.code
     if fault.stalls:
@@ -172,5 +173,5 @@ def code_of(fault: Fault) -> str:
 
 
 def message_of(fault: Fault) -> str:
-    """Return the sentence that a fault shows."""
-    return fault.message or _MESSAGES.get(code_of(fault), "This was asked for by a script of faults.")
+    """Return the error message of a fault."""
+    return fault.message or _MESSAGES.get(code_of(fault), "This error was injected by a fault script.")

@@ -1,4 +1,4 @@
-"""What faults do to nodes and to the rules."""
+"""The effects of faults on nodes and rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from localbatch.faults.definitions import Fault, code_of, message_of
 from localbatch.rules.nodes import NodeRules
 from localbatch.rules.standing_faults import AllocationFailure, StandingFaults
 
-_MAY_LOSE = frozenset({"idle", "running"})
+_UP = frozenset({"idle", "running"})
 
 
 def enforce_standing_faults(standing: StandingFaults, script: Iterable[Fault]) -> None:
@@ -52,7 +52,7 @@ def apply_node_fault(fault: Fault, store: Store, rules: NodeRules, now: datetime
 
 
 def _candidates(fault: Fault, store: Store) -> list[Node]:
-    """Return the nodes that a fault may happen to, the likeliest first."""
+    """Return the nodes to which a fault may apply, in order of preference."""
     nodes = [
         node
         for pool in list(store.pools.values())
@@ -62,8 +62,8 @@ def _candidates(fault: Fault, store: Store) -> list[Node]:
     if fault.node != "*":
         nodes = [node for node in nodes if key_of(node.id) == key_of(fault.node)]
     elif fault.fault != "recover_node":
-        nodes = [node for node in nodes if node.state in _MAY_LOSE]
+        nodes = [node for node in nodes if node.state in _UP]
     if fault.when == "task_running":
         nodes = [node for node in nodes if any(task.state == "running" for task in node.tasks.values())]
-    # Azure preempts spot nodes; where a pool has none, another may stand for one.
+    # Azure preempts spot nodes only. In a pool without them, any node may be preempted.
     return sorted(nodes, key=lambda node: (fault.fault == "preempt_node" and node.dedicated, not node.tasks))

@@ -1,8 +1,4 @@
-"""What is made to go wrong on demand: requests, nodes and tasks, by a script that a test or a user writes.
-
-A fault has a name and options, the same in Python (`faults.add("answer", operation="create_task", status=503)`), over
-HTTP and in a file (`{"fault": "answer", "operation": "create_task", "status": 503}`).
-"""
+"""Fault scripts: which faults are still to be injected into requests, nodes and tasks, and how often each fired."""
 
 from __future__ import annotations
 
@@ -32,12 +28,12 @@ from localbatch.faults.definitions import (
 from localbatch.faults.effects import apply_node_fault, enforce_standing_faults
 from localbatch.rules.scheduler import Scheduler
 
+# How soon a delay ends when the server stops.
 STOP_SECONDS = 0.05
-"""How soon a delay ends when the server stops."""
 
 
 class _Entry:
-    """A fault, and what became of it."""
+    """A fault of the script, and how often it fired."""
 
     def __init__(self, number: int, fault: Fault) -> None:
         self.number = number
@@ -46,7 +42,7 @@ class _Entry:
         self.seed = fault.seed
         if fault.probability is not None and fault.seed is None:
             self.seed = secrets.randbits(32)
-        self._random = random.Random(self.seed)  # noqa: S311 - chance that can be repeated is wanted
+        self._random = random.Random(self.seed)  # noqa: S311 - it must be reproducible.
         self.times = fault.times
         if fault.times is None and fault.probability is None:
             self.times = 1
@@ -57,7 +53,7 @@ class _Entry:
 
     @property
     def left(self) -> int | None:
-        """How often it will happen yet; None if there is no end to it."""
+        """The number of times that it will still fire; None for no limit."""
         return None if self.times is None or self.is_standing else self.times - self.fired
 
     def matches(self, operation: str, path: str) -> bool:
@@ -65,7 +61,7 @@ class _Entry:
         return fnmatchcase(operation, fault.operation) and fnmatchcase(path, fault.path)
 
     def chance(self) -> bool:
-        """Whether it hits this time."""
+        """Draw whether it fires for this request."""
         return self.fault.probability is None or self._random.random() < self.fault.probability
 
     def json(self) -> Json:
@@ -73,25 +69,25 @@ class _Entry:
         body |= {name: getattr(self.fault, name) for name in OPTIONS[self.fault.fault] if name != "seed"}
         if self.seed is not None:
             body["seed"] = self.seed
-        if not self.is_standing:  # They are looked up, not fired.
+        if not self.is_standing:  # A standing fault applies without firing.
             body |= {"left": self.left, "fired": self.fired}
         return {name: value for name, value in body.items() if value is not None or name == "left"}
 
 
 class Faults:
-    """The script of one account. Safe to use from any thread."""
+    """The fault script of one account. Thread-safe."""
 
     def __init__(self, operations: Collection[str], *, names: Collection[str] = FAULTS) -> None:
-        """Begin with an empty script.
+        """Create an empty script.
 
         Args:
-            operations: The names of all operations; a pattern that matches none of them is refused.
-            names: The faults that can happen here.
+            operations: The names of all operations. A pattern must match at least one.
+            names: The names of the faults that this account supports.
         """
         self.on_change: Callable[[], None] = lambda: None
-        """Is called after each change of the script."""
+        """Called after each change of the script."""
         self.is_stopping = False
-        """Whether the server stops: requests that still wait for a delay are dropped."""
+        """Whether the server is stopping. Delayed requests are then dropped."""
         self._operations = operations
         self._names = names
         self._lock = threading.Lock()
@@ -100,26 +96,27 @@ class Faults:
         self._is_changed = False
 
     def add(self, fault: str, **options: object) -> Json:
-        """Add a fault to the script; return it as `listing` does.
+        """Add a fault to the script, and return it as in `listing`.
 
         Raises:
-            FaultError: There is no such fault, or it has no such option.
+            FaultError: The name or an option is invalid.
         """
         return self.add_all([{"fault": fault, **options}])[0]
 
     def add_all(self, bodies: object) -> list[Json]:
-        """Add faults, as a list of objects of JSON or one object; all of them or, if one is refused, none.
+        """Add a list of faults or one fault, as JSON objects. If one is invalid, none is added.
 
         Raises:
-            FaultError: One of them is no fault.
+            FaultError: One of them is invalid.
         """
         faults = [read_fault(body) for body in (bodies if isinstance(bodies, list) else [bodies])]
         for fault in faults:
             if fault.fault not in self._names:
-                raise FaultError(f"{fault.fault} cannot happen here; the faults are {', '.join(self._names)}")
+                raise FaultError(f"{fault.fault} cannot happen here. The faults are {', '.join(self._names)}")
             if not any(fnmatchcase(operation, fault.operation) for operation in self._operations):
-                raise FaultError(f"no operation is called {fault.operation!r}")
+                raise FaultError(f"there is no operation {fault.operation!r}")
         with self._lock:
+            # Numbers are not reused, so that a listing identifies each fault.
             entries = [_Entry(self._added + number, fault) for number, fault in enumerate(faults, 1)]
             self._added += len(entries)
             self._entries += entries
@@ -129,20 +126,21 @@ class Faults:
         return added
 
     def listing(self) -> list[Json]:
-        """Return the script: each fault with how often it fired and how often it will yet."""
+        """Return the script: each fault, how often it fired, and how often it will still fire."""
         with self._lock:
             return [entry.json() for entry in self._entries]
 
     def clear(self) -> None:
-        """Empty the script. What has happened stays."""
+        """Clear the script. Faults that have fired are not undone."""
         with self._lock:
             self._entries.clear()
             self._is_changed = True
         self.on_change()
 
-    def take(self, operation: str, path: str) -> Sequence[Fault]:
-        """Return what happens to a request: any delays, then at most one fault of another kind."""
+    def faults_of(self, operation: str, path: str) -> Sequence[Fault]:
+        """Return the faults of a request: any number of delays, then at most one other fault."""
         taken: list[Fault] = []
+        # Without the lock: this runs for each request, and the script is usually empty.
         if not self._entries:
             return taken
         with self._lock:
@@ -158,7 +156,7 @@ class Faults:
         return taken
 
     def apply(self, store: Store, scheduler: Scheduler, now: datetime) -> None:
-        """Let happen to nodes what is due; the caller holds the lock of the store."""
+        """Apply the faults of nodes and the standing faults. The caller holds the lock of the store."""
         if not self._entries and not self._is_changed:
             return
         with self._lock:
@@ -175,8 +173,8 @@ class Faults:
 
 
 async def meet(faults: Faults, operation: str, path: str) -> Fault | None:
-    """Let a request wait for its delays; return the other fault that it meets, if it meets one."""
-    for fault in faults.take(operation, path):
+    """Wait for the delays of a request, and return its other fault, if it has one."""
+    for fault in faults.faults_of(operation, path):
         if fault.fault != "delay":
             return fault
         ends_at = time.monotonic() + fault.seconds
@@ -188,10 +186,10 @@ async def meet(faults: Faults, operation: str, path: str) -> Fault | None:
 
 
 def read_script(path: Path) -> Mapping[str, object]:
-    """Return the faults of a file: a list for the Batch account, or an object with `faults` and `storage_faults`.
+    """Read a script from a file: a list for the Batch account, or an object with `faults` and `storage_faults`.
 
     Raises:
-        FaultError: The file cannot be read, or has another form.
+        FaultError: The file cannot be read, or has another structure.
     """
     try:
         script = json.loads(path.read_bytes())
@@ -200,5 +198,5 @@ def read_script(path: Path) -> Mapping[str, object]:
     if isinstance(script, list):
         return {"faults": script}
     if not isinstance(script, dict) or not set(script) <= {"faults", "storage_faults"}:
-        raise FaultError(f"{path}: neither a list of faults nor an object with faults and storage_faults")
+        raise FaultError(f"{path} must be a list of faults, or an object with faults and storage_faults")
     return script

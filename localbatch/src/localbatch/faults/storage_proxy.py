@@ -1,9 +1,9 @@
-"""A passage to the storage account on which faults happen: requests go through it byte for byte, but for those hit.
+"""A proxy in front of the storage account that injects faults.
 
-What it does not hit it does not change, since signatures cover it: the head of a request goes on as it came, its
-body and the answer as they flow.
+It does not change the other requests and responses, because signatures cover them: it forwards heads as received, and
+bodies while they arrive.
 
-Source of the operations: Blob service REST API, Operations on the Account, on Containers, and on Blobs.
+https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 16
-_BROKEN = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError)
-"""What is raised when an end closes, or speaks no HTTP."""
+# Raised when one side closes its connection, or does not send HTTP.
+_CONNECTION_ERRORS = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError)
 
+# Operations by method and the query parameter `comp`, on the account, containers and blobs.
 _ACCOUNT = {
     "GET list": "list_containers",
     "GET properties": "get_service_properties",
@@ -72,21 +73,22 @@ _BLOB = {
     "PUT page": "put_page",
     "PUT copy": "abort_copy_blob",
 }
+# The same request with the header x-ms-copy-source is another operation.
 _COPIES = {"put_blob": "copy_blob", "put_block": "put_block_from_url"}
 OPERATIONS = frozenset({*_ACCOUNT.values(), *_CONTAINER.values(), *_BLOB.values(), *_COPIES.values()})
-"""Names of what is asked of a storage account, by method, depth of the path, and the parameter `comp`."""
 
 
 class _Head(NamedTuple):
-    """The first lines of a request or an answer."""
+    """The start line and the headers of a request or response."""
 
     raw: bytes
     start: tuple[str, str, str]
-    """Method, target and version; or version, status and reason."""
+    """Method, target and version, or version, status and reason."""
     headers: Mapping[str, str]
 
     @property
     def operation(self) -> str:
+        # The depth of the path tells account, container and blob apart.
         method, target, _ = self.start
         path, _, query = target.partition("?")
         depth = len(path.strip("/").split("/", 2))
@@ -99,7 +101,7 @@ class _Head(NamedTuple):
         return self.start[1].startswith("1")
 
     def has_body(self, method: str) -> bool:
-        """Whether an answer to a request has a body."""
+        """Whether this response has a body."""
         return method != "HEAD" and not self.is_interim and self.start[1] not in {"204", "304"}
 
     @property
@@ -108,16 +110,16 @@ class _Head(NamedTuple):
 
 
 class StorageProxy:
-    """Listens in front of a storage account; a context manager."""
+    """A proxy in front of a storage account; a context manager."""
 
     def __init__(self, target: str, faults: Faults, *, port: int, certificate: Certificate | None = None) -> None:
-        """Listen, but answer nothing yet.
+        """Listen, without accepting connections yet.
 
         Args:
-            target: The URL of the account, of this machine.
-            faults: The script.
-            port: The port to listen on, if it is free; 0 for any.
-            certificate: Of this passage and of the account behind it, if they speak https.
+            target: The URL of the account on this machine.
+            faults: The fault script.
+            port: The port; if it is taken or 0, any free port.
+            certificate: The certificate of the proxy and of the account, if they use https.
         """
         self._server_context = certificate.server_context() if certificate else None
         self._client_context = certificate.client_context() if certificate else None
@@ -147,7 +149,7 @@ class StorageProxy:
         connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = self._loop.create_task(self._pass_connection(reader, writer))
+            task = self._loop.create_task(self._forward_connection(reader, writer))
             connections[task] = writer
             task.add_done_callback(connections.pop)
 
@@ -156,39 +158,38 @@ class StorageProxy:
         ):
             await self._stopping.wait()
             for task, writer in connections.items():
-                writer.close()  # A task that has not begun yet will not do it.
+                writer.close()  # A task that has not started will not close it.
                 task.cancel()
             await asyncio.gather(*connections, return_exceptions=True)
         await abort_connections()
 
-    async def _pass_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Let the requests of one connection pass."""
-        # An end that is closed closes the other: that is all a passage can say.
+    async def _forward_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward the requests of one connection until either side closes it."""
         async with _closing(writer):
-            with contextlib.suppress(*_BROKEN):
-                while await self._pass_request(reader, writer):
+            with contextlib.suppress(*_CONNECTION_ERRORS):
+                while await self._forward_request(reader, writer):
                     pass
 
-    async def _pass_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Let one request pass, or let it meet its fault; return whether the connection goes on."""
+    async def _forward_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Forward one request or apply its fault. Return whether the connection stays open."""
         head = await _read_head(reader)
         fault = await meet(self._faults, head.operation, head.start[1].partition("?")[0])
         if fault and fault.fault != "drop_after":
             if head.headers.get("expect"):
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            await _pass_body(reader, None, head)
+            await _forward_body(reader, None, head)
             if fault.fault == "answer":
-                writer.write(_answer(fault, with_body=head.start[0] != "HEAD"))
+                writer.write(_error_response(fault, with_body=head.start[0] != "HEAD"))
                 await writer.drain()
             return fault.fault == "answer" and not head.closes
-        # One connection a request: one that is kept may be closed by the account just when the next request comes.
+        # Each request has its own connection: the account could close an idle one while the next request arrives.
         answers, upstream = await asyncio.open_connection(
             *self._address, limit=MAX_HEAD_BYTES, ssl=self._client_context
         )
         async with _closing(upstream):
             upstream.write(head.raw)
-            # The answer may come before the body has gone, and a body may wait for `100 Continue`.
-            body = asyncio.ensure_future(_pass_body(reader, upstream, head))
+            # The response may arrive before the whole body is sent, and the body may wait for `100 Continue`.
+            body = asyncio.ensure_future(_forward_body(reader, upstream, head))
             try:
                 answer = await _read_head(answers)
                 while answer.is_interim:
@@ -198,7 +199,7 @@ class StorageProxy:
                 if receiver:
                     receiver.write(answer.raw)
                 if answer.has_body(head.start[0]):
-                    await _pass_body(answers, receiver, answer)
+                    await _forward_body(answers, receiver, answer)
                 await writer.drain()
                 return not fault and body.done() and not body.exception() and not head.closes and not answer.closes
             finally:
@@ -224,25 +225,25 @@ async def _read_head(reader: asyncio.StreamReader) -> _Head:
     return _Head(raw, (one, two, three), {name.strip().lower(): value.strip() for name, _, value in pairs})
 
 
-async def _pass_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, head: _Head) -> None:
-    """Let a body pass, or without a writer take it and forget it."""
+async def _forward_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, head: _Head) -> None:
+    """Forward a body. Without a writer, discard it."""
     if head.headers.get("transfer-encoding", "").lower() != "chunked":
-        await _pass_bytes(reader, writer, int(head.headers.get("content-length", 0)))
+        await _forward_bytes(reader, writer, int(head.headers.get("content-length", 0)))
         return
-    while size := int((await _pass_line(reader, writer)).split(b";")[0], 16):
-        await _pass_bytes(reader, writer, size + 2)  # With the line's end.
-    while await _pass_line(reader, writer) != b"\r\n":
+    while size := int((await _forward_line(reader, writer)).split(b";")[0], 16):
+        await _forward_bytes(reader, writer, size + 2)  # Including the line break.
+    while await _forward_line(reader, writer) != b"\r\n":
         pass
 
 
-async def _pass_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> bytes:
+async def _forward_line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None) -> bytes:
     line = await reader.readuntil(b"\r\n")
     if writer:
         writer.write(line)
     return line
 
 
-async def _pass_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, count: int) -> None:
+async def _forward_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None, count: int) -> None:
     while count:
         data = await reader.read(min(count, BLOCK_BYTES))
         if not data:
@@ -253,8 +254,11 @@ async def _pass_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
             await writer.drain()
 
 
-def _answer(fault: Fault, *, with_body: bool) -> bytes:
-    """Return an answer as the storage account gives it with an error."""
+def _error_response(fault: Fault, *, with_body: bool) -> bytes:
+    """Return an error response of the storage account.
+
+    https://learn.microsoft.com/rest/api/storageservices/status-and-error-codes2
+    """
     request_id, now = uuid.uuid4(), datetime.now(timezone.utc)
     text = f"{message_of(fault)}\nRequestId:{request_id}\nTime:{now:%Y-%m-%dT%H:%M:%S.%f}Z"
     body = (

@@ -1,8 +1,9 @@
-"""Who acts: runs tasks as processes in the directories of nodes, and reports what became of them.
+"""Node agents: they run tasks as processes in the folders of nodes, and report how they ended.
 
-A node is a directory, laid out and described to its tasks as on a real one.
+A node is a folder with the layout of a real one, and tasks have the same environment variables.
 
-Source: "Files and directories in Azure Batch" and "Azure Batch compute environment variables".
+https://learn.microsoft.com/azure/batch/files-and-directories
+https://learn.microsoft.com/azure/batch/batch-compute-node-environment-variables
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from localbatch.processes.launcher import Child, Launcher
 
 logger = logging.getLogger(__name__)
 
+# The folders in the root of a node.
 FOLDERS = ("applications", "fsmounts", "shared", "startup", "volatile", "workitems")
-"""Of a node's root."""
 
 
 class NodeAgent:
-    """The agents of all nodes: one thread for each run."""
+    """The agents of all nodes, with one thread per run."""
 
     def __init__(
         self,
@@ -43,14 +44,14 @@ class NodeAgent:
         storage: StorageClient,
         report: Callable[[Report], None],
     ) -> None:
-        """Begin with no runs.
+        """Create agents without runs.
 
         Args:
-            root: The directory that holds the roots of nodes.
-            account: The name and the URL of the account, for the tasks' environment.
+            root: The folder of the node roots.
+            account: The name and the URL of the account, for the environment of tasks.
             launcher: Starts the processes.
-            storage: Fetches resource files and sends output files.
-            report: Is called from the threads of runs, once for each run that was not killed.
+            storage: Downloads resource files and uploads output files.
+            report: Called from the threads of runs, once per run.
         """
         self._root = root
         self._trash = root / ".trash"
@@ -63,17 +64,19 @@ class NodeAgent:
         self._threads: set[threading.Thread] = set()
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """Begin what a tick decided; nothing here waits for a process."""
+        """Start actions, without waiting for processes."""
         for action in actions:
             if isinstance(action, StartRun):
                 run = _Run(action, self._environment(action), self.root_of(action.node), self._launcher, self._storage)
                 with self._lock:
+                    # A killed run of the same task may still be ending in the directory.
                     earlier = [each for each in self._runs.values() if each.directory == run.directory]
                     self._runs[action.run_id] = run
                 self._spawn(functools.partial(self._finish, run, earlier))
             elif isinstance(action, KillRun):
                 with self._lock:
                     killed = self._runs.get(action.run_id)
+                # A run that has ended is unknown here; its report is on the way.
                 if killed:
                     killed.kill()
             else:
@@ -109,11 +112,11 @@ class NodeAgent:
         thread.start()
 
     def _finish(self, run: _Run, earlier: Iterable[_Run]) -> None:
-        for each in earlier:  # It was killed, and may still be about to end.
+        for each in earlier:  # Killed, but perhaps still ending.
             each.ended.wait()
         try:
             report = run.perform()
-        except Exception as error:  # A run that nobody reports would go on for ever.
+        except Exception as error:  # Without a report, the run would never end.
             logger.exception("run failed: %s", run.action.directory)
             failure = _failure("servererror", "Unknown", "The task could not be run", error)
             report = Report(run_id=run.action.run_id, exit_code=None, failure=failure)
@@ -123,7 +126,7 @@ class NodeAgent:
         self._report(report)
 
     def _remove(self, action: RemoveFiles) -> None:
-        # Moved away at once, so that the name is free, and deleted at leisure.
+        # Renaming frees the name at once; deleting may take long.
         self._trash.mkdir(parents=True, exist_ok=True)
         moved = self._trash / uuid.uuid4().hex
         with suppress(FileNotFoundError):
@@ -131,9 +134,9 @@ class NodeAgent:
             self._spawn(lambda: shutil.rmtree(moved, ignore_errors=True))
 
     def _environment(self, action: StartRun) -> dict[str, str]:
-        """Return what a task finds: nothing of this process but its PATH.
+        """Return the environment of a task, which inherits only PATH from this process.
 
-        Ahead of it stands the Python that this one was made from, so that `python3` is there, without our packages.
+        The base Python of this virtual environment comes first, so that `python3` exists and has none of our packages.
         """
         root, node = self.root_of(action.node), action.node
         task_directory = root / action.directory
@@ -162,7 +165,7 @@ class NodeAgent:
 
 
 class _Run:
-    """One attempt at one task, in a thread of its own; `kill` may come from another."""
+    """One attempt at one task, in its own thread. `kill` may be called from any thread."""
 
     def __init__(
         self, action: StartRun, environment: dict[str, str], root: Path, launcher: Launcher, storage: StorageClient
@@ -179,14 +182,14 @@ class _Run:
         self._process: Child | None = None
 
     def kill(self) -> None:
-        """Kill the process with all that comes from it, or see to it that none is started."""
+        """Kill the process and its descendants, or prevent its start."""
         with self._lock:
             self._is_killed = True
             if self._process:
                 self._process.kill()
 
     def perform(self) -> Report:
-        """Fetch, run, send."""
+        """Download resource files, run the command line, upload output files, and return the report."""
         action = self.action
         directory = self.directory / "wd"
         exit_code: int | None = None
@@ -206,7 +209,7 @@ class _Run:
         return Report(run_id=action.run_id, exit_code=exit_code)
 
     def _make_directories(self, directory: Path) -> None:
-        # Once a run is killed, its directory may be removed, and must not come back.
+        # The directory of a killed run may be removed, and must not be created again.
         with self._lock:
             if not self._is_killed:
                 for folder in FOLDERS:
@@ -214,9 +217,9 @@ class _Run:
                 directory.mkdir(parents=True, exist_ok=True)
 
     def _execute(self, directory: Path) -> int:
-        """Run the command line without a shell, and return its exit code.
+        """Run the command line without a shell, as the service does, and return its exit code.
 
-        As the service does, but for one difference: the program is looked for on the PATH.
+        Unlike the service, find the program on the PATH.
         """
         try:
             arguments = shlex.split(self.action.command_line)
@@ -226,6 +229,7 @@ class _Run:
                 (self.directory / "stderr.txt").open("wb") as err,
                 self._lock,
             ):
+                # Killed between the download and the start.
                 if self._is_killed:
                     return 128 + signal.SIGKILL
                 files = (nothing.fileno(), out.fileno(), err.fileno())
@@ -237,12 +241,12 @@ class _Run:
             raise _LaunchError("CommandProgramNotFound", "The specified command program is not found", error) from error
         except (OSError, ValueError, IndexError) as error:
             raise _LaunchError("CommandLaunchFailed", "The specified command could not be launched", error) from error
-        # A node reports a signal as a shell does.
+        # Nodes report signals like a shell.
         return 128 - code if code < 0 else code
 
 
 class _LaunchError(Exception):
-    """The process could not be started; `failure` is the failureInfo that says so."""
+    """The process could not be started; `failure` is the failureInfo."""
 
     def __init__(self, code: str, message: str, reason: Exception) -> None:
         super().__init__(f"{code}: {reason}")

@@ -1,7 +1,7 @@
-"""Tasks that only take time: no process, no directory, no resource file, and output files only where they are wanted.
+"""Simulated tasks, which only take time: they have no process, directory or resource files, and optional output files.
 
-With them one process runs thousands of nodes and a hundred thousand tasks. A task says by its environment settings
-how long it takes (`LOCALBATCH_SECONDS`) and how it ends (`LOCALBATCH_EXIT_CODE`).
+One process can simulate thousands of nodes and a hundred thousand tasks. The environment settings of a task set its
+duration (`LOCALBATCH_SECONDS`) and its exit code (`LOCALBATCH_EXIT_CODE`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from localbatch.nodes.transfer import StorageClient, TransferError, expand_varia
 SECONDS = "LOCALBATCH_SECONDS"
 EXIT_CODE = "LOCALBATCH_EXIT_CODE"
 
-UPLOAD_THREADS = 4
-"""As many uploads at a time: more would only wait for the storage account of the same machine."""
+# More uploads at a time would only wait for the storage account, which is on the same machine.
+MAX_UPLOAD_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedOutput:
-    """What every simulated task leaves in each output file that is named without a wildcard.
+    """The content of the output files of simulated tasks. Files with a wildcard in their pattern are left out.
 
     Attributes:
-        text: The content; `$AZ_BATCH_TASK_ID` and other variables of the task stand for their values.
-        storage: Takes the files to where they belong.
+        text: The content, in which variables such as `$AZ_BATCH_TASK_ID` are expanded.
+        storage: Uploads the files.
     """
 
     text: str
@@ -39,7 +39,7 @@ class SimulatedOutput:
 
 
 class SimulatedRunner:
-    """Does for the server what the node agents do, with one thread for all runs, on the service's clock."""
+    """Replaces the node agents: one thread ends all runs, by the clock of the service."""
 
     def __init__(
         self,
@@ -50,32 +50,32 @@ class SimulatedRunner:
         report: Callable[[Report], None],
         output: SimulatedOutput | None = None,
     ) -> None:
-        """Begin with no runs.
+        """Create a runner without runs.
 
         Args:
-            root: The directory that would hold the roots of nodes; nothing is made there.
-            now: The service's clock.
-            task_seconds: How long a task takes that does not say so.
-            report: Is called from a thread, once for each run that was not killed.
-            output: What successful tasks upload; None for nothing.
+            root: The folder of the node roots. Nothing is created there.
+            now: The clock of the service.
+            task_seconds: The default duration of a task.
+            report: Called from a thread, once for each run that was not killed.
+            output: The content of output files; None for no files.
         """
         self._root = root
         self._now = now
         self._task_seconds = task_seconds
         self._report = report
         self._output = output
-        # It has no thread before there is something to upload.
-        self._uploads = ThreadPoolExecutor(UPLOAD_THREADS)
+        # Starts threads only for the first uploads.
+        self._uploads = ThreadPoolExecutor(MAX_UPLOAD_THREADS)
         self._changed = threading.Condition()
         self._runs: dict[int, tuple[StartRun, Report]] = {}
         self._ends: list[tuple[datetime, int]] = []
-        """A heap; the ends of killed runs stay in it until they are due."""
+        """A heap. The ends of killed runs stay in it until they are due."""
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="localbatch-simulated", daemon=True)
         self._thread.start()
 
     def perform(self, actions: Iterable[Action]) -> None:
-        """Begin what a tick decided."""
+        """Start and kill runs."""
         now = self._now()
         with self._changed:
             for action in actions:
@@ -88,16 +88,16 @@ class SimulatedRunner:
             self._changed.notify()
 
     def root_of(self, node: Node) -> Path:
-        """Return the root directory that a node would have."""
+        """Return the root folder of a node, which does not exist."""
         return self._root / node.pool_id.lower() / node.id
 
     def wake(self) -> None:
-        """Look at the clock again: it was moved."""
+        """Read the clock again, because it was moved."""
         with self._changed:
             self._changed.notify()
 
     def stop(self) -> None:
-        """Forget every run, and return when the thread has ended."""
+        """Drop every run, and return when the threads have ended."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
@@ -105,7 +105,7 @@ class SimulatedRunner:
         self._uploads.shutdown(cancel_futures=True)
 
     def _read(self, action: StartRun, now: datetime) -> tuple[datetime, Report]:
-        """Return when a run ends, and what will be reported then."""
+        """Return when a run ends, and its report."""
         settings = action.environment
         try:
             ends_at = now + timedelta(seconds=max(0.0, float(settings.get(SECONDS) or self._task_seconds)))
@@ -115,7 +115,7 @@ class SimulatedRunner:
                 "category": "usererror",
                 "code": "CommandLaunchFailed",
                 "message": "The specified command could not be launched",
-                "details": [{"name": "Message", "value": f"{SECONDS} or {EXIT_CODE} is no number: {error}"}],
+                "details": [{"name": "Message", "value": f"{SECONDS} or {EXIT_CODE} is not a number: {error}"}],
             }
             return now, Report(run_id=action.run_id, exit_code=None, failure=failure)
 
@@ -132,7 +132,7 @@ class SimulatedRunner:
                         ended.append(run)
                 if not ended:
                     self._changed.wait((self._ends[0][0] - now).total_seconds() if self._ends else None)
-            # Without the lock: whoever hears it may begin the next run at once.
+            # Without the lock, because the callee may start the next run at once.
             for action, report in ended:
                 if self._output:
                     self._uploads.submit(self._upload, self._output, action, report)
@@ -140,7 +140,7 @@ class SimulatedRunner:
                     self._report(report)
 
     def _upload(self, output: SimulatedOutput, action: StartRun, report: Report) -> None:
-        files = [file for file in action.output_files if _is_a_name(file["filePattern"])]
+        files = [file for file in action.output_files if _is_plain_name(file["filePattern"])]
         with tempfile.TemporaryDirectory(prefix="localbatch-") as folder:
             directory = Path(folder) / "wd"
             directory.mkdir()
@@ -153,5 +153,5 @@ class SimulatedRunner:
         self._report(report)
 
 
-def _is_a_name(pattern: str) -> bool:
+def _is_plain_name(pattern: str) -> bool:
     return not set(pattern) & set("/*?[$")

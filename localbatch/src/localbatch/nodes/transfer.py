@@ -1,9 +1,10 @@
-"""Resource files in, output files out, with the failures that the service documents.
+"""Downloads of resource files and uploads of output files, with the failure codes of the service.
 
-Blobs are read and written over HTTP with the shared access signature in the URL, as a node agent does: importing a
-storage library would cost the first Batch task half a second.
+Node agents access blobs over HTTP with the shared access signature in the URL. Importing a storage library would delay
+the first Batch task by half a second.
 
-Source: Batch REST API, TaskFailureInformation codes; Blob service REST API, List Blobs, Get Blob, Put Blob.
+https://learn.microsoft.com/rest/api/batchservice/tasks/create-task#resourcefile
+https://learn.microsoft.com/rest/api/storageservices/operations-on-blobs
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from xml.etree import ElementTree as ET
 from localbatch.account.specs import Json
 from localbatch.processes.certificate import Certificate
 
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 RETRY_PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 60.0
+# Bearer tokens need version 2017-11-09 of the Blob service or later.
 BEARER_VERSION = "2020-10-02"
-"""A version of the Blob service that takes bearer tokens, as each does since 2017-11-09."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 
+# Category, code and message of failures, by HTTP status.
 DOWNLOAD_FAILURES = {
     404: ("usererror", "BlobNotFound", "One of the specified Azure blob(s) is not found"),
     403: ("usererror", "BlobAccessDenied", "Access for one of the specified Azure blob(s) is denied"),
@@ -51,7 +53,7 @@ UPLOAD_FAILURES = {
 
 
 class TransferError(Exception):
-    """A file did not get to where it belongs; `failure` is the failureInfo that says so."""
+    """A file could not be downloaded or uploaded; `failure` is the failureInfo."""
 
     def __init__(self, category: str, code: str, message: str, **details: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -60,7 +62,7 @@ class TransferError(Exception):
 
 
 class StorageClient:
-    """Asks a storage account for what a shared access signature or a node's identity allows, by the service's clock."""
+    """An HTTP client of the storage account, which checks shared access signatures by the clock of the service."""
 
     def __init__(
         self,
@@ -68,17 +70,17 @@ class StorageClient:
         certificate: Certificate | None = None,
         token: Callable[[], str] | None = None,
     ) -> None:
-        """Ask nothing yet.
+        """Create a client.
 
         Args:
-            now: The service's clock.
-            certificate: What is trusted, whoever signed it: that of the storage account.
-            token: Issues a token for the storage account to the identity of a node; without it, nodes have none.
+            now: The clock of the service.
+            certificate: The certificate of the storage account, which is trusted.
+            token: Issues storage tokens to the identity of a node; None if nodes have no identity.
         """
         self._now = now
         self._token = token
         context = certificate.client_context() if certificate else None
-        # Without proxies, since everything is on this machine, and without files, which a node could not read either.
+        # Everything is on this machine, so no proxies. URLs with file: must not read the files of this machine.
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.HTTPHandler(),
@@ -99,38 +101,42 @@ class StorageClient:
         headers: Mapping[str, str] | None = None,
         by_identity: bool = False,
     ) -> IO[bytes]:
-        """Get a URL, or put a file there; again if the other side stumbles.
+        """Download a URL, or upload a file to it. Retry transient errors.
 
         Args:
-            url: With its signature.
+            url: The URL with its signature.
             failures: Category, code and message of a failure, by HTTP status.
-            other: How the codes of other failures begin.
-            source: The file; without one, the URL is got.
-            headers: Of the request.
-            by_identity: Whether a node asks as itself, and not by a signature in the URL.
+            other: The prefix of the codes of other failures.
+            source: The file to upload; None to download.
+            headers: The headers of the request.
+            by_identity: Whether the request uses the identity of the node instead of a signature.
 
         Raises:
-            TransferError: One of `failures`, or a code that begins with `other`.
+            TransferError: One of `failures`, or a code with the prefix `other`.
         """
-        place = url.partition("?")[0]  # What follows is a secret.
+        place = url.partition("?")[0]  # The query may contain a signature.
         if not is_in_time(url, self._now()):
-            # The storage account has a clock of its own, which stays when that of the Batch account is moved.
+            # Only the clock of the Batch account can be moved, not that of the storage account.
             details = {"Url": place, "HttpStatus": "403", "Message": "Signature not valid in the specified time frame"}
             raise TransferError(*failures[403], **details)
         headers = dict(headers or {})
         if by_identity:
             if not self._token:
-                reason = "The nodes of a local account have no identity: start it with --oauth basic"
+                reason = "The nodes have no identity. Start localbatch with --oauth basic."
                 raise TransferError(*failures[403], Url=place, Message=reason)
             headers |= {"Authorization": f"Bearer {self._token()}", "x-ms-version": BEARER_VERSION}
-        for last in (False,) * (ATTEMPTS - 1) + (True,):
+        for last in (False,) * (MAX_ATTEMPTS - 1) + (True,):
             try:
                 return self._send_once(url, source, headers)
             except urllib.error.HTTPError as error:
                 error.close()
                 status, reason = error.code, error.headers.get("x-ms-error-code") or error.reason
                 if last or status not in RETRIED_STATUSES:
-                    unexpected = ("servererror", f"{other}MiscError", "The storage service gave an unexpected answer")
+                    unexpected = (
+                        "servererror",
+                        f"{other}MiscError",
+                        "The storage service returned an unexpected response",
+                    )
                     details = {"Url": place, "HttpStatus": str(status), "Message": str(reason)}
                     raise TransferError(*failures.get(status, unexpected), **details) from None
             except (OSError, ValueError, http.client.HTTPException) as error:
@@ -144,7 +150,7 @@ class StorageClient:
 
     def _send_once(self, url: str, source: Path | None, headers: Mapping[str, str]) -> IO[bytes]:
         with contextlib.ExitStack() as stack:
-            request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the opener has no other schemes.
+            request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the opener only has http and https.
             if source:
                 size = source.stat().st_size
                 request.method = "PUT"
@@ -155,9 +161,10 @@ class StorageClient:
 
 
 def is_in_time(url: str, now: datetime) -> bool:
-    """Whether the shared access signature of a URL, if it has one, holds at an instant, as far as it says.
+    """Whether the shared access signature of a URL is valid at an instant. A URL without one always is.
 
-    Source: "Create a service SAS", `st` and `se`; "Create a user delegation SAS", `skt` and `ske` of the key.
+    https://learn.microsoft.com/rest/api/storageservices/create-service-sas: `st` and `se`
+    https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas: `skt` and `ske` of the key
     """
     query = parse_qs(urlsplit(url).query)
     starts = [_instant(text) for name in ("st", "skt") for text in query.get(name, ())]
@@ -166,7 +173,7 @@ def is_in_time(url: str, now: datetime) -> bool:
 
 
 def _instant(text: str) -> datetime | None:
-    """Read a date, with or without a time; None if it is none, which the storage account will see to."""
+    """Parse a date with an optional time. Return None for others, which the storage account refuses."""
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -181,7 +188,7 @@ def fetch_resource_files(
 
     Raises:
         TransferError: BlobNotFound, BlobAccessDenied, BlobDownloadTimedOut, BlobDownloadMiscError,
-            ResourceDirectoryCreateFailed or ResourceFileCreateFailed; what came before stays there.
+            ResourceDirectoryCreateFailed or ResourceFileCreateFailed. Earlier files stay.
     """
     for file in files:
         by_identity = bool(file.get("identityReference"))
@@ -190,12 +197,12 @@ def fetch_resource_files(
                 return
             path = _destination(directory, name)
             _download(storage, url, path, by_identity=by_identity)
-            # Source: Batch REST API, ResourceFile: fileMode is octal, 0770 by default.
+            # fileMode is octal, by default 0770.
             path.chmod(int(file.get("fileMode") or "0770", 8))
 
 
 def _expand(storage: StorageClient, file: Json, *, by_identity: bool) -> Iterator[tuple[str, str]]:
-    """Yield the URL and the place of each blob that a resource file means."""
+    """Yield the URL and the path of each blob of a resource file."""
     if file.get("httpUrl"):
         yield file["httpUrl"], file["filePath"]
         return
@@ -224,10 +231,10 @@ def _blob_url(container: str, name: str) -> str:
 def _destination(directory: Path, name: str) -> Path:
     path = directory / name.lstrip("/")
     if not path.resolve().is_relative_to(directory.resolve()):
-        message = "A resource file would lie outside the working directory"
+        message = "A resource file would be outside the working directory"
         raise TransferError("usererror", "ResourceFileCreateFailed", message, FilePath=name)
     try:
-        # One by one: if the task's directory is removed meanwhile, it must not come back.
+        # parents=True would create the directory of the task again if it was removed meanwhile.
         for parent in reversed(path.relative_to(directory).parents):
             (directory / parent).mkdir(exist_ok=True)
     except OSError as error:
@@ -260,13 +267,13 @@ def send_output_files(
     *,
     succeeded: bool,
 ) -> None:
-    """Upload the output files that the exit code calls for; log it beside the task's stdout.txt.
+    """Upload the output files whose condition is met, and log it next to stdout.txt.
 
     Raises:
         TransferError: FileUploadContainerNotFound, FileUploadAccessDenied, FileUploadTimedOut or
-            FileUploadMiscError, after every file has been tried.
+            FileUploadMiscError: the first error, after all files were tried.
     """
-    wanted = [file for file in files if _is_wanted(file, succeeded=succeeded)]
+    wanted = [file for file in files if _condition_is_met(file, succeeded=succeeded)]
     if not wanted:
         return
     first: TransferError | None = None
@@ -285,7 +292,7 @@ def send_output_files(
         raise first
 
 
-def _is_wanted(file: Json, *, succeeded: bool) -> bool:
+def _condition_is_met(file: Json, *, succeeded: bool) -> bool:
     condition: str = file.get("uploadOptions", {}).get("uploadCondition", "taskcompletion").lower()
     return condition == "taskcompletion" or (condition == "tasksuccess") == succeeded
 
@@ -306,17 +313,17 @@ def _upload_matches(
 
 
 def expand_variables(pattern: str, environment: Mapping[str, str]) -> str:
-    """Replace `$NAME` and `${NAME}` with the values of a task's environment."""
+    """Replace `$NAME` and `${NAME}` by their values in the environment of a task."""
     return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: environment.get(match[1] or match[2], match[0]), pattern)
 
 
 def find_files(pattern: str, directory: Path) -> list[tuple[Path, str]]:
-    """Return the files that a pattern matches, each with the part of its path that an upload keeps.
+    """Return the files that match a pattern, each with the part of its path that becomes the blob name.
 
-    That is the path below the last folder that is named without a wildcard.
+    That part is relative to the last folder before the first wildcard.
 
-    Source: Batch REST API, OutputFile.filePattern: `*` within a name, `**` any directories, `?`, `[..]`, `[!..]`; a
-    leading dot is matched by a dot alone.
+    https://learn.microsoft.com/rest/api/batchservice/tasks/create-task#outputfile: `*` matches within a name, `**` matches
+    any directories, and `?`, `[..]` and `[!..]` match one character. Only a dot matches a leading dot.
     """
     parts = (directory / pattern).as_posix().split("/")
     wild = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts) - 1)
@@ -330,7 +337,7 @@ def find_files(pattern: str, directory: Path) -> list[tuple[Path, str]]:
 
 
 def _translate(pattern: str) -> str:
-    """Return the regular expression of a pattern without variables."""
+    """Translate a pattern into a regular expression."""
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\])", pattern)
     expression, at_start = "", True
     for piece in filter(None, pieces):
@@ -352,7 +359,7 @@ def _translate(pattern: str) -> str:
 
 def _upload(storage: StorageClient, path: Path, url: str, headers: Mapping[str, str], *, by_identity: bool) -> None:
     fixed = {"x-ms-blob-type": "BlockBlob", "Content-Type": "application/octet-stream"}
-    # The version that the signature names is the version of the request.
+    # The signature is valid only for the version that it names.
     version = parse_qs(urlsplit(url).query).get("sv")
     if version:
         fixed["x-ms-version"] = version[0]

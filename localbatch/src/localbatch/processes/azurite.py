@@ -1,4 +1,7 @@
-"""Azurite, the storage half of the local Azure, as a child process."""
+"""Azurite, the storage account of a local Azure, as a child process.
+
+https://learn.microsoft.com/azure/storage/common/storage-use-azurite
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from localbatch.processes.installation import AzuriteError, find_azurite, find_n
 from localbatch.processes.launcher import Child, Launcher
 from localbatch.processes.sockets import choose_port
 
+# The well-known account and key of Azurite.
 STORAGE_ACCOUNT = "devstoreaccount1"
 STORAGE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The account and the key that every Azurite has. Source: "Use the Azurite emulator", well-known account and key."""
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
-PORT_ATTEMPTS = 5
+MAX_PORT_ATTEMPTS = 5
+# Two lines of its output.
 _READY = "Blob service successfully listens"
 _PORT_TAKEN = "EADDRINUSE"
 
 
 class Azurite:
-    """A Blob service on this machine. `launch`, then `wait_until_ready`, then `stop`."""
+    """A Blob service on this machine. Call `launch`, then `wait_until_ready`, then `stop`."""
 
     def __init__(
         self,
@@ -37,15 +41,15 @@ class Azurite:
         certificate: Certificate | None = None,
         oauth: bool = False,
     ) -> None:
-        """Start nothing yet.
+        """Create the service without starting it.
 
         Args:
-            directory: Where it keeps its data.
-            port: The port to listen on, if it is free; 0 for any.
+            directory: The folder of its data.
+            port: The port; if it is taken or 0, any free port.
             launcher: Starts the process.
-            key: Of the account, in Base64.
-            certificate: Of the server; without one, it speaks http rather than https.
-            oauth: Whether bearer tokens are accepted, too, whoever signed them.
+            key: The key of the account, in Base64.
+            certificate: The certificate of the server; without one it uses http.
+            oauth: Whether bearer tokens are accepted too. Their signatures are not checked.
         """
         self._directory = directory
         self._port = port
@@ -56,7 +60,7 @@ class Azurite:
         self._process: Child | None = None
         self._reader: threading.Thread | None = None
         self._output: collections.deque[str] = collections.deque(maxlen=20)
-        self._spoke = threading.Event()
+        self._has_output = threading.Event()
 
     @property
     def endpoint(self) -> str:
@@ -70,12 +74,12 @@ class Azurite:
             AzuriteError: It is not installed.
         """
         script = find_azurite()
-        # The real binary: the `node` that is on the PATH is a wrapper, whose child outlives it when it is killed.
+        # The binary itself: `node` on the PATH is a wrapper, whose child outlives it when it is killed.
         node = find_node()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._port = choose_port(self._port)
         self._output.clear()
-        self._spoke.clear()
+        self._has_output.clear()
         arguments = [
             str(node),
             str(script),
@@ -104,27 +108,27 @@ class Azurite:
         self._reader.start()
 
     def wait_until_ready(self) -> None:
-        """Return when it listens.
+        """Wait until it listens.
 
         Raises:
-            AzuriteError: It ended, or it has said nothing for a minute.
+            AzuriteError: It ended, or did not listen within a minute.
         """
-        for _ in range(PORT_ATTEMPTS):
-            if self._spoke.wait(START_SECONDS) and any(_READY in line for line in self._output):
+        for _ in range(MAX_PORT_ATTEMPTS):
+            if self._has_output.wait(START_SECONDS) and any(_READY in line for line in self._output):
                 return
             self.stop()
             if not any(_PORT_TAKEN in line for line in self._output):
                 break
-            self._port = 0  # Somebody was quicker.
+            self._port = 0  # Another process took the port meanwhile.
             self.launch()
-        said = "".join(self._output).strip() or "nothing"
-        raise AzuriteError(f"Azurite did not start. Its last output: {said}")
+        output = "".join(self._output).strip() or "nothing"
+        raise AzuriteError(f"Azurite did not start. Its last output: {output}")
 
     def stop(self) -> None:
-        """End the process, and return when it has ended."""
+        """Stop the process, and wait for its end."""
         if not self._process or not self._reader:
             return
-        self._process.send_signal(signal.SIGTERM)  # It writes its tables to disk.
+        self._process.send_signal(signal.SIGTERM)  # On SIGTERM it writes its tables to disk.
         try:
             self._process.wait(STOP_SECONDS)
         except TimeoutError:
@@ -138,5 +142,5 @@ class Azurite:
             for line in lines:
                 self._output.append(line)
                 if _READY in line:
-                    self._spoke.set()
-        self._spoke.set()
+                    self._has_output.set()
+        self._has_output.set()

@@ -1,13 +1,13 @@
-"""Starts processes so that none outlives the local Azure, whatever it does and however the local Azure ends.
+"""Starts processes so that none outlives the local Azure, even if the server is killed.
 
-A child process, the launcher, starts everything else: for each program it forks a supervisor, which adopts whatever
-the program leaves behind and kills it when the program ends, when it is told to, or when the server is gone. What
-a supervisor that was killed leaves behind, the launcher adopts; it ends when the server closes its socket or dies,
-and takes everything with it.
+The launcher is a child process that starts all programs. For each program it forks a supervisor, which adopts the
+orphans of the program. The supervisor kills them when the program ends, on request, or when the server is gone. If a
+supervisor is killed, the launcher adopts its orphans. The launcher ends when the server closes its socket or dies, and
+kills everything else first.
 
-Adoption is Linux's (PR_SET_CHILD_SUBREAPER). Elsewhere a program ends with its process group alone.
+Adopting orphans needs Linux (PR_SET_CHILD_SUBREAPER, prctl(2)). Elsewhere only the process group of a program is killed.
 
-This file is also the launcher's program, which runs without the packages of the server.
+This file is also the program of the launcher, which runs without the packages of the server.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 REAP_SECONDS = 0.001
+# A terminal or a shell sends these to the whole group. Programs receive them from the server only.
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
-"""Signals that a terminal or a shell sends to everything; who is started here is told by the server alone."""
 
 
 class Child:
-    """A program that was asked for. Safe to use from any thread, but only one may wait."""
+    """A program that was started. Thread-safe, but only one thread may wait."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code once nothing of the program is left, negative for a signal as subprocess has it.
+        """Wait until the program and its orphans have ended, and return the exit code, -N for signal N.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: Maximum number of seconds to wait.
 
         Raises:
-            TimeoutError: It has not ended in time.
+            TimeoutError: It did not end in time.
             OSError: It could not be started.
-            ValueError: It has no program or no possible arguments.
+            ValueError: The arguments are empty or invalid.
         """
         self._control.settimeout(timeout)
-        said = b""
-        # A reset: the supervisor ended before it had read the last signal; what it said came first.
+        message = b""
+        # A reset means that the supervisor ended before it read the last signal. Its message arrived before.
         with suppress(ConnectionResetError):
             while part := self._control.recv(1 << 16):
-                said += part
+                message += part
         self._control.close()
-        answer = json.loads(said or b"{}")
+        answer = json.loads(message or b"{}")
         if "os_error" in answer:
             raise OSError(*answer["os_error"])
         if "value_error" in answer:
@@ -72,13 +72,13 @@ class Child:
             self._control.sendall(bytes([number]))
 
     def kill(self) -> None:
-        """Kill the program and all that comes from it; `wait` returns when that is done."""
+        """Kill the program and its descendants. `wait` returns when they have ended."""
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
 
 
 class Launcher:
-    """The server's end of the launcher. Safe to use from any thread."""
+    """The server's end of the launcher. Thread-safe."""
 
     def __init__(
         self, *, remove: Iterable[Path] = (), keep_open: Iterable[int] = (), in_terminal: bool = False
@@ -86,10 +86,10 @@ class Launcher:
         """Start the launcher.
 
         Args:
-            remove: Directories that are deleted at the end, however it comes.
+            remove: Folders that are deleted at the end, even if the server is killed.
             keep_open: File descriptors that stay open until then.
-            in_terminal: Whether programs stay in the process group of this one, and hear from its terminal, rather
-                than have sessions of their own.
+            in_terminal: Whether programs stay in the process group of this one, with its terminal. Otherwise each has a
+                session of its own.
         """
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
@@ -104,11 +104,11 @@ class Launcher:
     def start(
         self, arguments: Sequence[str], *, environment: Mapping[str, str], directory: Path, files: Sequence[int]
     ) -> Child:
-        """Start a program; whether that succeeded, `wait` tells. It is killed when its Child is forgotten.
+        """Start a program. Errors are raised by `wait`. The program is killed when its Child is garbage-collected.
 
         Args:
             arguments: The program and its arguments.
-            environment: All of its environment; the program is looked for on the PATH there.
+            environment: Its environment, whose PATH is also used to find the program.
             directory: Its working directory.
             files: File descriptors for its standard input, output and error.
 
@@ -132,18 +132,18 @@ class Launcher:
         return Child(control)
 
     def close(self) -> None:
-        """Kill everything that is left, delete what is to be deleted, and return when that is done."""
+        """Kill everything, delete the folders in `remove`, and return when that is done."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._process.wait()
 
 
-# The other end.
+# The launcher process.
 
 
 def main(in_terminal: str, *remove: str) -> None:
-    """Start what is asked for until the server is gone, then end and delete everything."""
+    """Start programs until the server is gone, then kill and delete everything."""
     for number in FORWARDED:
         # Unlike SIG_IGN, a handler is not inherited by the programs.
         signal.signal(number, lambda _number, _frame: None)
@@ -152,7 +152,7 @@ def main(in_terminal: str, *remove: str) -> None:
     server = socket.socket(fileno=sys.stdin.fileno())
     while (received := socket.recv_fds(server, 1, 5))[0]:
         control, order, *files = received[1]
-        with open(order) as pipe, suppress(ValueError):  # A server that dies over an order wants nothing any more.
+        with open(order) as pipe, suppress(ValueError):  # The server may die in the middle of an order.
             asked = json.load(pipe)
             if not os.fork():
                 try:
@@ -168,7 +168,7 @@ def main(in_terminal: str, *remove: str) -> None:
 
 
 def _supervise(asked: Mapping[str, Any], control: socket.socket, files: Sequence[int], *, own_session: bool) -> None:
-    """Run a program to its end, end what it leaves behind, and tell the server how it ended."""
+    """Run a program, kill its orphans, and report its end to the server."""
     has_adopted = _adopt()
     answer: dict[str, object]
     try:
@@ -199,7 +199,7 @@ def _supervise(asked: Mapping[str, Any], control: socket.socket, files: Sequence
 
 
 def _be_woken() -> int:
-    """Return a file that can be read after each SIGCHLD."""
+    """Return a file descriptor that is readable after each SIGCHLD."""
     awake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -208,15 +208,15 @@ def _be_woken() -> int:
 
 
 def _attend(program: int, control: socket.socket, awake: int) -> int:
-    """Pass signals on to a program, or kill it when the server wants that or is gone; return its exit code."""
-    heard: list[int | socket.socket] = [control, awake]
+    """Forward signals to a program, kill it if the server requests it or is gone, and return its exit code."""
+    readable: list[int | socket.socket] = [control, awake]
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == program:
             return os.waitstatus_to_exitcode(status)
         if pid:
-            continue  # One that was adopted.
-        ready = select.select(heard, [], [])[0]
+            continue  # An adopted orphan.
+        ready = select.select(readable, [], [])[0]
         if awake in ready:
             os.read(awake, 1 << 10)
         if control in ready:
@@ -224,7 +224,7 @@ def _attend(program: int, control: socket.socket, awake: int) -> int:
             for number in numbers or [signal.SIGKILL]:
                 os.kill(program, number)
             if not numbers:
-                heard.remove(control)
+                readable.remove(control)
 
 
 @functools.cache
@@ -233,7 +233,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _adopt() -> bool:
-    """Have the orphans among our descendants become our children; return whether this system can do that."""
+    """Become the parent of orphaned descendants. Return False if the system cannot do that."""
     if sys.platform != "linux":
         return False
     _libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -241,7 +241,7 @@ def _adopt() -> bool:
 
 
 def _end_children() -> None:
-    """Kill every child; what a child leaves behind becomes ours, until nothing is left."""
+    """Kill every child and every orphan that it leaves."""
     while True:
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -250,7 +250,7 @@ def _end_children() -> None:
             return
         children = _children()
         if children and not sum(map(_kill, children)):
-            return  # Whoever became another user cannot be killed.
+            return  # Processes of another user cannot be killed.
         time.sleep(REAP_SECONDS)
 
 
@@ -258,7 +258,7 @@ def _children() -> list[int]:
     found = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # Behind the name of the program, which may have any letter: the state, then the parent.
+            # The name of the program may contain parentheses and spaces. State and parent follow it: proc_pid_stat(5).
             if int(file.read_bytes().rpartition(b")")[2].split()[1]) == os.getpid():
                 found.append(int(file.parent.name))
     return found

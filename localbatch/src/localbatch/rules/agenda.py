@@ -59,9 +59,10 @@ class Agenda:
         """By `id()` of the record. An entry of the heap with another instant is obsolete."""
         self._numbers = itertools.count()
 
-    def take_due(self, now: datetime) -> list[Stated | Run]:
+    def pop_due(self, now: datetime) -> list[Stated | Run]:
         """Remove and return the records that changed or are due, each once."""
         store = self._store
+        # dict preserves the order of changes, which makes ticks reproducible.
         taken: dict[int, Stated | Run] = dict(store.changed)
         store.changed = {}
         while self._heap and self._heap[0][0] <= now:

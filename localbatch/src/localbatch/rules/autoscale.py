@@ -1,10 +1,10 @@
-"""The formula language that sizes a pool: checked when a formula is set, evaluated at every interval.
+"""The language of autoscale formulas. Formulas are checked when they are set, and evaluated at every interval.
 
-What is not documented is refused, so that a formula that passes here has a chance in Azure. Where the documentation is
-silent, this is decided here: a fraction of a node is cut off, a negative target is zero, Sunday is weekday 0,
-`TimeInterval_Year` has 365 days, and a division by zero is an error.
+Undocumented syntax is refused, because Azure may refuse it. Where the documentation has gaps, this module decides:
+fractions of nodes are cut off, negative targets are zero, Sunday is weekday 0, `TimeInterval_Year` has 365 days, and
+division by zero is an error.
 
-Source: Azure Batch documentation, "Create a formula to automatically scale compute nodes in a Batch pool".
+https://learn.microsoft.com/azure/batch/batch-automatic-scaling
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from lark.tree import Meta
 
 from localbatch.account.records import Sample
 
+# Error codes.
 SYNTAX_ERROR = "AutoScalingFormulaSyntaxError"
 TOO_LONG = "AutoScalingFormulaTooLong"
 INVALID = "InvalidAutoScalingSettings"
 INSUFFICIENT_DATA = "InsufficientSampleData"
 
+# Limits of the service.
 MAX_FORMULA_CHARACTERS = 8192
 MAX_STATEMENTS = 100
 SAMPLE_PERIOD = timedelta(seconds=30)
@@ -39,6 +41,7 @@ Vector: TypeAlias = tuple[float, ...]
 Value: TypeAlias = float | Vector | str | datetime | timedelta
 _Node: TypeAlias = Tree[Token]
 
+# A rule with _expression in the grammar is visited by the method of that name in _Evaluator.
 _GRAMMAR = r"""
     start: _statement (";" _statement)* ";"?
     _statement: assignment | call
@@ -72,11 +75,12 @@ _GRAMMAR = r"""
 """
 _PARSER = Lark(_GRAMMAR, parser="lalr", propagate_positions=True, maybe_placeholders=True)
 
-# Each alias yields to its full name if a formula sets both.
+# If a formula sets both an alias and its full name, the full name counts.
 _ALIASES = {"$TargetDedicated": "$TargetDedicatedNodes", "$TargetLowPriority": "$TargetLowPriorityNodes"}
 _TARGETS = {*_ALIASES, *_ALIASES.values()}
 _OPTION = "$NodeDeallocationOption"
 _OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
+# Service-defined variables, which formulas can only read.
 _METRICS = {
     *("$CPUPercent", "$WallClockSeconds", "$MemoryBytes", "$DiskBytes", "$DiskReadBytes", "$DiskWriteBytes"),
     *("$DiskReadOps", "$DiskWriteOps", "$NetworkInBytes", "$NetworkOutBytes", "$SampleNodeCount", "$UsableNodeCount"),
@@ -103,6 +107,7 @@ _TYPE_NAMES: dict[type, str] = {
     datetime: "timestamp",
     timedelta: "timeinterval",
 }
+# The operators that each pair of types allows.
 _ARITHMETIC: dict[tuple[type, type], str] = {
     (float, float): "+-*/",
     (float, timedelta): "*",
@@ -126,6 +131,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+# The members of timestamps.
 _MEMBERS: dict[str, Callable[[datetime], int]] = {
     **{name: operator.attrgetter(name) for name in ("year", "month", "day", "hour", "minute", "second")},
     "weekday": lambda at: at.isoweekday() % 7,
@@ -135,10 +141,10 @@ _MEMBERS: dict[str, Callable[[datetime], int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a formula decided; None where it set nothing.
+    """The result of a formula; None for what it did not set.
 
     Attributes:
-        results: The values of all variables, as the service reports them.
+        results: The values of all variables, in the format of the service.
     """
 
     target_dedicated_nodes: int | None
@@ -148,7 +154,7 @@ class Evaluation:
 
 
 class FormulaError(Exception):
-    """A formula is not well formed, or cannot be evaluated; the message says in which line and column."""
+    """A formula has a syntax error or cannot be evaluated; the message has the line and column."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
@@ -160,7 +166,7 @@ def check(formula: str) -> None:
     """Check the length, the syntax and the names of a formula, but not its types.
 
     Raises:
-        FormulaError: Something is wrong with it.
+        FormulaError: The formula is too long, has a syntax error or an unknown name.
     """
     _parse(formula)
 
@@ -170,12 +176,12 @@ def evaluate(formula: str, now: datetime, metrics: Mapping[str, Sequence[Sample]
 
     Args:
         formula: The text of the formula.
-        now: What `time()` returns, and where intervals are counted back from.
+        now: The value of `time()`, and the end of time frames.
         metrics: The samples of each service-defined variable, oldest first, by its name without the dollar sign. One
-            sample is enough for a variable that a formula only reads as a number.
+            sample is enough for variables that formulas read as numbers.
 
     Raises:
-        FormulaError: The formula is wrong, or needs samples that are not there.
+        FormulaError: The formula is invalid, or there are not enough samples.
     """
     evaluator = _Evaluator(now, metrics)
     try:
@@ -188,19 +194,19 @@ def evaluate(formula: str, now: datetime, metrics: Mapping[str, Sequence[Sample]
     return evaluator.evaluation()
 
 
-class _Problem(Exception):  # noqa: N818 - Becomes a FormulaError where the place in the formula is known.
-    """What is wrong with the part of the formula that is being evaluated."""
+class _Problem(Exception):  # noqa: N818 - converted into a FormulaError with the position.
+    """An error in the part of the formula that is being evaluated."""
 
     def __init__(self, message: str, code: str = INVALID) -> None:
         super().__init__(message)
         self.code = code
 
 
-class _StopEvaluation(Exception):  # noqa: N818 - The formula said so.
+class _StopEvaluation(Exception):  # noqa: N818 - not an error.
     """The formula called `stop()`."""
 
 
-# A pool evaluates the same formula every few minutes; what is parsed is never changed.
+# Pools evaluate the same formula every few minutes. The trees are never changed.
 @lru_cache(maxsize=64)
 def _parse(formula: str) -> list[_Node]:
     """Return the statements of a formula."""
@@ -220,7 +226,7 @@ def _parse(formula: str) -> list[_Node]:
 
 
 def _check_names(statements: Iterable[_Node]) -> None:
-    """Check that all names are known where they are used: statements run in order, so this needs no evaluation."""
+    """Check that all names are defined before they are used. Statements run in order, so this needs no evaluation."""
     variables = {*_CONSTANTS, *_METRICS, *_TARGETS, _OPTION}
     known = {"name": variables, "call": _FUNCTIONS, "method": _METHODS, "attribute": _MEMBERS}
     kinds = {"name": "variable", "call": "function", "method": "method", "attribute": "member"}
@@ -247,7 +253,7 @@ def _too_deep() -> FormulaError:
 
 @dataclass(frozen=True)
 class _Metric:
-    """A service-defined variable with its samples; read as a number, it is the latest one."""
+    """A service-defined variable with its samples. As a number, it is the latest sample."""
 
     name: str
     samples: Sequence[Sample]
@@ -288,11 +294,11 @@ class _Metric:
         return self.samples[0].at
 
     def _window(self, moments: Sequence[Value]) -> tuple[Vector, float]:
-        """Return the samples since a moment or between two, and how many percent of the possible ones these are."""
+        """Return the samples of a time frame, and their percentage of the expected number."""
         instants = [self.now - moment if isinstance(moment, timedelta) else moment for moment in moments]
         edges = [instant for instant in instants if isinstance(instant, datetime)]
         if edges != instants or len(edges) not in {1, 2}:
-            raise _Problem("a time frame has one or two moments, each a timeinterval or a timestamp")
+            raise _Problem("a time frame has one or two limits, each a timeinterval or a timestamp")
         start, end = min(edges), max(edges) if len(edges) > 1 else self.now
         values = tuple(float(sample.value) for sample in self.samples if start < sample.at <= end)
         possible = max(1, (end - start) // SAMPLE_PERIOD)
@@ -315,7 +321,7 @@ _METHODS: dict[str, Callable[..., Value]] = {
 
 
 class _Evaluator:
-    """Runs the statements of one formula: a method for each rule of the grammar, given what the rule matched."""
+    """Evaluates the statements of a formula, with one method per rule of the grammar."""
 
     def __init__(self, now: datetime, metrics: Mapping[str, Sequence[Sample]]) -> None:
         self._now = now
@@ -378,7 +384,7 @@ class _Evaluator:
         return value
 
     def _conditional(self, condition: _Node, then: _Node, otherwise: _Node) -> Value:
-        # Only the branch that is taken: a formula guards against missing samples this way.
+        # Evaluate one branch only: the condition may test whether there are samples for the other.
         return self._value(then if self._number(condition) else otherwise)
 
     def _disjunction(self, left: _Node, right: _Node) -> Value:
@@ -455,11 +461,11 @@ class _Evaluator:
 
 
 def _time(text: Value) -> Value:
-    """Read a moment in the formats of W3C-DTF and RFC 1123; it is UTC unless it says otherwise."""
+    """Parse a timestamp in the formats of W3C-DTF or RFC 1123, by default in UTC."""
     if not isinstance(text, str):
         raise TypeError
     if text[:1].isdigit():
-        # What Python 3.10 cannot read: the zone Z, and a fraction of other than three or six digits.
+        # Python 3.10 parses neither the zone Z nor fractions without three or six digits.
         padded = re.sub(r"\.(\d+)", lambda match: f".{match[1]:0<6.6}", text)
         at = datetime.fromisoformat(padded.replace("Z", "+00:00"))
     else:
@@ -472,12 +478,12 @@ def _stop() -> Value:
 
 
 def _reducing(function: Callable[[Vector], float]) -> Callable[..., Value]:
-    """Make a function of any numbers and vectors, which it takes as one vector."""
+    """Return a function of numbers and vectors, which are concatenated to one vector."""
     return lambda *values: float(function(_flat(values)))
 
 
 def _each(function: Callable[[float], float]) -> Callable[..., Value]:
-    """Make a function of one number, or of each number of vectors."""
+    """Return a function that applies to a number, or to each number of vectors."""
 
     def apply(first: Value, *others: Value) -> Value:
         if isinstance(first, float) and not others:
@@ -515,7 +521,7 @@ def _percentile(vector: Value, percent: Value) -> Value:
 
 
 def _round(number: float) -> float:
-    """Round a half away from zero."""
+    """Round to the nearest integer, and halves away from zero."""
     return math.copysign(math.floor(abs(number) + 0.5), number)
 
 
@@ -531,7 +537,7 @@ _FUNCTIONS: dict[str, Callable[..., Value]] = {
     "min": _reducing(min),
     "norm": _reducing(lambda vector: math.hypot(*vector)),
     "percentile": _percentile,
-    "rand": lambda: random.random(),  # noqa: PLW0108, S311 - Takes no arguments, and keeps no secret.
+    "rand": lambda: random.random(),  # noqa: PLW0108, S311 - a formula may not pass arguments; not for secrets.
     "range": _reducing(lambda vector: max(vector) - min(vector)),
     "round": _each(_round),
     "std": _reducing(statistics.stdev),
@@ -547,7 +553,7 @@ def _type_name(value: Value | _Metric) -> str:
 
 
 def _render(value: Value) -> str:
-    """Write a value as the service does in its results."""
+    """Format a value as in the results of the service."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, tuple):

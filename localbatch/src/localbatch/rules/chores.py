@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from localbatch.account import states
@@ -17,24 +18,25 @@ from localbatch.rules.tasks import TaskRules
 START_TASK_DIRECTORY = "startup"
 
 
+@dataclass(frozen=True)
 class ChoreRules:
     """Starts, retries and ends chores, and continues what waits for them."""
 
-    def __init__(self, store: Store, agenda: Agenda, slots: NodeSlots, runs: Runs, tasks: TaskRules) -> None:
-        self._store = store
-        self._agenda = agenda
-        self._slots = slots
-        self._runs = runs
-        self._tasks = tasks
+    store: Store
+    agenda: Agenda
+    slots: NodeSlots
+    runs: Runs
+    tasks: TaskRules
 
     def start_up(self, pool: Pool, node: Node, now: datetime) -> None:
         """Run the start task of a pool on a node that has booted. The node may wait for its success."""
         spec = pool.spec.get("startTask")
+        # A reboot runs the start task again, or none if the pool has lost it.
         node.start_task = None
         if spec:
             node.start_task = Chore(spec=spec, state="running", state_at=now)
             self._start(node, node.start_task, None, now)
-        self._slots.move(node, "start_task_started" if spec and spec["waitForSuccess"] else "ready", now)
+        self.slots.move(node, "start_task_started" if spec and spec["waitForSuccess"] else "ready", now)
 
     def prepare(self, job: Job, node: Node, now: datetime) -> Chore | None:
         """Return the job preparation task of a job on a node. Start it if it has not run there."""
@@ -57,7 +59,7 @@ class ChoreRules:
         chore.execution.started_at = now
         common_environment = (job.spec.get("commonEnvironmentSettings") or ()) if job else ()
         directory = task_directory(job.id, chore.spec["id"]) if job else START_TASK_DIRECTORY
-        self._runs.start(node, chore, job, common_environment, directory, now)
+        self.runs.start(node, chore, job, common_environment, directory, now)
 
     def settle(self, run: Run, chore: Chore, report: Report, now: datetime) -> None:
         """Complete or retry a chore whose run has ended."""
@@ -71,29 +73,31 @@ class ChoreRules:
 
     def review_run(self, run: Run, now: datetime) -> None:
         """End a run of any task whose maxWallClockTime is over."""
-        if run.id not in self._store.runs or not run.expires_at:
+        if run.id not in self.store.runs or not run.expires_at:
             return
-        if not self._agenda.is_due(run, run.expires_at, now):
+        if not self.agenda.is_due(run, run.expires_at, now):
             return
         if isinstance(run.owner, Task):
-            self._tasks.end(self._store.jobs[run.owner.key[0]], run.owner, WALL_CLOCK_ENDED, now)
+            self.tasks.end(self.store.jobs[run.owner.key[0]], run.owner, WALL_CLOCK_ENDED, now)
         else:
-            self._runs.kill(run)
+            self.runs.kill(run)
             self._finish(run, run.owner, WALL_CLOCK_ENDED, now)
 
     def _finish(self, run: Run, chore: Chore, failure: Json | None, now: datetime) -> None:
         self.end(chore, failure, now)
         node, job = run.node, run.job
         if not job:
+            # Without waitForSuccess the node is idle already.
             if node.state == "waitingforstarttask":
-                self._slots.move(node, "start_task_failed" if failure else "ready", now)
+                self.slots.move(node, "start_task_failed" if failure else "ready", now)
             return
-        self._store.mark(job)
+        self.store.mark(job)
+        # Batch tasks that waited for the job preparation task.
         for task in [task for task in node.tasks.values() if task.key[0] == job.key and task.state == "preparing"]:
             if failure and chore.spec["waitForSuccess"]:
-                self._tasks.requeue(job, task, now, lost=False)
+                self.tasks.requeue(job, task, now, lost=False)
             else:
-                self._tasks.start(job, task, node, now)
+                self.tasks.start(job, task, node, now)
 
     def end(self, chore: Chore, failure: Json | None, now: datetime) -> None:
         """Complete a chore."""
@@ -105,10 +109,10 @@ class ChoreRules:
         """Kill the chores of a node that goes down."""
         for run in list(node.runs.values()):
             if isinstance(run.owner, Chore):
-                self._runs.kill(run)
+                self.runs.kill(run)
                 self.end(run.owner, NODE_ENDED, now)
                 if run.job:
-                    self._store.mark(run.job)
+                    self.store.mark(run.job)
 
 
 def is_ineligible(node: Node, job: Job) -> bool:

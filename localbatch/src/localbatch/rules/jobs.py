@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from localbatch import errors
@@ -25,47 +26,39 @@ TRANSITIONAL_STATES = {"enabling": "enabled", "terminating": "terminated", "dele
 UP = frozenset({"idle", "running", "offline"})
 
 
+@dataclass(frozen=True)
 class JobRules:
     """Creates, disables, enables, terminates and deletes jobs."""
 
-    def __init__(
-        self,
-        store: Store,
-        agenda: Agenda,
-        slots: NodeSlots,
-        runs: Runs,
-        tasks: TaskRules,
-        chores: ChoreRules,
-        pools: PoolRules,
-    ) -> None:
-        self._store = store
-        self._agenda = agenda
-        self._slots = slots
-        self._runs = runs
-        self._tasks = tasks
-        self._chores = chores
-        self._pools = pools
+    store: Store
+    agenda: Agenda
+    slots: NodeSlots
+    runs: Runs
+    tasks: TaskRules
+    chores: ChoreRules
+    pools: PoolRules
 
     def review(self, job: Job, now: datetime) -> None:
         """Apply the limits of a job, and end its transitional states."""
-        if self._store.jobs.get(job.key) is not job:
+        if self.store.jobs.get(job.key) is not job:
             return
-        if job.state in LIMITED_STATES and job.expires_at and self._agenda.is_due(job, job.expires_at, now):
+        if job.state in LIMITED_STATES and job.expires_at and self.agenda.is_due(job, job.expires_at, now):
             self.terminate(job, "MaxWallClockTimeExpiry", now)
         elif job.state == "active":
             self._review_active(job, now)
         elif job.state == "disabling":
             # With the option `wait`, running Batch tasks finish first.
-            if not job.task_counts.running and self._agenda.has_lasted(job, self._agenda.pace.job, now):
-                self._agenda.move(job, states.JOB, "disabled", now)
+            if not job.task_counts.running and self.agenda.has_lasted(job, self.agenda.pace.job, now):
+                self.agenda.move(job, states.JOB, "disabled", now)
         elif (
             job.state in TRANSITIONAL_STATES
-            and self._agenda.has_lasted(job, self._agenda.pace.job, now)
+            and self.agenda.has_lasted(job, self.agenda.pace.job, now)
             and not self._is_releasing(job)
         ):
             self._finish_transition(job, now)
 
     def _review_active(self, job: Job, now: datetime) -> None:
+        # The end of a Batch task has requested a job action.
         requested, job.requested = job.requested, None
         unfinished = job.task_counts.active + job.task_counts.running
         if requested and requested[0] == "terminate":
@@ -75,7 +68,8 @@ class JobRules:
         elif job.spec["onAllTasksComplete"] == "terminatejob" and not unfinished:
             self.terminate(job, "AllTasksComplete", now)
         elif job.waiting:
-            self._store.unassigned.add(key_of(job.pool_id))
+            # The pool may have been created after the Batch tasks.
+            self.store.unassigned.add(key_of(job.pool_id))
 
     def _is_releasing(self, job: Job) -> bool:
         return not job.is_forced and any(
@@ -86,25 +80,26 @@ class JobRules:
         if job.state == "deleting":
             self._remove_job(job, now)
             return
-        self._agenda.move(job, states.JOB, TRANSITIONAL_STATES[job.state], now)
+        self.agenda.move(job, states.JOB, TRANSITIONAL_STATES[job.state], now)
         if job.state == "completed":
             job.ended_at = now
             self._delete_auto_pool(job, now)
 
     def _delete_auto_pool(self, job: Job, now: datetime) -> None:
-        pool = self._store.pools.get(key_of(job.auto_pool_id)) if job.auto_pool_id else None
+        pool = self.store.pools.get(key_of(job.auto_pool_id)) if job.auto_pool_id else None
         if pool and pool.state == "active" and not job.spec["poolInfo"]["autoPoolSpecification"]["keepAlive"]:
-            self._pools.delete(pool, now)
+            self.pools.delete(pool, now)
 
     def _remove_job(self, job: Job, now: datetime) -> None:
+        # Nodes with files of the job: those of its Batch tasks, and those that were prepared.
         nodes = {node.id: node for node in (task.node for task in job.tasks.values()) if node} | job.prepared
         for node in nodes.values():
             for run in [run for run in node.runs.values() if run.job is job]:
-                self._runs.kill(run)
+                self.runs.kill(run)
             node.preparations.pop(job.key, None)
             node.releases.pop(job.key, None)
-            self._store.outbox.append(RemoveFiles(node=node, directory=f"workitems/{job.id}"))
-        del self._store.jobs[job.key]
+            self.store.outbox.append(RemoveFiles(node=node, directory=f"workitems/{job.id}"))
+        del self.store.jobs[job.key]
         self._delete_auto_pool(job, now)
 
     def create(self, job: Job, pool: Pool | None, now: datetime) -> None:
@@ -113,67 +108,68 @@ class JobRules:
         Raises:
             ServiceError: As Store.add_job.
         """
-        self._store.check_job_id(job.key)
+        self.store.check_job_id(job.key)
         if pool:
             job.auto_pool_id = pool.id
             try:
-                self._store.add_pool(pool)
+                self.store.add_pool(pool)
             except errors.ServiceError as error:
                 self.fail(job, "AutoPoolCreationFailedWithQuotaReached", error.sentence, now)
             else:
                 if pool.spec["enableAutoScale"]:
-                    self._pools.enable_autoscale(pool, now)
-        self._store.add_job(job)
+                    self.pools.enable_autoscale(pool, now)
+        self.store.add_job(job)
 
     def fail(self, job: Job, code: str, message: str, now: datetime) -> None:
         """End a job whose automatic pool cannot be created."""
-        self._agenda.move(job, states.JOB, "fail", now)
+        self.agenda.move(job, states.JOB, "fail", now)
         job.ended_at = now
         job.scheduling_error = {"category": "usererror", "code": code, "message": message}
 
     def terminate(self, job: Job, reason: str | None, now: datetime) -> None:
         """Start to terminate a job. Running Batch tasks end; active Batch tasks stay active."""
-        self._agenda.move(job, states.JOB, "terminate", now)
+        self.agenda.move(job, states.JOB, "terminate", now)
         job.terminate_reason = reason
         self._end_work(job, now)
 
     def delete(self, job: Job, now: datetime, *, force: bool = False) -> None:
         """Start to delete a job. Its job release task runs first, unless it has run or `force` is set."""
         job.is_forced = force
+        # Its job release tasks have run already.
         is_over = job.state in {"terminating", "completed"}
-        self._agenda.move(job, states.JOB, "delete", now)
+        self.agenda.move(job, states.JOB, "delete", now)
         self._end_work(job, now, release=not is_over and not force)
 
     def _end_work(self, job: Job, now: datetime, *, release: bool = True) -> None:
-        self._agenda.touch(job, now)
+        self.agenda.touch(job, now)
         self._end_tasks(job, JOB_ENDED, now)
         for node in list(job.prepared.values()):
             chore = node.preparations.get(job.key)
             for run in [run for run in node.runs.values() if run.owner is chore]:
-                self._runs.kill(run)
+                self.runs.kill(run)
             if chore and chore.state == "running":
-                self._chores.end(chore, JOB_ENDED, now)
+                self.chores.end(chore, JOB_ENDED, now)
             if release and chore and job.spec.get("jobReleaseTask") and self._is_up(node):
-                self._chores.release(job, node, now)
+                self.chores.release(job, node, now)
 
     def _is_up(self, node: Node) -> bool:
-        return node.state in UP and self._slots.pool_of(node) is not None
+        return node.state in UP and self.slots.pool_of(node) is not None
 
     def disable(self, job: Job, option: str, now: datetime) -> None:
         """Start to disable a job. The option says what happens to running Batch tasks: requeue, terminate or wait."""
-        self._agenda.move(job, states.JOB, "disable", now)
-        self._agenda.touch(job, now)
+        self.agenda.move(job, states.JOB, "disable", now)
+        self.agenda.touch(job, now)
         if option == "terminate":
             self._end_tasks(job, USER_ENDED, now)
         elif option == "requeue":
             for task in list(job.placed.values()):
-                self._tasks.requeue(job, task, now, lost=True)
+                self.tasks.requeue(job, task, now, lost=True)
 
     def enable(self, job: Job, now: datetime) -> None:
         """Start to enable a job."""
-        self._agenda.move(job, states.JOB, "enable", now)
-        self._agenda.touch(job, now)
+        self.agenda.move(job, states.JOB, "enable", now)
+        self.agenda.touch(job, now)
 
     def _end_tasks(self, job: Job, failure: Json, now: datetime) -> None:
         for task in list(job.placed.values()):
-            self._tasks.end(job, task, failure, now)
+            self.tasks.end(job, task, failure, now)

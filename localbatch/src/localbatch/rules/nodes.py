@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from localbatch.account.records import Node, Pool, RemoveFiles
@@ -15,26 +16,27 @@ from localbatch.rules.tasks import TaskRules
 from localbatch.wire import new_node_id
 
 
+@dataclass(frozen=True)
 class NodeRules:
     """Boots, maintains, loses and removes nodes."""
 
-    def __init__(self, store: Store, agenda: Agenda, slots: NodeSlots, tasks: TaskRules, chores: ChoreRules) -> None:
-        self._store = store
-        self._agenda = agenda
-        self._slots = slots
-        self._tasks = tasks
-        self._chores = chores
+    store: Store
+    agenda: Agenda
+    slots: NodeSlots
+    tasks: TaskRules
+    chores: ChoreRules
 
     def review(self, node: Node, now: datetime) -> None:
         """Let a node continue when its transitional state has lasted long enough."""
-        pool, pace = self._slots.pool_of(node), self._agenda.pace
+        pool, pace = self.slots.pool_of(node), self.agenda.pace
         if not pool:
             return
         if node.state == "idle" and node.scheduling == "disabled":
-            self._slots.move(node, "disable", now)
+            # The state offline follows when the last Batch task ends.
+            self.slots.move(node, "disable", now)
         steps: dict[str, tuple[float, Callable[[Pool, Node, datetime], None]]] = {
             "creating": (pace.creating, self._boot),
-            "starting": (pace.starting, self._chores.start_up),
+            "starting": (pace.starting, self.chores.start_up),
             "rebooting": (pace.rebooting, self._boot),
             "reimaging": (pace.rebooting, self._boot),
             "deallocating": (pace.rebooting, self._deallocate),
@@ -43,7 +45,7 @@ class NodeRules:
         }
         seconds, step = steps.get(node.state, (0.0, None))
         # With the option taskcompletion, a node goes down only after its Batch tasks.
-        if step and not node.tasks and self._agenda.has_lasted(node, seconds, now):
+        if step and not node.tasks and self.agenda.has_lasted(node, seconds, now):
             step(pool, node, now)
 
     def add(self, pool: Pool, *, dedicated: bool, now: datetime) -> None:
@@ -58,52 +60,53 @@ class NodeRules:
             allocated_at=now,
         )
         pool.nodes[key_of(node.id)] = node
-        self._store.mark(node)
+        self.store.mark(node)
 
     def leave(self, node: Node, option: str, now: datetime) -> None:
         """Start to remove a node from its pool."""
-        self._slots.move(node, "leave", now)
+        self.slots.move(node, "leave", now)
         self.vacate(node, option, now)
 
     def vacate(self, node: Node, option: str, now: datetime) -> None:
         """End or requeue everything that runs on a node. With any other option, its Batch tasks may finish."""
-        self._chores.vacate(node, now)
-        self._tasks.vacate(node, option, now, requeue_preparing=True)
+        self.chores.vacate(node, now)
+        self.tasks.vacate(node, option, now, requeue_preparing=True)
 
     def _boot(self, _pool: Pool, node: Node, now: datetime) -> None:
         if node.state == "reimaging":
             self._wipe(node)
-        self._slots.move(node, "booted", now)
+        self.slots.move(node, "booted", now)
         node.booted_at = now
 
     def _deallocate(self, _pool: Pool, node: Node, now: datetime) -> None:
         self._wipe(node)
-        self._slots.move(node, "deallocated", now)
+        self.slots.move(node, "deallocated", now)
 
     def _remove(self, pool: Pool, node: Node, _now: datetime) -> None:
         self._wipe(node)
         pool.free.update(node, 0)
         del pool.nodes[key_of(node.id)]
-        self._store.mark(pool)
+        self.store.mark(pool)
 
     def _wipe(self, node: Node) -> None:
         """Remove all files of a node, and forget which jobs were prepared there."""
         for key in node.preparations:
-            job = self._store.jobs.get(key)
+            job = self.store.jobs.get(key)
             if job:
                 job.prepared.pop(node.id, None)
-                self._store.mark(job)
+                self.store.mark(job)
         node.preparations.clear()
         node.releases.clear()
-        self._store.outbox.append(RemoveFiles(node=node, directory=""))
+        self.store.outbox.append(RemoveFiles(node=node, directory=""))
 
     # What clients request.
 
     def maintain(self, node: Node, event: str, option: str, now: datetime) -> None:
         """Start to reboot, reimage or deallocate a node."""
-        self._slots.move(node, event, now)
+        self.slots.move(node, event, now)
         self.vacate(node, option, now)
         if event == "reboot":
+            # The job preparation task runs again after a reboot, unless the client opted out or it failed.
             node.preparations = {
                 key: chore
                 for key, chore in node.preparations.items()
@@ -113,22 +116,22 @@ class NodeRules:
 
     def start(self, node: Node, now: datetime) -> None:
         """Start a deallocated node."""
-        self._slots.move(node, "start", now)
+        self.slots.move(node, "start", now)
         node.booted_at = now
 
     def disable_scheduling(self, node: Node, option: str, now: datetime) -> None:
         """Stop starting Batch tasks on a node. It is offline when none is running."""
         node.scheduling = "disabled"
-        self._tasks.vacate(node, option, now, requeue_preparing=False)
-        self._slots.update(node)
-        self._store.mark(node)
+        self.tasks.vacate(node, option, now, requeue_preparing=False)
+        self.slots.update(node)
+        self.store.mark(node)
 
     def enable_scheduling(self, node: Node, now: datetime) -> None:
         """Allow Batch tasks on a node again."""
         node.scheduling = "enabled"
         if node.state == "offline":
-            self._slots.move(node, "enable", now)
-        self._slots.update(node)
+            self.slots.move(node, "enable", now)
+        self.slots.update(node)
 
     # What faults do. Each raises IllegalTransition if the state of the node does not allow it.
 
@@ -149,19 +152,19 @@ class NodeRules:
     def remove_abruptly(self, node: Node, now: datetime) -> None:
         """Remove a node and its files at once, and requeue its Batch tasks."""
         if node.state != "leavingpool":
-            self._slots.move(node, "leave", now)
+            self.slots.move(node, "leave", now)
         self.vacate(node, "requeue", now)
-        self._remove(self._store.pool(node.pool_id), node, now)
+        self._remove(self.store.pool(node.pool_id), node, now)
 
     def recover(self, node: Node, now: datetime) -> None:
         """Create a lost node again, with the same id and without files."""
-        self._slots.move(node, "recover", now)
+        self.slots.move(node, "recover", now)
         self._wipe(node)
         node.errors = []
         node.booted_at = node.start_task = None
 
     def _lose(self, node: Node, event: str, now: datetime) -> None:
-        self._slots.move(node, event, now)
+        self.slots.move(node, event, now)
         self.vacate(node, "requeue", now)
 
     def _recover(self, _pool: Pool, node: Node, now: datetime) -> None:

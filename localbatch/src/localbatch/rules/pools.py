@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from localbatch.account import states
@@ -34,54 +35,51 @@ CORE_QUOTA_REACHED: Mapping[bool, Json] = {
 }
 
 
+@dataclass(frozen=True)
 class PoolRules:
     """Resizes, scales and deletes pools."""
 
-    def __init__(self, store: Store, agenda: Agenda, nodes: NodeRules, faults: StandingFaults) -> None:
-        self._store = store
-        self._agenda = agenda
-        self._nodes = nodes
-        self._faults = faults
-        self._stalled: set[str] = set()
-        """Keys of the pools whose resize stalls because of a fault."""
+    store: Store
+    agenda: Agenda
+    nodes: NodeRules
+    faults: StandingFaults
+    _stalled: set[str] = field(default_factory=set)
+    """Keys of the pools whose resize stalls because of a fault."""
 
     def review(self, pool: Pool, now: datetime) -> None:
         """Continue the autoscaling, the resize and the deletion of a pool."""
-        if self._store.pools.get(key_of(pool.id)) is not pool:
+        if self.store.pools.get(key_of(pool.id)) is not pool:
             return
         if pool.autoscale_due_at:
             self._scale(pool, now)
         self._allocate(pool, now)
-        if (
-            pool.state == "deleting"
-            and not pool.nodes
-            and self._agenda.has_lasted(pool, self._agenda.pace.deleting, now)
-        ):
-            del self._store.pools[key_of(pool.id)]
+        if pool.state == "deleting" and not pool.nodes and self.agenda.has_lasted(pool, self.agenda.pace.deleting, now):
+            del self.store.pools[key_of(pool.id)]
 
     def mark_stalled_pools(self) -> None:
         """Review the pools again whose resize stalled in the last tick."""
         for pool_id in self._stalled:
-            pool = self._store.pools.get(pool_id)
+            pool = self.store.pools.get(pool_id)
             if pool:
-                self._store.mark(pool)
+                self.store.mark(pool)
         self._stalled.clear()
 
     def _move_allocation(self, pool: Pool, event: str, now: datetime) -> None:
         pool.allocation.move(states.ALLOCATION, event, now)
-        self._store.mark(pool)
+        self.store.mark(pool)
 
     def _allocate(self, pool: Pool, now: datetime) -> None:
         allocation = pool.allocation
-        if allocation.state == "steady" or not self._agenda.has_lasted(
-            pool, self._agenda.pace.allocating, now, since=allocation.state_at
+        if allocation.state == "steady" or not self.agenda.has_lasted(
+            pool, self.agenda.pace.allocating, now, since=allocation.state_at
         ):
             return
         if allocation.state == "stopping":
             pool.resize_errors = [_resize_stopped("dedicated"), _resize_stopped("low priority")]
             self._move_allocation(pool, "stopped", now)
             return
-        fault = matching(self._faults.allocation_failures, pool.id)
+        fault = matching(self.faults.allocation_failures, pool.id)
+        # Dedicated and spot nodes are allocated independently.
         kinds = ((True, pool.target_dedicated), (False, pool.target_low_priority))
         wanting = any(target > len(_staying(pool, dedicated=dedicated)) for dedicated, target in kinds)
         if wanting and fault:
@@ -91,6 +89,7 @@ class PoolRules:
                 self._fail_allocation(pool, [{"code": fault.code, "message": fault.message}], now)
             return
         shortages = [CORE_QUOTA_REACHED[kind] for kind, target in kinds if not self._approach(pool, kind, target, now)]
+        # A resize ends when the last node has left.
         if any(node.state == "leavingpool" for node in pool.nodes.values()):
             if pool.state != "deleting" and self._has_timed_out(pool, now):
                 message = "Nodes could not be removed before the resize timeout"
@@ -106,7 +105,7 @@ class PoolRules:
         missing = max(0, target - len(staying))
         allowed = min(missing, self._allowed_nodes(pool, dedicated=dedicated)) if missing else 0
         for _ in range(allowed):
-            self._nodes.add(pool, dedicated=dedicated, now=now)
+            self.nodes.add(pool, dedicated=dedicated, now=now)
         # Idle nodes leave first, the newest before others.
         excess = max(0, len(staying) - target)
         if excess:
@@ -116,15 +115,15 @@ class PoolRules:
 
     def _allowed_nodes(self, pool: Pool, *, dedicated: bool) -> int:
         """Return the number of nodes that the core quota of the account allows to add."""
-        quota = self._store.core_quotas[dedicated]
+        quota = self.store.core_quotas[dedicated]
         if quota is None:
             return sys.maxsize
-        pools = self._store.pools.values()
+        pools = self.store.pools.values()
         used = sum(each.count_nodes(dedicated=dedicated) * cores_of(each.spec["vmSize"]) for each in pools)
         return max(0, quota - used) // cores_of(pool.spec["vmSize"])
 
     def _has_timed_out(self, pool: Pool, now: datetime) -> bool:
-        return self._agenda.is_due(pool, pool.allocation.state_at + read_duration(pool.spec["resizeTimeout"]), now)
+        return self.agenda.is_due(pool, pool.allocation.state_at + read_duration(pool.spec["resizeTimeout"]), now)
 
     def _fail_allocation(self, pool: Pool, reasons: list[Json], now: datetime) -> None:
         pool.resize_errors = reasons
@@ -132,21 +131,21 @@ class PoolRules:
 
     def _start_removal(self, nodes: Iterable[Node], option: str, now: datetime) -> None:
         for node in nodes:
-            self._nodes.leave(node, option, now)
+            self.nodes.leave(node, option, now)
 
     def resize(self, pool: Pool, dedicated: int, low_priority: int, option: str, now: datetime) -> None:
         """Start a resize. The allocation must be steady, unless this is the first resize of the pool."""
         pool.target_dedicated, pool.target_low_priority = dedicated, low_priority
         pool.deallocation_option = option
         pool.resize_errors = []
-        self._agenda.touch(pool, now)
+        self.agenda.touch(pool, now)
         if pool.allocation.state == "steady":
             self._move_allocation(pool, "resize", now)
 
     def stop_resize(self, pool: Pool, now: datetime) -> None:
         """Start to stop a resize."""
         self._move_allocation(pool, "stop", now)
-        self._agenda.touch(pool, now)
+        self.agenda.touch(pool, now)
 
     def remove_nodes(self, pool: Pool, nodes: Iterable[Node], option: str, now: datetime) -> None:
         """Start to remove nodes, and reduce the targets of the pool by their number."""
@@ -163,13 +162,13 @@ class PoolRules:
 
     def delete(self, pool: Pool, now: datetime) -> None:
         """Start to delete a pool: it is resized to zero nodes first."""
-        self._agenda.move(pool, states.POOL, "delete", now)
+        self.agenda.move(pool, states.POOL, "delete", now)
         pool.target_dedicated = pool.target_low_priority = 0
         pool.deallocation_option = "requeue"
         pool.autoscale_due_at = None
         for node in pool.nodes.values():
             if node.state == "leavingpool":
-                self._nodes.vacate(node, "requeue", now)  # Its Batch tasks may no longer finish.
+                self.nodes.vacate(node, "requeue", now)  # Its Batch tasks may no longer finish.
         self._move_allocation(pool, "empty", now)
 
     # Autoscale.
@@ -179,7 +178,7 @@ class PoolRules:
         pool.spec["enableAutoScale"] = True
         pool.autoscale_due_at = pool.sample_due_at = now
         pool.autoscale_run = None
-        self._agenda.touch(pool, now)
+        self.agenda.touch(pool, now)
 
     def disable_autoscale(self, pool: Pool, now: datetime) -> None:
         """Stop to evaluate the formula of a pool, which keeps its size."""
@@ -187,7 +186,7 @@ class PoolRules:
         pool.spec.pop("autoScaleFormula", None)
         pool.spec.pop("autoScaleEvaluationInterval", None)
         pool.autoscale_due_at = pool.sample_due_at = pool.autoscale_run = None
-        self._agenda.touch(pool, now)
+        self.agenda.touch(pool, now)
 
     def evaluate(self, pool: Pool, formula: str, now: datetime) -> tuple[autoscale.Evaluation | None, Json]:
         """Evaluate a formula for a pool.
@@ -205,15 +204,15 @@ class PoolRules:
         return evaluation, {"timestamp": timestamp(now), "results": evaluation.results}
 
     def _scale(self, pool: Pool, now: datetime) -> None:
-        if pool.sample_due_at and self._agenda.is_due(pool, pool.sample_due_at, now):
+        if pool.sample_due_at and self.agenda.is_due(pool, pool.sample_due_at, now):
             self._sample(pool, now)
         # During a resize, only the first evaluation takes place: it sets the targets of a new pool.
         settled = pool.allocation.state == "steady" or pool.autoscale_run is None
-        if not settled or not pool.autoscale_due_at or not self._agenda.is_due(pool, pool.autoscale_due_at, now):
+        if not settled or not pool.autoscale_due_at or not self.agenda.is_due(pool, pool.autoscale_due_at, now):
             return
         evaluation, pool.autoscale_run = self.evaluate(pool, pool.spec["autoScaleFormula"], now)
         pool.autoscale_due_at = now + read_duration(pool.spec["autoScaleEvaluationInterval"])
-        self._agenda.is_due(pool, pool.autoscale_due_at, now)
+        self.agenda.is_due(pool, pool.autoscale_due_at, now)
         if not evaluation:
             return
         dedicated, low_priority = evaluation.target_dedicated_nodes, evaluation.target_low_priority_nodes
@@ -226,10 +225,11 @@ class PoolRules:
             self.resize(pool, *targets, evaluation.node_deallocation_option or "requeue", now)
 
     def _sample(self, pool: Pool, now: datetime) -> None:
-        jobs = [job for job in self._store.jobs.values() if key_of(job.pool_id) == key_of(pool.id)]
+        jobs = [job for job in self.store.jobs.values() if key_of(job.pool_id) == key_of(pool.id)]
         active = sum(job.task_counts.active for job in jobs if job.state == "active")
         running = sum(job.task_counts.running for job in jobs)
         usable = sum(node.state in SCHEDULABLE for node in pool.nodes.values())
+        # Variables with a history; for the others the latest value is enough.
         history: dict[str, float] = {
             "ActiveTasks": active,
             "RunningTasks": running,
@@ -253,7 +253,7 @@ class PoolRules:
             pool.samples[name] = deque([Sample(now, value)])
         if pool.autoscale_due_at:
             pool.sample_due_at = now + SAMPLE_INTERVAL
-            self._agenda.is_due(pool, pool.sample_due_at, now)
+            self.agenda.is_due(pool, pool.sample_due_at, now)
 
 
 def _staying(pool: Pool, *, dedicated: bool) -> list[Node]:

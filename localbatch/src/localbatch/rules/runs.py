@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from localbatch.account.records import (
@@ -23,14 +24,14 @@ from localbatch.rules.standing_faults import StandingFaults, matching
 from localbatch.wire import expiry
 
 
+@dataclass(frozen=True)
 class Runs:
     """Starts and kills runs, and holds back the reports of tasks that a fault makes endless."""
 
-    def __init__(self, store: Store, agenda: Agenda, faults: StandingFaults) -> None:
-        self._store = store
-        self._agenda = agenda
-        self._faults = faults
-        self._held_reports: dict[int, Report] = {}
+    store: Store
+    agenda: Agenda
+    faults: StandingFaults
+    _held_reports: dict[int, Report] = field(default_factory=dict)
 
     def start(
         self,
@@ -54,23 +55,27 @@ class Runs:
         spec = owner.spec
         limit = owner.max_wall_clock_time
         run = Run(
-            id=self._store.new_run_id(),
+            id=self.store.new_run_id(),
             node=node,
             owner=owner,
             job=job,
             expires_at=expiry(now, limit) if limit else None,
-            upload_failure=matching(self._faults.failing_uploads, owner.id) if isinstance(owner, Task) else None,
+            upload_failure=matching(self.faults.failing_uploads, owner.id) if isinstance(owner, Task) else None,
         )
+        # Review the run when its maxWallClockTime is over.
         if run.expires_at:
-            self._agenda.is_due(run, run.expires_at, now)
-        self._store.runs[run.id] = node.runs[run.id] = run
+            self.agenda.is_due(run, run.expires_at, now)
+        self.store.runs[run.id] = node.runs[run.id] = run
         if isinstance(owner, Task):
             owner.run = run
-        exit_code = matching(self._faults.start_task_exit_codes, node.pool_id) if not job else None
+        # A start task is the only run without a job.
+        exit_code = matching(self.faults.start_task_exit_codes, node.pool_id) if not job else None
         if exit_code is not None:
-            self._store.reports.append(Report(run_id=run.id, exit_code=exit_code))
+            self.store.reports.append(Report(run_id=run.id, exit_code=exit_code))
             return
+        # Settings of the task override those of the job.
         settings = (*common_environment, *(spec.get("environmentSettings") or ()))
+        # An environment setting may have no value.
         environment = {each["name"]: each.get("value") or "" for each in settings}
         if job:
             task_id = owner.id if isinstance(owner, Task) else owner.spec["id"]
@@ -83,21 +88,22 @@ class Runs:
             command_line=spec["commandLine"],
             environment=environment,
             resource_files=spec.get("resourceFiles") or (),
+            # The node would upload the files before the fault could fail the upload.
             output_files=() if run.upload_failure else spec.get("outputFiles") or (),
         )
-        self._store.outbox.append(action)
+        self.store.outbox.append(action)
 
     def kill(self, run: Run) -> None:
         """Order a node to kill a run. Its report is ignored."""
         self._drop(run)
-        self._store.outbox.append(KillRun(run_id=run.id))
+        self.store.outbox.append(KillRun(run_id=run.id))
 
-    def take(self, report: Report) -> Run | None:
-        """Return the run that a report ends.
+    def finish(self, report: Report) -> Run | None:
+        """Finish the run of a report, and return it.
 
         None if the run was killed, so that its end is already recorded, or if a fault makes it endless.
         """
-        run = self._store.runs.get(report.run_id)
+        run = self.store.runs.get(report.run_id)
         if run and self._is_endless(run):
             self._held_reports[run.id] = report
             return None
@@ -108,16 +114,16 @@ class Runs:
     def release_held_reports(self) -> None:
         """Queue the reports of runs that are no longer endless."""
         for run_id in list(self._held_reports):
-            if not self._is_endless(self._store.runs[run_id]):
-                self._store.reports.append(self._held_reports.pop(run_id))
+            if not self._is_endless(self.store.runs[run_id]):
+                self.store.reports.append(self._held_reports.pop(run_id))
 
     def _drop(self, run: Run) -> None:
-        del self._store.runs[run.id]
+        del self.store.runs[run.id]
         del run.node.runs[run.id]
         self._held_reports.pop(run.id, None)
-        self._agenda.forget(run)
+        self.agenda.forget(run)
         if isinstance(run.owner, Task):
             run.owner.run = None
 
     def _is_endless(self, run: Run) -> bool:
-        return isinstance(run.owner, Task) and bool({"*", run.owner.id} & self._faults.endless_tasks)
+        return isinstance(run.owner, Task) and bool({"*", run.owner.id} & self.faults.endless_tasks)

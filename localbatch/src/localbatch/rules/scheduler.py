@@ -59,13 +59,13 @@ class Scheduler:
         self._runs.release_held_reports()
         for _ in range(len(store.reports)):
             report = store.reports.popleft()
-            run = self._runs.take(report)
+            run = self._runs.finish(report)
             if run and isinstance(run.owner, Chore):
                 self._chores.settle(run, run.owner, report, now)
             elif run and isinstance(run.owner, Task):
                 self.tasks.settle(run, run.owner, report, now)
         self.pools.mark_stalled_pools()
-        for record in self.agenda.take_due(now):
+        for record in self.agenda.pop_due(now):
             self._review(record, now)
         self._assign(now)
         actions, store.outbox = store.outbox, []

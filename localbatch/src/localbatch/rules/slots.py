@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from localbatch.account import states
@@ -10,16 +11,16 @@ from localbatch.account.store import Store, key_of
 from localbatch.rules.agenda import Agenda
 
 
+@dataclass(frozen=True)
 class NodeSlots:
     """Changes the states of nodes, and keeps the index of free slots of their pools up to date."""
 
-    def __init__(self, store: Store, agenda: Agenda) -> None:
-        self._store = store
-        self._agenda = agenda
+    store: Store
+    agenda: Agenda
 
     def pool_of(self, node: Node) -> Pool | None:
         """Return the pool of a node, or None if the node has left it."""
-        pool = self._store.pools.get(key_of(node.pool_id))
+        pool = self.store.pools.get(key_of(node.pool_id))
         return pool if pool and pool.nodes.get(key_of(node.id)) is node else None
 
     def move(self, node: Node, event: str, now: datetime) -> None:
@@ -28,11 +29,11 @@ class NodeSlots:
         Raises:
             IllegalTransition: The state of the node does not allow it.
         """
-        self._agenda.move(node, states.NODE, event, now)
+        self.agenda.move(node, states.NODE, event, now)
         self.update(node)
 
     def update(self, node: Node) -> None:
         """Update the index with the free slots of a node. If there are more, its pool assigns Batch tasks."""
         pool = self.pool_of(node)
         if pool and pool.free.update(node, node.slots_free):
-            self._store.unassigned.add(key_of(pool.id))
+            self.store.unassigned.add(key_of(pool.id))

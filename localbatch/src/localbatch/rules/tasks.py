@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from localbatch.account import states
@@ -15,27 +16,27 @@ from localbatch.rules.slots import NodeSlots
 from localbatch.wire import expiry
 
 
+@dataclass(frozen=True)
 class TaskRules:
     """Starts, ends, retries and requeues Batch tasks."""
 
-    def __init__(self, store: Store, agenda: Agenda, slots: NodeSlots, runs: Runs) -> None:
-        self._store = store
-        self._agenda = agenda
-        self._slots = slots
-        self._runs = runs
+    store: Store
+    agenda: Agenda
+    slots: NodeSlots
+    runs: Runs
 
     def review(self, task: Task, now: datetime) -> None:
         """Remove the files of a completed Batch task when its retention time is over."""
-        job = self._store.jobs.get(task.key[0])
+        job = self.store.jobs.get(task.key[0])
         if not job or job.tasks.get(task.key[1]) is not task:
             return
         ended_at, node = task.execution.ended_at, task.node
         if task.state != "completed" or not ended_at or not node or task.files_removed:
             return
         kept_until = expiry(ended_at, task.spec["constraints"]["retentionTime"])
-        if kept_until and self._agenda.is_due(task, kept_until, now):
+        if kept_until and self.agenda.is_due(task, kept_until, now):
             task.files_removed = True
-            self._store.outbox.append(RemoveFiles(node=node, directory=task_directory(job.id, task.id)))
+            self.store.outbox.append(RemoveFiles(node=node, directory=task_directory(job.id, task.id)))
 
     # What clients request.
 
@@ -49,22 +50,22 @@ class TaskRules:
         self.move(job, task, "reactivate", now)
         task.execution = Execution(requeue_count=requeues)
         task.node, task.files_removed = None, False
-        self._agenda.forget(task)
+        self.agenda.forget(task)
 
     def delete(self, job: Job, task: Task, now: datetime) -> None:
         """Delete a Batch task and its files."""
         self._leave_node(task, now)
         if task.node:
-            self._store.outbox.append(RemoveFiles(node=task.node, directory=task_directory(job.id, task.id)))
-        self._store.remove_task(job, task)
-        self._agenda.forget(task)
+            self.store.outbox.append(RemoveFiles(node=task.node, directory=task_directory(job.id, task.id)))
+        self.store.remove_task(job, task)
+        self.agenda.forget(task)
 
     def replace_constraints(self, task: Task, constraints: TaskConstraints, now: datetime) -> None:
         """Replace the constraints of a Batch task. An attempt that is running keeps the old ones."""
         task.spec["constraints"] = constraints
         task.max_retries = constraints["maxTaskRetryCount"]
-        task.etag, task.modified_at = self._store.new_etag(), now
-        self._store.mark(task)
+        task.etag, task.modified_at = self.store.new_etag(), now
+        self.store.mark(task)
 
     # The life of a Batch task.
 
@@ -79,25 +80,27 @@ class TaskRules:
         task.execution.failure = failure
         task.move(states.TASK, event, now)
         job.count(task, 1)
-        self._store.mark(job)
+        self.store.mark(job)
         if task.state != "active":
             job.waiting.discard(task)
         elif not task.unmet:
             # A Batch task that was running goes to the front of the queue.
-            self._store.enqueue(job, task, first=event in {"retry", "requeue"})
+            self.store.enqueue(job, task, first=event in {"retry", "requeue"})
 
     def start(self, job: Job, task: Task, node: Node, now: datetime) -> None:
         """Start a Batch task on the node where it holds slots."""
         task.execution.started_at = now
         self.move(job, task, "start", now)
         common_environment = job.spec.get("commonEnvironmentSettings") or ()
-        self._runs.start(node, task, job, common_environment, task_directory(job.id, task.id), now)
+        self.runs.start(node, task, job, common_environment, task_directory(job.id, task.id), now)
 
     def settle(self, run: Run, task: Task, report: Report, now: datetime) -> None:
         """Complete or retry a Batch task whose run has ended."""
-        job, execution = self._store.jobs[task.key[0]], task.execution
+        job, execution = self.store.jobs[task.key[0]], task.execution
+        # Chores do not count in totalTasksRun.
         run.node.tasks_run += 1
         run.node.tasks_succeeded += report.exit_code == 0
+        # Only exit codes are retried: failures without one would fail again.
         if report.exit_code and execution.may_retry(task.max_retries):
             execution.count_retry(now)
             self._leave_node(task, now)
@@ -118,9 +121,11 @@ class TaskRules:
         options = exit_options(task)
         if options.get("dependencyAction", "block" if failure else "satisfy").lower() == "satisfy":
             for ready in job.dependencies.satisfy(task):
+                # It may have been terminated or deleted meanwhile.
                 if ready.state == "active" and job.tasks.get(ready.key[1]) is ready:
-                    self._store.enqueue(job, ready)
+                    self.store.enqueue(job, ready)
         manager = job.spec.get("jobManagerTask")
+        # The end of a job manager task takes precedence over exit conditions.
         if manager and key_of(manager["id"]) == task.key[1] and manager["killJobOnCompletion"]:
             job.requested = ("terminate", "JMComplete")
         elif failure and job.spec["onTaskFailure"] == "performexitoptionsjobaction" and not job.requested:
@@ -143,7 +148,7 @@ class TaskRules:
         A Batch task that still waits for a job preparation task has nothing to finish: `requeue_preparing` requeues it.
         """
         for task in list(node.tasks.values()):
-            job = self._store.jobs[task.key[0]]
+            job = self.store.jobs[task.key[0]]
             if option == "terminate":
                 self.end(job, task, NODE_ENDED, now)
             elif option == "requeue" or (requeue_preparing and task.state == "preparing"):
@@ -152,20 +157,20 @@ class TaskRules:
     def _leave_node(self, task: Task, now: datetime) -> None:
         """Release the slots of a Batch task, and kill its run."""
         if task.run:
-            self._runs.kill(task.run)
+            self.runs.kill(task.run)
         node = task.node
         if not node or node.tasks.pop(task.key, None) is None:
             return
-        self._store.jobs[task.key[0]].placed.pop(task.key[1], None)
+        self.store.jobs[task.key[0]].placed.pop(task.key[1], None)
         node.slots_used -= task.slots_held
         task.slots_held = 0
         node.recent_tasks.append(task)
         if node.state == "running" and not node.tasks:
-            self._slots.move(node, "drained", now)
+            self.slots.move(node, "drained", now)
         else:
-            self._slots.update(node)
+            self.slots.update(node)
             if not node.tasks:
-                self._store.mark(node)  # A reboot or a removal may have waited for this Batch task.
+                self.store.mark(node)  # A reboot or a removal may have waited for this Batch task.
 
 
 def _uploads_files(task: Task, exit_code: int | None) -> bool:
