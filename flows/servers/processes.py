@@ -22,9 +22,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from uuid import UUID
-
-from typing_extensions import Self
 
 from tasks.errors import ConfigurationError
 

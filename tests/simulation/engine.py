@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import cloudpickle
@@ -33,7 +33,6 @@ from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Pending, R
 from prefect.utilities.annotations import BaseAnnotation, opaque, unmapped
 from prefect.utilities.callables import get_call_parameters, parameters_to_args_kwargs
 from prefect.utilities.math import clamped_poisson_interval
-from typing_extensions import Self
 
 from simulation.world import Fiber, Killed, World
 
