@@ -23,7 +23,7 @@ LATER_THAN_TRACK1 = {"deallocate_node", "start_node"}
             "track1_client.py",
             TRACK1,
             LATER_THAN_TRACK1,
-            marks=pytest.mark.skipif(not TRACK1.is_dir(), reason="the track 1 SDK is not installed: make setup"),
+            marks=pytest.mark.skipif(not TRACK1.is_dir(), reason="the track 1 SDK is not installed; run `make tools`"),
         ),
     ],
 )
