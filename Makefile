@@ -1,25 +1,51 @@
-# Everything is installed into .venv: Python packages with the hashes of constraints.txt, Azurite with its lock file.
+# uv installs packages into .venv, with the hashes of constraints.txt: what a run needs, and developer tools with the first
+# target that uses them. `localbatch install` installs Azurite, with its lock file.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(BIN)/uv
 READY := $(VENV)/ready
+TOOLS := $(VENV)/tools
+AZURITE := localbatch/src/localbatch/azurite_package
 
-.PHONY: setup run up test test-all test-layers simulate lint docs bench sbom clean
+# Let Python keep the bytecode of what it imports; otherwise each process compiles 2,000 modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup tools compiled pins run up test test-all test-layers simulate lint docs bench sbom clean
 
 setup: $(READY)
 
-AZURITE := localbatch/src/localbatch/azurite_package
+tools: $(TOOLS)
 
-$(READY): pyproject.toml localbatch/pyproject.toml constraints.txt localbatch/tests/contract/track1.txt $(AZURITE)/package-lock.json
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python
+INSTALL_PINNED := $(INSTALL) --require-hashes --constraints constraints.txt
+
+$(UV): installer.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@# The pins are complete. pip's resolver would fail on a package that is required both with and without an extra.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable ./localbatch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $(VENV)/clients/track1 -r localbatch/tests/contract/track1.txt
-	$(BIN)/localbatch install
-	@# Create a template of Prefect's database. Without it, the first start in each new state folder takes 10 s longer.
-	$(BIN)/python -m flows.servers.prefect_server
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r installer.txt
 	@touch $@
+
+$(READY): $(UV) pyproject.toml localbatch/pyproject.toml constraints.txt $(AZURITE)/package-lock.json
+	$(INSTALL_PINNED) -r pyproject.toml -r localbatch/pyproject.toml
+	$(INSTALL) --no-deps --build-constraints constraints.txt --editable . --editable ./localbatch
+	@# While npm runs, create a template of Prefect's database. Without it, each new state folder takes 10 s longer to start.
+	$(BIN)/localbatch install & $(BIN)/python -m flows.servers.prefect_server && wait $$!
+	@touch $@
+
+$(TOOLS): $(READY) localbatch/tests/contract/track1.txt
+	$(INSTALL_PINNED) -r pyproject.toml --extra compiled --group dev
+	$(INSTALL) --require-hashes --no-deps --target $(VENV)/clients/track1 -r localbatch/tests/contract/track1.txt
+	@touch $@
+
+# Install the C compiler, with which nodes count faster. The developer tools include it.
+compiled: setup
+	$(INSTALL_PINNED) -r pyproject.toml --extra compiled
+
+# Resolve the dependencies again. Pins that still fit stay; `make pins UPGRADE=prefect` upgrades one package.
+COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $(UPGRADE:%=--upgrade-package %)
+pins: $(UV)
+	$(COMPILE) --group installer --output-file installer.txt
+	$(COMPILE) --extra compiled --group dev pyproject.toml localbatch/pyproject.toml --output-file constraints.txt
 
 run: setup
 	@$(BIN)/topn run $(or $(INPUTS),data/*.txt) $(if $(N),--num-words $(N)) $(if $(OUTPUT),--output $(OUTPUT))
@@ -38,26 +64,26 @@ test-all: test-layers
 	$(SIMULATION) --seeds 1000 --processes 2
 	$(PYTEST) tests/e2e
 
-test-layers: setup
+test-layers: tools
 	$(PYTEST) tests/unit tests/integration tests/simulation localbatch/tests
 
-simulate: setup
+simulate: tools
 	$(SIMULATION) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --processes 2)
 
-lint: setup
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: setup
+docs: tools
 	@# -E: build all pages, because Sphinx does not detect changes of the code that the reference is generated from.
 	$(BIN)/sphinx-build -E -W --keep-going -n -q docs .topn/docs
 	@echo "The site is .topn/docs/index.html"
 
-bench: setup
+bench: tools
 	$(BIN)/python -m bench
 
-sbom: setup
+sbom: tools
 	@mkdir -p .topn
 	@# Reproducible output has no serial number and timestamp, so equal installations have equal bills of materials.
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o .topn/sbom.json
