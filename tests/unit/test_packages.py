@@ -7,10 +7,13 @@ import re
 import sys
 from collections import Counter
 from graphlib import TopologicalSorter
+from importlib import metadata
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
+import yaml
 from tests_support import REPOSITORY
 
 PACKAGES = ("flows", "tasks", "task_script")
@@ -133,10 +136,45 @@ def test_folders_are_small():
     assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES_PER_FOLDER} == {}
 
 
-def test_every_pin_has_version_and_hashes():
-    text = (REPOSITORY / "constraints.txt").read_text()
+def file_of_import(name):
+    """Return the file that an import of `name` runs first; None for a module of the standard library."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return None
+    # A namespace package such as `azure` has no file, so look at the packages below it.
+    prefixes = accumulate(name.split("."), lambda parent, child: f"{parent}.{child}")
+    return next(Path(spec.origin) for prefix in prefixes if (spec := find_spec(prefix)) and spec.origin)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "folders", "exceptions"),
+    [
+        ("topn", [REPOSITORY / package for package in PACKAGES], set()),
+        # Only pytest imports the plugin for pytest, and only mypy imports the types.
+        ("localbatch-azure", [REPOSITORY / "localbatch/src"], {"pytest", "typing_extensions"}),
+    ],
+)
+def test_imported_packages_are_declared(distribution, folders, exceptions):
+    required = [text for text in metadata.requires(distribution) if "extra ==" not in text]
+    declared = [re.match(r"[\w.-]+", text)[0] for text in required]
+    files = {Path(file.locate()) for name in declared for file in metadata.files(name)}
+    files |= {path for folder in folders for path in folder.rglob("*.py")}
+    imported = {name for folder in folders for path in folder.rglob("*.py") for name in imports_of(path) if name}
+    outside = {name for name in imported if name.partition(".")[0] not in exceptions}
+    assert {name for name in outside if (file := file_of_import(name)) and file not in files} == set()
+
+
+def test_pre_commit_runs_checks_of_lint():
+    [repository] = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)[1]
+    commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in lint.splitlines()]
+    assert [hook["entry"] for hook in repository["hooks"]] == commands
+
+
+@pytest.mark.parametrize(("name", "minimum"), [("constraints.txt", 100), ("installer.txt", 1)])
+def test_every_pin_has_version_and_hashes(name, minimum):
+    text = (REPOSITORY / name).read_text()
     pins = re.findall(r"^[a-z0-9].*(?:\n .*)*", text, re.MULTILINE)
-    assert len(pins) > 100
+    assert len(pins) >= minimum
     for pin in pins:
         assert re.match(r"[a-z0-9._-]+(\[.*\])?==\S+", pin), pin
         assert "--hash=sha256:" in pin, pin
