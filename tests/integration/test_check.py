@@ -68,7 +68,7 @@ def test_where_all_is_fine_the_status_is_0_and_nothing_is_created(check, local_a
 def test_by_an_identity_it_says_whose(identity_settings):
     done = Topn()("check")
     assert done.returncode == 0
-    assert "takes the identity (object 5f1b6b5e-0000-0000-0000-0f2a4f6c1f11 of tenant 72f988bf-" in done.stdout
+    assert "accepts the identity (object 5f1b6b5e-0000-0000-0000-0f2a4f6c1f11 of tenant 72f988bf-" in done.stdout
 
 
 def test_without_configuration_check_starts_a_local_azure(tmp_path):
@@ -147,7 +147,7 @@ def test_no_quota(check, batch_server):
     wait_until(lambda: client.get_pool("mine").resize_errors, "the resize failed")
     status, lines = check()
     assert status == 2
-    the_one(lines, "Pool mine does not get its nodes", "AccountCoreQuotaReached", "in the portal")
+    the_one(lines, "Pool `mine` cannot get its nodes", "AccountCoreQuotaReached", "in the portal")
 
 
 def test_a_retired_image(check, azure_settings):
@@ -163,7 +163,7 @@ def test_an_expired_certificate(check, batch_server, monkeypatch, tmp_path):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     status, lines = check()
     assert status == 2
-    the_one(lines, "certificate has expired", "renew it")
+    the_one(lines, "certificate has expired", "Renew the certificate")
 
 
 def test_a_certificate_of_an_authority_that_is_not_known(check, batch_server, authority):
@@ -183,4 +183,4 @@ def test_a_clock_that_is_off_by_an_hour(check, batch_server):
 def test_pool_that_does_not_exist_is_named(check, azure_settings):
     status, lines = check("--pool-id", "nowhere")
     assert status == 2
-    the_one(lines, "There is no pool nowhere")
+    the_one(lines, "Pool `nowhere` does not exist")

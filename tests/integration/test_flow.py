@@ -61,6 +61,6 @@ def test_existing_pool_is_used_and_stays_unchanged(run_flow, azure_settings, not
 
 def test_pool_that_does_not_exist_is_named(run_flow, nothing_left):
     Path("a.txt").write_text("one")
-    with pytest.raises(ConfigurationError, match="There is no pool nowhere: create it, or leave pool_id out"):
+    with pytest.raises(ConfigurationError, match="Pool `nowhere` does not exist"):
         run_flow(inputs=["a.txt"], pool_id="nowhere")
     nothing_left()

@@ -118,19 +118,19 @@ def test_nodes_with_an_identity_get_no_signature(topn_by_identity, pool_with_ide
 
 def test_one_of_several_identities_must_be_named(topn_by_identity, pool_with_identity):
     alone = topn_by_identity("check", "--pool-id", pool_with_identity("reader"))
-    assert "read and write blobs as reader." in alone.stdout
+    assert "read and write blobs as `reader`." in alone.stdout
 
     pool_id = pool_with_identity("reader", "other")
     asked = topn_by_identity("check", "--pool-id", pool_id)
     assert asked.returncode == 2
-    assert f"Pool {pool_id} has several identities (reader, other): name one as node_identity." in asked.stdout
+    assert f"Pool `{pool_id}` has several identities (reader, other). Set `node_identity`." in asked.stdout
 
     Path("pool.json").write_text('{"node_identity": "Reader"}')
     named = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
-    assert (named.returncode, "read and write blobs as reader." in named.stdout) == (0, True)
+    assert (named.returncode, "read and write blobs as `reader`." in named.stdout) == (0, True)
     Path("pool.json").write_text('{"node_identity": "missing"}')
     refused = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
-    assert "has no identity missing (it has reader, other): name another." in refused.stdout
+    assert "has no identity `missing`. Set `node_identity` to one of: reader, other." in refused.stdout
     Path("pool.json").write_text('{"node_identity": "none"}')
     signed = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
-    assert "read and write blobs by signed URLs." in signed.stdout
+    assert "read and write blobs with signed URLs." in signed.stdout

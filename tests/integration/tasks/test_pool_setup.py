@@ -132,7 +132,7 @@ def test_a_run_is_told_that_the_support_of_its_image_ends_soon(received, monkeyp
     notes = []
     with listen(lambda progress: notes.append(progress.note)):
         received()
-    assert notes == [f"The support of image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
+    assert notes == [f"Support for the image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
 
 
 class TestOnNodes:

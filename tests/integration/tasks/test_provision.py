@@ -35,9 +35,9 @@ def test_a_name_that_is_not_ours_is_never_adopted(batch, blobs, run, workload, p
     of_somebody_else = {"owner": "topn", "flow_run_id": "another"}
     blobs.create_container(f"{mine.name}-app", of_somebody_else)
     batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=of_somebody_else))
-    with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
+    with pytest.raises(ForeignResourceError, match=r"Container `topn-.*` does not belong to this run"):
         ensure_containers(blobs, mine, workload)
-    with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
+    with pytest.raises(ForeignResourceError, match=r"Job `topn-.*` does not belong to this run"):
         ensure_job(batch, blobs, mine, workload, parts[0], run.name)
 
     assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
@@ -76,7 +76,7 @@ def test_cleanup_reports_what_it_cannot_delete_and_goes_on(batch, blobs, run, pa
 
 
 def test_an_existing_pool_must_exist(batch):
-    with pytest.raises(ConfigurationError, match="no pool nowhere"):
+    with pytest.raises(ConfigurationError, match="Pool `nowhere` does not exist"):
         existing_pool(batch, "nowhere")
 
 

@@ -26,4 +26,4 @@ def test_batch_task_whose_upload_failed_runs_again(
 
     [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert isinstance(verdict, StoredResult)
-    assert set(notes) == {"A Batch task failed for a passing reason and runs again [FileUploadMiscError]."}
+    assert set(notes) == {"A Batch task failed for a transient reason and will run again [FileUploadMiscError]."}

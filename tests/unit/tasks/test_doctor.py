@@ -68,7 +68,7 @@ def test_a_start_task_that_failed_on_every_node_ends_the_wait_with_its_exit_code
 def test_one_lost_node_beside_a_good_one_is_told_and_waited_for():
     diagnosis = diagnose_pool(a_pool(), [a_node("starttaskfailed", exit_code=1), a_node("idle")])
     assert diagnosis.fatal is None
-    assert diagnosis.message.startswith("1 of 2 nodes are lost")
+    assert diagnosis.message.startswith("1 of 2 nodes failed")
 
 
 def test_unusable_nodes_end_the_wait_with_the_service_code():

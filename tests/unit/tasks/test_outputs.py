@@ -49,7 +49,7 @@ def test_no_output_is_written_through_a_link_that_leads_out(folder, outside, nam
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(outside)
     report = run_report(a_file(1, name), a_file(2, "good"))
-    assert write_all_outputs(folder, report) == [f"{name}_OUTPUT (a link leads out of the output folder)"]
+    assert write_all_outputs(folder, report) == [f"{name}_OUTPUT (a link points outside the output folder)"]
     assert list(outside.iterdir()) == []
     assert (folder / "good_OUTPUT.txt").exists()
 
@@ -87,6 +87,6 @@ def test_an_input_is_never_replaced(folder, monkeypatch):
     mine.write_text("my own text")
     monkeypatch.chdir(folder)
     report = run_report(a_file(1, "a", folder / "a"), a_file(2, "b", mine))
-    assert write_all_outputs(Path(), report) == ["a_OUTPUT (it would replace an input)"]
+    assert write_all_outputs(Path(), report) == ["a_OUTPUT (the output would replace an input)"]
     assert mine.read_text() == "my own text"
     assert (folder / "b_OUTPUT.txt").exists()

@@ -42,7 +42,7 @@ def test_a_failed_start_task_is_tried_once_more_and_then_ends_the_wait_with_its_
 
     assert finished.reason.category is Category.NODE
     assert "exit code 9 [StartTaskFailed]" in finished.reason.message
-    restarts = [note for note in notes if "restarted tvm" in note]
+    restarts = [note for note in notes if "rebooted tvm" in note]
     assert len(restarts) == 1
 
 
@@ -54,7 +54,7 @@ def test_a_node_that_a_restart_mends_counts_the_file(batch, run, submitted, watc
     finished = watch_chunk(chunk, job, containers, letting_time_pass())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert any("restarted tvm" in note for note in notes)
+    assert any("rebooted tvm" in note for note in notes)
 
 
 def test_the_nodes_of_an_existing_pool_are_not_restarted(
@@ -71,7 +71,7 @@ def test_the_nodes_of_an_existing_pool_are_not_restarted(
 
     assert "[StartTaskFailed]" in finished.reason.message
     assert pool_has(batch, other, "starttaskfailed")()
-    assert not any("restarted" in note for note in notes)
+    assert not any("rebooted" in note for note in notes)
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
@@ -129,7 +129,7 @@ def test_a_pool_without_a_working_node_is_told_within_two_polls(
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "no node that works (1 unknown)" in notes[0]
+    assert "no working nodes (1 unknown)" in notes[0]
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
@@ -148,7 +148,7 @@ def test_a_disabled_job_is_told_and_goes_on_when_it_is_enabled(
     finished = watch_chunk(chunk, job, containers, MovableClock(enable))
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "is disabled: it goes on when somebody enables it" in notes[0]
+    assert "is disabled. Enable it to continue the run" in notes[0]
 
 
 @pytest.mark.parametrize(("what", "category"), [("job", Category.CANCELLED), ("pool", Category.NODE)])
@@ -159,7 +159,7 @@ def test_what_somebody_else_deleted_ends_the_wait(batch, submitted, watch_chunk,
     )
     finished = watch_chunk(chunk, job, containers, letting_time_pass())
     assert finished.reason.category is category
-    assert "was deleted by somebody else" in finished.reason.message
+    assert "was deleted by someone else" in finished.reason.message
 
 
 def test_a_batch_task_that_somebody_deleted_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
@@ -207,7 +207,7 @@ def test_a_renewal_that_fails_for_a_passing_reason_loses_no_file(
     finished = watch_chunk(ending_soon, job, containers, letting_time_pass())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "Asking again." in notes[0]
+    assert "Retrying." in notes[0]
 
 
 def test_why_batch_tasks_were_ended_is_asked_of_the_job_alone(batch, run, submitted, watch_chunk, local_azure):
