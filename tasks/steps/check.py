@@ -100,7 +100,6 @@ def advice(error: ServiceError, settings: AzureSettings) -> str:
             return f"The account does not accept keys. Unset {prefix}_KEY to use an identity."
         case code if code.startswith(("Authorization", "Permission", "InsufficientAccount", "HTTP 403")):
             return f'Assign the role "{ROLES[error.service]}" on the account to the identity, and wait a few minutes.'
-
     return "Check the TOPN_ settings."
 
 

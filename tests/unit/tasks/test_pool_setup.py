@@ -92,7 +92,7 @@ def test_the_image_is_of_the_chosen_family():
     now = datetime.now(timezone.utc)
     images = [an_image("ubuntu 24.04"), an_image("debian 12"), an_image("debian 11", now - timedelta(days=1))]
     assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
-    with pytest.raises(ConfigurationError, match=r"family `batch.node.debian 11` ends before the run does, the last on"):
+    with pytest.raises(ConfigurationError, match=r"family `batch.node.debian 11` ends before the run does"):
         newest_image(images, now, "batch.node.debian 11")
     with pytest.raises(ConfigurationError, match=r"no verified image of the family `batch.node.el"):
         newest_image(images, now, "batch.node.el")
