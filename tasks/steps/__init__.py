@@ -1,1 +1,1 @@
-"""The steps of a run: Prefect tasks, and what they alone use."""
+"""The steps of a run: Prefect tasks and their helpers."""

@@ -1,7 +1,7 @@
-"""Clean up: delete what a flow run made, however it ended.
+"""Delete the resources of a flow run, in whatever state the run ended.
 
-Everything is found by the flow run's id alone, so that a fresh process can do it, and it is safe to do twice, half-way,
-or with some calls failing: it goes on with the rest and records what it could not delete.
+A cleanup finds all resources by the id of the flow run, so a new process can do it. It can be interrupted and repeated.
+When a deletion fails, it continues with the others and records the failure.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tasks.report.markdown import escaped
 from tasks.steps.start import CLEANUP_ARTIFACT
 from tasks.text import printable
 
-# Deletions are asked for at once and finish by themselves; a local Azure needs less than this.
-WAIT_SECONDS = 10.0
+# Azure finishes deletions by itself after the request. The local Azure finishes within this time.
+MAX_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leftovers:
-    """What a flow run has made and is still there."""
+    """Names of the resources of flow runs that still exist."""
 
     jobs: tuple[str, ...]
     pools: tuple[str, ...]
@@ -42,7 +42,7 @@ class Leftovers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of it, for people."""
+        """All names, each with its kind, such as "job topn-…"."""
         return (
             *(f"job {name}" for name in self.jobs),
             *(f"pool {name}" for name in self.pools),
@@ -51,7 +51,7 @@ class Leftovers:
 
 
 def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Delete what the flow run made, but for what its parameters say to keep: the hook of every ending."""
+    """Delete the resources of a flow run, except those that its parameters keep; the hook for every final state."""
     del state
     cleaning_up()
     logger = flow_run_logger(flow_run, flow)
@@ -59,7 +59,7 @@ def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     try:
         failures = clean_up_run(flow_run.id, Keep(**kept))
     except ConfigurationError as error:
-        # Without a configuration nothing was created; one that changed meanwhile leaves the rest to a sweep.
+        # Without settings, the run created nothing. If the settings changed during the run, a sweep deletes the rest.
         logger.warning("Nothing was cleaned up: %s", error)
         return
     for name, reason in failures.items():
@@ -67,10 +67,10 @@ def clean_up(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
 
 
 def clean_up_run(flow_run_id: UUID, keep: Keep) -> dict[str, str]:
-    """Delete what a flow run made; the record of it is written before the first deletion.
+    """Delete the resources of a flow run, after recording the cleanup as an artifact.
 
     Returns:
-        Why something could not be deleted, by name.
+        Errors of failed deletions, by name.
     """
     batch, blobs = batch_account(), blob_account()
     leftovers = find_leftovers(batch, blobs, flow_run_id, keep)
@@ -83,7 +83,7 @@ def clean_up_run(flow_run_id: UUID, keep: Keep) -> dict[str, str]:
 
 
 def find_leftovers(batch: BatchAccount, blobs: BlobAccount, flow_run_id: UUID, keep: Keep) -> Leftovers:
-    """Find what carries both the name and the metadata of a flow run, of all its generations."""
+    """Find the resources with the name and the metadata of a flow run, in all its generations."""
     own = str(flow_run_id)
     found = leftovers_below(batch, blobs, run_prefix(own), lambda _, metadata: is_owned_by(own, metadata))
     return Leftovers(
@@ -96,7 +96,10 @@ def find_leftovers(batch: BatchAccount, blobs: BlobAccount, flow_run_id: UUID, k
 def leftovers_below(
     batch: BatchAccount, blobs: BlobAccount, prefix: str, is_leftover: Callable[[str, Mapping[str, str]], bool]
 ) -> Leftovers:
-    """Find what has a name that begins so, is not being deleted, and is a leftover by its name and its metadata."""
+    """Find the resources whose names start with `prefix` and for which `is_leftover` is true.
+
+    Jobs and pools that are being deleted are left out.
+    """
     return Leftovers(
         jobs=tuple(
             job.job_id
@@ -113,10 +116,10 @@ def leftovers_below(
 
 
 def delete(batch: BatchAccount, blobs: BlobAccount, leftovers: Leftovers) -> dict[str, str]:
-    """Delete jobs, pools and containers, going on after a failure; returns why, by name."""
+    """Delete jobs, pools and containers, and return the errors of failed deletions by name."""
     failures = {
         name: str(error)
-        for name, error in batch.delete_jobs_and_pools(leftovers.jobs, leftovers.pools, WAIT_SECONDS).items()
+        for name, error in batch.delete_jobs_and_pools(leftovers.jobs, leftovers.pools, MAX_WAIT_SECONDS).items()
     }
     for name in leftovers.containers:
         try:
@@ -127,7 +130,7 @@ def delete(batch: BatchAccount, blobs: BlobAccount, leftovers: Leftovers) -> dic
 
 
 def _record(flow_run_id: UUID, leftovers: Leftovers) -> UUID:
-    """Write down that a cleanup happens: from now on, the names of this flow run are other ones."""
+    """Record the cleanup in an artifact; a later attempt of the flow run counts these records and uses new names."""
     with get_client(sync_client=True) as client:
         artifact = client.create_artifact(
             ArtifactCreate(
@@ -145,12 +148,12 @@ def _complete_record(artifact_id: UUID, leftovers: Leftovers, failures: Mapping[
     try:
         with get_client(sync_client=True) as client:
             client.update_artifact(artifact_id, ArtifactUpdate(data=record_of(leftovers, failures)))
-    except Exception:  # the deletions are done; a record that cannot be completed must not hide that
-        logging.getLogger(__name__).exception("The record of the cleanup could not be completed.")
+    except Exception:  # The deletions are done: an incomplete record must not fail the cleanup.
+        logging.getLogger(__name__).exception("Could not complete the record of the cleanup.")
 
 
 def record_of(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
-    """Write in Markdown what was deleted, and why the rest was not; the reasons are the services' words."""
+    """Render the result of a cleanup as Markdown."""
     lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
     if failures:
         lines += ["", "Could not be deleted:", ""]

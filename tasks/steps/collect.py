@@ -1,4 +1,4 @@
-"""Collect: bring the outputs of completed Batch tasks back, and keep each result as soon as it is read."""
+"""Collect the outputs of completed Batch tasks, and store each result as soon as it is read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import RESULTS, endings
 from tasks.workload.results_store import ResultsStore, results_store
 
-LOG_BYTES = 4096
-LOG_LINES = 20
+MAX_LOG_BYTES = 4096
+MAX_LOG_LINES = 20
 
-# What the service's failure codes mean for a file. Source: Batch documentation, "Job and task error checking".
+# Source: https://learn.microsoft.com/en-us/azure/batch/batch-job-task-error-checking
 CATEGORY_OF_CODE = {
     "FailureExitCode": Category.PROGRAM,
     "CommandProgramNotFound": Category.NODE,
@@ -38,13 +38,13 @@ CATEGORY_OF_PREFIX = {
 # By content key.
 Verdicts = Mapping[str, Verdict]
 
-# Reads what was left under a name, or the end of it.
+# Reads an output or a log by its name; `last_bytes` limits it to the end.
 Read = Callable[..., bytes | None]
 
 
 @step("collect {finished.label}")
 def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
-    """Give each file of a chunk its result or its error, by content key."""
+    """Return the verdict on each file of a chunk, by content key."""
     return collect_chunk(blob_account(), results_store(), finished, job, workload, containers)
 
 
@@ -56,18 +56,18 @@ def collect_chunk(
     workload: Workload,
     containers: Containers,
 ) -> Verdicts:
-    """Give each file of a chunk its result or its error; results go into the store one by one."""
+    """Return the verdict on each file of a chunk, by content key, and store each result as soon as it is read."""
     verdicts: dict[str, Verdict] = dict(finished.submitted.failures)
     for pack in finished.submitted.staged:
         outcome = finished.outcomes.get(pack.task_id)
         read_blob = partial(_read_blob, account, containers, pack)
-        left = {}
+        unpacked = {}
         if pack.is_archive and outcome is not None and (archive := read_blob(RESULTS)) is not None:
-            left = endings(archive, pack, outcome)
+            unpacked = endings(archive, pack, outcome)
         for file in pack.files:
-            own_outcome, own_left = left.get(file.content_key, (outcome, None))
-            read = read_blob if own_left is None else partial(_read_left, own_left)
-            verdict = _verdict(read, file, own_outcome, finished.reason, job, workload)
+            file_outcome, file_outputs = unpacked.get(file.content_key, (outcome, None))
+            read = read_blob if file_outputs is None else partial(_read_unpacked, file_outputs)
+            verdict = _verdict(read, file, file_outcome, finished.reason, job, workload)
             if isinstance(verdict, StoredResult):
                 store.put(file.content_key, verdict)
             verdicts[file.content_key] = verdict
@@ -77,17 +77,16 @@ def collect_chunk(
 def _read_blob(
     account: BlobAccount, containers: Containers, pack: Pack, name: str, *, last_bytes: int | None = None
 ) -> bytes | None:
-    """Read what a Batch task left under a name; None where there is nothing."""
+    """Read an output or a log of a Batch task; None if it does not exist."""
     try:
         return account.download(containers.outputs, output_blob(pack.task_id, name), last_bytes=last_bytes)
     except NotFoundError:
         return None
 
 
-def _read_left(left: Mapping[str, bytes], name: str, *, last_bytes: int | None = None) -> bytes | None:
-    """Read what the work on one file of a pack left; its logs are short already."""
-    del last_bytes
-    return left.get(name)
+def _read_unpacked(outputs: Mapping[str, bytes], name: str, *, last_bytes: int | None = None) -> bytes | None:
+    del last_bytes  # The logs of a file in a pack are already short.
+    return outputs.get(name)
 
 
 def _verdict(
@@ -98,9 +97,9 @@ def _verdict(
     job: BatchJob,
     workload: Workload,
 ) -> Verdict:
-    """Judge by the Batch task's own outcome and by its outputs, together: success without output is none."""
+    """Return the result of a file if its Batch task succeeded and all outputs exist, otherwise the error."""
     if outcome is None:
-        return reason or FileError(category=Category.CANCELLED, message="Its Batch task was never completed")
+        return reason or FileError(category=Category.CANCELLED, message="Its Batch task did not complete")
     if outcome.result != "success" or outcome.exit_code != 0:
         stdout, stderr = (_last_lines(read, log) for log in LOGS)
         return failure_of(file, outcome, stdout, stderr, reason, workload)
@@ -109,7 +108,7 @@ def _verdict(
     if len(outputs) < len(found):
         return FileError(
             category=Category.UPLOAD,
-            message="Its Batch task succeeded, but the output is not in the container",
+            message="Its Batch task succeeded, but an output is missing from the container",
             exit_code=0,
         )
     if (refusal := workload.refusal(file, outputs)) is not None:
@@ -128,8 +127,8 @@ def failure_of(
     reason: FileError | None,
     workload: Workload,
 ) -> FileError:
-    """Say why a completed Batch task has no result, with all that a person needs to find out more."""
-    category, message = _why(file, outcome, stderr, reason)
+    """Return the error of a completed Batch task, with its logs and a command that repeats the work."""
+    category, message = _cause(file, outcome, stderr, reason)
     return FileError(
         category=category,
         message=message,
@@ -142,7 +141,7 @@ def failure_of(
     )
 
 
-def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> tuple[Category, str]:
+def _cause(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> tuple[Category, str]:
     code = outcome.failure_code or "FailureExitCode"
     category = CATEGORY_OF_CODE.get(code) or next(
         (category for prefix, category in CATEGORY_OF_PREFIX.items() if code.startswith(prefix)), Category.NODE
@@ -155,14 +154,14 @@ def _why(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileEr
     refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
     if refusal is None:
         return category, f"The program ended with exit code {outcome.exit_code}"
-    # On the node, every file has the same name.
+    # On the node, every input file is called NODE_INPUT.
     return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, printable(file.name), 1)
 
 
 def _last_lines(read: Read, log: str) -> str:
-    """Give the end of what a failed program said; a log that cannot be had changes no verdict."""
+    """Read the last lines of a log; empty if it cannot be read, because a missing log does not change the verdict."""
     try:
-        content = read(log, last_bytes=LOG_BYTES) or b""
+        content = read(log, last_bytes=MAX_LOG_BYTES) or b""
     except ServiceError:
         return ""
-    return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-LOG_LINES:])
+    return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-MAX_LOG_LINES:])

@@ -1,4 +1,4 @@
-"""Monitor: wait for the Batch tasks, and hand each chunk on when the service has said all of it."""
+"""Wait for the Batch tasks of a run, and yield each chunk when all of its Batch tasks are completed."""
 
 from __future__ import annotations
 
@@ -25,58 +25,60 @@ from tasks.steps.renew import Renewal
 from tasks.steps.step import step
 from tasks.workload.base import Workload
 
-# Polls slow down while nothing moves, and speed up when something does.
-FIRST_POLL_SECONDS = 0.25
+# The poll interval grows while nothing changes, and is reset when something does.
+MIN_POLL_SECONDS = 0.25
 MAX_POLL_SECONDS = 5.0
-SLOWING = 1.5
+POLL_BACKOFF_FACTOR = 1.5
 
-# Task counts may lag behind the tasks themselves, so completed ones are listed now and then whatever the counts say.
-# Source: Batch documentation, "Count tasks and compute nodes by state".
+# Task counts can lag behind the tasks, so completed tasks are listed regularly even if the counts do not change.
+# Source: https://learn.microsoft.com/en-us/azure/batch/batch-get-resource-counts
 LIST_EVERY_POLLS = 8
 
-# A Batch task that completed a little before another may be seen after it: now and then, a listing goes back by this much.
+# A listing can show a Batch task later than another that completed after it, so some listings start this much earlier.
 LISTING_OVERLAP = timedelta(seconds=5)
 
-# Failures of the storage service or of the way to it, after which the same Batch task may well succeed.
-# Source: Batch documentation, "Job and task error checking"; Azure/Batch issues 68, 128 and 171 for the uploads.
-PASSING_FAILURE_CODES = frozenset(
+# Failures of the storage service or of the network, after which the same Batch task can succeed.
+# Sources: https://learn.microsoft.com/en-us/azure/batch/batch-job-task-error-checking
+# and, for uploads, https://github.com/Azure/Batch/issues/68, /128 and /171.
+TRANSIENT_FAILURE_CODES = frozenset(
     {"FileUploadMiscError", "FileUploadTimedOut", "BlobDownloadMiscError", "BlobDownloadTimedOut"}
 )
 MAX_REACTIVATIONS = 2
 
-# A Batch task that somebody, or the end of its job, has ended. Source: as above.
-ENDED_CODE = "TaskEnded"
+# The failure code of a Batch task that a user or the end of its job terminated.
+# Source: https://learn.microsoft.com/en-us/azure/batch/batch-job-task-error-checking
+TERMINATED_CODE = "TaskEnded"
 
-# How long after the run's deadline the job may still be ending.
+# Time for the service to terminate the job after the run's deadline.
 DEADLINE_GRACE = timedelta(minutes=2)
 
 
 class Submissions(Protocol):
-    """The chunks on their way into the job."""
+    """Chunks that are being submitted to the job."""
 
     def arrived(self) -> list[StagedChunk]:
-        """Give the chunks that were submitted since the last call."""
+        """Return the chunks that were submitted since the last call."""
 
     @property
     def open_count(self) -> int:
-        """How many are neither submitted nor failed."""
+        """The number of chunks that are neither submitted nor failed."""
 
 
 class FutureSubmissions:
-    """Submissions that are Prefect futures; one that failed is the flow's to report."""
+    """Submissions that are Prefect futures; the flow reports failed futures."""
 
     def __init__(self, futures: Sequence[PrefectFuture[StagedChunk]]) -> None:
-        self._ended: SimpleQueue[PrefectFuture[StagedChunk]] = SimpleQueue()
+        self._done: SimpleQueue[PrefectFuture[StagedChunk]] = SimpleQueue()
         self.open_count = len(futures)
         for future in futures:
-            future.add_done_callback(self._ended.put)
+            future.add_done_callback(self._done.put)
 
     def arrived(self) -> list[StagedChunk]:
-        """Give the chunks that were submitted since the last call."""
+        """Return the chunks that were submitted since the last call."""
         chunks: list[StagedChunk] = []
         while True:
             try:
-                future = self._ended.get_nowait()
+                future = self._done.get_nowait()
             except Empty:
                 return chunks
             self.open_count -= 1
@@ -89,7 +91,7 @@ class FutureSubmissions:
 def wait_for_batch_tasks(
     run: Run, job: BatchJob, submissions: Submissions, workload: Workload, containers: Containers
 ) -> Iterator[FinishedChunk]:
-    """Yield each chunk as soon as its Batch tasks are completed, or waiting for them has become pointless."""
+    """Yield each chunk when its Batch tasks are completed, or when waiting for them cannot help."""
     account = batch_account()
     renewal = Renewal(account=account, blobs=blob_account(), run=run, job=job, workload=workload, containers=containers)
     doctor = Doctor(account, job, own_pool=job.pool_id == run.name)
@@ -105,43 +107,44 @@ def watch(
     doctor: Doctor,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Iterator[FinishedChunk]:
-    """Poll the job: its counts each time, and only what completed since the last time.
+    """Poll the job until each submitted chunk is finished or waiting cannot help.
 
-    A status that cannot be read is never a verdict: it is read again until the deadline.
+    Each poll reads the task counts, and lists only the Batch tasks that completed since the last listing. A transient
+    error of a poll is not a verdict: the next poll tries again, until the deadline.
 
     Yields:
-        Every submitted chunk, once. Where waiting ended early, the reason is with it.
+        Every submitted chunk, once. If waiting stopped early, the chunk has the reason.
     """
-    watched = _Watched(account, job, submissions, renewal)
-    poll_seconds = FIRST_POLL_SECONDS
-    still_polls = 0
-    ending: FileError | None = None
+    watched = _WatchedJob(account, job, submissions, renewal)
+    poll_seconds = MIN_POLL_SECONDS
+    unchanged_polls = 0
+    stop_reason: FileError | None = None
     while True:
-        moved = False
-        with _asked_again():
+        changed = False
+        with _transient_errors_notified():
             try:
-                moved = watched.look()
-                stuck = not moved and watched.seems_stuck(still_polls)
-                ending = _reason_to_end(doctor) if stuck else None
-                if stuck and ending is None:
+                changed = watched.poll()
+                stuck = not changed and watched.seems_stuck(unchanged_polls)
+                stop_reason = _examine(doctor) if stuck else None
+                if stuck and stop_reason is None:
                     watched.add_missing()
             except NotFoundError:
-                ending = _reason_to_end(doctor)
-        yield from watched.finished(doctor)
+                stop_reason = _examine(doctor)
+        yield from watched.pop_finished(doctor)
         if not watched.chunks and not submissions.open_count:
             return
-        if ending is None and clock.now() > deadline_at + DEADLINE_GRACE:
-            ending = FileError(category=Category.WALL_CLOCK, message="The run's deadline has passed")
-        if ending is not None and not submissions.open_count:
-            yield from watched.given_up(ending)
+        if stop_reason is None and clock.now() > deadline_at + DEADLINE_GRACE:
+            stop_reason = FileError(category=Category.WALL_CLOCK, message="The run's deadline has passed")
+        if stop_reason is not None and not submissions.open_count:
+            yield from watched.pop_unfinished(stop_reason)
             return
-        still_polls = 0 if moved else still_polls + 1
-        poll_seconds = FIRST_POLL_SECONDS if moved else min(poll_seconds * SLOWING, MAX_POLL_SECONDS)
+        unchanged_polls = 0 if changed else unchanged_polls + 1
+        poll_seconds = MIN_POLL_SECONDS if changed else min(poll_seconds * POLL_BACKOFF_FACTOR, MAX_POLL_SECONDS)
         clock.sleep(poll_seconds)
 
 
-class _Watched:
-    """What is known so far of the job's Batch tasks."""
+class _WatchedJob:
+    """The known state of the job's Batch tasks."""
 
     def __init__(self, account: BatchAccount, job: BatchJob, submissions: Submissions, renewal: Renewal) -> None:
         self._account = account
@@ -149,85 +152,86 @@ class _Watched:
         self._job = job
         self._submissions = submissions
         self._outcomes: dict[str, BatchTaskOutcome] = {}
+        # The latest known completion, and the latest one known before the last listing.
         self._latest: datetime | None = None
-        """When the latest Batch task completed that is known, and the latest that was known a listing ago."""
-        self._latest_before: datetime | None = None
+        self._previous_latest: datetime | None = None
         self._reactivations: Counter[str] = Counter()
         self._polls = 0
-        self._misses_some = False
-        self._files: dict[str, int] = {}
+        self._is_incomplete = False
+        self._file_counts: dict[str, int] = {}
         self.chunks: list[StagedChunk] = []
         self.counts = TaskCounts(active=0, running=0, completed=0)
 
-    def look(self) -> bool:
-        """Ask the service once; returns whether anything has moved since the last time."""
+    def poll(self) -> bool:
+        """Update the state from the service; returns whether anything changed."""
         arrived = self._submissions.arrived()
         self.chunks += arrived
         for pack in (pack for chunk in arrived for pack in chunk.staged):
-            self._files[pack.task_id] = len(pack.files)
+            self._file_counts[pack.task_id] = len(pack.files)
             if pack.task_id in self._outcomes:
                 advance("completed", done=len(pack.files))
         self.chunks = self._renewal.renew(self.chunks)
-        before, self.counts = self.counts, self._account.task_counts(self._job.job_id)
+        previous_counts, self.counts = self.counts, self._account.task_counts(self._job.job_id)
+        counts_changed = previous_counts != self.counts
         known = len(self._outcomes)
         self._polls += 1
         is_due = bool(self.chunks) and self._polls % LIST_EVERY_POLLS == 0
         if self.counts.completed > known or is_due:
-            self._list_completed(self._start_of_listing(is_due=is_due, has_moved=before != self.counts))
-            self._misses_some = self.counts.completed > len(self._outcomes)
-        return bool(arrived or len(self._outcomes) > known or before != self.counts)
+            self._list_completed(self._start_of_listing(is_due=is_due, counts_changed=counts_changed))
+            self._is_incomplete = self.counts.completed > len(self._outcomes)
+        return bool(arrived or len(self._outcomes) > known or counts_changed)
 
-    def seems_stuck(self, still_polls: int) -> bool:
-        """Whether somebody should find out why nothing moves; what runs may take its time, but not for ever."""
-        return self.counts.running == 0 or still_polls % LIST_EVERY_POLLS == LIST_EVERY_POLLS - 1
+    def seems_stuck(self, unchanged_polls: int) -> bool:
+        """Whether to examine the job: always if no Batch task is running, otherwise at regular intervals."""
+        return self.counts.running == 0 or unchanged_polls % LIST_EVERY_POLLS == LIST_EVERY_POLLS - 1
 
     def add_missing(self) -> None:
-        """Add Batch tasks again that are not in the job any more: without them, waiting would never end."""
-        if self.counts.active + self.counts.running + self.counts.completed < len(self._files):
+        """Add Batch tasks that are no longer in the job again; without them, the wait would never end."""
+        if self.counts.active + self.counts.running + self.counts.completed < len(self._file_counts):
             self._renewal.add_missing(self.chunks)
 
-    def _start_of_listing(self, *, is_due: bool, has_moved: bool) -> datetime | None:
-        """Say from when on to list; None is from the beginning.
+    def _start_of_listing(self, *, is_due: bool, counts_changed: bool) -> datetime | None:
+        """Return the earliest completion time to list; None lists all completed Batch tasks.
 
-        What completed while the last listing was read may not be in it, so the next one begins where that one did.
-        Where the counts say that more is missing, it goes back further, and to the beginning when nothing else moves.
+        A listing can miss Batch tasks that complete while it is read, so the next one starts at the same time. If the
+        counts show that some are still missing, it starts earlier, and lists all when the counts did not change.
         """
-        if self._latest is None or (self._misses_some and not has_moved):
+        if self._latest is None or (self._is_incomplete and not counts_changed):
             return None
-        start = self._latest_before or self._latest
-        return min(start, self._latest - LISTING_OVERLAP) if is_due or self._misses_some else start
+        start = self._previous_latest or self._latest
+        return min(start, self._latest - LISTING_OVERLAP) if is_due or self._is_incomplete else start
 
     def _list_completed(self, since: datetime | None = None) -> None:
         latest = self._latest
         for completed_at, outcome in self._account.completed_tasks(self._job.job_id, since):
             if not self._runs_again(outcome):
                 if outcome.task_id not in self._outcomes:
-                    # What an earlier attempt submitted counts when its chunk has arrived.
-                    advance("completed", done=self._files.get(outcome.task_id, 0))
+                    # A Batch task of an earlier attempt is counted when its chunk arrives.
+                    advance("completed", done=self._file_counts.get(outcome.task_id, 0))
                 self._outcomes[outcome.task_id] = outcome
             latest = completed_at if latest is None else max(latest, completed_at)
-        self._latest_before, self._latest = self._latest, latest
+        self._previous_latest, self._latest = self._latest, latest
 
     def _runs_again(self, outcome: BatchTaskOutcome) -> bool:
-        """Let a Batch task that failed for a passing reason run again, a bounded number of times."""
+        """Reactivate a Batch task if it failed for a transient reason; returns whether it runs again."""
         task_id = outcome.task_id
-        if outcome.failure_code not in PASSING_FAILURE_CODES or self._reactivations[task_id] >= MAX_REACTIVATIONS:
+        if outcome.failure_code not in TRANSIENT_FAILURE_CODES or self._reactivations[task_id] >= MAX_REACTIVATIONS:
             return False
         if not self._account.reactivate_task(self._job.job_id, task_id):
             return False
         self._reactivations[task_id] += 1
-        notify(f"A Batch task failed for a passing reason and runs again [{outcome.failure_code}].")
+        notify(f"A Batch task failed for a transient reason and will run again [{outcome.failure_code}].")
         return True
 
-    def finished(self, doctor: Doctor) -> Iterator[FinishedChunk]:
-        """Take out the chunks whose Batch tasks are all completed; of those that were ended, the job knows why."""
+    def pop_finished(self, doctor: Doctor) -> Iterator[FinishedChunk]:
+        """Remove and yield the chunks whose Batch tasks are all completed."""
         for chunk in [chunk for chunk in self.chunks if all(pack.task_id in self._outcomes for pack in chunk.staged)]:
             self.chunks.remove(chunk)
-            was_ended = any(self._outcomes[pack.task_id].failure_code == ENDED_CODE for pack in chunk.staged)
-            yield self._finished(chunk, doctor.reason_of_jobs_end() if was_ended else None)
+            was_terminated = any(self._outcomes[pack.task_id].failure_code == TERMINATED_CODE for pack in chunk.staged)
+            yield self._finished(chunk, doctor.reason_of_jobs_end() if was_terminated else None)
 
-    def given_up(self, reason: FileError) -> Iterator[FinishedChunk]:
-        """Take out the others, after a last look at what is completed; there may be nothing to look at any more."""
+    def pop_unfinished(self, reason: FileError) -> Iterator[FinishedChunk]:
+        """Remove and yield all other chunks, after listing the completed Batch tasks once more if the job exists."""
         with suppress(ServiceError):
             self._list_completed()
         while self.chunks:
@@ -240,18 +244,18 @@ class _Watched:
 
 
 @contextmanager
-def _asked_again() -> Iterator[None]:
-    """Let what could not be read for a passing reason be read again at the next poll."""
+def _transient_errors_notified() -> Iterator[None]:
+    """Suppress a transient error with a note, because the next poll tries again."""
     try:
         yield
     except ServiceError as error:
         if not error.transient:
             raise
-        notify(f"{error} Asking again.")
+        notify(f"{error} Retrying.")
 
 
-def _reason_to_end(doctor: Doctor) -> FileError | None:
-    """Ask the doctor, and tell people what it says."""
+def _examine(doctor: Doctor) -> FileError | None:
+    """Examine the job, notify the user of a problem, and return the error if it is fatal."""
     diagnosis = doctor.examine()
     if diagnosis is None:
         return None

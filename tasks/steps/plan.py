@@ -1,4 +1,4 @@
-"""Plan: find the inputs, hash them, and say which have no result yet."""
+"""Plan a run: find the input files, hash them, and divide those without a result into packs and chunks."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from tasks.text import printable
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
-# More files than these share Batch tasks, a hundred at most: 100,000 small files are 1,000 Batch tasks.
+# With more files than this, files share Batch tasks: 100,000 small files become 1,000 Batch tasks.
 MAX_SINGLE_FILE_TASKS = 1000
 MAX_PACK_FILES = 100
 MAX_PACK_BYTES = 16 * 1024 * 1024
 
-# Up to this many packs, each is a chunk of its own, so that the Prefect UI shows each.
+# Up to this number of packs, each pack is its own chunk, so the Prefect UI shows each one.
 MAX_SINGLE_PACK_CHUNKS = 20
 
-# A chunk is three task runs, and a run stays under 300: its server needs some 50 ms for each.
+# Each chunk has three task runs of about 50 ms of server time each. This limit keeps a run below 300 task runs.
 MAX_CHUNKS = 90
 
-# As many Batch tasks as one request adds.
-USUAL_CHUNK_PACKS = 100
+# The number of Batch tasks that one request can add.
+PREFERRED_CHUNK_PACKS = 100
 
 READ_BYTES = 1024 * 1024
 
 
 @step("plan")
 def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_per_task: int | None) -> Plan:
-    """Say which files there is work on, and what is known of the others.
+    """Plan which files to process, and report the totals to the progress listeners.
 
     Raises:
-        UsageError: An input cannot be used.
+        UsageError: An input is missing or cannot be read.
     """
     plan = make_plan(inputs, workload, results_store(), refresh=refresh, files_per_task=files_per_task)
     for stage in ("staged", "submitted", "completed"):
@@ -59,17 +59,17 @@ def make_plan(
     refresh: bool = False,
     files_per_task: int | None = None,
 ) -> Plan:
-    """Hash the inputs, look each content up in the store, and pack what is new.
+    """Hash the input files, find stored results by content, and pack the files without a result.
 
     Args:
-        inputs: Names of files, or patterns.
-        workload: What is to be done.
-        store: What is known.
-        refresh: Do it for files whose result is known, too.
-        files_per_task: How many files share a Batch task; None chooses.
+        inputs: File names or patterns.
+        workload: The workload to run on each file.
+        store: The store of known results.
+        refresh: Ignore stored results.
+        files_per_task: Number of files per Batch task; None chooses it by the number of files.
 
     Raises:
-        UsageError: An input cannot be used.
+        UsageError: An input is missing or cannot be read.
     """
     paths = find_inputs(inputs)
     names = names_below_common_folder(paths)
@@ -91,7 +91,7 @@ def make_plan(
 
 
 def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
-    """Return the first file of each content, by content key; it knows where the others are."""
+    """Return the first file of each content, by content key, with the paths of the other files as its copies."""
     by_content: dict[str, list[InputFile]] = {}
     for file in files:
         by_content.setdefault(file.content_key, []).append(file)
@@ -123,21 +123,24 @@ def _input_file(path: str, name: str, output: str, workload: Workload) -> InputF
 
 
 def pack_size(file_count: int) -> int:
-    """How many files share a Batch task, unless the user says: one, while there are few."""
+    """Return the default number of files per Batch task: 1 for up to 1,000 files, then more, at most 100."""
     return min(MAX_PACK_FILES, -(-file_count // MAX_SINGLE_FILE_TASKS)) or 1
 
 
 def packs_of(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
-    """Pack files in their order: as many as may be and, where the user does not say how many, few bytes."""
-    most_files = files_per_task or pack_size(len(files))
-    most_bytes = None if files_per_task else MAX_PACK_BYTES
+    """Group files into packs, in their order.
+
+    Without `files_per_task`, a pack of several files has at most MAX_PACK_BYTES.
+    """
+    max_files = files_per_task or pack_size(len(files))
+    max_bytes = None if files_per_task else MAX_PACK_BYTES
     packs: list[Pack] = []
     open_files: list[InputFile] = []
     open_bytes = 0
     for file in files:
-        is_full = len(open_files) == most_files
-        is_heavy = most_bytes is not None and open_bytes + file.size_bytes > most_bytes
-        if open_files and (is_full or is_heavy):
+        is_full = len(open_files) == max_files
+        is_too_large = max_bytes is not None and open_bytes + file.size_bytes > max_bytes
+        if open_files and (is_full or is_too_large):
             packs.append(Pack.of(open_files))
             open_files, open_bytes = [], 0
         open_files.append(file)
@@ -158,8 +161,8 @@ def _chunks(packs: Sequence[Pack]) -> tuple[Chunk, ...]:
 
 
 def chunk_size(pack_count: int) -> int:
-    """How many packs make a chunk: one while there are few, then more, so that a run's task runs stay bounded."""
+    """Return the number of packs per chunk: 1 for up to 20 packs, then more, to limit the number of task runs."""
     if pack_count <= MAX_SINGLE_PACK_CHUNKS:
         return 1
-    shared_out = -(-pack_count // MAX_SINGLE_PACK_CHUNKS)
-    return max(min(shared_out, USUAL_CHUNK_PACKS), -(-pack_count // MAX_CHUNKS))
+    even_share = -(-pack_count // MAX_SINGLE_PACK_CHUNKS)
+    return max(min(even_share, PREFERRED_CHUNK_PACKS), -(-pack_count // MAX_CHUNKS))

@@ -1,4 +1,4 @@
-"""What is chosen for a pool before anything is created: its image, and as whom its nodes read and write blobs."""
+"""Check pool options, and select the image of a created pool and the managed identity of an existing pool."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tasks.azure.values import Image
 from tasks.errors import ConfigurationError
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
 
-# Long enough to change to another image, however slow a company's ways are.
-ENDING_SUPPORT = timedelta(days=90)
+# Long enough to change to another image, even in a large company.
+MIN_IMAGE_SUPPORT = timedelta(days=90)
 
-# What a user says for no identity.
+# The value of `node_identity` for signed URLs instead of an identity.
 NO_IDENTITY = "none"
 
 
@@ -22,21 +22,21 @@ def check_pool_options(options: PoolOptions) -> None:
     """Check the options of a pool before anything is created.
 
     Raises:
-        ConfigurationError: They contradict each other, or `extra` cannot be used.
+        ConfigurationError: The options contradict each other, or `extra` is invalid.
     """
     options.check()
     if unknown := unknown_pool_properties(options.setup.extra):
         raise ConfigurationError(
-            f"`extra` of the pool contains {', '.join(unknown)}, which no pool of the Batch REST API has."
+            f"`extra` of the pool contains properties that the Batch REST API does not have: {', '.join(unknown)}."
         )
     check_extra(options)
 
 
 def choose_image(account: BatchAccount, setup: PoolSetup, until: datetime) -> Image:
-    """Choose the image of the user's own, or the newest of the family that is supported until an instant.
+    """Return the image that the user configured, or the newest one of the image family.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: No verified image of the family is supported until `until`.
     """
     if setup.image_id is not None:
         return Image(
@@ -60,10 +60,10 @@ def newest_image(
     *,
     needs_containers: bool = False,
 ) -> Image:
-    """Choose the newest verified Linux image of a family that is supported until an instant.
+    """Return the newest verified Linux image of a family that is supported until `until`.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: No such image exists.
     """
     found = [
         image
@@ -73,35 +73,35 @@ def newest_image(
         and image.node_agent_sku.startswith(family)
         and (image.runs_containers or not needs_containers)
     ]
-    usable = [image for image in found if image.end_of_life_at is None or image.end_of_life_at > until]
-    if usable:
-        return max(usable, key=lambda image: (image.node_agent_sku, image.sku))
-    kind = f"image of the family {family}{' that runs containers' if needs_containers else ''}"
-    if ends := [image.end_of_life_at for image in found if image.end_of_life_at is not None]:
+    supported = [image for image in found if image.end_of_life_at is None or image.end_of_life_at > until]
+    if supported:
+        return max(supported, key=lambda image: (image.node_agent_sku, image.sku))
+    kind = f"image of the family `{family}`{' that runs containers' if needs_containers else ''}"
+    if support_ends := [image.end_of_life_at for image in found if image.end_of_life_at is not None]:
         raise ConfigurationError(
-            f"The support of each verified {kind} ends before the run, the last on {max(ends):%Y-%m-%d}: "
-            "name another as image_family."
+            f"Support for every verified {kind} ends before the run does, the last on {max(support_ends):%Y-%m-%d}. "
+            "Set `image_family` to another family."
         )
-    raise ConfigurationError(f"The Batch account offers no verified {kind}: name another as image_family.")
+    raise ConfigurationError(f"The Batch account has no verified {kind}. Set `image_family` to another family.")
 
 
 def support_warning(image: Image, now: datetime) -> str | None:
-    """Say that the support of an image ends soon; None where it does not."""
-    if image.end_of_life_at is None or image.end_of_life_at > now + ENDING_SUPPORT:
+    """Return a warning if support for an image ends within 90 days; otherwise None."""
+    if image.end_of_life_at is None or image.end_of_life_at > now + MIN_IMAGE_SUPPORT:
         return None
-    return f"The support of image {image.offer} {image.sku} ends on {image.end_of_life_at:%Y-%m-%d}."
+    return f"Support for the image {image.offer} {image.sku} ends on {image.end_of_life_at:%Y-%m-%d}."
 
 
 def choose_identity(pool_id: str, identities: Sequence[str], setup: PoolSetup) -> str | None:
-    """Choose as whom the nodes of an existing pool read and write blobs; None is by signed URLs.
+    """Return the managed identity that nodes of an existing pool use for blobs; None means signed URLs.
 
     Args:
         pool_id: The pool.
-        identities: Resource ids of the managed identities that its nodes have.
-        setup: What the user says of it.
+        identities: Resource ids of the pool's managed identities.
+        setup: The pool setup, whose `node_identity` is a name, a resource id, "none" or not set.
 
     Raises:
-        ConfigurationError: The user names one that the pool does not have, or none of several.
+        ConfigurationError: The pool does not have this identity, or has several and none is set.
     """
     names = ", ".join(identity.rsplit("/", 1)[-1] for identity in identities) or "none"
     wanted = setup.node_identity
@@ -109,9 +109,9 @@ def choose_identity(pool_id: str, identities: Sequence[str], setup: PoolSetup) -
         return None
     if wanted is None:
         if len(identities) > 1:
-            raise ConfigurationError(f"Pool {pool_id} has several identities ({names}): name one as node_identity.")
+            raise ConfigurationError(f"Pool `{pool_id}` has several identities ({names}). Set `node_identity`.")
         return next(iter(identities), None)
     for identity in identities:
         if wanted.lower() in {identity.lower(), identity.rsplit("/", 1)[-1].lower()}:
             return identity
-    raise ConfigurationError(f"Pool {pool_id} has no identity {wanted} (it has {names}): name another.")
+    raise ConfigurationError(f"Pool `{pool_id}` has no identity `{wanted}`. Set `node_identity` to one of: {names}.")

@@ -1,4 +1,4 @@
-"""Provision: create the containers, the pool and the job of a run, or adopt those that an earlier attempt made."""
+"""Create the containers, the pool and the job of a run, or adopt those of an earlier attempt."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from tasks.steps.pool_selection import choose_identity, choose_image, support_wa
 from tasks.steps.step import step
 from tasks.workload.base import Workload
 
-# Jobs of others end within minutes, or not at all.
+# Another active job usually ends within minutes, or not at all.
 MAX_QUOTA_WAIT = timedelta(minutes=10)
 QUOTA_POLL_SECONDS = 15.0
 
 
 @step("create containers")
 def create_containers(run: Run, workload: Workload) -> Containers:
-    """Create the run's three containers, and put what is shipped to the nodes into the first."""
+    """Create the run's three containers, and upload the workload's files to the first one."""
     return ensure_containers(blob_account(), run, workload)
 
 
 @step("create pool")
 def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
-    """Create the run's pool, or check the existing one that the user named; returns its id."""
+    """Create the run's pool, or check the existing pool that the user configured; returns the pool id."""
     if options.pool_id is not None:
         return existing_pool(batch_account(), options.pool_id).pool_id
     return ensure_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
@@ -52,41 +52,41 @@ def create_pool(run: Run, workload: Workload, containers: Containers, options: P
 
 @step("create job")
 def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str, setup: PoolSetup) -> BatchJob:
-    """Create the run's job, which ends at the run's deadline."""
+    """Create the run's job, which Batch terminates at the run's deadline."""
     account = batch_account()
     identity = None if pool_id == run.name else choose_identity(pool_id, account.pool(pool_id).identities, setup)
     return ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
 
 
 def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
-    """Create or adopt the containers.
+    """Create or adopt the run's containers, and upload the workload's files.
 
     Raises:
-        ForeignResourceError: One exists and is not this run's.
+        ForeignResourceError: A container with the same name exists and does not belong to this run.
     """
     containers = Containers(application=f"{run.name}-app", inputs=f"{run.name}-in", outputs=f"{run.name}-out")
     for name in (containers.application, containers.inputs, containers.outputs):
         try:
             account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
-            _require_own(run, f"container {name}", account.container_metadata(name))
+            _require_own(run, f"Container `{name}`", account.container_metadata(name))
     for name, content in workload.files.items():
         account.upload_bytes(containers.application, name, content)
     return containers
 
 
 def existing_pool(account: BatchAccount, pool_id: str) -> Pool:
-    """Look at a pool that the user named, which must be such as can be used.
+    """Return the existing pool that the user configured.
 
     Raises:
-        ConfigurationError: There is no such pool, or it is being deleted.
+        ConfigurationError: The pool does not exist, or is being deleted.
     """
     try:
         pool = account.pool(pool_id)
     except NotFoundError:
-        raise ConfigurationError(f"There is no pool {pool_id}: create it, or leave pool_id out.") from None
+        raise ConfigurationError(f"Pool `{pool_id}` does not exist. Create it, or leave out `pool_id`.") from None
     if pool.state != "active":
-        raise ConfigurationError(f"Pool {pool_id} is {pool.state}: name another, or leave pool_id out.")
+        raise ConfigurationError(f"Pool `{pool_id}` is {pool.state}. Use another pool, or leave out `pool_id`.")
     return pool
 
 
@@ -99,17 +99,17 @@ def ensure_pool(
     options: PoolOptions,
     batch_tasks: int,
 ) -> str:
-    """Create or adopt the run's own pool, whose start task puts the workload's files on each node.
+    """Create or adopt the run's own pool, whose start task copies the workload's files to each node.
 
     Raises:
-        ForeignResourceError: A pool of the run's name exists and is not this run's.
-        ConfigurationError: No image can be used.
+        ForeignResourceError: A pool with the same name exists and does not belong to this run.
+        ConfigurationError: No suitable image exists.
     """
     now = datetime.now(timezone.utc)
     image = choose_image(account, options.setup, run.deadline_at)
     if warning := support_warning(image, now):
         _warn(warning)
-    files_start_task = start_task(blobs, run, workload, containers, now, options.setup)
+    pool_start_task = start_task(blobs, run, workload, containers, now, options.setup)
     spec = PoolSpec(
         pool_id=run.name,
         options=options,
@@ -122,30 +122,30 @@ def ensure_pool(
             created_at=now,
             deadline_at=run.deadline_at,
         ),
-        start_task=files_start_task,
+        start_task=pool_start_task,
         metadata=run.metadata(kept=run.keep.pool),
     )
     try:
         account.create_pool(spec)
     except AlreadyExistsError:
-        _require_own(run, f"pool {run.name}", account.pool(run.name).metadata)
-        account.update_start_task(run.name, files_start_task)
+        _require_own(run, f"Pool `{run.name}`", account.pool(run.name).metadata)
+        account.update_start_task(run.name, pool_start_task)
     return run.name
 
 
 def start_task(
     blobs: BlobAccount, run: Run, workload: Workload, containers: Containers, now: datetime, setup: PoolSetup
 ) -> StartTask:
-    """Describe what puts the workload's files on each node of the run's own pool, with signatures that are made now."""
-    # Moved into place when all are there and the node can do the work.
-    steps = [_check(workload, setup)]
+    """Return the start task that copies the workload's files to each node, with new signatures."""
+    # The files are moved into the shared folder only after all are downloaded and the check command has succeeded.
+    commands = [_check_command(workload, setup)]
     for name in workload.files:
-        steps.append(f'mv -f {shlex.quote(name)} "$AZ_BATCH_NODE_SHARED_DIR/"')
+        commands.append(f'mv -f {shlex.quote(name)} "$AZ_BATCH_NODE_SHARED_DIR/"')
         if setup.start_as_admin:
-            steps.append(f'chmod a+rX "$AZ_BATCH_NODE_SHARED_DIR/"{shlex.quote(name)}')
-    steps += [f"{{ {command}\n}}" for command in setup.start_commands]
+            commands.append(f'chmod a+rX "$AZ_BATCH_NODE_SHARED_DIR/"{shlex.quote(name)}')
+    commands += [f"{{ {command}\n}}" for command in setup.start_commands]
     return StartTask(
-        command_line=_shell(" && ".join(steps)),
+        command_line=_shell(" && ".join(commands)),
         files=_file_blobs(blobs, workload, containers, signatures.expiry(run, now)),
         as_admin=setup.start_as_admin,
     )
@@ -164,29 +164,29 @@ def ensure_job(
 ) -> BatchJob:
     """Create or adopt the run's job.
 
-    On a pool that outlives the run, the job's preparation task brings the workload's files to each node: a start task's
-    signatures would expire, and nodes that join later would fail.
+    On an existing pool, the job preparation task copies the workload's files to each node. A start task would not work:
+    its signatures expire, and nodes that join later would fail.
 
     Raises:
-        ForeignResourceError: A job of the run's name exists and is not this run's.
+        ForeignResourceError: A job with the same name exists and does not belong to this run.
     """
     own_pool = pool_id == run.name
-    seconds_left = (run.deadline_at - datetime.now(timezone.utc)).total_seconds()
+    remaining_seconds = (run.deadline_at - datetime.now(timezone.utc)).total_seconds()
     spec = JobSpec(
         job_id=run.name,
         pool_id=pool_id,
-        wall_clock_seconds=max(1.0, seconds_left),
+        wall_clock_seconds=max(1.0, remaining_seconds),
         metadata=run.metadata(kept=run.keep.job),
-        preparation_command_line=None if own_pool else _shell(_check(workload, setup)),
+        preparation_command_line=None if own_pool else _shell(_check_command(workload, setup)),
         preparation_files=(
-            # It cannot be renewed: a job's preparation task is the same for ever.
+            # A job preparation task cannot be updated, so its signatures must last until the end of the run.
             () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run), node_identity)
         ),
     )
     try:
         _create_job_when_quota_allows(account, spec, run.deadline_at, clock)
     except AlreadyExistsError:
-        _require_own(run, f"job {run.name}", account.job(run.name).metadata)
+        _require_own(run, f"Job `{run.name}`", account.job(run.name).metadata)
     return BatchJob(
         job_id=run.name,
         pool_id=pool_id,
@@ -197,10 +197,10 @@ def ensure_job(
 
 
 def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline_at: datetime, clock: Clock) -> None:
-    """Create a job; where the account's quota of active jobs is used up, wait a bounded time for another's end.
+    """Create a job; if the account's quota of active jobs is used up, wait up to 10 minutes for another job to end.
 
     Raises:
-        ServiceError: The quota stayed used up, or the service refused for another reason.
+        ServiceError: The quota was still used up after the wait, or Batch rejected the job for another reason.
     """
     give_up_at = min(clock.now() + MAX_QUOTA_WAIT, deadline_at)
     while True:
@@ -209,18 +209,18 @@ def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline
         except ServiceError as error:
             if error.code != "ActiveJobAndScheduleQuotaReached" or clock.now() >= give_up_at:
                 raise
-        notify("The account's quota of active jobs is used up: waiting for another job's end.")
+        notify("The account's quota of active jobs is used up. Waiting for another job to end.")
         clock.sleep(QUOTA_POLL_SECONDS)
 
 
-def _warn(sentence: str) -> None:
-    notify(sentence)
+def _warn(message: str) -> None:
+    notify(message)
     with suppress(MissingContextError):
-        get_run_logger().warning(sentence)
+        get_run_logger().warning(message)
 
 
-def _check(workload: Workload, setup: PoolSetup) -> str:
-    # What a container has is not seen from the node.
+def _check_command(workload: Workload, setup: PoolSetup) -> str:
+    # A start task runs outside the container, so it cannot check what the container has.
     return "true" if setup.container_image else f"FILES=.; {workload.check_command}"
 
 
@@ -235,10 +235,10 @@ def _file_blobs(
 
 
 def _shell(script: str) -> str:
-    """Wrap a script of ours for a node, which runs no command line through a shell by itself."""
+    """Return a command line that runs a script, because Batch does not run command lines in a shell."""
     return f"/bin/sh -c {shlex.quote(script)}"
 
 
-def _require_own(run: Run, what: str, metadata: Mapping[str, str]) -> None:
+def _require_own(run: Run, resource: str, metadata: Mapping[str, str]) -> None:
     if not run.owns(metadata):
-        raise ForeignResourceError(f"A {what} exists that is not of this run: delete or rename it, then run again.")
+        raise ForeignResourceError(f"{resource} does not belong to this run. Delete or rename it, then run again.")

@@ -1,4 +1,4 @@
-"""Renew: no signed URL ends before what needs it has started, and no Batch task that is gone is waited for."""
+"""Renew the signatures of waiting Batch tasks, and add missing Batch tasks again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.workload.base import Workload
 
 @dataclass(kw_only=True)
 class Renewal:
-    """Adds Batch tasks again, with new signatures, while they wait."""
+    """Replaces the signatures of Batch tasks and of the start task before they expire."""
 
     account: BatchAccount
     blobs: BlobAccount
@@ -32,17 +32,17 @@ class Renewal:
     _start_task_signed_until_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
-        # The pool was made, or its start task renewed, just before the Batch tasks are waited for.
+        # The pool or its start task was created or updated just before.
         self._start_task_signed_until_at = signatures.expiry(self.run, self.clock.now())
 
     def renew(self, chunks: Sequence[StagedChunk]) -> list[StagedChunk]:
-        """Give new signatures to what has not started and has old ones; returns the chunks as they are then.
+        """Replace signatures that expire soon, and return the updated chunks.
 
-        A Batch task cannot be changed, so each that waits is deleted and added again under its id. One that was
-        started meanwhile keeps its signatures, which are good for as long again as it may have waited.
+        Batch cannot update the signatures of a task, so each waiting Batch task is deleted and added again under the
+        same id. A Batch task that has started keeps its signatures, which are still valid for several hours.
 
         Raises:
-            ServiceError: A service refused; nothing is lost, and the next call goes on.
+            ServiceError: A service rejected a request. The next call continues, and no Batch task is lost.
         """
         self._renew_start_task()
         now = self.clock.now()
@@ -54,14 +54,14 @@ class Renewal:
         if not due:
             return list(chunks)
         waiting = self.account.waiting_tasks(self.job.job_id)
-        notify("Renewing the signatures of Batch tasks that still wait for a node.")
+        notify("Renewing the signatures of Batch tasks that are waiting for a node.")
         return [self._renewed(chunk, waiting) if chunk in due else chunk for chunk in chunks]
 
     def add_missing(self, chunks: Sequence[StagedChunk]) -> None:
-        """Add each Batch task again that is gone, whoever deleted it; those that exist stay as they are.
+        """Add missing Batch tasks again; existing ones do not change.
 
         Raises:
-            ServiceError: Batch refused.
+            ServiceError: Batch rejected a request.
         """
         for chunk in chunks:
             self._submit(chunk)

@@ -1,4 +1,4 @@
-"""Report: give every file its end, and write the outputs."""
+"""Create the report of a run, and write the outputs of its files."""
 
 from __future__ import annotations
 
@@ -43,63 +43,66 @@ def report_run(
     price: Price,
     usage: Usage | None = None,
 ) -> RunReport:
-    """Put the run together, files in input order, write each result's outputs, and show all in the Prefect UI."""
+    """Create the report of a run, write the outputs, and publish the report in the Prefect UI.
+
+    Raises:
+        OutputError: Some outputs could not be written.
+    """
     flow_run_id = UUID(run.flow_run_id)
-    counted = {file.content_key: file for chunk in plan.chunks for file in chunk.files}
+    processed = {file.content_key: file for chunk in plan.chunks for file in chunk.files}
     report = RunReport(
         run_name=run.name,
         workload=workload,
-        files=tuple(_file_report(file, plan, verdicts, counted, workload) for file in plan.files),
+        files=tuple(_file_report(file, plan, verdicts, processed, workload) for file in plan.files),
         steps=step_times(flow_run_id),
         usage=usage,
         price=price,
         output_folder=os.path.abspath(output_folder),
         host=platform.node(),
     )
-    refusals = write_all_outputs(Path(output_folder), report)
+    errors = write_all_outputs(Path(output_folder), report)
     publish(flow_run_id, report)
-    if refusals:
-        more = f"; and {len(refusals) - MAX_NAMED} more" if len(refusals) > MAX_NAMED else ""
+    if errors:
+        more = f"; and {len(errors) - MAX_NAMED} more" if len(errors) > MAX_NAMED else ""
         raise OutputError(
-            f"{len(refusals)} outputs could not be written: {'; '.join(refusals[:MAX_NAMED])}{more}. "
-            "The results are kept: run again with another output folder."
+            f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_NAMED])}{more}. "
+            "The results are stored. Run again with another output folder to write them."
         )
     return report
 
 
 def write_all_outputs(output_folder: Path, report: RunReport) -> list[str]:
-    """Write the outputs of all files; one that cannot be written keeps none of the others from being so.
+    """Write the outputs of all files; a file that cannot be written does not stop the others.
 
     Returns:
-        Which output could not be written, and why.
+        One error per file that could not be written.
     """
     inputs = {os.path.realpath(file.file.path) for file in report.files}
-    refusals: list[str] = []
+    errors: list[str] = []
     for file in report.with_result:
         try:
             write_outputs(output_folder, report.workload, *file, inputs)
         except OSError as error:
-            refusals.append(f"{printable(file[0].file.output)} ({error.strerror or error})")
-    return refusals
+            errors.append(f"{printable(file[0].file.output)} ({error.strerror or error})")
+    return errors
 
 
 def write_outputs(
     output_folder: Path, workload: Workload, report: FileReport, result: StoredResult, inputs: Collection[str] = ()
 ) -> None:
-    """Write what a workload makes of a file's result below the output folder, each moved into place when whole.
-
-    Nothing is written through a link that leads out of the folder, and no input is replaced.
+    """Write the documents of a file's result to the output folder, each one atomically.
 
     Raises:
-        OSError: It cannot be written, or may not.
+        OSError: A document cannot be written, its path leaves the output folder through a link, or it would replace
+            an input.
     """
-    for ending, content in workload.documents(report.file, result).items():
-        path = output_folder / f"{report.file.output}{ending}"
+    for suffix, content in workload.documents(report.file, result).items():
+        path = output_folder / f"{report.file.output}{suffix}"
         folder = Path(os.path.realpath(path.parent))
         if not folder.is_relative_to(os.path.realpath(output_folder)):
-            raise OSError(errno.ELOOP, "a link leads out of the output folder")
+            raise OSError(errno.ELOOP, "a link points outside the output folder")
         if str(folder / path.name) in inputs:
-            raise OSError(errno.EEXIST, "it would replace an input")
+            raise OSError(errno.EEXIST, "the output would replace an input")
         write_whole(folder / path.name, content)
 
 
@@ -109,13 +112,13 @@ def gather(
     submitted: Sequence[PrefectFuture[StagedChunk]],
     collected: Mapping[str, PrefectFuture[Verdicts]],
 ) -> Verdicts:
-    """Wait for the steps of every chunk and take their verdicts; a step that failed gives its error to its files.
+    """Wait for the steps of every chunk and return the verdicts; if a step failed, its files get the error.
 
     Args:
-        plan: What the run was to do.
-        staged: The staging of each of the plan's chunks, in their order.
-        submitted: The submission of each, in their order.
-        collected: The collecting of each that came so far, by the chunk's key.
+        plan: The plan of the run.
+        staged: The stage step of each chunk, in the order of the plan.
+        submitted: The submit step of each chunk, in the same order.
+        collected: The collect steps, by chunk key; a chunk that failed earlier has none.
     """
     verdicts: dict[str, Verdict] = {}
     for chunk, stage, submit in zip(plan.chunks, staged, submitted, strict=True):
@@ -132,29 +135,29 @@ def gather(
     return verdicts
 
 
-def _error_of(step: PrefectFuture[Any], what: str, category: Category) -> FileError | None:
+def _error_of(step: PrefectFuture[Any], participle: str, category: Category) -> FileError | None:
     result: object = step.result(raise_on_failure=False)
     if not isinstance(result, BaseException):
         return None
-    return FileError(category=category, message=f"It could not be {what}: {redacted(str(result)).rstrip('.')}")
+    return FileError(category=category, message=f"It could not be {participle}: {redacted(str(result)).rstrip('.')}")
 
 
 def final_state(report: RunReport) -> State[Any]:
-    """Say how the flow run ended: completed, or failed with the names of the files that have no result.
+    """Return the final state of the flow run: completed, or failed with the names of the failed files.
 
-    The data of a failed state is a FilesFailedError, which calling the flow raises.
+    The data of a failed state is a FilesFailedError, which a call of the flow raises.
     """
     failures = report.failures
     if not failures:
         return Completed(message=report.headline, data=report)
-    named = "; ".join(failure.reason for failure in failures[:MAX_NAMED])
+    reasons = "; ".join(failure.reason for failure in failures[:MAX_NAMED])
     more = f"; and {len(failures) - MAX_NAMED} more" if len(failures) > MAX_NAMED else ""
-    error = FilesFailedError(f"{len(failures)} of {len(report.files)} files failed: {named}{more}.", report)
+    error = FilesFailedError(f"{len(failures)} of {len(report.files)} files failed: {reasons}{more}.", report)
     return Failed(message=str(error), data=error)
 
 
 def _file_report(
-    file: InputFile, plan: Plan, verdicts: Verdicts, counted: Mapping[str, InputFile], workload: Workload
+    file: InputFile, plan: Plan, verdicts: Verdicts, processed: Mapping[str, InputFile], workload: Workload
 ) -> FileReport:
     if (known := plan.unchanged.get(file.content_key)) is not None:
         return FileReport(file=file, verdict=known, unchanged=True)
@@ -162,13 +165,13 @@ def _file_report(
     if isinstance(verdict, StoredResult):
         return FileReport(file=file, verdict=verdict)
     error = verdict or FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
-    return FileReport(file=file, verdict=_own(error, counted.get(file.content_key), file, workload))
+    return FileReport(file=file, verdict=_rename(error, processed.get(file.content_key), file, workload))
 
 
-def _own(error: FileError, counted: InputFile | None, file: InputFile, workload: Workload) -> FileError:
-    """Return the error of a content as that of one of the files that have it: names of the others are replaced."""
-    if counted is None or counted.name == file.name:
+def _rename(error: FileError, processed: InputFile | None, file: InputFile, workload: Workload) -> FileError:
+    """Return the error of a processed file for another file with the same content, under the name of that file."""
+    if processed is None or processed.name == file.name:
         return error
-    message = error.message.replace(printable(counted.name), printable(file.name), 1)
+    message = error.message.replace(printable(processed.name), printable(file.name), 1)
     command = error.repeat_command and workload.repeat_command(file)
     return replace(error, message=message, repeat_command=command)

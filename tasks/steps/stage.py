@@ -1,4 +1,4 @@
-"""Stage: put the input files into the run's container."""
+"""Upload the input files to the run's input container."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tasks.workload.packs import packed
 
 @step("stage {chunk.label}", cached=True)
 def stage_files(run: Run, chunk: Chunk, workload: Workload, containers: Containers) -> StagedChunk:
-    """Upload a chunk's files; one that cannot be read any more fails alone."""
-    del run  # It is in the cache key: what was staged is there as long as the run's containers are.
+    """Upload the files of a chunk; a file that can no longer be read does not fail the others."""
+    del run  # Part of the cache key: staged blobs exist as long as the containers of the run.
     return stage_chunk(blob_account(), chunk, workload, containers)
 
 
 def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containers: Containers) -> StagedChunk:
-    """Upload each file under its hash, or each archive under its pack's id; contents must still be what was hashed.
+    """Upload the files and archives of a chunk; a file that changed since it was hashed is left out.
 
     Raises:
-        ServiceError: Storage refused.
+        ServiceError: Storage rejected an upload.
     """
     staged, failures = [], {}
     for pack in chunk.packs:
@@ -37,14 +37,14 @@ def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containe
         else:
             left_out = _stage_file(account, pack.files[0], containers)
         failures.update(left_out)
-        if good := pack.without(left_out):
-            staged.append(good)
+        if uploaded := pack.without(left_out):
+            staged.append(uploaded)
         advance("staged", done=len(pack.files))
     return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures)
 
 
 def blob_of(pack: Pack) -> str:
-    """Name the blob in the input container that a Batch task works on."""
+    """Return the name of the input blob of a Batch task."""
     return f"{pack.task_id}.tar" if pack.is_archive else pack.files[0].sha256
 
 

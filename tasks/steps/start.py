@@ -1,4 +1,4 @@
-"""Begin: name the run."""
+"""Start a run: choose its name and its deadline, or adopt those of an earlier attempt."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tasks.steps.step import step
 
 CLEANUP_ARTIFACT = "topn-cleanup"
 
-# An earlier attempt with less time than this before its deadline is not worth going on with.
+# An earlier attempt that has less time than this before its deadline is not continued.
 MIN_TIME_LEFT = timedelta(minutes=1)
 
 
 @step("begin")
 def start_run(timeout_minutes: float, keep: Keep) -> Run:
-    """Name the run from its flow run and the number of cleanups that this has had, and set its deadline.
+    """Return the run, named by its flow run and the number of cleanups so far.
 
-    A repeat of the flow run adopts what an earlier attempt made, with its deadline; unless that has passed, or the job
-    has ended: then nothing of it can be used, and the run goes on under the next names, as after a cleanup.
+    A repeated flow run adopts the resources and the deadline of the earlier attempt. If that deadline has passed or the
+    job has ended, the run uses the next name instead, as after a cleanup.
     """
     flow_run_id = str(flow_run.id)
     run_started(flow_run_id)
@@ -49,15 +49,18 @@ def start_run(timeout_minutes: float, keep: Keep) -> Run:
 
 
 def address_of(client: SyncPrefectClient) -> str:
-    """Name the Prefect server in use, as the metadata of what a run makes does: without a password, if one is in it."""
+    """Return the address of a client's Prefect server without user name and password, as in a run's metadata."""
     return str(client.api_url.copy_with(userinfo=b""))
 
 
 def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
-    """Give a run the deadline of what its name has made already, or the first name under which nothing is used up.
+    """Adopt the resources of the run's name if they can be used, or skip to the next name that can.
+
+    Returns:
+        The run, with the deadline of the adopted resources or with the next unused name.
 
     Raises:
-        ForeignResourceError: A container or a job of that name exists and is not of this flow run.
+        ForeignResourceError: A container or a job has the run's name and does not belong to this flow run.
     """
     containers = blobs.containers(run_prefix(run.flow_run_id))
     jobs = {job.job_id: job for job in batch.jobs(run_prefix(run.flow_run_id))}
@@ -67,7 +70,7 @@ def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
         if job is not None:
             found.append(dict(job.metadata))
         if any(not run.owns(metadata) for metadata in found):
-            raise ForeignResourceError(f"Something named {run.name} is not of this run: delete it, then run again.")
+            raise ForeignResourceError(f"`{run.name}` exists and does not belong to this run. Delete it and run again.")
         expiries = [datetime.fromisoformat(metadata["expires_at"]) for metadata in found]
         if not expiries:
             return run
@@ -77,7 +80,7 @@ def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
 
 
 def cleanups_of(flow_run_id: UUID) -> list[Artifact]:
-    """List the records of the cleanups that a flow run has had; each was written before its first deletion."""
+    """List the cleanup records of a flow run; a cleanup writes its record before the first deletion."""
     with get_client(sync_client=True) as client:
         return client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[CLEANUP_ARTIFACT])),

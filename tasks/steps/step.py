@@ -1,8 +1,8 @@
 """The `@step` decorator: every step of a run is a Prefect task with the same retries.
 
-A step that creates a resource is idempotent and never cached, because a cached result could stand for a resource that is
-gone. A step that depends on such a resource is cached under the name of the run, which changes with each cleanup, and
-under the contents that it works on.
+A step that creates a resource is idempotent and never cached, because the resource of a cached result could be gone.
+A step that depends on such a resource is cached by the name of the run, which changes with each cleanup, and by the
+contents of its chunk.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 
 def step(name: str, *, cached: bool = False, retries: int = STEP_RETRIES) -> Callable[[Callable[P, T]], Task[P, T]]:
-    """Make a function a Prefect task that is retried after transient errors.
+    """Return a decorator that turns a function into a Prefect task with retries after transient errors.
 
     Args:
-        name: Name of its task runs, a template of its parameters.
-        cached: Whether the result is kept under the name of the run and the contents of the chunk. The function then
-            has the parameters `run` and `chunk`.
-        retries: Number of retries.
+        name: Template for the names of the task runs, with the parameters of the function.
+        cached: Whether to cache the result by the name of the run and the contents of the chunk. The function must have
+            the parameters `run` and `chunk`.
+        retries: Maximum number of retries.
     """
     caching: dict[str, Any] = (
         {"cache_key_fn": key_of_run_and_chunk} if cached else {"cache_policy": NO_CACHE, "persist_result": False}
@@ -61,13 +61,13 @@ def opaque(value: T) -> T:
 
 
 def failed_for_transient_reason(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Decide whether a retry can help."""
+    """Return whether a retry can help."""
     del task, task_run
     error = state.result(raise_on_failure=False)
     return isinstance(error, ServiceError) and error.transient
 
 
 def key_of_run_and_chunk(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """Return a cache key of the step, the name of the run and the contents of the chunk."""
+    """Return a cache key for the step, the name of the run and the contents of the chunk."""
     parts = (context.task.task_key, parameters["run"].name, parameters["chunk"].key)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Submit: add one Batch task for each staged pack."""
+"""Add one Batch task per staged pack to the job."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tasks.steps.step import step
 from tasks.workload.base import LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
 
-# A program that fails for a passing reason, such as too little memory beside another, gets one more try.
-BATCH_TASK_RETRIES = 1
+# A program that failed for a transient reason, such as too little memory beside other programs, gets another attempt.
+MAX_BATCH_TASK_RETRIES = 1
 
 
 @step("submit {chunk.label}", cached=True)
 def submit_batch_tasks(
     run: Run, chunk: StagedChunk, job: BatchJob, workload: Workload, containers: Containers
 ) -> StagedChunk:
-    """Add the Batch tasks of a chunk; one that the service refuses fails alone."""
+    """Add the Batch tasks of a chunk; a rejected Batch task does not fail the others."""
     submitted = submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers)
     advance("submitted", done=len(chunk.chunk.files))
     return submitted
@@ -45,33 +45,35 @@ def submit_chunk(
     containers: Containers,
     clock: Clock = SYSTEM_CLOCK,
 ) -> StagedChunk:
-    """Add the Batch tasks of a chunk, and say which files are on their way; one that is in the job already stays.
+    """Add the Batch tasks of a chunk, and return the chunk with rejected packs moved to its failures.
+
+    Batch tasks that are already in the job do not change.
 
     Raises:
-        ServiceError: Batch refused a whole request.
+        ServiceError: Batch rejected a whole request.
     """
     expires_at = None if job.node_identity else signatures.expiry(run, clock.now())
     outputs_url = blobs.write_url(containers.outputs, expires_at)
     specs = [_spec(blobs, pack, job, workload, containers, outputs_url, expires_at) for pack in chunk.staged]
-    refused = account.add_tasks(job.job_id, specs)
+    rejected = account.add_tasks(job.job_id, specs)
     failures = {
         file.content_key: FileError(
-            category=Category.NODE, message=f"Batch did not take its Batch task: {refused[pack.task_id]}"
+            category=Category.NODE, message=f"Batch rejected its Batch task: {rejected[pack.task_id]}"
         )
         for pack in chunk.staged
-        if pack.task_id in refused
+        if pack.task_id in rejected
         for file in pack.files
     }
     return replace(
         chunk,
-        staged=tuple(pack for pack in chunk.staged if pack.task_id not in refused),
+        staged=tuple(pack for pack in chunk.staged if pack.task_id not in rejected),
         failures={**chunk.failures, **failures},
         signed_until_at=expires_at,
     )
 
 
 def output_blob(task_id: str, name: str) -> str:
-    """Name the blob that a file of a Batch task becomes."""
+    """Return the name of the blob for an output or a log of a Batch task."""
     return f"{task_id}/{name}"
 
 
@@ -98,8 +100,8 @@ def _spec(
         ),
         uploads=tuple(
             Upload(
-                # The logs are beside the working directory. They come back from failed Batch tasks, too, as does what
-                # a pack has done until then.
+                # The logs are in the parent of the working directory. They are uploaded even if the Batch task failed,
+                # and so are the results of a pack up to that point.
                 pattern=f"../{name}" if name in LOGS else name,
                 container_url=outputs_url,
                 path=output_blob(pack.task_id, name),
@@ -108,6 +110,6 @@ def _spec(
             )
             for name in outputs + LOGS
         ),
-        retries=BATCH_TASK_RETRIES,
+        retries=MAX_BATCH_TASK_RETRIES,
         container_image=job.setup.container_image,
     )

@@ -1,7 +1,8 @@
-"""Sweep: delete what dead runs left behind, of all flow runs.
+"""Delete the resources of dead runs, of all flow runs.
 
-A run is dead when its deadline has passed, or when the Prefect server that its metadata names says that it has ended.
-What is unknown is not dead. Only what carries both the name and the metadata of a run is looked at.
+A run is dead if its deadline has passed, or if its flow run has ended on the Prefect server in use here. Runs of other
+servers count as alive until their deadlines. A sweep only deletes resources that have both the name and the metadata of
+a run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+(-app|-in|-out)?")
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a sweep found dead, and why some of it could not be deleted."""
+    """The resources that a sweep found, and the errors of failed deletions by name."""
 
     leftovers: Leftovers
     failures: Mapping[str, str]
@@ -38,17 +39,17 @@ class Swept:
 
 @step("sweep")
 def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> Swept:
-    """Delete what dead runs left behind, and log each name."""
+    """Delete the resources of dead runs, and log each name."""
     return _sweep_and_log(timedelta(hours=older_than_hours), dry_run=dry_run)
 
 
 @step("sweep", retries=0)
 def sweep_before_run() -> None:
-    """Delete what dead runs left behind, as the first act of a run, which goes on whatever comes of it."""
+    """Delete the resources of dead runs before a new run; an error does not stop the run."""
     try:
         _sweep_and_log(timedelta(0), dry_run=False)
     except ServiceError as error:
-        get_run_logger().warning("Nothing was swept: %s", error)
+        get_run_logger().warning("The sweep failed: %s", error)
 
 
 def _sweep_and_log(older_than: timedelta, *, dry_run: bool) -> Swept:
@@ -56,7 +57,7 @@ def _sweep_and_log(older_than: timedelta, *, dry_run: bool) -> Swept:
     swept = sweep(batch_account(), blob_account(), ended_at_on_own_server, now - older_than, dry_run=dry_run)
     logger = get_run_logger()
     for name in swept.leftovers.names:
-        logger.info("%s: %s", "Left behind" if dry_run else "Left behind, deleted", name)
+        logger.info("%s: %s", "Leftover" if dry_run else "Deleted leftover", name)
     for name, reason in swept.failures.items():
         logger.error("Could not delete %s: %s", name, reason)
     return swept
@@ -70,16 +71,17 @@ def sweep(
     *,
     dry_run: bool = False,
 ) -> Swept:
-    """Delete jobs, pools and containers of the runs that were dead at an instant.
+    """Delete the jobs, pools and containers of runs that were already dead at the time `by`.
 
     Args:
-        batch: Where jobs and pools are.
-        blobs: Where containers are.
-        ended_at: When a flow run ended, by the Prefect server at an address; None if it has not, or is not known.
-        by: The instant: now, or earlier to leave alone what died since.
-        dry_run: Only say what is dead.
+        batch: The Batch account.
+        blobs: The storage account.
+        ended_at: Returns when a flow run ended, from its id and the address of its Prefect server; None if it has not
+            ended or is not known.
+        by: Now, or an earlier time to keep the resources of runs that died since.
+        dry_run: Only find the resources.
     """
-    known_ends: dict[tuple[UUID, str], datetime | None] = {}
+    end_times: dict[tuple[UUID, str], datetime | None] = {}
 
     def is_dead(name: str, metadata: Mapping[str, str]) -> bool:
         flow_run_id = _owner(name, metadata)
@@ -89,9 +91,9 @@ def sweep(
         if expires_at <= by:
             return True
         run = (flow_run_id, metadata.get("prefect_api", ""))
-        if run not in known_ends:
-            known_ends[run] = ended_at(*run)
-        end = known_ends[run]
+        if run not in end_times:
+            end_times[run] = ended_at(*run)
+        end = end_times[run]
         return end is not None and end <= by
 
     leftovers = leftovers_below(batch, blobs, NAME_PREFIX, is_dead)
@@ -99,10 +101,10 @@ def sweep(
 
 
 def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | None:
-    """Say when a flow run ended, if it is one of the server in use here; of others nothing is known.
+    """Return when a flow run ended; None if it has not ended or is not on the Prefect server in use here.
 
-    Another server is not asked: its address stands in metadata that others may write, and the question would carry
-    this server's credentials there.
+    Other servers are never contacted. Their addresses come from metadata that others can write, and a request would
+    send this server's credentials there.
     """
     with get_client(sync_client=True) as client:
         if address_of(client) != prefect_api:
@@ -115,7 +117,7 @@ def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | No
 
 
 def _owner(name: str, metadata: Mapping[str, str]) -> UUID | None:
-    """Take the flow run out of a name and its metadata, if both say the same."""
+    """Return the id of the flow run in the name of a resource if the metadata has the same one; otherwise None."""
     match = RUN_NAME.fullmatch(name)
     if match is None:
         return None

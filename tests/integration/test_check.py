@@ -68,7 +68,7 @@ def test_healthy_azure_exits_0_and_creates_nothing(check, local_azure, azure_set
 def test_check_reports_identity(identity_settings):
     done = Topn()("check")
     assert done.returncode == 0
-    assert "takes the identity (object 5f1b6b5e-0000-0000-0000-0f2a4f6c1f11 of tenant 72f988bf-" in done.stdout
+    assert "accepts the identity (object 5f1b6b5e-0000-0000-0000-0f2a4f6c1f11 of tenant 72f988bf-" in done.stdout
 
 
 def test_without_configuration_check_starts_a_local_azure(tmp_path):
@@ -147,7 +147,7 @@ def test_missing_quota_is_reported(check, batch_server):
     wait_until(lambda: client.get_pool("mine").resize_errors, "the resize failed")
     status, lines = check()
     assert status == 2
-    the_one(lines, "Pool mine does not get its nodes", "AccountCoreQuotaReached", "in the portal")
+    the_one(lines, "Pool `mine` cannot get its nodes", "AccountCoreQuotaReached", "in the portal")
 
 
 def test_retired_image_is_reported(check, azure_settings):
@@ -163,7 +163,7 @@ def test_expired_certificate_is_reported(check, batch_server, monkeypatch, tmp_p
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     status, lines = check()
     assert status == 2
-    the_one(lines, "certificate has expired", "renew it")
+    the_one(lines, "certificate has expired", "Renew the certificate")
 
 
 def test_untrusted_certificate_is_reported(check, batch_server, authority):
@@ -183,4 +183,4 @@ def test_clock_skew_is_reported(check, batch_server):
 def test_missing_pool_is_named(check, azure_settings):
     status, lines = check("--pool-id", "nowhere")
     assert status == 2
-    the_one(lines, "There is no pool nowhere")
+    the_one(lines, "Pool `nowhere` does not exist")

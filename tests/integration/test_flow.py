@@ -61,6 +61,6 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, nothing_left)
 
 def test_missing_pool_is_named(run_flow, nothing_left):
     Path("a.txt").write_text("one")
-    with pytest.raises(ConfigurationError, match="There is no pool nowhere: create it, or leave pool_id out"):
+    with pytest.raises(ConfigurationError, match="Pool `nowhere` does not exist"):
         run_flow(inputs=["a.txt"], pool_id="nowhere")
     nothing_left()

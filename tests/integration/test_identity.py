@@ -118,19 +118,19 @@ def test_nodes_with_identity_get_no_signature(topn_by_identity, pool_with_identi
 
 def test_several_identities_require_a_choice(topn_by_identity, pool_with_identity):
     only = topn_by_identity("check", "--pool-id", pool_with_identity("reader"))
-    assert "read and write blobs as reader." in only.stdout
+    assert "read and write blobs as `reader`." in only.stdout
 
     pool_id = pool_with_identity("reader", "other")
     unnamed = topn_by_identity("check", "--pool-id", pool_id)
     assert unnamed.returncode == 2
-    assert f"Pool {pool_id} has several identities (reader, other): name one as node_identity." in unnamed.stdout
+    assert f"Pool `{pool_id}` has several identities (reader, other). Set `node_identity`." in unnamed.stdout
 
     Path("pool.json").write_text('{"node_identity": "Reader"}')
     named = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
-    assert (named.returncode, "read and write blobs as reader." in named.stdout) == (0, True)
+    assert (named.returncode, "read and write blobs as `reader`." in named.stdout) == (0, True)
     Path("pool.json").write_text('{"node_identity": "missing"}')
     refused = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
-    assert "has no identity missing (it has reader, other): name another." in refused.stdout
+    assert "has no identity `missing`. Set `node_identity` to one of: reader, other." in refused.stdout
     Path("pool.json").write_text('{"node_identity": "none"}')
     signed = topn_by_identity("check", "--pool-id", pool_id, "--pool", "pool.json")
-    assert "read and write blobs by signed URLs." in signed.stdout
+    assert "read and write blobs with signed URLs." in signed.stdout

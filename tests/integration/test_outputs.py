@@ -19,8 +19,8 @@ def test_files_with_equal_names_stay_separate(topn, tmp_path, nothing_left):
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "The run failed: 1 outputs could not be written: x/a_OUTPUT (a link leads out of the output folder). "
-        "The results are kept: run again with another output folder."
+        "The run failed: 1 outputs could not be written: x/a_OUTPUT (a link points outside the output folder). "
+        "The results are stored. Run again with another output folder to write them."
     )
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "outside").iterdir()) == []

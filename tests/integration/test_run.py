@@ -191,5 +191,7 @@ def test_impossible_pool_is_rejected_before_creation(topn, nothing_left):
     Path("pool.yaml").write_text("extra: {vmsize: x}\n")
     done = topn("run", write("a.txt", b"one"), "--pool", "pool.yaml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == ["`extra` of the pool contains vmsize, which no pool of the Batch REST API has."]
+    assert done.stderr.splitlines() == [
+        "`extra` of the pool contains properties that the Batch REST API does not have: vmsize."
+    ]
     nothing_left()

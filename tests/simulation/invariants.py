@@ -193,7 +193,7 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
     has_inputs = "does not exist" in said or "no input" in said or "cannot be read" in said or "required: INPUT" in said
     if has_inputs and any(name.startswith("file ") for name in outcome.fired):
         return
-    if outcome.plan.foreign and "not of this run" in said:
+    if outcome.plan.foreign and "does not belong to this run" in said:
         return
     if not justified_categories(outcome, life) - {"upload"}:
         yield f"a run failed without a cause: {life.error!r} {life.stderr[-300:]}"

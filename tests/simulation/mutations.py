@@ -54,7 +54,7 @@ MUTATIONS = (
     Mutation(
         area="deadline",
         path="tasks/steps/monitor.py",
-        before="if ending is None and clock.now() > deadline_at + DEADLINE_GRACE:",
+        before="if stop_reason is None and clock.now() > deadline_at + DEADLINE_GRACE:",
         after="if False:",
     ),
     Mutation(

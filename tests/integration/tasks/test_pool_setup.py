@@ -130,7 +130,7 @@ def test_run_warns_of_image_support_ending_soon(received, monkeypatch):
     notes = []
     with listen(lambda progress: notes.append(progress.note)):
         received()
-    assert notes == [f"The support of image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
+    assert notes == [f"Support for the image ubuntu-24_04-lts server ends on {ends_at:%Y-%m-%d}."]
 
 
 class TestOnNodes:

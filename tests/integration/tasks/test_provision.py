@@ -35,9 +35,9 @@ def test_foreign_resources_are_never_adopted(batch, blobs, run, workload, pool_o
     foreign_metadata = {"owner": "topn", "flow_run_id": "another"}
     blobs.create_container(f"{mine.name}-app", foreign_metadata)
     batch.create_job(JobSpec(job_id=mine.name, pool_id=run.name, wall_clock_seconds=60, metadata=foreign_metadata))
-    with pytest.raises(ForeignResourceError, match=r"container topn-.* exists that is not of this run"):
+    with pytest.raises(ForeignResourceError, match=r"Container `topn-.*` does not belong to this run"):
         ensure_containers(blobs, mine, workload)
-    with pytest.raises(ForeignResourceError, match=r"job topn-.* exists that is not of this run"):
+    with pytest.raises(ForeignResourceError, match=r"Job `topn-.*` does not belong to this run"):
         ensure_job(batch, blobs, mine, workload, parts[0], run.name)
 
     assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
@@ -76,7 +76,7 @@ def test_cleanup_reports_failures_and_continues(batch, blobs, run, parts):
 
 
 def test_missing_existing_pool_is_rejected(batch):
-    with pytest.raises(ConfigurationError, match="no pool nowhere"):
+    with pytest.raises(ConfigurationError, match="Pool `nowhere` does not exist"):
         existing_pool(batch, "nowhere")
 
 

@@ -27,4 +27,4 @@ def test_batch_task_reruns_after_failed_upload(blobs, workload, parts, submitted
 
     [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
     assert isinstance(verdict, StoredResult)
-    assert set(notes) == {"A Batch task failed for a passing reason and runs again [FileUploadMiscError]."}
+    assert set(notes) == {"A Batch task failed for a transient reason and will run again [FileUploadMiscError]."}

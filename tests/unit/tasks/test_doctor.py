@@ -68,7 +68,7 @@ def test_failed_start_tasks_end_wait_with_exit_code():
 def test_one_lost_node_of_two_is_reported_only():
     diagnosis = diagnose_pool(make_pool(), [make_node("starttaskfailed", exit_code=1), make_node("idle")])
     assert diagnosis.fatal is None
-    assert diagnosis.message.startswith("1 of 2 nodes are lost")
+    assert diagnosis.message.startswith("1 of 2 nodes failed")
 
 
 def test_unusable_nodes_end_wait_with_service_code():

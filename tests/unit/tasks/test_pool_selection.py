@@ -49,8 +49,8 @@ def test_batch_tasks_run_in_container():
         ("extra: {startTask: {}}", ["Use `start_commands`"]),
         ("extra: {targetDedicatedNodes: 4}", ["Use `nodes`"]),
         ("extra: {virtualMachineConfiguration: {nodeAgentSKUId: x}}", ["virtualMachineConfiguration.nodeAgentSKUId"]),
-        ("extra: {vmsize: x}", ["vmsize, which no pool of the Batch REST API has"]),
-        ("extra: {userAccounts: [{user: x}]}", ["userAccounts.user, which no pool"]),
+        ("extra: {vmsize: x}", ["properties that the Batch REST API does not have: vmsize"]),
+        ("extra: {userAccounts: [{user: x}]}", ["does not have: userAccounts.user"]),
         ("extra: {mountConfiguration: [{nfsMountConfiguration: {sauce: x}}]}", ["nfsMountConfiguration.sauce"]),
         ("extra: {userAccounts: [{name: x, password: SECRET}]}", ["`password`", "must not contain secrets"]),
         ("node_identity: x", ["pool_id"]),
@@ -92,9 +92,9 @@ def test_image_belongs_to_chosen_family():
     now = datetime.now(timezone.utc)
     images = [make_image("ubuntu 24.04"), make_image("debian 12"), make_image("debian 11", now - timedelta(days=1))]
     assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
-    with pytest.raises(ConfigurationError, match=r"family batch.node.debian 11 ends before the run, the last on"):
+    with pytest.raises(ConfigurationError, match=r"family `batch.node.debian 11` ends before the run does"):
         newest_image(images, now, "batch.node.debian 11")
-    with pytest.raises(ConfigurationError, match=r"no verified image of the family batch.node.el"):
+    with pytest.raises(ConfigurationError, match=r"no verified image of the family `batch.node.el"):
         newest_image(images, now, "batch.node.el")
     with pytest.raises(ConfigurationError, match="that runs containers"):
         newest_image(images, now, "batch.node.debian", needs_containers=True)
@@ -105,7 +105,7 @@ def test_image_support_ending_soon_is_warned_of():
     assert support_warning(make_image("x"), now) is None
     assert support_warning(make_image("x", now + timedelta(days=91)), now) is None
     ends_at = now + timedelta(days=89)
-    assert support_warning(make_image("x", ends_at), now) == f"The support of image o x ends on {ends_at:%Y-%m-%d}."
+    assert support_warning(make_image("x", ends_at), now) == f"Support for the image o x ends on {ends_at:%Y-%m-%d}."
 
 
 def test_newest_verified_image_outliving_run_is_chosen():

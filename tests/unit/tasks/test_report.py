@@ -49,7 +49,7 @@ def test_links_out_of_folder_are_not_followed(folder, outside, name):
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(outside)
     report = run_report(make_report(1, name), make_report(2, "good"))
-    assert write_all_outputs(folder, report) == [f"{name}_OUTPUT (a link leads out of the output folder)"]
+    assert write_all_outputs(folder, report) == [f"{name}_OUTPUT (a link points outside the output folder)"]
     assert list(outside.iterdir()) == []
     assert (folder / "good_OUTPUT.txt").exists()
 
@@ -87,6 +87,6 @@ def test_input_is_never_replaced(folder, monkeypatch):
     mine.write_text("my own text")
     monkeypatch.chdir(folder)
     report = run_report(make_report(1, "a", folder / "a"), make_report(2, "b", mine))
-    assert write_all_outputs(Path(), report) == ["a_OUTPUT (it would replace an input)"]
+    assert write_all_outputs(Path(), report) == ["a_OUTPUT (the output would replace an input)"]
     assert mine.read_text() == "my own text"
     assert (folder / "b_OUTPUT.txt").exists()

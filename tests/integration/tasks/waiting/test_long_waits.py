@@ -47,7 +47,7 @@ def test_missing_capacity_is_reported_within_two_polls(
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "[AllocationFailed]; the service tries again" in notes[0]
+    assert "[AllocationFailed]; Batch will retry" in notes[0]
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 

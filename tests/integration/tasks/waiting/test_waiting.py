@@ -40,7 +40,7 @@ def test_failed_start_task_is_retried_once(batch, run, submitted, watch_chunk, n
 
     assert finished.reason.category is Category.NODE
     assert "exit code 9 [StartTaskFailed]" in finished.reason.message
-    restarts = [note for note in notes if "restarted tvm" in note]
+    restarts = [note for note in notes if "rebooted tvm" in note]
     assert len(restarts) == 1
 
 
@@ -52,7 +52,7 @@ def test_restarted_node_counts_file(batch, run, submitted, watch_chunk, counted,
     finished = watch_chunk(chunk, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert any("restarted tvm" in note for note in notes)
+    assert any("rebooted tvm" in note for note in notes)
 
 
 def test_nodes_of_existing_pool_are_not_restarted(
@@ -69,7 +69,7 @@ def test_nodes_of_existing_pool_are_not_restarted(
 
     assert "[StartTaskFailed]" in finished.reason.message
     assert pool_has(batch, other, "starttaskfailed")()
-    assert not any("restarted" in note for note in notes)
+    assert not any("rebooted" in note for note in notes)
     batch.delete_jobs_and_pools([], [other.name], 5)
 
 
@@ -123,7 +123,7 @@ def test_pool_without_working_node_is_reported(batch, run, submitted, watch_chun
     finished = watch_chunk(chunk, job, containers, clock)
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "no node that works (1 unknown)" in notes[0]
+    assert "no working nodes (1 unknown)" in notes[0]
     assert told_after[0] <= TWO_POLLS_OF_STILLNESS
 
 
@@ -140,7 +140,7 @@ def test_disabled_job_is_reported_and_resumes(submitted, watch_chunk, counted, n
     finished = watch_chunk(chunk, job, containers, MovableClock(enable))
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "is disabled: it goes on when somebody enables it" in notes[0]
+    assert "is disabled. Enable it to continue the run" in notes[0]
 
 
 @pytest.mark.parametrize(("what", "category"), [("job", Category.CANCELLED), ("pool", Category.NODE)])
@@ -151,7 +151,7 @@ def test_deleted_job_or_pool_ends_wait(batch, submitted, watch_chunk, what, cate
     )
     finished = watch_chunk(chunk, job, containers, polling_clock())
     assert finished.reason.category is category
-    assert "was deleted by somebody else" in finished.reason.message
+    assert "was deleted by someone else" in finished.reason.message
 
 
 def test_deleted_batch_task_is_added_again(submitted, watch_chunk, counted, batch, azure_faults):
@@ -197,7 +197,7 @@ def test_transient_renewal_failure_loses_no_file(submitted, watch_chunk, counted
     finished = watch_chunk(expiring_soon, job, containers, polling_clock())
 
     assert isinstance(counted(finished, job, containers), StoredResult)
-    assert "Asking again." in notes[0]
+    assert "Retrying." in notes[0]
 
 
 def test_terminated_batch_task_does_not_list_nodes(batch, run, submitted, watch_chunk, local_azure):
