@@ -24,7 +24,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from tasks.errors import ConfigurationError
-from tasks.model.naming import OUR_METADATA
+from tasks.model.naming import METADATA_KEYS
 from tasks.text import printable
 
 # Source: Azure Batch documentation, "Create Pool": the id, taskSlotsPerNode, targetDedicatedNodes.
@@ -108,7 +108,7 @@ class PoolSetup(BaseModel):
             raise ValueError("registry_server is of no use without container_image")
         if self.registry_identity is not None and self.registry_server is None:
             raise ValueError("registry_identity is of no use without registry_server")
-        if taken := sorted(OUR_METADATA & self.metadata.keys()):
+        if taken := sorted(METADATA_KEYS & self.metadata.keys()):
             raise ValueError(f"the metadata {', '.join(taken)} is topn's own: name it otherwise")
         return self
 
