@@ -21,7 +21,7 @@ class Run:
     """One attempt of a flow run, up to its cleanup. The names of all its resources are derived from it.
 
     Attributes:
-        generation: Number of earlier cleanups of the flow run.
+        generation: Number that distinguishes the names of this attempt from those of earlier ones.
         deadline_at: When the run stops waiting, and its resources expire.
         prefect_api: Address of the Prefect server that stores the state of the flow run.
         keep: Resources that neither the cleanup of the run nor a sweep deletes.
