@@ -1,4 +1,4 @@
-"""Progress of a run, for listeners in the same process. The process of a deployed run has no listener for notes."""
+"""Progress of a run, for listeners in the same process."""
 
 from __future__ import annotations
 
