@@ -1,1 +1,1 @@
-"""The steps of the flow, the adapters they use, and the values handed between them."""
+"""The steps of the flow, the adapters that they use, and the values that they pass to each other."""

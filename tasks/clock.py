@@ -1,4 +1,4 @@
-"""Time as the steps see it, so that a test can move it."""
+"""The clock of the steps, which tests replace."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What waiting needs to know of time."""
+    """Interface of a clock: the current time, and a way to wait."""
 
     def now(self) -> datetime:
-        """The instant, in UTC."""
+        """Return the current time in UTC."""
 
     def sleep(self, seconds: float) -> None:
-        """Come back after that long."""
+        """Wait for a number of seconds."""
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The system's clock."""
 
     def now(self) -> datetime:
-        """The instant, in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(timezone.utc)
 
     def sleep(self, seconds: float) -> None:
-        """Come back after that long.
+        """Wait for a number of seconds.
 
-        In short sleeps, since one may go on through a signal that the system gave to another thread.
+        It sleeps for at most 1 s at a time. A longer sleep would delay a signal handler: Python runs it in the main
+        thread, which does not wake up if the system delivers the signal to another thread.
         """
-        ends_at = time.monotonic() + seconds
-        while (left := ends_at - time.monotonic()) > 0:
-            time.sleep(min(left, 1.0))
+        end = time.monotonic() + seconds
+        while (remaining := end - time.monotonic()) > 0:
+            time.sleep(min(remaining, 1.0))
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -1,46 +1,41 @@
-"""Every error that the flow and its steps raise on purpose.
+"""Errors that the flow and its steps raise.
 
     TopnError
-    ├── UsageError             an argument or an input file cannot be used; nothing was created
-    ├── ConfigurationError     a setting is missing, contradicts another, or points nowhere
-    ├── ServiceError           Azure refused a request, or did not answer (service, operation, code, transient)
-    │   ├── NotFoundError      what the request names does not exist
-    │   └── AlreadyExistsError what the request would create exists
-    ├── ForeignResourceError   a name of this run exists, and is not this run's
-    ├── OutputError            a result is known, and its output cannot be written
+    ├── UsageError             an argument or an input file is invalid; nothing was created
+    ├── ConfigurationError     a setting is missing or invalid, or contradicts another; nothing was created
+    ├── ServiceError           Azure rejected a request, or did not answer (service, operation, code, transient)
+    │   ├── NotFoundError      the requested resource does not exist
+    │   └── AlreadyExistsError the resource to create already exists
+    ├── ForeignResourceError   a resource with a name of this run belongs to something else
+    ├── OutputError            outputs cannot be written; their results are stored
     └── FilesFailedError       the run ended, and some files have no result (report)
 
-Each message is one sentence that says what, which, and what next.
+Each message describes the problem, with the value that causes it, and what to do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 class TopnError(Exception):
-    """Base of all errors here; its text is fit for a person."""
+    """Base class of all errors of topn. Its message is written for users."""
 
 
 class UsageError(TopnError):
-    """An argument or an input file cannot be used; nothing was created."""
+    """An argument or an input file is invalid. Nothing was created."""
 
 
 class ConfigurationError(TopnError):
-    """A setting is missing, contradicts another, or points nowhere; nothing was created."""
+    """A setting is missing or invalid, or contradicts another. Nothing was created."""
 
 
 class ServiceError(TopnError):
-    """Azure refused a request, or did not answer it.
+    """Azure rejected a request, or did not answer it.
 
     Attributes:
         service: "Batch" or "Storage".
-        operation: What was asked, such as "create pool topn-…".
-        code: The service's error code; where there was no answer, one of ours for the cause, or "".
-        transient: Whether the same request may succeed later.
+        operation: The request in words, for example "create pool topn-…".
+        code: Error code of the service. If the service did not answer, it is topn's own code for the cause, or "".
+        transient: Whether a retry of the request can succeed.
     """
 
     def __init__(self, message: str, *, service: str, operation: str, code: str = "", transient: bool = False) -> None:
@@ -51,27 +46,29 @@ class ServiceError(TopnError):
         self.transient = transient
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep the attributes when the error travels through a stored Prefect state."""
+        """Pickle the error with its attributes, since Prefect stores it in the state of a run."""
         return (_restore_service_error, (type(self), str(self), dict(self.__dict__)))
 
 
 class NotFoundError(ServiceError):
-    """What the request names does not exist."""
+    """The requested resource does not exist."""
 
 
 class AlreadyExistsError(ServiceError):
-    """What the request would create exists."""
+    """The resource to create already exists."""
 
 
 class ForeignResourceError(TopnError):
-    """A name that this run would use exists, and does not carry this run's metadata."""
+    """A resource with a name of this run exists, but its metadata is not from this run."""
 
 
 class OutputError(TopnError):
-    """Outputs cannot be written where they belong; the results are kept, and a run with another folder writes them."""
+    """Outputs cannot be written to the output folder. A run with another folder writes them from the stored results."""
 
 
-def _restore_service_error(kind: type[ServiceError], message: str, attributes: dict[str, object]) -> ServiceError:
-    error = kind(message, service="", operation="")
+def _restore_service_error(
+    error_class: type[ServiceError], message: str, attributes: dict[str, object]
+) -> ServiceError:
+    error = error_class(message, service="", operation="")
     error.__dict__.update(attributes)
     return error

@@ -1,4 +1,4 @@
-"""Files on this machine."""
+"""Writing files on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and move it into place, so that nobody sees half of it."""
+    """Write a file atomically: write a temporary file beside it, and rename that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".topn-", dir=path.parent)
     try:

@@ -1,4 +1,4 @@
-"""How far a run is, told to whoever listens in this process; nobody listens in a deployed run."""
+"""Progress of a run, for listeners in the same process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ CLEANUP = "cleanup"
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One step's progress.
+    """One message about the progress of a run.
 
     Attributes:
-        step: "staged", "submitted", "completed": what was done to that many files; "" where only a note is told.
-        done: How many files.
-        total: Of how many; None where only the note is new.
-        note: What a person should know now.
-        flow_run_id: The run that has begun, told once.
+        step: "staged", "submitted", "completed" or `CLEANUP`; "" if the message belongs to no step.
+        done: Number of files that have completed the step since the last message.
+        total: Number of all files of the step, in its first message; otherwise None.
+        note: A note for the user.
+        flow_run_id: Id of the flow run, in the message about its start.
     """
 
     step: str
@@ -33,7 +33,7 @@ _listeners: list[Callable[[Progress], None]] = []
 
 @contextmanager
 def listen(listener: Callable[[Progress], None]) -> Iterator[None]:
-    """Call a function with every progress that is made meanwhile; it is called from several threads."""
+    """Call `listener` with every message, in the thread that sends it, until the block ends."""
     _listeners.append(listener)
     try:
         yield
@@ -42,26 +42,26 @@ def listen(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 
 def notify(note: str) -> bool:
-    """Tell the listeners something that belongs to no step; returns whether there are any."""
-    _notify(Progress(step="", note=note))
+    """Send a note for the user to the listeners, and return whether there are any."""
+    _send(Progress(step="", note=note))
     return bool(_listeners)
 
 
 def run_started(flow_run_id: str) -> None:
-    """Tell the listeners which run has begun."""
-    _notify(Progress(step="", flow_run_id=flow_run_id))
+    """Notify the listeners that a run has started."""
+    _send(Progress(step="", flow_run_id=flow_run_id))
 
 
 def cleaning_up() -> None:
-    """Tell the listeners that the run deletes what it made."""
-    _notify(Progress(step=CLEANUP))
+    """Notify the listeners that the cleanup of the run has started."""
+    _send(Progress(step=CLEANUP))
 
 
 def advance(step: str, *, done: int = 0, total: int | None = None) -> None:
-    """Tell the listeners that so many more files have passed a step."""
-    _notify(Progress(step=step, done=done, total=total))
+    """Notify the listeners of files that have completed a step, or of the total of a step."""
+    _send(Progress(step=step, done=done, total=total))
 
 
-def _notify(progress: Progress) -> None:
+def _send(progress: Progress) -> None:
     for listener in _listeners:
         listener(progress)

@@ -1,7 +1,6 @@
-"""Keep secrets out of what is written down: signatures that URLs end in, tokens, and the account keys.
+"""Redaction of secrets in logs and messages: signatures in URLs, tokens, passwords and account keys.
 
-Nothing here writes a secret on purpose. This is for what others say: a library that logs a request, a service that quotes
-one, an exception that has a URL in its text.
+topn itself logs no secrets. Libraries may log a request, a service may quote one, and an exception may contain a URL.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from urllib.parse import quote
 
 HIDDEN = "[hidden]"
 
-# What is shorter is no key of anything, and would be found everywhere.
-MIN_LETTERS = 8
+# A shorter text is not a key, and would occur in many messages.
+MIN_KEY_LENGTH = 8
 
-# What comes right before a secret: `sig` of a shared access signature, also encoded or as a member of JSON, the schemes
-# of headers and connection strings, and the user of a URL with a password.
+# The text before a secret, and the secret. In this order: `sig` of a shared access signature, plain, encoded or in JSON;
+# keys of connection strings; schemes of the Authorization header; and the user in a URL with a password.
 _SECRETS = re.compile(
     r"""(?ix)
     (
@@ -35,41 +34,41 @@ _keys: set[str] = set()
 
 
 def redacted(text: str) -> str:
-    """Give a text without the secrets in it."""
-    # A copy, since another thread may add a key.
+    """Return a text with its secrets replaced by `HIDDEN`."""
+    # Iterate over a copy, since another thread may add a key.
     for key in tuple(_keys):
         text = text.replace(key, HIDDEN)
     return _SECRETS.sub(rf"\g<1>{HIDDEN}", text)
 
 
 def protect(*keys: str) -> None:
-    """Keep these keys, and all signatures and tokens, out of what is logged in this process from now on.
+    """Redact these keys, and all signatures and tokens, in every log record of this process from now on.
 
-    A filter would see the records of one logger only; each record of any logger passes the factory.
+    This replaces the log record factory, which creates the records of all loggers. A filter applies to one logger only.
     """
-    _keys.update(form for key in keys if len(key) >= MIN_LETTERS for form in (key, quote(key, safe="")))
+    _keys.update(form for key in keys if len(key) >= MIN_KEY_LENGTH for form in (key, quote(key, safe="")))
     if not isinstance(logging.getLogRecordFactory(), _RedactingFactory):
         logging.setLogRecordFactory(_RedactingFactory(logging.getLogRecordFactory()))
 
 
 class _RedactingFactory:
-    """Makes log records as another factory does, without the secrets in their texts and tracebacks."""
+    """Log record factory that wraps another one, and redacts the messages and tracebacks of its records."""
 
-    def __init__(self, make: Any) -> None:
-        self._make = make
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
         self._formatter = logging.Formatter()
 
     def __call__(self, *args: Any, **options: Any) -> logging.LogRecord:
-        record: logging.LogRecord = self._make(*args, **options)
+        record: logging.LogRecord = self._factory(*args, **options)
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001 - a message that does not fit its arguments is for logging itself to report
+        except Exception:  # noqa: BLE001 - logging itself reports a message that does not match its arguments
             return record
         if (safe := redacted(message)) != message:
             record.msg, record.args = safe, ()
         if record.exc_info:
             trace = self._formatter.formatException(record.exc_info)
             if (safe := redacted(trace)) != trace:
-                # Some handlers would format the exception anew.
+                # A handler may ignore `exc_text` and format `exc_info` again.
                 record.exc_info, record.exc_text = None, safe
         return record

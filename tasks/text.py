@@ -1,21 +1,22 @@
-"""Text for terminals, tables and file names."""
+"""Formatting of text for terminals and tables."""
 
 from __future__ import annotations
 
-# What a cell or a line takes of a text.
-MAX_LETTERS = 160
+# Characters in a table cell or in a line.
+DEFAULT_MAX_LENGTH = 160
 
 
 def printable(name: str) -> str:
-    """Make a name fit for one line of a terminal: control characters and broken letters are written as escapes."""
+    """Return a name that prints on one line: control characters and lone surrogates become escape sequences."""
     return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in name
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in name
     )
 
 
-def cut(text: str, letters: int = MAX_LETTERS) -> str:
-    """Shorten a text for a cell or a line; the middle goes, since names differ at their ends."""
-    if len(text) <= letters:
+def cut(text: str, max_length: int = DEFAULT_MAX_LENGTH) -> str:
+    """Shorten a text to `max_length` characters. The middle is removed, since names often differ at the end."""
+    if len(text) <= max_length:
         return text
-    head = letters // 3
-    return f"{text[:head]}…{text[len(text) - (letters - head - 1) :]}"
+    head = max_length // 3
+    return f"{text[:head]}…{text[len(text) - (max_length - head - 1) :]}"

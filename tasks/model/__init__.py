@@ -1,1 +1,1 @@
-"""The values that the steps pass to each other, without Azure and without Prefect."""
+"""Values that the steps pass to each other. They depend neither on Azure nor on Prefect."""

@@ -1,4 +1,4 @@
-"""Chunks of files, as they pass from step to step."""
+"""Chunks of files, in each stage of a run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from datetime import datetime
 from tasks.model.files import InputFile
 from tasks.model.verdict import BatchTaskOutcome, FileError
 
-# They are worked on one after the other, and a node that dies takes the work on all of them with it.
+# A Batch task processes its files one after the other. If its node is lost, the work on all of them is lost.
 MAX_FILES_PER_TASK = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pack:
-    """What one Batch task works on: one file, or several small ones.
+    """The input of one Batch task: one file, or several small ones.
 
     Attributes:
-        task_id: Id of the Batch task: the same in every attempt and every run that has this pack.
-        is_archive: Whether the files go to the node as an archive, and their results come back as one.
+        task_id: Id of the Batch task. It is the same in every attempt and in every run with this pack.
+        is_archive: Whether the node downloads the files, and uploads their results, as one archive.
     """
 
     task_id: str
@@ -29,13 +29,13 @@ class Pack:
 
     @classmethod
     def of(cls, files: Sequence[InputFile]) -> Pack:
-        """Make the pack of these files."""
+        """Create the pack of these files, and derive its id from their contents."""
         if len(files) == 1:
             return cls(task_id=f"f-{files[0].content_key[:32]}", is_archive=False, files=tuple(files))
         return cls(task_id=f"p-{_key(files)[:32]}", is_archive=True, files=tuple(files))
 
     def without(self, content_keys: Container[str]) -> Pack | None:
-        """Give the same pack without the files of these content keys; None if none is left."""
+        """Return this pack, with the same id, without the files with these content keys; None if no file remains."""
         files = tuple(file for file in self.files if file.content_key not in content_keys)
         return replace(self, files=files) if files else None
 
@@ -46,11 +46,11 @@ def _key(files: Iterable[InputFile]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Packs that are staged, submitted and collected by one Prefect task run each.
+    """Packs that are staged, submitted and collected together: each of these steps is one Prefect task run.
 
     Attributes:
-        first: The place of its first file among all that are worked on, counted from 1.
-        total: How many these are.
+        first: Position of its first file among all files that the run processes, counted from 1.
+        total: Number of files that the run processes.
     """
 
     first: int
@@ -64,13 +64,13 @@ class Chunk:
 
     @property
     def label(self) -> str:
-        """What the chunk holds, for the names of task runs: "3 of 7" or "1-50 of 950"."""
+        """Positions of its files, for the names of Prefect task runs: "3 of 7" or "1-50 of 950"."""
         last = self.first + len(self.files) - 1
         return f"{self.first} of {self.total}" if last == self.first else f"{self.first}-{last} of {self.total}"
 
     @property
     def key(self) -> str:
-        """Hash of the contents in it, and of how they are packed."""
+        """Hash of its contents, and of how they are packed."""
         return _key_of_packs(self.packs)
 
 
@@ -80,12 +80,12 @@ def _key_of_packs(packs: Iterable[Pack]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StagedChunk:
-    """A chunk whose good files are in the input container, and then in the job.
+    """A chunk after its files were uploaded to the input container, and also after they were submitted.
 
     Attributes:
-        staged: The packs that can be submitted, or are, with the files that are in the container.
-        failures: Why the others cannot, by content key.
-        signed_until_at: When the signed URLs of its Batch tasks end, once they are submitted.
+        staged: Packs that are ready to be submitted, or were submitted, with the uploaded files only.
+        failures: Errors of the files that were not uploaded, by content key.
+        signed_until_at: Expiry of the signed URLs of its Batch tasks; None until they are submitted.
     """
 
     chunk: Chunk
@@ -95,22 +95,22 @@ class StagedChunk:
 
     @property
     def label(self) -> str:
-        """What the chunk holds, for the names of task runs."""
+        """Positions of its files, for the names of Prefect task runs."""
         return self.chunk.label
 
     @property
     def key(self) -> str:
-        """Hash of the chunk and of what is staged of it; two chunks of which nothing is staged differ in the first."""
+        """Hash of the chunk and of its staged packs. The chunk distinguishes two keys if nothing was staged."""
         return hashlib.sha256(f"{self.chunk.key} {_key_of_packs(self.staged)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedChunk:
-    """A chunk on which the service has nothing more to say.
+    """A chunk whose Batch tasks are completed, or are no longer waited for.
 
     Attributes:
-        outcomes: What it said of each submitted Batch task, by task id.
-        reason: Why waiting ended before all were completed, or None.
+        outcomes: Outcome of each submitted Batch task, by task id.
+        reason: Why waiting ended before all Batch tasks were completed; None if they all were.
     """
 
     submitted: StagedChunk
@@ -119,10 +119,10 @@ class FinishedChunk:
 
     @property
     def key(self) -> str:
-        """Hash of the contents in the chunk: the same in every attempt, as its place among the others is not."""
+        """Hash of the chunk's contents. It is the same in every attempt, unlike the positions of its files."""
         return self.submitted.chunk.key
 
     @property
     def label(self) -> str:
-        """What the chunk holds, for the names of task runs."""
+        """Positions of its files, for the names of Prefect task runs."""
         return self.submitted.label

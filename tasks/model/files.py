@@ -1,4 +1,4 @@
-"""An input file."""
+"""Input files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputFile:
-    """One file to work on.
+    """One input file.
 
     Attributes:
         path: Absolute path on this machine.
-        name: Path below the inputs' common folder, with forward slashes.
-        output: Where its outputs go below the output folder, without the suffix (``reports/a_OUTPUT``).
-        sha256: Hash of its content.
-        size_bytes: Its length.
-        content_key: Hash of everything that its result depends on; names the result for ever.
-        copies: Paths of the other inputs with this content; any of them can be read instead.
+        name: Path relative to the common folder of all inputs, with forward slashes.
+        output: Path of its outputs relative to the output folder, without the extension (``reports/a_OUTPUT``).
+        sha256: SHA-256 hash of its content, in hexadecimal.
+        size_bytes: Size of its content.
+        content_key: Hash of everything that its result depends on. Results are stored under it.
+        copies: Paths of the other inputs with the same content. Each of them can be read instead.
     """
 
     path: str

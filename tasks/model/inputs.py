@@ -1,4 +1,4 @@
-"""The input files that a user names."""
+"""Finding and checking the input files of a run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tasks.text import printable
 
 
 def find_inputs(inputs: Sequence[str]) -> list[str]:
-    """Turn names and patterns into absolute paths of files that can be read, each once, in the order given.
+    """Return the absolute paths of the readable files that names and patterns match, without duplicates, in order.
 
-    A name that exists is that file, whatever its letters; any other is a pattern.
+    A name that exists is a file, even if it contains pattern characters. Every other name is a pattern.
 
     Raises:
-        UsageError: There is no input, or one is missing, is no file, or cannot be read.
+        UsageError: There is no input, or an input does not exist, is not a regular file or cannot be read.
     """
     paths: dict[str, None] = {}
-    for given in inputs:
-        found = [given] if os.path.lexists(given) else sorted(glob.glob(given, recursive=True))
-        if not found:
-            raise UsageError(f"{printable(given)} does not exist: name a file, or a pattern that matches one.")
-        for name in found:
+    for pattern in inputs:
+        names = [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        if not names:
+            raise UsageError(f"{printable(pattern)} does not exist: name a file, or a pattern that matches one.")
+        for name in names:
             path = os.path.normpath(os.path.abspath(name))
-            _require_readable(name, path)
+            _check_readable(name, path)
             paths[path] = None
     if not paths:
         raise UsageError("There is no input: name at least one file.")
@@ -36,19 +36,17 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
 
 
 def is_unreadable(file: InputFile, error: OSError) -> FileError:
-    """Say that a file was there when the run was planned, and cannot be read any more."""
-    return FileError(
-        category=Category.INPUT, message=f"{printable(file.name)} cannot be read any more ({error.strerror})"
-    )
+    """Return the error of a file that was readable when the run was planned, and no longer is."""
+    return FileError(category=Category.INPUT, message=f"{printable(file.name)} cannot be read ({error.strerror})")
 
 
 def was_changed(file: InputFile) -> FileError:
-    """Say that a file is not what it was when the run was planned."""
-    message = f"{printable(file.name)} was changed while the run read it: run again"
+    """Return the error of a file whose content changed after the run was planned."""
+    message = f"{printable(file.name)} was changed during the run: run again"
     return FileError(category=Category.INPUT, message=message)
 
 
-def _require_readable(name: str, path: str) -> None:
+def _check_readable(name: str, path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:

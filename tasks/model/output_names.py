@@ -1,4 +1,4 @@
-"""Names of files: how they are shown, and where a file's outputs go."""
+"""Names of input files relative to their common folder, and names of their outputs."""
 
 from __future__ import annotations
 
@@ -7,44 +7,43 @@ import os
 import unicodedata
 from collections.abc import Collection, Sequence
 
-OUTPUT_MARK = "_OUTPUT"
+OUTPUT_SUFFIX = "_OUTPUT"
 
-
-# The longest name that common file systems take. Source: NAME_MAX of Linux, limits.h.
+# Limit of most file systems. Source: NAME_MAX in linux/limits.h.
 MAX_NAME_BYTES = 255
 
-# Room for "_OUTPUT.json" and for the ending of a temporary name beside it.
-ROOM_FOR_SUFFIX_BYTES = 24
+# Reserved for "_OUTPUT.json", or for the suffix of a temporary name.
+RESERVED_SUFFIX_BYTES = 24
 
 
 def names_below_common_folder(paths: Sequence[str]) -> list[str]:
-    """Name absolute paths by where they are below the folder that holds them all, with forward slashes."""
+    """Return absolute paths relative to the deepest folder that contains them all, with forward slashes."""
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [os.path.relpath(path, common).replace(os.sep, "/") for path in paths]
 
 
 def output_names(names: Sequence[str]) -> list[str]:
-    """Say where each file's outputs go: its stem and `_OUTPUT`, or its whole name where stems in a folder clash.
+    """Return the output name of each file: its stem, or its whole name if stems in a folder clash, and `_OUTPUT`.
 
-    Names that some file system takes for one, since they differ by case or by how an accent is written, clash
-    everywhere; where whole names do so, each gets a hash.
+    Names also clash if they differ only in case or in Unicode normalization, since some file systems do not
+    distinguish them. If the whole names clash, a hash is appended to each.
     """
-    choices = [(_shortened(_stem(name)), _shortened(name), _marked(name)) for name in names]
+    choices = [(_shortened(_stem(name)), _shortened(name), _with_hash(name)) for name in names]
     chosen = [0] * len(names)
     while True:
         bases = [choice[number] for choice, number in zip(choices, chosen, strict=True)]
-        clashing = [same for same in _alike(bases) if len(same) > 1]
-        if not clashing:
-            return [base + OUTPUT_MARK for base in bases]
-        for same in clashing:
-            # Those that have their whole names may keep them. Two never clash with their hashes.
-            least = min(chosen[index] for index in same)
-            for index in same:
-                chosen[index] += chosen[index] == least
+        clashes = [indexes for indexes in _indexes_by_name(bases) if len(indexes) > 1]
+        if not clashes:
+            return [base + OUTPUT_SUFFIX for base in bases]
+        for indexes in clashes:
+            # A file that already uses its whole name keeps it. Two names with hashes never clash.
+            lowest = min(chosen[index] for index in indexes)
+            for index in indexes:
+                chosen[index] += chosen[index] == lowest
 
 
-def _alike(names: Sequence[str]) -> Collection[Sequence[int]]:
-    """Group the places of names that file systems of macOS or Windows do not tell apart."""
+def _indexes_by_name(names: Sequence[str]) -> Collection[Sequence[int]]:
+    """Group the indexes of names that the file systems of macOS or Windows treat as equal."""
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         key = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
@@ -60,12 +59,12 @@ def _stem(name: str) -> str:
 
 def _shortened(base: str) -> str:
     name = base.rpartition("/")[2]
-    return base if len(name.encode()) <= MAX_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES else _marked(base)
+    return base if len(name.encode()) <= MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES else _with_hash(base)
 
 
-def _marked(base: str) -> str:
-    """End a name with a hash of the whole of it, within the length that a name may have."""
+def _with_hash(base: str) -> str:
+    """Append a hash of the whole path to a name, and cut the name to the length limit."""
     folder, slash, name = base.rpartition("/")
-    mark = "~" + hashlib.sha256(base.encode()).hexdigest()[:16]
-    room = MAX_NAME_BYTES - ROOM_FOR_SUFFIX_BYTES - len(mark)
-    return folder + slash + name.encode()[:room].decode("utf-8", "ignore") + mark
+    suffix = "~" + hashlib.sha256(base.encode()).hexdigest()[:16]
+    max_bytes = MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES - len(suffix)
+    return folder + slash + name.encode()[:max_bytes].decode("utf-8", "ignore") + suffix

@@ -1,4 +1,4 @@
-"""What a run will do."""
+"""The plan of a run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tasks.model.verdict import StoredResult
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will do.
+    """The input files of a run, with the results that exist already and the chunks that remain to be processed.
 
     Attributes:
-        files: Every input, in input order.
-        unchanged: Results that are known already, by content key.
-        chunks: What there is to do.
+        files: All input files, in the order of the inputs.
+        unchanged: Results of earlier runs, by content key.
+        chunks: Files without a result, in chunks.
     """
 
     files: tuple[InputFile, ...]
@@ -26,15 +26,15 @@ class Plan:
 
     @property
     def batch_task_count(self) -> int:
-        """How many Batch tasks the run needs."""
+        """Number of Batch tasks that the run needs."""
         return sum(len(chunk.packs) for chunk in self.chunks)
 
     @property
     def new_file_count(self) -> int:
-        """How many files, of different contents, there is work on."""
+        """Number of files to process. Files with the same content count once."""
         return sum(len(chunk.files) for chunk in self.chunks)
 
     def waves(self, size: int) -> Iterator[tuple[Chunk, ...]]:
-        """Give the chunks a few at a time: what is staged of some is submitted before the last is staged."""
+        """Yield the chunks in groups of `size`, so that the first are submitted before the last are staged."""
         for first in range(0, len(self.chunks), size):
             yield self.chunks[first : first + size]

@@ -1,7 +1,7 @@
-"""The options of a pool: which one, how large, and how its nodes are set up.
+"""Options of a pool: an existing pool or the size of a new one, and the configuration of its nodes.
 
-Everything is validated before anything is created. Properties without a field of their own go into `extra`, under their
-names in the Batch REST API, and are passed on unchanged.
+All options are validated before any resource is created. Properties that have no field of their own are set in ``extra``,
+by their names in the Batch REST API, and are passed to the service unchanged.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pydantic import (
 )
 
 from tasks.errors import ConfigurationError
-from tasks.model.naming import OUR_METADATA
+from tasks.model.naming import METADATA_KEYS
 from tasks.text import printable
 
-# Source: Azure Batch documentation, "Create Pool": the id, taskSlotsPerNode, targetDedicatedNodes.
+# Source of the pattern and of the maximum number of slots: https://learn.microsoft.com/rest/api/batchservice/pool/add
 POOL_ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
 MAX_SLOTS_PER_NODE = 256
 MAX_NODES = 10_000
@@ -36,9 +36,9 @@ NodeCount = Annotated[int, Field(ge=1, le=MAX_NODES)]
 SpotNodeCount = Annotated[int, Field(ge=0, le=MAX_NODES)]
 SlotCount = Annotated[int, Field(ge=1, le=MAX_SLOTS_PER_NODE)]
 
-# How the resource ids begin, and how the id of each field continues.
-GROUP = "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
-RESOURCE_IDS = {
+# The common prefix of the resource ids, and the rest of each field's id.
+PROVIDER_PATTERN = "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
+RESOURCE_ID_PATTERNS = {
     "subnet_id": r"Microsoft\.Network/virtualNetworks/[^/]+/subnets/[^/]+",
     "image_id": r"Microsoft\.Compute/(images/[^/]+|galleries/[^/]+/images/[^/]+(/versions/[^/]+)?)",
     "registry_identity": r"Microsoft\.ManagedIdentity/userAssignedIdentities/[^/]+",
@@ -48,7 +48,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class PoolSetup(BaseModel):
-    """How the nodes of a pool are set up."""
+    """Configuration of the nodes of a pool."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,65 +56,66 @@ class PoolSetup(BaseModel):
     public_addresses: bool = Field(default=True, description="Whether the nodes have public IP addresses.")
     image_family: Text = Field(
         default="batch.node.ubuntu",
-        description="What the node agent of the image begins with; the newest verified image of the family is taken.",
+        description="Prefix of the image's node agent SKU. The newest verified image of the family is used.",
     )
     image_id: Text | None = Field(
-        default=None, description="Resource id of an image of your own, in a gallery or not. Needs node_agent_sku."
+        default=None, description="Resource id of a custom image, in a gallery or managed. Requires node_agent_sku."
     )
     node_agent_sku: Text | None = Field(
-        default=None, description='The node agent for an image of your own, such as "batch.node.ubuntu 22.04".'
+        default=None, description='Node agent SKU of the custom image, for example "batch.node.ubuntu 22.04".'
     )
     container_image: Text | None = Field(
-        default=None, description="The container image in which Batch tasks run; it needs sh and what the work needs."
+        default=None,
+        description="Container image in which Batch tasks run. It must contain sh and all that the workload needs.",
     )
     registry_server: Text | None = Field(
         default=None,
-        description="The registry of the container image, such as mine.azurecr.io, where it is not public.",
+        description="Registry of the container image if it is private, for example mine.azurecr.io.",
     )
     registry_identity: Text | None = Field(
-        default=None, description="Resource id of the managed identity that may pull from the registry."
+        default=None, description="Resource id of the managed identity that pulls from the registry."
     )
     start_commands: tuple[Text, ...] = Field(
-        default=(), description="Commands for /bin/sh that each node runs after ours, before it takes Batch tasks."
+        default=(), description="Commands for /bin/sh that each node runs after topn's own, before any Batch task."
     )
     start_as_admin: bool = Field(default=False, description="Whether the start task runs as root.")
-    metadata: dict[Text, str] = Field(default={}, description="Metadata (tags) that the pool gets beside ours.")
+    metadata: dict[Text, str] = Field(default={}, description="Metadata of the pool, in addition to topn's own.")
     node_identity: Text | None = Field(
         default=None,
         description=(
-            "With pool_id: name or resource id of the pool's managed identity by which nodes read and write blobs; "
-            '"none" for signed URLs. Needed only where the pool has several.'
+            "With pool_id: name or resource id of the pool's managed identity with which nodes access blobs; "
+            '"none" for signed URLs. Required only if the pool has several.'
         ),
     )
     extra: dict[str, JsonValue] = Field(
-        default={}, description="Further properties of the pool, by their names in the Batch REST API."
+        default={}, description="Other properties of the pool, by their names in the Batch REST API."
     )
 
-    # Not patterns of the fields: the browser that shows Prefect's form has another language of patterns.
-    @field_validator(*RESOURCE_IDS)
+    # The patterns are not part of the fields, since Prefect's form would evaluate them as JavaScript patterns.
+    @field_validator(*RESOURCE_ID_PATTERNS)
     @classmethod
     def _check_resource_id(cls, value: str | None, info: ValidationInfo) -> str | None:
-        pattern = GROUP + RESOURCE_IDS[str(info.field_name)]
+        pattern = PROVIDER_PATTERN + RESOURCE_ID_PATTERNS[str(info.field_name)]
         if value is not None and not re.fullmatch(pattern, value, re.IGNORECASE):
-            raise ValueError("this is not the resource id of one, as the portal shows it (/subscriptions/…)")
+            raise ValueError("not a resource id of this type. Copy the id from the portal (/subscriptions/…)")
         return value
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_combinations(self) -> Self:
         if (self.image_id is None) != (self.node_agent_sku is None):
-            raise ValueError("image_id and node_agent_sku belong together")
+            raise ValueError("`image_id` and `node_agent_sku` must be set together")
         if self.registry_server is not None and self.container_image is None:
-            raise ValueError("registry_server is of no use without container_image")
+            raise ValueError("`registry_server` requires `container_image`")
         if self.registry_identity is not None and self.registry_server is None:
-            raise ValueError("registry_identity is of no use without registry_server")
-        if taken := sorted(OUR_METADATA & self.metadata.keys()):
-            raise ValueError(f"the metadata {', '.join(taken)} is topn's own: name it otherwise")
+            raise ValueError("`registry_identity` requires `registry_server`")
+        if reserved := sorted(METADATA_KEYS & self.metadata.keys()):
+            raise ValueError(f"`metadata` contains {', '.join(reserved)}, which topn sets. Use other names")
         return self
 
     @property
     def fields_of_created_pools(self) -> list[str]:
-        """The fields that are set and that only a created pool can have."""
-        # Compare with the defaults: Prefect's form sends every field.
+        """Names of the fields that are set and apply to created pools only."""
+        # Compare with the defaults, since Prefect's form sends every field.
         return sorted(self.model_dump(exclude_defaults=True).keys() - {"node_identity", "container_image"})
 
 
@@ -122,15 +123,15 @@ DEFAULT_SETUP = PoolSetup()
 
 
 class PoolOptions(BaseModel):
-    """What a user can choose about the pool of a run.
+    """Options for the pool of a run.
 
     Attributes:
-        pool_id: An existing pool to use, which is never changed and never deleted; None creates one for the run.
+        pool_id: Existing pool to use. It is never changed or deleted. None creates a pool for the run.
         vm_size: VM size of a created pool.
         nodes: Maximum number of dedicated nodes of a created pool.
-        spot_nodes: Maximum number of spot nodes; dedicated nodes then only do what spot nodes cannot.
-        slots_per_node: Number of Batch tasks that run in parallel on each node of a created pool; None is one per core.
-        setup: How the nodes are set up.
+        spot_nodes: Maximum number of spot nodes. If it is not 0, dedicated nodes only run what spot nodes cannot.
+        slots_per_node: Number of Batch tasks that run in parallel on each node of a created pool; None for one per core.
+        setup: Configuration of the nodes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,14 +145,14 @@ class PoolOptions(BaseModel):
 
     @property
     def slots(self) -> int:
-        """The slots of each node of a created pool; 1 if the name of the VM size does not contain its cores."""
+        """Number of slots of each node of a created pool; 1 if the name of the VM size does not contain its cores."""
         return self.slots_per_node or min(cores_of(self.vm_size) or 1, MAX_SLOTS_PER_NODE)
 
     def check(self) -> None:
-        """Check that the options agree with each other.
+        """Check that the options do not contradict each other.
 
         Raises:
-            ConfigurationError: They do not.
+            ConfigurationError: They contradict each other.
         """
         if self.pool_id is None:
             if self.setup.node_identity is not None:
@@ -170,31 +171,32 @@ DEFAULT_POOL = PoolOptions()
 def cores_of(vm_size: str) -> int | None:
     """Return the number of cores (vCPUs) in the name of a VM size; None if the name does not contain it.
 
-    Source: Azure documentation, "Azure virtual machine sizes naming conventions": family letters, the cores, then the
-    available cores of a constrained size. Names before version 3 do not follow it: Standard_D3_v2 has 4.
+    A name consists of the family, the cores, and the usable cores if the size is constrained. Names before version 3 do
+    not follow this convention: Standard_D3_v2 has 4 cores.
+    Source: https://learn.microsoft.com/azure/virtual-machines/vm-naming-conventions
     """
     match = re.fullmatch(r"standard_[a-z]+(\d+)(?:-(\d+))?[a-z]*(?:_[a-z0-9]+)*_v([3-9]|\d\d)", vm_size.lower())
     return int(match.group(2) or match.group(1)) if match else None
 
 
 def read_pool_setup(path: str) -> PoolSetup:
-    """Read a file of YAML or JSON with the fields of a set-up.
+    """Read the fields of a ``PoolSetup`` from a YAML or JSON file.
 
     Raises:
-        ConfigurationError: It cannot be read, or says what cannot be.
+        ConfigurationError: The file cannot be read or is invalid.
     """
     try:
         content = yaml.safe_load(Path(path).read_text("utf-8"))
         return PoolSetup.model_validate(content)
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"The pool file {printable(path)} cannot be used: {_sentence(error)}.") from error
+        raise ConfigurationError(f"The pool file {printable(path)} cannot be used: {_describe(error)}.") from error
 
 
-def _sentence(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        words = problem["msg"].removeprefix("Value error, ")
-        return f"{where}: {words}" if where else words
+        field = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{field}: {message}" if field else message
     reason = error.strerror if isinstance(error, OSError) else str(error)
     return " ".join(str(reason).split())

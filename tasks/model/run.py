@@ -1,8 +1,9 @@
-"""The values that the steps hand to each other: frozen, without behaviour beyond what follows from their fields.
+"""A run, its resources, and what is kept of them.
 
-Instants are timezone-aware UTC and end in ``_at``; durations are seconds; a pair of names like ``file`` and ``name``
-means the absolute path on this machine, and the path below the inputs' common folder that people see. What there is one of
-for each file has slots, since there may be a hundred thousand.
+All values that the steps pass to each other are frozen. Times are timezone-aware, in UTC, and their names end in ``_at``.
+Durations are in seconds. In a pair of ``path`` and ``name``, the first is an absolute path on this machine. The second is
+relative to the common folder of the inputs, and is the one that users see. Classes with one instance per file have slots,
+since a run can have 100,000 files.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from tasks.model.pool import DEFAULT_SETUP, PoolSetup
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One attempt of a flow run, between two cleanups: the source of every name that it creates.
+    """One attempt of a flow run, up to its cleanup. The names of all its resources are derived from it.
 
     Attributes:
-        deadline_at: When it gives up, and everything it made expires.
-        prefect_api: The Prefect server that knows how the flow run ended.
-        keep: What stays when it ends; no sweep takes it for a leftover.
+        generation: Number that distinguishes the names of this attempt from those of earlier ones.
+        deadline_at: When the run stops waiting, and its resources expire.
+        prefect_api: Address of the Prefect server that stores the state of the flow run.
+        keep: Resources that neither the cleanup of the run nor a sweep deletes.
     """
 
     flow_run_id: str
@@ -33,11 +35,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Prefix of every name of this run; also the id of its pool and of its job."""
+        """Id of the run's pool and of its job, and prefix of the names of its containers."""
         return f"{run_prefix(self.flow_run_id)}{self.generation}"
 
     def metadata(self, *, kept: bool) -> dict[str, str]:
-        """What a resource of this run carries, so that anybody can tell whose it is and until when."""
+        """Return the metadata of a resource of this run: its owner, its expiry and whether it is kept."""
         return {
             "owner": OWNER,
             "flow_run_id": self.flow_run_id,
@@ -47,13 +49,13 @@ class Run:
         }
 
     def owns(self, metadata: Mapping[str, str]) -> bool:
-        """Whether a resource with this metadata is of this flow run."""
+        """Check whether a resource with this metadata belongs to this flow run."""
         return is_owned_by(self.flow_run_id, metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """What a cleanup leaves in place."""
+    """Resources that a cleanup does not delete."""
 
     containers: bool = False
     job: bool = False
@@ -74,12 +76,12 @@ class Containers:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """The run's job, and where its Batch tasks find what was shipped.
+    """The run's job, and how its Batch tasks find the workload's files and access blobs.
 
     Attributes:
-        files_variable: The ``AZ_BATCH_…`` variable that names the folder with the workload's files on a node.
-        setup: How the pool's nodes are set up.
-        node_identity: Resource id of the managed identity by which nodes read and write blobs; None is by signed URLs.
+        files_variable: The ``AZ_BATCH_…`` variable that contains the folder of the workload's files on a node.
+        setup: Configuration of the pool's nodes.
+        node_identity: Resource id of the managed identity with which nodes access blobs; None for signed URLs.
     """
 
     job_id: str

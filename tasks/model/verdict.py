@@ -1,4 +1,4 @@
-"""How the work on a file ended: a result or an error."""
+"""Verdicts: the result or the error of each file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.model.files import InputFile
 
 
 class Category(str, Enum):
-    """Why a file has no result."""
+    """Cause of a file error."""
 
     PROGRAM = "program"
     INPUT = "input"
@@ -25,14 +25,14 @@ class Category(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileError:
-    """Why a file has no result, for people and programs.
+    """The reason why a file has no result, for people and programs.
 
     Attributes:
-        attempts: How often its program was started; 0 if never.
-        node_id: Where it was started last.
-        stdout: The last lines of what it said, as the node agent brought them.
-        stderr: The same of its complaints.
-        repeat_command: What repeats it on this machine, for a shell.
+        attempts: Number of times that its program was started.
+        node_id: Node of the last attempt.
+        stdout: Last lines of the program's standard output, as the node agent uploaded them.
+        stderr: Last lines of its standard error.
+        repeat_command: Shell command that processes the file on this machine.
     """
 
     category: Category
@@ -47,14 +47,14 @@ class FileError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchTaskOutcome:
-    """What the service says of one Batch task.
+    """State of one Batch task, as the service reports it.
 
     Attributes:
-        state: active, preparing, running or completed.
-        result: success or failure, once completed.
-        failure_code: The service's code, such as FailureExitCode or BlobNotFound.
+        state: "active", "preparing", "running" or "completed".
+        result: "success" or "failure"; None until the Batch task is completed.
         started_at: When its last attempt started, by the service's clock.
-        ended_at: When that ended.
+        ended_at: When its last attempt ended.
+        failure_code: Error code of the service, for example FailureExitCode or BlobNotFound.
     """
 
     task_id: str
@@ -72,7 +72,7 @@ class BatchTaskOutcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where a result comes from."""
+    """The Batch task that created a result, with its node, job and pool."""
 
     node_id: str
     task_id: str
@@ -82,17 +82,16 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredResult:
-    """A result that is good for ever, and the run that it is from.
+    """A result, which later runs reuse, and where it was created.
 
     Attributes:
-        outputs: The content of each output of the workload, by name.
+        outputs: Content of each output of the workload, by name.
     """
 
     outputs: Mapping[str, bytes]
     provenance: Provenance
 
 
-# How the work on a file ended.
 Verdict = StoredResult | FileError
 
 
@@ -101,7 +100,7 @@ class FileReport:
     """A file and its verdict.
 
     Attributes:
-        unchanged: Whether the result is of an earlier run.
+        unchanged: Whether the result is from an earlier run.
     """
 
     file: InputFile
@@ -120,7 +119,7 @@ class FileReport:
 
     @property
     def status(self) -> str:
-        """One of done, unchanged and failed."""
+        """One of "done", "unchanged" and "failed"."""
         if isinstance(self.verdict, FileError):
             return "failed"
         return "unchanged" if self.unchanged else "done"

@@ -35,12 +35,12 @@ def test_batch_tasks_run_in_container():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("subnet_id: nodes", ["subnet_id", "not the resource id"]),
-        (f"subnet_id: {IMAGE}", ["subnet_id", "not the resource id"]),
+        ("subnet_id: nodes", ["subnet_id", "not a resource id"]),
+        (f"subnet_id: {IMAGE}", ["subnet_id", "not a resource id"]),
         ("subnet: x", ["subnet", "not permitted"]),
-        (f"image_id: {IMAGE}", ["image_id and node_agent_sku belong together"]),
-        ("registry_server: mine.azurecr.io", ["no use without container_image"]),
-        ("metadata: {owner: me}", ["owner", "topn's own"]),
+        (f"image_id: {IMAGE}", ["`image_id` and `node_agent_sku` must be set together"]),
+        ("registry_server: mine.azurecr.io", ["`registry_server` requires `container_image`"]),
+        ("metadata: {owner: me}", ["`metadata` contains owner, which topn sets"]),
         ("metadata: {a: 1}", ["metadata.a", "valid string"]),
         ("start_commands: true", ["start_commands"]),
         ("[1]", ["dictionary"]),
