@@ -332,7 +332,7 @@ class BatchAccount:
                         failures[f"{kind} {name}"] = translate(error, "Batch", f"delete {kind} {name}")
                 except Exception as error:  # noqa: BLE001 - one failure must not stop the other deletions
                     failures[f"{kind} {name}"] = ServiceError(
-                        f"Batch could not delete {kind} {name}: no answer ({type(error).__name__}).",
+                        f"Batch could not delete {kind} {name}: no response ({type(error).__name__}).",
                         service="Batch",
                         operation=f"delete {kind} {name}",
                         transient=True,
