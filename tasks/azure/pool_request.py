@@ -1,4 +1,4 @@
-"""The properties of the pool that a run creates, under their names in the Batch REST API."""
+"""The properties of the pool that a run creates, with their names in the Batch REST API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targe
 # Prefect shows the parameters of a run, so they must not contain secrets.
 SECRETS = frozenset({"password", "accountKey", "sasKey", "sshPrivateKey", "protectedSettings"})
 
-# The shortest interval that the service accepts. Source: Batch documentation, "autoScaleEvaluationInterval".
+# The minimum that Batch accepts. Source: https://learn.microsoft.com/azure/batch/batch-automatic-scaling
 EVALUATION_INTERVAL = "PT5M"
 
 
@@ -45,7 +45,7 @@ def check_extra(options: PoolOptions) -> None:
     """Check that `extra` contains no secret, no unknown property and nothing that topn sets.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: `extra` contains one of these.
     """
     extra = options.setup.extra
     for name in _names(extra):
