@@ -1,4 +1,4 @@
-"""The Azure Batch account: the only importer of `azure.batch`.
+"""The Azure Batch account. No other module of `tasks` imports `azure.batch`.
 
 Each method is one operation that the steps need. It accepts and returns the classes of `tasks.azure.values`, and only
 retries requests.
@@ -46,7 +46,7 @@ MAX_TASKS_PER_REQUEST = 100
 # How long to wait for a terminated job; it ends as soon as its Batch tasks are killed.
 MAX_TERMINATION_SECONDS = 10.0
 
-# The Batch task is not completed or has succeeded. Source: Batch REST API 2025-06-01, Task - Reactivate.
+# The Batch task has not completed, or it has succeeded. Source: Batch REST API 2025-06-01, Task - Reactivate.
 NOT_REACTIVATED_CODES = frozenset({"TaskNotCompleted", "TaskSucceeded"})
 
 # The maximum of `maxresults`. Source: Batch REST API 2025-06-01.
@@ -260,7 +260,7 @@ class BatchAccount:
             return {task.id: task.etag for task in found}
 
     def delete_task(self, job_id: str, task_id: str, version: str) -> bool:
-        """Delete a Batch task and return whether it was deleted; it is kept if its ETag is not `version`."""
+        """Delete a Batch task unless its ETag differs from `version`; return whether it was deleted."""
         try:
             self._client.delete_task(job_id, task_id, etag=version, match_condition=MatchConditions.IfNotModified)
         except (ResourceModifiedError, ResourceNotFoundError):
@@ -343,7 +343,7 @@ class BatchAccount:
         return failures
 
     def node_lives(self, pool_id: str) -> list[NodeLife]:
-        """List when each node of a pool was allocated, with one request per 1,000 nodes."""
+        """List the allocation time and kind of each node of a pool, with one request per 1,000 nodes."""
         with translated_errors("Batch", f"list the nodes of pool {pool_id}"):
             found = self._client.list_nodes(
                 pool_id, select=["id", "allocationTime", "isDedicated", "state"], max_results=MAX_PAGE_SIZE

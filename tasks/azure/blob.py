@@ -61,7 +61,7 @@ class BlobAccount:
         )
 
     def check(self, **request_options: Any) -> None:
-        """Check by a list request that the account responds and accepts the credential."""
+        """Check that the account responds and accepts the credential, by listing its containers."""
         with translated_errors("Storage", "list the containers"):
             next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
 

@@ -16,7 +16,7 @@ FIELDS = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targe
 SECRETS = frozenset({"password", "accountKey", "sasKey", "sshPrivateKey", "protectedSettings"})
 
 # The minimum that Batch accepts. Source: https://learn.microsoft.com/azure/batch/batch-automatic-scaling
-EVALUATION_INTERVAL = "PT5M"
+MIN_EVALUATION_INTERVAL = "PT5M"
 
 
 def pool_properties(spec: PoolSpec) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _properties_of(options: PoolOptions) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "vmSize": options.vm_size,
         "enableAutoScale": True,
-        "autoScaleEvaluationInterval": EVALUATION_INTERVAL,
+        "autoScaleEvaluationInterval": MIN_EVALUATION_INTERVAL,
         "taskSlotsPerNode": options.slots,
     }
     if setup.container_image is not None:
