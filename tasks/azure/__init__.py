@@ -1,1 +1,1 @@
-"""The two Azure accounts, behind the official SDKs."""
+"""Clients for the Azure Batch account and the storage account, built on the official SDKs."""

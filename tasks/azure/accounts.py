@@ -1,4 +1,4 @@
-"""The two Azure accounts, opened once for each configuration and shared by all threads."""
+"""Clients for the two Azure accounts, created once per configuration and shared by all threads."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tasks.redaction import protect
 
 
 def batch_account() -> BatchAccount:
-    """Open the configured Batch account.
+    """Return the client of the configured Batch account.
 
     Raises:
-        ConfigurationError: Settings are missing.
+        ConfigurationError: The settings are missing, incomplete or contradictory.
     """
     return _batch_account(configured_azure())
 
 
 def blob_account() -> BlobAccount:
-    """Open the configured storage account.
+    """Return the client of the configured storage account.
 
     Raises:
-        ConfigurationError: Settings are missing.
+        ConfigurationError: The settings are missing, incomplete or contradictory.
     """
     return _blob_account(configured_azure())
 

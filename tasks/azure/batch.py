@@ -1,6 +1,7 @@
-"""The Azure Batch account: the only importer of `azure.batch`.
+"""The Azure Batch account. No other module of `tasks` imports `azure.batch`.
 
-One method per operation that the steps use, our own values in and out, no policy beyond the retries of a request.
+Each method is one operation that the steps need. It accepts and returns the classes of `tasks.azure.values`, and only
+retries requests.
 """
 
 from __future__ import annotations
@@ -42,24 +43,25 @@ from tasks.redaction import redacted
 # Source: Batch REST API 2025-06-01, Task - Create Task Collection.
 MAX_TASKS_PER_REQUEST = 100
 
-# A job ends as soon as its Batch tasks are killed.
-END_SECONDS = 10.0
+# How long to wait for a terminated job; it ends as soon as its Batch tasks are killed.
+MAX_TERMINATION_SECONDS = 10.0
 
-# Source: Batch REST API 2025-06-01, Task - Reactivate.
+# The Batch task has not completed, or it has succeeded. Source: Batch REST API 2025-06-01, Task - Reactivate.
 NOT_REACTIVATED_CODES = frozenset({"TaskNotCompleted", "TaskSucceeded"})
 
-# Source: Batch REST API 2025-06-01, limits of `maxresults`.
-PAGE_SIZE = 1000
+# The maximum of `maxresults`. Source: Batch REST API 2025-06-01.
+MAX_PAGE_SIZE = 1000
 
-# A model learns the names of its fields when it is first made, and its making fails in one thread while another does
-# that (azure-sdk-for-python#47426); the SDK hides this in what it reads, and gives raw values. So each is made here.
+# A model class collects its field names when it is first instantiated. This is not thread-safe, and the SDK hides the
+# error in responses by returning raw values. So every model is instantiated here once.
+# Source: https://github.com/Azure/azure-sdk-for-python/issues/47426
 for _model in list(vars(_models).values()):
     if isinstance(_model, type) and issubclass(_model, MutableMapping):
         _model.__new__(_model)
 
 
 class BatchAccount:
-    """A client of one Batch account; safe to share between threads."""
+    """A thread-safe client of one Batch account."""
 
     def __init__(self, settings: AzureSettings) -> None:
         endpoint = settings.batch_endpoint or ""
@@ -71,27 +73,27 @@ class BatchAccount:
         self._client = BatchClient(endpoint=endpoint, credential=credential, **client_options(TransientRetryPolicy()))
 
     def images(self, **request_options: Any) -> list[Image]:
-        """List the images that a pool can be made from."""
+        """List the virtual machine images that Batch supports."""
         with translated_errors("Batch", "list the supported images"):
             return [_image(image) for image in self._client.list_supported_images(**request_options)]
 
     def check_writing(self) -> None:
-        """Ask for the deletion of a job and a pool that there are not, to see that it would be allowed.
+        """Check write access by deleting a job and a pool that do not exist.
 
         Raises:
-            ServiceError: It would not, or Batch did not answer.
+            ServiceError: Write access is denied, or Batch did not respond.
         """
-        nothing = f"topn-check-{uuid4().hex}"
+        unused_id = f"topn-check-{uuid4().hex}"
         for kind, delete in (("job", self._client.begin_delete_job), ("pool", self._client.begin_delete_pool)):
             with suppress(NotFoundError), translated_errors("Batch", f"delete a {kind}"):
-                delete(nothing, polling_interval=1)
+                delete(unused_id, polling_interval=1)
 
     def create_pool(self, spec: PoolSpec) -> None:
-        """Create a pool that scales by its formula from the start.
+        """Create a pool with autoscaling enabled.
 
         Raises:
-            AlreadyExistsError: A pool of this id exists.
-            ConfigurationError: Something in `extra` of its set-up is set by another field.
+            AlreadyExistsError: A pool with this id exists.
+            ConfigurationError: `extra` sets a property that topn sets.
         """
         pool = models.BatchPoolCreateOptions(pool_properties(spec))
         pool.start_task = _start_task(spec.start_task)
@@ -99,17 +101,17 @@ class BatchAccount:
             self._client.create_pool(pool)
 
     def update_start_task(self, pool_id: str, start_task: StartTask) -> None:
-        """Replace the start task of a pool, for the nodes that join or restart from now on."""
+        """Update the start task of a pool, for nodes that join or reboot from now on."""
         with translated_errors("Batch", f"update pool {pool_id}"):
             self._client.update_pool(pool_id, models.BatchPoolUpdateOptions(start_task=_start_task(start_task)))
 
     def pool(self, pool_id: str) -> Pool:
-        """Look at a pool; `allocated_at` is when its allocation state last changed.
+        """Get a pool.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The pool does not exist.
         """
-        with translated_errors("Batch", f"look at pool {pool_id}"):
+        with translated_errors("Batch", f"get pool {pool_id}"):
             pool = self._client.get_pool(pool_id)
         return _pool(pool)
 
@@ -127,29 +129,27 @@ class BatchAccount:
             ]
 
     def reboot_node(self, pool_id: str, node_id: str) -> None:
-        """Restart a node, which runs its start task again; its Batch tasks are started elsewhere.
-
-        Without an option, the SDK refuses to send the request.
-        """
+        """Reboot a node, which runs its start task again, and requeue its Batch tasks."""
+        # The SDK does not send the request without options.
         options: Any = {"nodeRebootOption": "requeue"}
         with translated_errors("Batch", f"reboot node {node_id}"):
             self._client.begin_reboot_node(pool_id, node_id, options=options)
 
     def node_file_tail(self, pool_id: str, node_id: str, path: str, length: int = 2000) -> str:
-        """Read the end of a text file on a node.
+        """Read the last `length` bytes of a text file on a node.
 
         Raises:
-            NotFoundError: The file, or the node, is not there any more.
+            NotFoundError: The file or the node no longer exists.
         """
         with translated_errors("Batch", f"read {path} of node {node_id}"):
             content = b"".join(self._client.download_node_file(pool_id, node_id, path))
         return content[-length:].decode("utf-8", "replace")
 
     def create_job(self, spec: JobSpec) -> None:
-        """Create a job that ends at its wall clock.
+        """Create a job that Batch terminates after `wall_clock_seconds`.
 
         Raises:
-            AlreadyExistsError: A job of this id exists.
+            AlreadyExistsError: A job with this id exists.
         """
         preparation = None
         if spec.preparation_command_line is not None:
@@ -168,53 +168,54 @@ class BatchAccount:
             self._client.create_job(job)
 
     def job(self, job_id: str) -> Job:
-        """Look at a job.
+        """Get a job.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The job does not exist.
         """
-        with translated_errors("Batch", f"look at job {job_id}"):
+        with translated_errors("Batch", f"get job {job_id}"):
             return _job(self._client.get_job(job_id))
 
     def add_tasks(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> dict[str, str]:
-        """Add Batch tasks to a job, in requests of at most 100, halved where a request's body is too large.
+        """Add Batch tasks to a job, in requests of at most 100 that are split if the body is too large.
 
-        A Batch task whose id exists counts as added, so a repeat is safe: ids name the content that is counted.
-        The SDK's own `create_tasks` is not used, since it takes refused tasks for added ones, and repeats a request
-        that fails with a server error without end.
+        A Batch task whose id exists counts as added. Retries are safe because each id identifies its content.
 
         Returns:
-            Why the service refused a Batch task, by task id; the others are in the job.
+            The reason for each Batch task that Batch rejected, by task id. The others are in the job.
 
         Raises:
-            ServiceError: A whole request was refused; what was added before stays.
+            ServiceError: A whole request failed. Batch tasks of earlier requests stay in the job.
         """
-        refused: dict[str, str] = {}
-        waiting = [list(specs[i : i + MAX_TASKS_PER_REQUEST]) for i in range(0, len(specs), MAX_TASKS_PER_REQUEST)]
-        while waiting:
-            batch = waiting.pop(0)
+        # The SDK's own `create_tasks` counts rejected Batch tasks as added, and retries server errors forever.
+        rejected: dict[str, str] = {}
+        pending = [list(specs[i : i + MAX_TASKS_PER_REQUEST]) for i in range(0, len(specs), MAX_TASKS_PER_REQUEST)]
+        while pending:
+            group = pending.pop(0)
             try:
-                refused.update(self._add_collection(job_id, batch))
+                rejected.update(self._add_collection(job_id, group))
             except ServiceError as error:
-                if error.code != "RequestBodyTooLarge" or len(batch) == 1:
+                if error.code != "RequestBodyTooLarge" or len(group) == 1:
                     raise
-                middle = len(batch) // 2
-                waiting[:0] = [batch[:middle], batch[middle:]]
-        return refused
+                middle = len(group) // 2
+                pending[:0] = [group[:middle], group[middle:]]
+        return rejected
 
     def _add_collection(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> dict[str, str]:
         group = models.BatchTaskGroup(task_values=[_task(spec) for spec in specs])
         operation = f"add {len(specs)} Batch tasks to job {job_id}"
         with translated_errors("Batch", operation):
-            answer = self._client.create_task_collection(job_id, group)
-        refused: dict[str, str] = {}
-        answered = set()
-        for result in answer.result_values or ():
-            answered.add(result.task_id)
+            response = self._client.create_task_collection(job_id, group)
+        rejected: dict[str, str] = {}
+        seen = set()
+        for result in response.result_values or ():
+            seen.add(result.task_id)
             status, code = _text(result.status), (result.error.code if result.error else None) or ""
             if status == "success" or code == "TaskExists":
                 continue
-            message = (result.error.message.value if result.error and result.error.message else None) or "no reason"
+            message = (
+                result.error.message.value if result.error and result.error.message else None
+            ) or "no reason given"
             reason = f"{redacted(message).splitlines()[0]} [{code}]"
             if status == "servererror":
                 raise ServiceError(
@@ -224,20 +225,20 @@ class BatchAccount:
                     code=code,
                     transient=True,
                 )
-            refused[result.task_id] = reason
+            rejected[result.task_id] = reason
         for spec in specs:
-            if spec.task_id not in answered:
-                refused[spec.task_id] = "the service did not answer for it"
-        return refused
+            if spec.task_id not in seen:
+                rejected[spec.task_id] = "missing from the response of Batch"
+        return rejected
 
     def task_counts(self, job_id: str) -> TaskCounts:
-        """Count a job's Batch tasks by state: one request, whatever their number."""
+        """Return the number of Batch tasks of a job in each state, with a single request."""
         with translated_errors("Batch", f"count the Batch tasks of job {job_id}"):
             counts = self._client.get_job_task_counts(job_id).task_counts
         return TaskCounts(active=counts.active, running=counts.running, completed=counts.completed)
 
     def completed_tasks(self, job_id: str, since: datetime | None) -> Iterator[tuple[datetime, BatchTaskOutcome]]:
-        """List the Batch tasks that completed at or after an instant, with that of each, in pages."""
+        """Yield the completion time and outcome of each Batch task that completed at or after `since`."""
         condition = "state eq 'completed'"
         if since is not None:
             condition += f" and stateTransitionTime ge DateTime'{_instant(since)}'"
@@ -246,20 +247,20 @@ class BatchAccount:
                 job_id,
                 filter=condition,
                 select=["id", "state", "stateTransitionTime", "executionInfo", "nodeInfo"],
-                max_results=PAGE_SIZE,
+                max_results=MAX_PAGE_SIZE,
             ):
                 yield task.state_transition_time, _outcome(task)
 
     def waiting_tasks(self, job_id: str) -> dict[str, str]:
-        """List the Batch tasks that wait for a node: their versions, by task id."""
+        """Return the ETags of the Batch tasks that wait for a node, by task id."""
         with translated_errors("Batch", f"list the waiting Batch tasks of job {job_id}"):
             found = self._client.list_tasks(
-                job_id, filter="state eq 'active'", select=["id", "eTag"], max_results=PAGE_SIZE
+                job_id, filter="state eq 'active'", select=["id", "eTag"], max_results=MAX_PAGE_SIZE
             )
             return {task.id: task.etag for task in found}
 
     def delete_task(self, job_id: str, task_id: str, version: str) -> bool:
-        """Delete a Batch task, unless it is of another version by now or gone; returns whether it was deleted."""
+        """Delete a Batch task unless its ETag differs from `version`; return whether it was deleted."""
         try:
             self._client.delete_task(job_id, task_id, etag=version, match_condition=MatchConditions.IfNotModified)
         except (ResourceModifiedError, ResourceNotFoundError):
@@ -269,83 +270,83 @@ class BatchAccount:
         return True
 
     def reactivate_task(self, job_id: str, task_id: str) -> bool:
-        """Let a completed Batch task that failed run again; returns whether it will, as it does not if it succeeded."""
+        """Run a failed Batch task again; return False if it has succeeded."""
         try:
             with translated_errors("Batch", f"reactivate Batch task {task_id}"):
                 self._client.reactivate_task(job_id, task_id)
         except ServiceError as error:
             if error.code not in NOT_REACTIVATED_CODES:
                 raise
-            # The reply to a first request was lost, and the Batch task runs already.
+            # "Not completed" means that an earlier request succeeded and its response was lost.
             return error.code == "TaskNotCompleted"
         return True
 
     def jobs(self, prefix: str) -> list[Job]:
-        """List the jobs whose ids begin with a prefix."""
+        """List the jobs whose ids start with `prefix`."""
         with translated_errors("Batch", f"list jobs {prefix}…"):
             return [_job(job) for job in self._client.list_jobs(filter=f"startswith(id,'{prefix}')")]
 
     def pools(self, prefix: str) -> list[Pool]:
-        """List the pools whose ids begin with a prefix: their ids, states and metadata alone."""
+        """List the pools whose ids start with `prefix`, with only id, state and metadata."""
         with translated_errors("Batch", f"list pools {prefix}…"):
             condition = f"startswith(id,'{prefix}')"
             found = self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
             return [_pool(pool) for pool in found]
 
     def stuck_pools(self) -> list[Pool]:
-        """List the pools whose last resize met an error: their ids, states and errors alone."""
+        """List the pools whose last resize failed, with only id, state and errors."""
         with translated_errors("Batch", "list the pools"):
             pools = [_pool(pool) for pool in self._client.list_pools(select=["id", "state", "resizeErrors"])]
         return [pool for pool in pools if pool.resize_problems]
 
     def end_job(self, job_id: str, reason: str) -> None:
-        """Terminate a job: its running Batch tasks are killed, and it takes no more.
-
-        Without a reason, the SDK refuses to send the request.
-        """
+        """Terminate a job, which kills its running Batch tasks and rejects new ones."""
+        # The SDK does not send the request without options.
         options: Any = {"terminateReason": reason}
-        with translated_errors("Batch", f"end job {job_id}"):
-            self._client.begin_terminate_job(job_id, options=options, polling_interval=1).wait(END_SECONDS)
+        with translated_errors("Batch", f"terminate job {job_id}"):
+            self._client.begin_terminate_job(job_id, options=options, polling_interval=1).wait(MAX_TERMINATION_SECONDS)
 
     def delete_jobs_and_pools(
         self, job_ids: Iterable[str], pool_ids: Iterable[str], wait_seconds: float
     ) -> dict[str, ServiceError]:
-        """Delete jobs, then pools: go on after a failure, and wait a while until they are gone.
+        """Delete jobs, then pools, and wait up to `wait_seconds` until they no longer exist.
+
+        A failure does not stop the other deletions. Names that do not exist count as deleted.
 
         Returns:
-            What could not be deleted, by "job …" or "pool …"; what is gone already counts as deleted.
+            The errors, by "job …" or "pool …".
         """
         failures: dict[str, ServiceError] = {}
         pollers = []
-        for kind, ids, begin in (
+        for kind, ids, begin_delete in (
             ("job", job_ids, self._client.begin_delete_job),
             ("pool", pool_ids, self._client.begin_delete_pool),
         ):
             for name in ids:
                 try:
-                    pollers.append(begin(name, polling_interval=1))
+                    pollers.append(begin_delete(name, polling_interval=1))
                 except ResourceNotFoundError:
                     continue
                 except HttpResponseError as error:
                     if not str(getattr(error.error, "code", "")).endswith("BeingDeleted"):
                         failures[f"{kind} {name}"] = translate(error, "Batch", f"delete {kind} {name}")
-                except Exception as error:  # noqa: BLE001 - one failure must not keep the rest from being deleted
+                except Exception as error:  # noqa: BLE001 - one failure must not stop the other deletions
                     failures[f"{kind} {name}"] = ServiceError(
-                        f"Batch could not delete {kind} {name}: no answer ({type(error).__name__}).",
+                        f"Batch could not delete {kind} {name}: no response ({type(error).__name__}).",
                         service="Batch",
                         operation=f"delete {kind} {name}",
                         transient=True,
                     )
-        give_up_at = datetime.now(timezone.utc) + timedelta(seconds=wait_seconds)
+        deadline = datetime.now(timezone.utc) + timedelta(seconds=wait_seconds)
         for poller in pollers:
-            poller.wait(max(0.0, (give_up_at - datetime.now(timezone.utc)).total_seconds()))
+            poller.wait(max(0.0, (deadline - datetime.now(timezone.utc)).total_seconds()))
         return failures
 
     def node_lives(self, pool_id: str) -> list[NodeLife]:
-        """List since when each node of a pool has been there: one request for a thousand nodes."""
+        """List the allocation time and kind of each node of a pool, with one request per 1,000 nodes."""
         with translated_errors("Batch", f"list the nodes of pool {pool_id}"):
             found = self._client.list_nodes(
-                pool_id, select=["id", "allocationTime", "isDedicated", "state"], max_results=PAGE_SIZE
+                pool_id, select=["id", "allocationTime", "isDedicated", "state"], max_results=MAX_PAGE_SIZE
             )
             return [
                 NodeLife(
@@ -359,12 +360,12 @@ class BatchAccount:
 
 
 def unknown_pool_properties(properties: Mapping[str, Any]) -> list[str]:
-    """List the names in a pool's properties that the REST API does not have, as the SDK knows it."""
+    """List the names in `properties` that the SDK's model of a pool does not contain."""
     return list(_unknown(models.BatchPoolCreateOptions, properties, ""))
 
 
 def _unknown(model: Any, properties: Mapping[str, Any], path: str) -> Iterator[str]:
-    fields = {field._rest_name: name for name, field in model._attr_to_rest_field.items()}  # noqa: SLF001 - nothing else tells
+    fields = {field._rest_name: name for name, field in model._attr_to_rest_field.items()}  # noqa: SLF001 - no public API has these names
     for name, value in properties.items():
         if name not in fields:
             yield f"{path}{name}"
@@ -376,7 +377,7 @@ def _unknown(model: Any, properties: Mapping[str, Any], path: str) -> Iterator[s
 
 
 def _text(value: Any) -> str:
-    """Read an enum's wire value, whatever its case: the SDK passes unknown cases through as they came."""
+    """Return the lower-case text of an enum value; the SDK returns unknown values as plain strings."""
     return str(getattr(value, "value", value) or "").lower()
 
 
@@ -418,7 +419,7 @@ def _start_task(start_task: StartTask) -> models.BatchStartTask:
 
 
 def _admin() -> models.UserIdentity:
-    # Of the pool, so that what it leaves belongs to the user that Batch tasks have, too.
+    # With the scope "pool", Batch tasks run as the same user and can access the files of the start task.
     return models.UserIdentity(auto_user=models.AutoUserSpecification(scope="pool", elevation_level="admin"))
 
 
@@ -448,7 +449,7 @@ def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
         ],
         constraints=models.BatchTaskConstraints(
             max_task_retry_count=spec.retries,
-            # A day: long enough to look at, short enough not to fill a node's disk.
+            # One day is enough to inspect the files, and does not fill a node's disk.
             retention_time=timedelta(days=1),
         ),
     )

@@ -1,4 +1,4 @@
-"""The Blob Storage account: the only importer of `azure.storage.blob` among the steps."""
+"""The storage account. No other module of `tasks` imports `azure.storage.blob`."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from tasks.azure.client import TransientRetryPolicy, client_options, default_ide
 from tasks.azure.settings import AzureSettings, account_of
 from tasks.errors import NotFoundError
 
-# A file up to this length is one request; a longer one goes in blocks of it, so that memory does not grow with files.
-# Source of the most blocks, 50,000: Blob service REST API, Put Block List.
+# A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
+# memory. A blob can have 50,000 blocks. Source: https://learn.microsoft.com/rest/api/storageservices/put-block-list
 BLOCK_BYTES = 8 * 1024 * 1024
 
-# Clocks of two machines differ; a signature that starts "now" is refused by a clock that is behind.
-# Source: Azure Storage documentation, "Best practices when using SAS".
+# A server whose clock is behind rejects a signature that starts "now".
+# Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
 CLOCK_SKEW = timedelta(minutes=15)
 
-# Source: Storage REST API, "Get User Delegation Key".
-MAX_KEY_LIFE = timedelta(days=7)
+# Source: https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key
+MAX_KEY_LIFETIME = timedelta(days=7)
 
 
 class BlobAccount:
-    """A client of one storage account; safe to share between threads."""
+    """A thread-safe client of one storage account."""
 
     def __init__(self, settings: AzureSettings) -> None:
         endpoint = settings.storage_endpoint or ""
@@ -55,21 +55,21 @@ class BlobAccount:
             credential=credential,
             max_single_put_size=BLOCK_BYTES,
             max_block_size=BLOCK_BYTES,
-            # Above this, the SDK would read each block twice, out of order for the hash.
+            # With larger blocks, the SDK would read each block twice and out of order, which breaks the hash.
             min_large_block_upload_threshold=BLOCK_BYTES + 1,
             **client_options(_StorageRetryPolicy()),
         )
 
     def check(self, **request_options: Any) -> None:
-        """Ask the account for something that costs nothing, to see that it answers and takes the credential."""
+        """Check that the account responds and accepts the credential, by listing its containers."""
         with translated_errors("Storage", "list the containers"):
             next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
 
     def check_writing(self) -> None:
-        """Write a blob to a container that there is not, to see that it would be allowed.
+        """Check write access by uploading a blob to a container that does not exist.
 
         Raises:
-            ServiceError: It would not, or Storage did not answer.
+            ServiceError: Write access is denied, or Storage did not respond.
         """
         with suppress(NotFoundError), translated_errors("Storage", "write a blob"):
             self._service.get_blob_client(f"topn-check-{uuid4().hex}", "nothing").upload_blob(b"")
@@ -78,22 +78,22 @@ class BlobAccount:
         """Create a container.
 
         Raises:
-            AlreadyExistsError: A container of this name exists.
+            AlreadyExistsError: A container with this name exists.
         """
         with translated_errors("Storage", f"create container {name}"):
             self._service.create_container(name, metadata=dict(metadata))
 
     def container_metadata(self, name: str) -> dict[str, str]:
-        """Read what a container carries.
+        """Get the metadata of a container.
 
         Raises:
-            NotFoundError: There is none.
+            NotFoundError: The container does not exist.
         """
-        with translated_errors("Storage", f"look at container {name}"):
+        with translated_errors("Storage", f"get container {name}"):
             return dict(self._service.get_container_client(name).get_container_properties().metadata or {})
 
     def containers(self, prefix: str) -> dict[str, dict[str, str]]:
-        """List the containers whose names begin with a prefix, with their metadata."""
+        """Return the metadata of the containers whose names start with `prefix`, by name."""
         with translated_errors("Storage", f"list containers {prefix}…"):
             return {
                 container.name: dict(container.metadata or {})
@@ -101,7 +101,7 @@ class BlobAccount:
             }
 
     def delete_container(self, name: str) -> None:
-        """Delete a container; one that is gone already counts as deleted."""
+        """Delete a container if it exists."""
         try:
             with translated_errors("Storage", f"delete container {name}"):
                 self._service.delete_container(name)
@@ -109,24 +109,24 @@ class BlobAccount:
             return
 
     def upload_bytes(self, container: str, blob: str, content: bytes) -> None:
-        """Put a blob, replacing one of the same name."""
+        """Upload a blob and overwrite an existing one."""
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(content, overwrite=True)
 
     def upload_file(self, container: str, path: Path, size_bytes: int, sha256: str) -> bool:
-        """Put a file's content as a blob that is named by its hash, unless it is not the content that was hashed.
+        """Upload a file as a blob named after its hash, unless the file changed since it was hashed.
 
-        A long file goes in blocks, of which one is held at a time, and becomes a blob when all of it is known to be
-        right. So a blob that exists is right, and a long one is not sent again; a short one is sent as soon as asked for.
+        A large file is staged in blocks, one in memory at a time, and committed only if its hash matches. So an existing
+        blob has the right content, and a large file is not uploaded again. A small file is always uploaded.
 
         Args:
-            container: Where to put it.
+            container: The container to upload to.
             path: The file.
-            size_bytes: Its length when it was hashed.
-            sha256: The hash, in hexadecimal.
+            size_bytes: The size of the file when it was hashed.
+            sha256: The hash of its content, in hexadecimal.
 
         Returns:
-            Whether the blob is there.
+            Whether the blob exists; False means that the file changed.
 
         Raises:
             OSError: The file cannot be read.
@@ -153,15 +153,15 @@ class BlobAccount:
             return is_right
 
     def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
-        """Put what an open file holds as a blob, replacing one of the same name; it is streamed, not held."""
+        """Upload an open file as a blob, streamed, and overwrite an existing one."""
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(archive, overwrite=True)
 
     def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
-        """Read a blob, or its end.
+        """Download a blob, or only its `last_bytes`.
 
         Raises:
-            NotFoundError: There is no such blob.
+            NotFoundError: The blob does not exist.
         """
         client = self._service.get_blob_client(container, blob)
         with translated_errors("Storage", f"download {container}/{blob}"):
@@ -173,9 +173,9 @@ class BlobAccount:
             return client.download_blob(offset=max(0, size_bytes - last_bytes)).readall()
 
     def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
-        """Make a URL that reads one blob, and nothing else, until an instant. It is a secret.
+        """Return a secret URL that permits reading one blob until `expires_at`.
 
-        Without an instant, it is the bare URL: who asks needs a right of its own.
+        Without `expires_at`, return the URL without a signature; the client then needs its own permission.
         """
         url: str = self._service.get_blob_client(container, blob).url
         if expires_at is None:
@@ -191,9 +191,9 @@ class BlobAccount:
         return f"{url}?{signature}"
 
     def write_url(self, container: str, expires_at: datetime | None) -> str:
-        """Make a URL that creates and writes blobs in one container, and reads nothing. It is a secret.
+        """Return a secret URL that permits creating and writing blobs in one container until `expires_at`.
 
-        Without an instant, it is the bare URL: who asks needs a right of its own.
+        Without `expires_at`, return the URL without a signature; the client then needs its own permission.
         """
         url: str = self._service.get_container_client(container).url
         if expires_at is None:
@@ -214,7 +214,7 @@ class BlobAccount:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
                 starts_at = datetime.now(timezone.utc) - CLOCK_SKEW
-                ends_at = min(expires_at + CLOCK_SKEW, starts_at + MAX_KEY_LIFE)
+                ends_at = min(expires_at + CLOCK_SKEW, starts_at + MAX_KEY_LIFETIME)
                 with translated_errors("Storage", "get a user delegation key"):
                     key = self._service.get_user_delegation_key(starts_at, ends_at)
                 self._delegation_key = key
@@ -222,9 +222,10 @@ class BlobAccount:
 
 
 class _StorageRetryPolicy(TransientRetryPolicy):
-    """Our policy in place of the storage SDK's own, which waits 15 s at first and never repeats after a 429.
+    """The shared retry policy, in place of the Storage SDK's own.
 
-    The SDK leaves options for its own policy, and reads on a response which location answered; there is one here.
+    The SDK's policy first waits 15 s and never retries after a 429. The SDK sets options for its own policy and reads
+    `location_mode` from each response, so this class removes the former and sets the latter.
     """
 
     def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:

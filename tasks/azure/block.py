@@ -1,6 +1,6 @@
-"""The Prefect block that can hold what the `TOPN_` settings say: where the Azure accounts are, and their keys.
+"""The Prefect block that can hold the Azure settings in place of `TOPN_` variables: endpoints, account names and keys.
 
-A deployed run reads it from the Prefect server that runs it; there, people fill it in on the page "Blocks".
+Users fill in the block on the "Blocks" page of the Prefect server. A deployed run reads it from there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SLUG, _, NAME = BLOCK.partition("/")
 
 
 class TopnAzure(Block):
-    """Where topn's Azure accounts are. Saved as "default", it is used by every run; its keys are never shown."""
+    """The Azure accounts of topn. Every run uses the block that is named "default". Its keys are never displayed."""
 
-    # An empty field is one that is not set: in Prefect's form, a field that may be None is a switch and no field.
+    # An empty field means "not set": Prefect's form shows an optional field as a switch instead of a text field.
 
     _block_type_name = "topn Azure"
     _block_type_slug = SLUG
@@ -29,32 +29,32 @@ class TopnAzure(Block):
     batch_endpoint: str = Field(
         default="",
         title="Batch endpoint",
-        description="URL of the Batch account, such as https://mybatch.westeurope.batch.azure.com.",
+        description="URL of the Batch account, for example https://mybatch.westeurope.batch.azure.com.",
     )
     batch_account: str = Field(
         default="",
         title="Batch account",
-        description="Name of the Batch account, where its endpoint does not begin with it.",
+        description="Name of the Batch account, if the endpoint does not start with it.",
     )
     batch_key: SecretStr = Field(
         default=SecretStr(""),
         title="Batch key",
-        description="Account key. Without one, the identity that the worker has is used.",
+        description="Account key. Without a key, the identity of the worker is used.",
     )
     storage_endpoint: str = Field(
         default="",
         title="Storage endpoint",
-        description="URL of the storage account, such as https://mystorage.blob.core.windows.net.",
+        description="URL of the storage account, for example https://mystorage.blob.core.windows.net.",
     )
     storage_account: str = Field(
         default="",
         title="Storage account",
-        description="Name of the storage account, where its endpoint does not begin with it.",
+        description="Name of the storage account, if the endpoint does not start with it.",
     )
     storage_key: SecretStr = Field(
         default=SecretStr(""),
         title="Storage key",
-        description="Account key. Without one, the identity that the worker has is used.",
+        description="Account key. Without a key, the identity of the worker is used.",
     )
 
 
@@ -62,13 +62,13 @@ def configured_azure() -> AzureSettings:
     """Read the settings from the environment, `.env` and the block.
 
     Raises:
-        ConfigurationError: None is set, or half of them, or they contradict each other.
+        ConfigurationError: The settings are missing, incomplete or contradictory.
     """
     return load_settings(block_values())
 
 
 def block_values() -> dict[str, str | SecretStr]:
-    """Give the fields that are set in the block of the Prefect server in use; it is read once in a process."""
+    """Return the fields that are set in the block of the current Prefect server, which is read once per process."""
     api_url: str | None = PREFECT_API_URL.value()
     return {} if api_url is None else _block_values_on(api_url)
 

@@ -1,4 +1,4 @@
-"""What both Azure adapters share: one retry policy, one translation of errors, one way to find an identity."""
+"""Retries, error translation and identity lookup, shared by both Azure clients."""
 
 from __future__ import annotations
 
@@ -39,33 +39,34 @@ REQUEST_TIMEOUT_SECONDS = 300
 CONNECTION_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
 
-# More than a flow has threads; the SDK's own transport keeps ten, and makes each further one anew.
+# More than the threads of a flow. The SDK's default transport pools only ten connections and discards the others.
 MAX_CONNECTIONS = 32
 
-# Source: azure-core's RetryPolicyBase, and the Batch documentation "Error handling and detection in Azure Batch".
+# Sources: `RetryPolicyBase` in azure-core; https://learn.microsoft.com/azure/batch/error-handling
 TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
 
-# What the text of an error says where there was no answer: our code for it, and the words; the text itself holds the
-# URL of the request, which may end in a signature.
-NO_ANSWER = (
-    (r"certificate verify failed: ([^(]+)", "CertificateRefused", "its certificate is refused: {}"),
+# Connection errors: a pattern for the text, the error code, and the reason for the user. The text itself is not shown
+# because it contains the URL of the request, which can include a signature.
+CONNECTION_ERRORS = (
+    (r"certificate verify failed: ([^(]+)", "CertificateRefused", "its certificate was rejected: {}"),
     (r"Connection refused", "ConnectionRefused", "nothing listens at its address"),
-    (r"Failed to resolve|Name or service not known", "HostUnknown", "the name of its host is not known"),
-    (r"timed out", "TimedOut", "not in time"),
+    (r"Failed to resolve|Name or service not known", "HostUnknown", "its host name cannot be resolved"),
+    (r"timed out", "TimedOut", "the request timed out"),
 )
 
 NO_IDENTITY = "NoIdentity"
 
-# What Microsoft Entra ID itself says of a sign-in that it refuses.
-ENTRA_REFUSAL = re.compile(r"AADSTS\d+: [^.\n]+")
+# The error code and first sentence of Microsoft Entra ID.
+# Source: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+ENTRA_ERROR = re.compile(r"AADSTS\d+: [^.\n]+")
 
 
 class TransientRetryPolicy(RetryPolicy[Any, Any]):
-    """Repeat a request that failed for a passing reason, whatever its method.
+    """Retries requests of any method after a transient error.
 
-    The SDK's own policy does not repeat a POST after 408, 429 without Retry-After, 502 or a lost reply. Here every
-    POST may be repeated, since each request creates something under a name that this run alone uses, and the callers
-    take "exists" for done when what exists is theirs.
+    The SDK's own policy does not retry a POST after 408, 429 without Retry-After, 502 or a lost response. Retrying is
+    safe because each POST creates something under a name that only this run uses. Callers treat "already exists" as
+    success if the existing resource belongs to the run.
     """
 
     def __init__(self) -> None:
@@ -78,20 +79,20 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
         )
 
     def configure_retries(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Let every method be repeated."""
+        """Allow retries for every method."""
         settings = super().configure_retries(options)
         settings["methods"] = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
         return settings
 
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
-        """Double the delay each time, and spread it by a quarter, so that parallel requests do not return together."""
-        repeats = max(len(settings["history"]), 1)
-        delay_seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (repeats - 1), MAX_BACKOFF_SECONDS)
-        return delay_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - spreading load needs no secure random number
+        """Return the delay: it doubles with each retry, and varies by 25% to spread parallel requests."""
+        retries = max(len(settings["history"]), 1)
+        delay_seconds: float = min(FIRST_BACKOFF_SECONDS * 2 ** (retries - 1), MAX_BACKOFF_SECONDS)
+        return delay_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - jitter needs no secure random number
 
 
 def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
-    """Keyword arguments that both SDK clients are made with."""
+    """Return the keyword arguments that both SDK clients share."""
     session = Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
@@ -105,16 +106,16 @@ def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def default_identity() -> TokenCredential:
-    """Find an identity as Azure's own tools do; asked only where no account key is set."""
-    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - imported only where it is needed: it is slow
+    """Return the credential that `azure.identity` finds; used only without an account key."""
+    from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow, so imported only if needed
 
-    # It warns of each place where it finds none, in many lines; the error that it raises then is told instead.
+    # It logs many lines of warnings, one per place without a credential. Its error is reported instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     return DefaultAzureCredential()
 
 
 def identity_name(scope: str) -> str:
-    """Say whose token the identity has for a scope; "" where it has none, or one that does not say."""
+    """Return the object and tenant id of the identity, or "" if its token for `scope` does not contain them."""
     try:
         claims = default_identity().get_token(scope).token.split(".")[1]
         document = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
@@ -125,12 +126,12 @@ def identity_name(scope: str) -> str:
 
 @contextmanager
 def translated_errors(service: str, operation: str) -> Iterator[None]:
-    """Raise the SDK's errors as ours.
+    """Raise errors of the SDK as errors of topn.
 
     Raises:
-        NotFoundError: The service answered 404.
-        AlreadyExistsError: The service answered that a name is taken.
-        ServiceError: Any other refusal, or no answer.
+        NotFoundError: The service responded with 404.
+        AlreadyExistsError: The name is already in use.
+        ServiceError: Any other error response, or no response.
     """
     try:
         yield
@@ -139,7 +140,7 @@ def translated_errors(service: str, operation: str) -> Iterator[None]:
 
 
 def translate(error: AzureError, service: str, operation: str) -> ServiceError:
-    """Make our error of an SDK error: by its class first, then by status and code."""
+    """Convert an SDK error to a topn error, by its class, status and code."""
     code, reason = _code_and_reason(error)
     kind: type[ServiceError] = ServiceError
     transient = isinstance(error, (ServiceRequestError, ServiceResponseError))
@@ -147,7 +148,7 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
         transient = (
             error.status_code in TRANSIENT_STATUS_CODES
             or "BeingDeleted" in code
-            or (code == "AuthenticationFailed" and _was_held_up(error))
+            or (code == "AuthenticationFailed" and _has_old_signature(error))
         )
         if isinstance(error, ResourceNotFoundError):
             kind = NotFoundError
@@ -162,8 +163,8 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
     )
 
 
-def _was_held_up(error: HttpResponseError) -> bool:
-    """Whether the signature of a request was old when its response came, as after a night in which the machine slept."""
+def _has_old_signature(error: HttpResponseError) -> bool:
+    """Check whether a request was signed long before its response, for example because the machine was suspended."""
     request = getattr(error.response, "request", None)
     headers: Mapping[str, str] = getattr(request, "headers", {})
     signed_at = headers.get("x-ms-date") or headers.get("ocp-date")
@@ -174,15 +175,15 @@ def _was_held_up(error: HttpResponseError) -> bool:
 
 
 def _code_and_reason(error: AzureError) -> tuple[str, str]:
-    """Take the service's code and its first sentence, or what it says of a credential; the rest is ids and headers."""
+    """Return the error code and the first line of the message, which is followed only by ids and headers."""
     if isinstance(error, (ServiceRequestError, ServiceResponseError)):
-        for pattern, code, words in NO_ANSWER:
+        for pattern, code, reason in CONNECTION_ERRORS:
             if found := re.search(pattern, str(error)):
-                return code, f"no answer ({words.format(*(group.strip() for group in found.groups()))})"
-        return "", f"no answer ({type(error).__name__})"
+                return code, f"no response ({reason.format(*(group.strip() for group in found.groups()))})"
+        return "", f"no response ({type(error).__name__})"
     if isinstance(error, ClientAuthenticationError) and error.response is None:
-        refusal = ENTRA_REFUSAL.search(str(error))
-        return NO_IDENTITY, refusal.group() if refusal else "no identity was found that has a token for it"
+        found = ENTRA_ERROR.search(str(error))
+        return NO_IDENTITY, found.group() if found else "no identity was found that can get a token for it"
     details = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
     code = str(getattr(code, "value", code))
@@ -194,9 +195,9 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
 
 
 def _detail(error: AzureError) -> str | None:
-    """Find why a service does not take a credential; its sentence says only that it does not."""
+    """Return the detailed reason for a rejected credential, which the message itself does not contain."""
     name = "authenticationerrordetail"
-    if said := (getattr(error, "additional_info", None) or {}).get(name):
-        return str(said)
+    if detail := (getattr(error, "additional_info", None) or {}).get(name):
+        return str(detail)
     details = getattr(getattr(error, "error", None), "details", None) or ()
     return next((str(each.message) for each in details if str(each.code).lower() == name), None)

@@ -1,4 +1,4 @@
-"""The properties of the pool that a run creates, under their names in the Batch REST API."""
+"""The properties of the pool that a run creates, with their names in the Batch REST API."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FIELDS = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targe
 # Prefect shows the parameters of a run, so they must not contain secrets.
 SECRETS = frozenset({"password", "accountKey", "sasKey", "sshPrivateKey", "protectedSettings"})
 
-# The shortest interval that the service accepts. Source: Batch documentation, "autoScaleEvaluationInterval".
-EVALUATION_INTERVAL = "PT5M"
+# The minimum that Batch accepts. Source: https://learn.microsoft.com/azure/batch/batch-automatic-scaling
+MIN_EVALUATION_INTERVAL = "PT5M"
 
 
 def pool_properties(spec: PoolSpec) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def check_extra(options: PoolOptions) -> None:
     """Check that `extra` contains no secret, no unknown property and nothing that topn sets.
 
     Raises:
-        ConfigurationError: It does.
+        ConfigurationError: `extra` contains one of these.
     """
     extra = options.setup.extra
     for name in _names(extra):
@@ -68,7 +68,7 @@ def _properties_of(options: PoolOptions) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "vmSize": options.vm_size,
         "enableAutoScale": True,
-        "autoScaleEvaluationInterval": EVALUATION_INTERVAL,
+        "autoScaleEvaluationInterval": MIN_EVALUATION_INTERVAL,
         "taskSlotsPerNode": options.slots,
     }
     if setup.container_image is not None:

@@ -1,4 +1,4 @@
-"""How long the signed URLs that nodes get are good: never shorter than what uses them, never longer than the run."""
+"""When the signed URLs of nodes expire, and when they must be renewed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from datetime import datetime, timedelta
 
 from tasks.model.run import Run
 
-# Uploads of Batch tasks that end with the job's wall clock still need their signature.
-AFTER_DEADLINE = timedelta(minutes=15)
+# Batch tasks that the job's wall clock terminates still upload their outputs, which needs a valid signature.
+UPLOAD_MARGIN = timedelta(minutes=15)
 
-# A URL that leaks is good for a day at most, however long the run may last.
-LIFE = timedelta(hours=24)
+# A leaked URL is usable for at most one day, however long the run lasts.
+MAX_LIFETIME = timedelta(hours=24)
 
-# A Batch task that starts at any time has at least this long before its signatures end.
-MIN_LEFT = LIFE / 2
+# A Batch task has at least this much time before its signatures expire, whenever it starts.
+MIN_LEFT = MAX_LIFETIME / 2
 
 
 def last_needed_at(run: Run) -> datetime:
-    """Until when any signature of a run can be needed."""
-    return run.deadline_at + AFTER_DEADLINE
+    """Return the last instant at which a run needs a valid signature."""
+    return run.deadline_at + UPLOAD_MARGIN
 
 
 def expiry(run: Run, now: datetime) -> datetime:
-    """When a signature that is made now ends."""
-    return min(now + LIFE, last_needed_at(run))
+    """Return the expiry of a signature that is created at `now`."""
+    return min(now + MAX_LIFETIME, last_needed_at(run))
 
 
 def must_be_renewed(run: Run, expires_at: datetime, now: datetime) -> bool:
-    """Whether something that has not started yet needs a new signature: the old one ends soon, and before the run."""
+    """Check whether a signature that is not used yet expires soon, and before it is last needed."""
     return expires_at < last_needed_at(run) and expires_at - now < MIN_LEFT

@@ -1,4 +1,4 @@
-"""Where the Azure accounts are, and with which key: read from the environment or `.env`, at the edge only."""
+"""Settings of the Azure accounts and the state folder, read from the environment or `.env`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tasks.errors import ConfigurationError
 
 STATE_FOLDER = ".topn"
 
-# What the error messages call the Prefect block that can hold the same.
+# The Prefect block that can hold the same settings.
 BLOCK = "topn-azure/default"
 
 ENDPOINTS = {"batch_endpoint", "storage_endpoint"}
 
 
 class AzureSettings(BaseSettings):
-    """The two accounts. An endpoint without a key is used with the identity that `azure.identity` finds."""
+    """Settings of the two Azure accounts. Without a key, the identity that `azure.identity` finds is used."""
 
     model_config = SettingsConfigDict(
         env_prefix="TOPN_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
@@ -35,29 +35,28 @@ class AzureSettings(BaseSettings):
     storage_key: SecretStr | None = None
     allow_keys: bool = Field(
         default=True,
-        description='Whether account keys may be used. With "false", a key here or in the Prefect block is an error.',
+        description='Whether account keys are allowed. With "false", a key in the environment or the Prefect block is an error.',
     )
 
     @property
     def is_configured(self) -> bool:
-        """Whether an account is told of."""
+        """Whether any account setting is present."""
         return any(value is not None for value in self.model_dump(exclude={"allow_keys"}).values())
 
     @property
     def may_be_local(self) -> bool:
-        """Whether a local Azure may stand in: it has keys, if no secret ones."""
+        """Whether a local Azure may be used; it requires account keys to be allowed, although its own are public."""
         return self.allow_keys and not self.is_configured
 
 
 def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSettings:
-    """Read the settings, and put what a Prefect block holds beside them.
+    """Read the settings and merge those of a Prefect block.
 
     Args:
         block: The fields that are set in the block.
 
     Raises:
-        ConfigurationError: None is set, or half of them, or block and environment differ, or a key is set that may not
-            be; the message names what.
+        ConfigurationError: The settings are missing, incomplete or contradictory, or a key is not allowed.
     """
     settings = read_settings()
     if block:
@@ -65,21 +64,21 @@ def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSe
         settings = _with_block(settings, block)
     if not settings.is_configured:
         raise ConfigurationError(
-            "No Azure is configured: set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, or the same in the Prefect "
-            f"block {BLOCK}. Deployed runs have a local Azure under `make up`; `localbatch serve` starts one alone, "
-            "and prints the lines to export."
+            "No Azure is configured. Set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, or the same fields of the "
+            f"Prefect block {BLOCK}. `make up` provides a local Azure for deployed runs. `localbatch serve` starts only "
+            "a local Azure and prints the variables to export."
         )
     if missing := _missing(settings):
-        where = f" here or in the block {BLOCK}" if block else ""
-        raise ConfigurationError(f"Half of the Azure settings are there: set {' and '.join(missing)} too{where}.")
+        where = f" here or in the Prefect block {BLOCK}" if block else ""
+        raise ConfigurationError(f"The Azure settings are incomplete: also set {' and '.join(missing)}{where}.")
     return settings
 
 
 def read_settings() -> AzureSettings:
-    """Read the settings as they are, complete or not.
+    """Read the settings, which may be incomplete.
 
     Raises:
-        ConfigurationError: One cannot be read, or is no endpoint, or a key that may not be used.
+        ConfigurationError: A setting is not valid, or a key is not allowed.
     """
     try:
         settings = AzureSettings()
@@ -97,37 +96,37 @@ def read_settings() -> AzureSettings:
 
 
 def account_of(endpoint: str) -> str | None:
-    """Take the account's name from an endpoint of the Azure cloud; None for any other."""
+    """Return the account name in an endpoint of the Azure cloud, or None for any other endpoint."""
     host = urlsplit(endpoint).hostname or ""
     return host.split(".", 1)[0] if host.count(".") >= 2 and not host[0].isdigit() else None  # noqa: PLR2004
 
 
 def state_folder() -> Path:
-    """Where databases, results and the local Azure's data are kept between runs."""
+    """Return the folder for databases, results and the data of the local Azure."""
     return Path(os.environ.get("TOPN_STATE") or STATE_FOLDER).absolute()
 
 
 def results_location() -> str:
-    """Where finished results are kept: a folder, or the URL of a blob container."""
+    """Return where finished results are stored: a folder, or the URL of a blob container."""
     return os.environ.get("TOPN_RESULTS") or str(state_folder() / "results")
 
 
 def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr]) -> AzureSettings:
-    """Add the block's values; none of the two wins where both say something else.
+    """Merge the block's values; neither source takes precedence.
 
     Raises:
-        ConfigurationError: They differ, or the block has an endpoint that is none.
+        ConfigurationError: A value differs between the two, or an endpoint of the block is not valid.
     """
     own = {name: value for name, value in settings if value is not None}
     for name in own.keys() & block.keys():
         if _text(own[name]) != _text(block[name]):
-            says = "hold different keys" if name.endswith("_key") else f"differ: {own[name]} and {block[name]}"
+            values = "" if name.endswith("_key") else f": {own[name]} and {block[name]}"
             raise ConfigurationError(
-                f"TOPN_{name.upper()} and {name} of the Prefect block {BLOCK} {says}. Make them agree, or unset one."
+                f"TOPN_{name.upper()} and `{name}` of the Prefect block {BLOCK} differ{values}. Unset one of them."
             )
     for name in ENDPOINTS & block.keys():
         _require_endpoint(f"{name} of the Prefect block {BLOCK}", _text(block[name]))
-    # Not through the constructor, which would read the environment once more.
+    # The constructor would read the environment again.
     return settings.model_copy(update={**block, **own})
 
 
@@ -135,7 +134,7 @@ def _require_no_key(settings: AzureSettings, where: str, values: Mapping[str, ob
     for name in ("batch_key", "storage_key"):
         if name in values and not settings.allow_keys:
             raise ConfigurationError(
-                f"TOPN_ALLOW_KEYS is false, and {where} has {name}: remove it there, so that an identity is used."
+                f"TOPN_ALLOW_KEYS is false, but {where} has {name}. Remove the key to use an identity."
             )
 
 
@@ -146,8 +145,8 @@ def _text(value: str | SecretStr) -> str:
 def _require_endpoint(name: str, endpoint: str | None) -> None:
     if endpoint is not None and not _is_endpoint(endpoint):
         raise ConfigurationError(
-            f"{name} is {endpoint!r}, which is no http or https address: "
-            "set it to one, such as https://myaccount.westeurope.batch.azure.com."
+            f"{name} is {endpoint!r}, which is not an http or https URL. "
+            "Set it to a URL like https://myaccount.westeurope.batch.azure.com."
         )
 
 
@@ -168,5 +167,5 @@ def _missing(settings: AzureSettings) -> list[str]:
         if getattr(settings, f"{half}_account") is None and not (endpoint and account_of(endpoint)):
             missing.append(f"TOPN_{half.upper()}_ACCOUNT")
         if endpoint and endpoint.startswith("http:") and getattr(settings, f"{half}_key") is None:
-            missing.append(f"TOPN_{half.upper()}_KEY (an identity's token is not sent over plain http)")
+            missing.append(f"TOPN_{half.upper()}_KEY (a token is never sent over plain http)")
     return missing

@@ -1,4 +1,4 @@
-"""What the steps and the Batch adapter tell each other: what to create, and what the service says."""
+"""Parameters and return values of the Batch client."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from tasks.model.pool import PoolOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Blob:
-    """A blob that a node fetches: a URL that may be read, and the name that the file gets in the working directory.
+    """A blob that a node downloads.
 
     Attributes:
-        identity: Resource id of the identity by which it may be read; None where the URL itself says so.
+        url: The URL of the blob, with a signature unless `identity` is set.
+        file_path: The name of the file in the working directory.
+        identity: Resource id of the managed identity that may read the blob.
     """
 
     url: str
@@ -24,10 +26,14 @@ class Blob:
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """Files that the node agent puts into a container after a Batch task: a pattern, and where to.
+    """Files that the node agent uploads to a container after a Batch task.
 
     Attributes:
-        identity: Resource id of the identity by which that may be done; None where the URL itself says so.
+        pattern: The pattern that the names of the files match.
+        container_url: The URL of the container, with a signature unless `identity` is set.
+        path: The name or the prefix of the blobs in the container.
+        only_on_success: Whether the files are uploaded only if the Batch task succeeds.
+        identity: Resource id of the managed identity that may write to the container.
     """
 
     pattern: str
@@ -51,7 +57,7 @@ class BatchTaskSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StartTask:
-    """What each node of a pool runs when it joins, before it takes Batch tasks; as root or not."""
+    """The command that each node of a pool runs before it accepts Batch tasks, as root if `as_admin` is set."""
 
     command_line: str
     files: tuple[Blob, ...]
@@ -60,7 +66,7 @@ class StartTask:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSpec:
-    """A pool to create: the user's options, and what the run decides."""
+    """A pool to create, with the options of the user and the values of the run."""
 
     pool_id: str
     options: PoolOptions
@@ -84,11 +90,11 @@ class JobSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A virtual machine image, and the node agent for it.
+    """A virtual machine image and its node agent.
 
     Attributes:
-        resource_id: Of an image of the user's own, which nothing else names.
-        runs_containers: Whether Batch tasks can run in containers there.
+        resource_id: Resource id of a custom image, which replaces `publisher`, `offer`, `sku` and `version`.
+        runs_containers: Whether Batch tasks can run in containers.
     """
 
     publisher: str
@@ -105,7 +111,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """An error that the service reports of a pool or a node."""
+    """An error that Batch reports for a pool or a node."""
 
     code: str
     message: str
@@ -113,7 +119,12 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """What the service says of a pool; `identities` are the resource ids of those that its nodes have."""
+    """A pool as Batch describes it.
+
+    Attributes:
+        allocated_at: When `allocation_state` last changed.
+        identities: Resource ids of the managed identities of its nodes.
+    """
 
     pool_id: str
     state: str
@@ -126,7 +137,7 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What the service says of a node."""
+    """A node as Batch describes it."""
 
     node_id: str
     state: str
@@ -136,7 +147,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the service says of a job."""
+    """A job as Batch describes it."""
 
     job_id: str
     pool_id: str
@@ -148,7 +159,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeLife:
-    """Since when a node belongs to its pool."""
+    """When a node was allocated, and whether it is dedicated or preempted."""
 
     node_id: str
     allocated_at: datetime | None
@@ -158,7 +169,7 @@ class NodeLife:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCounts:
-    """How many Batch tasks of a job are in which state."""
+    """The number of Batch tasks of a job in each state."""
 
     active: int
     running: int

@@ -174,7 +174,7 @@ def test_ask_deletes_only_confirmed_resources(topn, azure_settings):
     ("variables", "sentence"),
     [
         ({"TOPN_BATCH_KEY": "d3Jvbmc="}, "AuthenticationFailed"),
-        ({"TOPN_BATCH_ENDPOINT": "http://127.0.0.1:1"}, "no answer"),
+        ({"TOPN_BATCH_ENDPOINT": "http://127.0.0.1:1"}, "no response"),
         ({"PREFECT_API_URL": "http://127.0.0.1:1/api"}, "at http://127.0.0.1:1/api does not respond"),
     ],
     ids=["key", "azure", "prefect"],

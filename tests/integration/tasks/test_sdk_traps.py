@@ -95,7 +95,7 @@ def test_states_are_read_in_lower_case(batch, parts):
 
 def test_error_has_service_message_only(batch):
     with pytest.raises(
-        ServiceError, match=r"^Batch could not look at job nowhere: .*JobNotFound.* does not exist\.$"
+        ServiceError, match=r"^Batch could not get job nowhere: .*JobNotFound.* does not exist\.$"
     ) as caught:
         batch.job("nowhere")
     assert "RequestId" not in str(caught.value)

@@ -92,8 +92,8 @@ def test_delays_double_with_jitter_up_to_maximum():
         ("url: /?sig=SECRET ([SSL] certificate verify failed: certificate has expired (_ssl.c:1))", "CertificateRefused",
          "certificate has expired"),
         ("url: /?sig=SECRET ([Errno 111] Connection refused)", "ConnectionRefused", "nothing listens"),
-        ("url: /?sig=SECRET (Failed to resolve 'x')", "HostUnknown", "not known"),
-        ("url: /?sig=SECRET (Read timed out.)", "TimedOut", "not in time"),
+        ("url: /?sig=SECRET (Failed to resolve 'x')", "HostUnknown", "cannot be resolved"),
+        ("url: /?sig=SECRET (Read timed out.)", "TimedOut", "timed out"),
     ],
 )  # fmt: skip
 def test_connection_error_names_cause_without_signature(text, code, words):
