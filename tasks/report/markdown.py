@@ -1,6 +1,6 @@
 """The text of a run's artifacts, rendered from its report. Its size has a limit that does not depend on the files.
 
-Names, words and program output are untrusted. They appear only in code spans, code blocks, table cells and escaped text.
+Names, words and program output are untrusted. They appear only in code spans, code blocks, table cells or escaped.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def waiting_sentence(report: RunReport) -> str:
     share = usage.idle_seconds / usage.watched_seconds
     caveat = " Only the last attempt of each Batch task is counted." if usage.retries or usage.requeues else ""
     return (
-        f"The run waited {duration(usage.watched_seconds)} for Batch tasks. For {duration(usage.idle_seconds)} of that time "
-        f"({share:.0%}), no Batch task ran, because nodes were starting or the service was busy.{caveat}"
+        f"The run waited {duration(usage.watched_seconds)} for Batch tasks. For {duration(usage.idle_seconds)} of that "
+        f"time ({share:.0%}), no Batch task ran, because nodes were starting or the service was busy.{caveat}"
     )
 
 

@@ -87,7 +87,12 @@ def test_unchanged_run_does_not_mention_azure():
             "The price of standard_x is unknown",
         ),
         (Price(usd_per_node_hour=0.5, source="a list", is_paid=False), {}, "1.00 USD", "This run did not use Azure"),
-        (Price(usd_per_node_hour=0.01, source="a list", is_paid=True), {}, "0.0200 USD", "at 0.01 USD per hour (a list)"),
+        (
+            Price(usd_per_node_hour=0.01, source="a list", is_paid=True),
+            {},
+            "0.0200 USD",
+            "at 0.01 USD per hour (a list)",
+        ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
             {"spot_node_seconds": 60.0},
@@ -114,7 +119,9 @@ def test_results_table_is_bounded_and_names_omissions():
     document = results_json(report)
     assert len(document) < 300_000
     assert len(json.loads(document)) == 500
-    assert results_summary(report) == "The results of the first 500 of 600 files. The output folder contains all results."
+    assert (
+        results_summary(report) == "The results of the first 500 of 600 files. The output folder contains all results."
+    )
     assert results_summary(run_report(counted(1))) == "The results of 1 file."
 
 
