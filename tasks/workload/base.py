@@ -51,7 +51,7 @@ class Workload:
         name: First part of the keys of the run's artifacts. It consists of lower-case letters, digits and dashes.
         command: Command for /bin/sh. It runs in a new folder that contains only the input file, named ``input``. The
             variable ``FILES`` is the path of the folder with ``files``. Exit code 0 means success.
-        outputs: Names of the files that the command writes in that folder. They are the result and must fit into memory.
+        outputs: Names of files that the command writes in that folder. They are the result and must fit into memory.
         files: Contents of the files that are copied to each node, by file name.
         check_command: Command for /bin/sh, also with ``FILES``. A node where it fails runs no Batch tasks.
         done: The word for a file with a new result, as in "5 files: 5 counted".

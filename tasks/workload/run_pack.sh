@@ -1,6 +1,6 @@
 # Runs on a node and processes the files of a pack one after the other, each in its own folder.
 #
-# command.sh is the command, and outputs.txt lists the names of its outputs. A processed folder is added to results.tar at
+# command.sh is the command, and outputs.txt lists its outputs. A processed folder is added to results.tar at
 # once, with the exit code and the number of attempts, so that a later crash does not lose it. If Batch starts the pack
 # again on this node, processed folders are skipped. Names of outputs never begin with a dot.
 
