@@ -95,7 +95,7 @@ def usage(**changes):
     )
 
 
-PRICE = Price(usd_per_node_hour=0.5, source="as given to the run", is_paid=True)
+PRICE = Price(usd_per_node_hour=0.5, source="set for this run", is_paid=True)
 
 
 def run_report(*files, usage=None, price=PRICE, output_folder="/data/results"):

@@ -1,1 +1,1 @@
-"""What a run did, for people: model, figures, pictures and pages."""
+"""The report of a run: its data, charts, Markdown artifacts and HTML page."""

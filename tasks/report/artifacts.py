@@ -1,7 +1,7 @@
-"""Artifacts: what a run's page in the Prefect UI shows, while it goes and when it has ended.
+"""Artifacts that the page of a run in the Prefect UI shows, during the run and after it.
 
-Each thing has one key, so that the Artifacts page shows it night by night. An artifact that cannot be written is a
-warning in the run's log and changes nothing else.
+Every run uses the same artifact keys, so the Artifacts page shows the history of each key. An artifact that cannot be
+written causes a warning in the log of the run, and the run continues.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from tasks.text import cut, printable
 from tasks.workload.base import Picture
 
 PROGRESS_SECONDS = 3.0
-REQUEST_SECONDS = 10.0
-# A run's end waits this long for its last progress.
-LAST_PROGRESS_SECONDS = 5.0
+REQUEST_TIMEOUT_SECONDS = 10.0
+# How long the end of a run waits for the last update of the progress.
+MAX_LAST_PROGRESS_SECONDS = 5.0
 
 STEPS = ("staged", "submitted", "completed")
 
 
 def name_at_start() -> str:
-    """Name a flow run by what it is to do, until it has done it."""
-    inputs = [printable(str(given)) for given in flow_run.parameters.get("inputs") or ()]
+    """Return the name of a flow run until it ends, such as "working on a.txt"."""
+    inputs = [printable(str(path)) for path in flow_run.parameters.get("inputs") or ()]
     return cut(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", 80)
 
 
 def publish(flow_run_id: UUID, report: RunReport) -> None:
-    """Write the artifacts of a run that has ended, and name it by what it did."""
+    """Write the artifacts of a run that has ended, and use its headline as its name."""
     with get_client(sync_client=True) as client:
 
-        def create(what: str, kind: str, make: Callable[[], str], description: str) -> None:
-            key = f"{report.workload.name}-{what}"
+        def create(suffix: str, kind: str, render: Callable[[], str], description: str) -> None:
+            key = f"{report.workload.name}-{suffix}"
             _try(
                 key,
                 lambda: client.create_artifact(
-                    ArtifactCreate(key=key, type=kind, data=make(), description=description, flow_run_id=flow_run_id)
+                    ArtifactCreate(key=key, type=kind, data=render(), description=description, flow_run_id=flow_run_id)
                 ),
             )
 
@@ -63,10 +63,10 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
 
 
 def _pictures(report: RunReport) -> tuple[str, Picture | None] | None:
-    """Draw the run; one with nothing new does not pay for it, since the last one's results are the same."""
+    """Draw the charts of a run, unless all of its results come from earlier runs."""
     if report.usage is None:
         return None
-    from tasks.report.charts import time_picture  # noqa: PLC0415 - brings matplotlib: slow
+    from tasks.report.charts import time_picture  # noqa: PLC0415 - imports matplotlib, which is slow
 
     return time_picture(report), report.workload.picture(report.results)
 
@@ -74,34 +74,34 @@ def _pictures(report: RunReport) -> tuple[str, Picture | None] | None:
 def _try(what: str, write: Callable[[], Any]) -> Any:
     try:
         return write()
-    except Exception as error:  # noqa: BLE001 - whatever keeps an artifact from being written changes no verdict
+    except Exception as error:  # noqa: BLE001 - no error in an artifact may fail the run
         get_run_logger().warning("The run's %s could not be written: %s", what, error)
 
 
 @contextmanager
 def progress_artifact(flow_run_id: str, workload_name: str, files: int) -> Iterator[None]:
-    """Keep an artifact at how far the run is meanwhile, by a thread of its own: no step waits for the Prefect server.
+    """Update the progress artifact while the block runs, in a thread, so that no step waits for the Prefect server.
 
     Args:
-        flow_run_id: The run.
-        workload_name: What the artifact's key begins with.
-        files: How many are to be staged, submitted and completed.
+        flow_run_id: ID of the flow run.
+        workload_name: First part of the key of the artifact.
+        files: Number of files to stage, submit and complete.
     """
     progress = _ProgressArtifact(UUID(flow_run_id), f"{workload_name}-progress", files)
-    # The thread needs the settings and the logger of the run.
-    thread = Thread(target=copy_context().run, args=(progress.keep,), daemon=True)
-    with listen(progress.note):
+    # The settings and the logger of the run are context variables, which a new thread does not inherit.
+    thread = Thread(target=copy_context().run, args=(progress.run,), daemon=True)
+    with listen(progress.add):
         thread.start()
         try:
             yield
         finally:
             progress.ended.set()
-    # Reached by whole runs alone: the cleanup of an interrupted one waits for no picture.
-    thread.join(LAST_PROGRESS_SECONDS)
+    # An exception skips this line, so the cleanup after an interrupted run does not wait for the progress.
+    thread.join(MAX_LAST_PROGRESS_SECONDS)
 
 
 class _ProgressArtifact:
-    """One artifact, updated every few seconds if anything has moved."""
+    """The progress artifact of one run, updated every few seconds if the progress has changed."""
 
     def __init__(self, flow_run_id: UUID, key: str, files: int) -> None:
         self._flow_run_id = flow_run_id
@@ -110,37 +110,37 @@ class _ProgressArtifact:
         self._done = dict.fromkeys(STEPS, 0)
         self._lock = Lock()
         self._artifact_id: UUID | None = None
-        self._shown = ""
+        self._last_text = ""
         self._has_warned = False
         self.ended = Event()
 
-    def note(self, progress: Progress) -> None:
-        """Take a step's progress in; called from several threads."""
+    def add(self, progress: Progress) -> None:
+        """Add the progress of a step; called from several threads."""
         with self._lock:
             if progress.step in self._done:
                 self._done[progress.step] += progress.done
 
-    def keep(self) -> None:
-        """Show the progress until the run has ended, and once more then."""
-        # With settings of its own, the client is not the one that the run's other threads share and may close.
-        with get_client(sync_client=True, httpx_settings={"timeout": REQUEST_SECONDS}) as client:
-            self._show(client)
-            # The report needs them, and they take a second to load, in which this thread has nothing to do.
+    def run(self) -> None:
+        """Write the progress until the run has ended, and once more after that."""
+        # Without settings, `get_client` would return the client of the run, which other threads share and may close.
+        with get_client(sync_client=True, httpx_settings={"timeout": REQUEST_TIMEOUT_SECONDS}) as client:
+            self._write(client)
+            # Importing matplotlib takes a second, so import it here, before the report needs it.
             _try("pictures", lambda: importlib.import_module("tasks.report.charts"))
             while not self.ended.wait(PROGRESS_SECONDS):
-                self._show(client)
-            self._show(client)
+                self._write(client)
+            self._write(client)
 
-    def _show(self, client: SyncPrefectClient) -> None:
+    def _write(self, client: SyncPrefectClient) -> None:
         with self._lock:
             done = dict(self._done)
         percent = 100 * sum(done.values()) / (self._total * len(STEPS))
-        # A Batch task that is completed may have failed.
+        # To Batch, "completed" includes failed tasks.
         text = (
             f"{done['completed']:,} of {self._total:,} completed "
             f"({done['staged']:,} staged, {done['submitted']:,} submitted)"
         )
-        if text == self._shown:
+        if text == self._last_text:
             return
         try:
             if self._artifact_id is None:
@@ -150,8 +150,8 @@ class _ProgressArtifact:
                 self._artifact_id = client.create_artifact(artifact).id
             else:
                 client.update_artifact(self._artifact_id, ArtifactUpdate(data=percent, description=text))
-            self._shown = text
-        except Exception as error:  # noqa: BLE001 - as in _try
+            self._last_text = text
+        except Exception as error:  # noqa: BLE001 - as in `_try`
             if not self._has_warned:
                 get_run_logger().warning("The run's progress could not be written: %s", error)
             self._has_warned = True

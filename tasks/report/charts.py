@@ -1,4 +1,4 @@
-"""The pictures of a run, drawn by matplotlib as SVG documents of text and shapes, without fonts and without scripts."""
+"""The time chart of a run, an SVG document without fonts or scripts."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from tasks.report.markdown import HOUR_SECONDS, MINUTE_SECONDS, duration
 from tasks.report.model import WAITING_STEP, RunReport, Usage
 from tasks.workload.drawing import ACCENT, AREA, FAINT, ROW_INCHES, STYLE, WAITING, WIDTH_INCHES, _svg
 
-# Distances between the marks of a time axis, in seconds, and the most marks that it has.
+# Distances between the ticks of a time axis.
 TICK_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 MAX_TICKS = 9
 
 
 def time_picture(report: RunReport) -> str:
-    """Draw when each step was at work and, below, how many Batch tasks ran."""
+    """Draw when each step ran and, below it, the number of running Batch tasks."""
     with mpl.rc_context(STYLE):
         start = report.steps[0].started_at
         end = max(time.ended_at for time in report.steps)
-        whole_seconds = max(0.1, (end - start).total_seconds())
+        span_seconds = max(0.1, (end - start).total_seconds())
         has_tasks = report.usage is not None and bool(report.usage.running)
         heights = [ROW_INCHES * len(report.steps), 1.1] if has_tasks else [ROW_INCHES * len(report.steps)]
         figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.9), layout="constrained")
         axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-        _draw_steps(axes[0], report, start, whole_seconds)
+        _draw_steps(axes[0], report, start, span_seconds)
         if report.usage is not None and has_tasks:
             _draw_running(axes[1], report.usage, start)
-        axes[-1].set_xlim(0, whole_seconds * 1.12)
-        distance = next((d for d in TICK_SECONDS if whole_seconds * 1.12 / d <= MAX_TICKS), TICK_SECONDS[-1])
-        axes[-1].xaxis.set_major_locator(MultipleLocator(distance))
-        axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick(seconds)))
+        axes[-1].set_xlim(0, span_seconds * 1.12)
+        spacing = next((s for s in TICK_SECONDS if span_seconds * 1.12 / s <= MAX_TICKS), TICK_SECONDS[-1])
+        axes[-1].xaxis.set_major_locator(MultipleLocator(spacing))
+        axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick_label(seconds)))
         return _svg(figure)
 
 
-def _draw_steps(axes: Any, report: RunReport, start: datetime, whole_seconds: float) -> None:
+def _draw_steps(axes: Any, report: RunReport, start: datetime, span_seconds: float) -> None:
     for row, time in enumerate(report.steps):
         since = (time.started_at - start).total_seconds()
-        # What took no time to speak of is still to be seen.
-        width = max(time.seconds, whole_seconds / 300)
+        # Keep very short steps visible.
+        width = max(time.seconds, span_seconds / 300)
         axes.broken_barh([(since, width)], (row - 0.35, 0.7), facecolor=ACCENT)
         if time.step == WAITING_STEP and report.usage is not None:
             spans = _idle_spans(report.usage.running, time.started_at, time.ended_at)
-            shifted = [(since + begin, length) for begin, length in spans]
+            shifted = [(since + offset, length) for offset, length in spans]
             axes.broken_barh(shifted, (row - 0.35, 0.7), facecolor=WAITING)
             axes.legend(handles=[Patch(color=WAITING, label="no Batch task runs")], loc="upper right", frameon=False)
-        axes.text(since + width + whole_seconds / 120, row, duration(time.seconds), va="center")
+        axes.text(since + width + span_seconds / 120, row, duration(time.seconds), va="center")
     axes.set_yticks(range(len(report.steps)), [time.step for time in report.steps])
     axes.set_ylim(len(report.steps) - 0.4, -0.6)
     axes.tick_params(left=False, bottom=False)
@@ -73,7 +73,7 @@ def _draw_running(axes: Any, usage: Usage, start: datetime) -> None:
 
 
 def _idle_spans(running: Sequence[tuple[datetime, int]], start: datetime, end: datetime) -> list[tuple[float, float]]:
-    """Say from when and how long no Batch task ran between two instants, in seconds after the first."""
+    """Return offset and length, in seconds, of each span between `start` and `end` in which no Batch task ran."""
     changes = [(start, 0), *(change for change in running if start < change[0] < end), (end, 0)]
     return [
         ((since - start).total_seconds(), (until - since).total_seconds())
@@ -82,8 +82,7 @@ def _idle_spans(running: Sequence[tuple[datetime, int]], start: datetime, end: d
     ]
 
 
-def _tick(seconds: float) -> str:
-    """Write a mark of a time axis, all of which are multiples of one distance."""
+def _tick_label(seconds: float) -> str:
     if seconds >= HOUR_SECONDS:
         return f"{seconds / HOUR_SECONDS:g} h"
     return f"{seconds / MINUTE_SECONDS:g} min" if seconds >= MINUTE_SECONDS else f"{seconds:g} s"

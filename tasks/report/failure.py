@@ -1,4 +1,4 @@
-"""One description of a failed file, which the terminal, the artifact and the page render."""
+"""The description of a failed file that the terminal, the artifact and the HTML page share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from tasks.model.verdict import Category, FileError, FileReport
 from tasks.text import printable
 
-# Where to look, by category.
+# What an error of each category means.
 MEANINGS = {
     Category.PROGRAM: "The program failed on the node.",
     Category.INPUT: "The program rejected this file. Fix the file and run again.",
-    Category.RESOURCE_FILE: "The node could not download what it needs.",
-    Category.UPLOAD: "The output did not come back.",
+    Category.RESOURCE_FILE: "The node could not download a file that it needs.",
+    Category.UPLOAD: "The node could not upload the output.",
     Category.NODE: "The node or the service failed.",
-    Category.WALL_CLOCK: "The time of the run was over.",
+    Category.WALL_CLOCK: "The run reached its time limit.",
     Category.PREEMPTED: "The node was preempted.",
     Category.CANCELLED: "The run ended before this file was processed.",
 }
@@ -22,16 +22,16 @@ MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why a file failed, as printable text.
+    """Why a file failed, in printable text.
 
     Attributes:
         name: Name of the file.
-        message: The reason, without the name.
-        reason: Name and reason in one line.
+        message: The error message, without the name.
+        reason: Name and error message in one line.
         meaning: What the category of the error means.
-        facts: Where and how the program ran: labels and values.
-        logs: The last lines of stderr and stdout, by name; empty ones are left out.
-        repeat_command: What repeats the work on this machine, or "".
+        facts: Labels and values, such as the exit code and the node; the category comes first.
+        logs: Name and last lines of stderr and stdout, each unless it is empty.
+        repeat_command: Shell command that repeats the work on this machine, or "".
     """
 
     name: str
@@ -44,9 +44,9 @@ class Failure:
 
 
 def describe(file: FileReport, error: FileError) -> Failure:
-    """Describe the failure of a file."""
-    name, whole = printable(file.file.name), printable(error.message)
-    message = whole.removeprefix(name).lstrip()
+    """Return the description of the error of a failed file."""
+    name, text = printable(file.file.name), printable(error.message)
+    message = text.removeprefix(name).lstrip()
     facts = [("category", error.category.value)]
     if error.exit_code is not None:
         facts.append(("exit code", str(error.exit_code)))
@@ -58,9 +58,9 @@ def describe(file: FileReport, error: FileError) -> Failure:
     return Failure(
         name=name,
         message=message,
-        reason=f"{name}: {message}" if message == whole else f"{name} {message}",
+        reason=f"{name}: {message}" if message == text else f"{name} {message}",
         meaning=MEANINGS[error.category],
         facts=tuple(facts),
-        logs=tuple((log, "\n".join(map(printable, text.splitlines()))) for log, text in logs if text),
+        logs=tuple((log, "\n".join(map(printable, lines.splitlines()))) for log, lines in logs if lines),
         repeat_command=printable(error.repeat_command),
     )

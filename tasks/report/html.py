@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: no network, no scripts, light and dark."""
+"""The HTML page of a run: one file with light and dark colours that needs no network and no scripts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
 
 MAX_ROWS = 2000
-MAX_DOSSIERS = 100
+MAX_DETAILS = 100
 
 
 def write_page(report: RunReport, folder: Path) -> Path:
-    """Write the page of a run into a folder; returns where it is.
+    """Write the page of a run into a folder and return its path.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The page cannot be written.
     """
     page = folder / PAGE
     write_whole(page, render(report, folder).encode())
@@ -44,7 +44,7 @@ def write_page(report: RunReport, folder: Path) -> Path:
 
 
 def render(report: RunReport, folder: Path) -> str:
-    """Make the page; links to the outputs are relative to the folder that it goes to."""
+    """Render the page with links to the outputs that are relative to `folder`."""
     environment = Environment(
         loader=PackageLoader("tasks.report", "."),
         autoescape=True,
@@ -61,12 +61,12 @@ def render(report: RunReport, folder: Path) -> str:
         started_at=report.steps[0].started_at if report.steps else None,
         figures=key_figures(report),
         notes=notes(report),
-        failures=failures[:MAX_DOSSIERS],
-        more_failed=len(failures) - MAX_DOSSIERS,
-        time_picture=_drawn(time_picture(report)) if report.steps else None,
+        failures=failures[:MAX_DETAILS],
+        more_failed=len(failures) - MAX_DETAILS,
+        time_picture=_safe_svg(time_picture(report)) if report.steps else None,
         waiting=waiting_sentence(report),
         picture=picture,
-        picture_svg=_drawn(picture.svg) if picture else None,
+        picture_svg=_safe_svg(picture.svg) if picture else None,
         rows=rows,
         columns=[(column["name"], column["kind"]) for column in rows[0]["columns"]] if rows else [],
         more_files=len(with_result) - MAX_ROWS,
@@ -76,19 +76,19 @@ def render(report: RunReport, folder: Path) -> str:
     )
 
 
-def _drawn(svg: str) -> Markup:
-    """Take a picture as it is: matplotlib has escaped the texts in it."""
-    return Markup(svg)  # noqa: S704
+def _safe_svg(svg: str) -> Markup:
+    """Mark a picture as safe HTML."""
+    return Markup(svg)  # noqa: S704 - matplotlib has escaped the text in it
 
 
 def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path) -> Mapping[str, Any]:
-    ending = next(iter(report.workload.documents(file.file, result)), "")
-    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{ending}"), folder.absolute())
+    suffix = next(iter(report.workload.documents(file.file, result)), "")
+    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{suffix}"), folder.absolute())
     return {
         "name": cut(printable(file.file.name)),
         "status": file.status,
         "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
-        # Quoted whole: no name can be taken for a scheme.
+        # Quoting the colon as well stops a name from being read as a URL scheme, such as `javascript:`.
         "link": quote(output),
     }
 

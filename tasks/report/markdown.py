@@ -1,6 +1,6 @@
-"""The texts of a run's artifacts, made from its report alone; each is bounded, however many files there are.
+"""The text of a run's artifacts, rendered from its report. Its size has a limit that does not depend on the files.
 
-Names, words and what programs said are hostile here: they stand in code spans, code blocks and table cells only.
+Names, words and program output are untrusted. They appear only in code spans, code blocks, table cells or escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.text import cut, printable
 from tasks.workload.base import Cell, Picture
 
 MAX_ROWS = 500
-MAX_DOSSIERS = 25
+MAX_DETAILS = 25
 MAX_NAMED = 10
 
 MINUTE_SECONDS = 60
@@ -25,8 +25,8 @@ HOUR_SECONDS = 3600
 
 
 def duration(seconds: float) -> str:
-    """Write a duration in the two units that matter."""
-    if seconds < 10:  # noqa: PLR2004 - below this, tenths can be told apart
+    """Format a duration in its largest one or two units, such as "1 min 05 s"."""
+    if seconds < 10:  # noqa: PLR2004 - only short durations need tenths
         return f"{seconds:.1f} s"
     if (whole := round(seconds)) < MINUTE_SECONDS:
         return f"{whole} s"
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
 
 
 def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
-    """The run in a few figures: the name of each, the figure, and what belongs to it or ""."""
+    """Return the key figures of a run: the name and value of each, and a remark or ""."""
     figures = [
         (f"Files {report.workload.done} now", f"{report.count('done'):,}", ""),
         ("Files unchanged", f"{report.count('unchanged'):,}", ""),
@@ -53,52 +53,52 @@ def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
 
 
 def notes(report: RunReport) -> list[str]:
-    """Say how the figures were had, in whole sentences; "" never."""
+    """Return sentences that explain how the key figures were measured."""
     usage, price = report.usage, report.price
     if usage is None or price is None:
         return []
     if usage.node_seconds is None:
-        return ["The pool is not the run's own: its node-minutes and their cost are not counted here."]
-    found = ["Node-minutes count from each node's allocation, as Batch says it, to when the run last saw the node."]
+        return ["The run used an existing pool, so node-minutes and their cost are not counted."]
+    sentences = ["Node-minutes count from when Batch allocated a node to when the run last saw it."]
     if price.usd_per_node_hour is None:
-        found.append(f"No price is known of {price.source}: the parameter usd_per_node_hour sets one.")
+        sentences.append(f"The price of {price.source} is unknown. Set it with the parameter `usd_per_node_hour`.")
     else:
-        kind = "dedicated nodes alone" if usage.spot_node_seconds else "nodes alone"
-        place = "The cost is" if price.is_paid else "This was no Azure, and cost nothing; there, it would be"
-        found.append(f"{place} that of the {kind}, at {price.usd_per_node_hour:g} USD an hour: {price.source}.")
-    return found
+        kind = "dedicated nodes" if usage.spot_node_seconds else "nodes"
+        cost = "The cost" if price.is_paid else "This run did not use Azure and cost nothing. On Azure, the cost"
+        sentences.append(f"{cost} covers only {kind}, at {price.usd_per_node_hour:g} USD per hour ({price.source}).")
+    return sentences
 
 
 def _cost(usage: Usage, price: Price | None) -> str:
     if usage.node_seconds is None or price is None or price.usd_per_node_hour is None:
-        return "not known"
+        return "unknown"
     estimate = usage.node_seconds / HOUR_SECONDS * price.usd_per_node_hour
     return f"{estimate:.4f} USD" if estimate < 1 else f"{estimate:,.2f} USD"
 
 
 def waiting_sentence(report: RunReport) -> str:
-    """Say how much of the waiting was for nodes; "" where nothing was waited for."""
+    """Return a sentence on the time without a running Batch task, or "" if the run did not wait."""
     usage = report.usage
     if usage is None or usage.watched_seconds <= 0:
         return ""
     share = usage.idle_seconds / usage.watched_seconds
-    unseen = " Attempts that were repeated are not seen here." if usage.retries or usage.requeues else ""
+    caveat = " Only the last attempt of each Batch task is counted." if usage.retries or usage.requeues else ""
     return (
-        f"Batch tasks were waited for {duration(usage.watched_seconds)}; for {duration(usage.idle_seconds)} of it "
-        f"({share:.0%}) none ran: nodes were on their way, or the service was.{unseen}"
+        f"The run waited {duration(usage.watched_seconds)} for Batch tasks. For {duration(usage.idle_seconds)} of that "
+        f"time ({share:.0%}), no Batch task ran, because nodes were starting or the service was busy.{caveat}"
     )
 
 
 def summary(report: RunReport, time_svg: str = "", picture: Picture | None = None) -> str:
-    """Write the run's summary in Markdown.
+    """Render the summary of a run in Markdown.
 
     Args:
         report: The run.
-        time_svg: A picture of where the time went, or "".
-        picture: One of the results, if there is one.
+        time_svg: The time chart, or "".
+        picture: The picture of the results, if any.
     """
     lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
-    lines += [f"| {name} | {text}{f' ({more})' if more else ''} |" for name, text, more in key_figures(report)]
+    lines += [f"| {name} | {text}{f' ({remark})' if remark else ''} |" for name, text, remark in key_figures(report)]
     if sentences := notes(report):
         lines += ["", escaped(" ".join(sentences))]
     if report.failed:
@@ -108,12 +108,12 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
             "",
             failures_summary(report),
             "",
-            f"More on each is in the artifact `{report.workload.name}-failures`.",
+            f"For details, see the artifact `{report.workload.name}-failures`.",
         ]
     lines += ["", "## Time", ""]
     if time_svg:
         lines += [_picture("Time", time_svg), ""]
-    lines += ["| step | task runs | from | took |", "|---|--:|--:|--:|"]
+    lines += ["| step | task runs | start | duration |", "|---|--:|--:|--:|"]
     for time in report.steps:
         since = (time.started_at - report.steps[0].started_at).total_seconds()
         lines.append(f"| {time.step} | {time.task_runs} | {duration(since)} | {duration(time.seconds)} |")
@@ -126,7 +126,7 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
 
 
 def results_rows(report: RunReport) -> list[dict[str, str]]:
-    """Give the table of results: a row for each of the first files that have one."""
+    """Return the rows of the results table, at most `MAX_ROWS`."""
     return [
         {
             "file": cut(printable(file.file.name)),
@@ -138,7 +138,7 @@ def results_rows(report: RunReport) -> list[dict[str, str]]:
 
 
 def cell_text(cell: Cell) -> str:
-    """Write a cell as plain text."""
+    """Format a cell as plain text."""
     if isinstance(cell, str):
         return cut(cell)
     if isinstance(cell, int):
@@ -147,20 +147,20 @@ def cell_text(cell: Cell) -> str:
 
 
 def results_json(report: RunReport) -> str:
-    """Give the table of results as the data of a table artifact."""
+    """Return the results table as the JSON data of a table artifact."""
     return json.dumps(results_rows(report))
 
 
 def results_summary(report: RunReport) -> str:
-    """Say what the table of results holds, and what it leaves out."""
+    """Return a sentence on which results the results table contains."""
     with_result = len(report.files) - report.count("failed")
     if with_result <= MAX_ROWS:
         return f"The results of {with_result:,} {'file' if with_result == 1 else 'files'}."
-    return f"The results of the first {MAX_ROWS:,} of {with_result:,} files; those of all are in the outputs."
+    return f"The results of the first {MAX_ROWS:,} of {with_result:,} files. The output folder contains all results."
 
 
 def failures_summary(report: RunReport) -> str:
-    """Name the first failed files with the reason, in Markdown."""
+    """List the first failed files and their errors in Markdown."""
     failures = report.failures
     named = [f"- {escaped(cut(failure.reason, 300))}" for failure in failures[:MAX_NAMED]]
     more = len(failures) - len(named)
@@ -168,23 +168,23 @@ def failures_summary(report: RunReport) -> str:
 
 
 def failures(report: RunReport) -> str:
-    """Write the dossiers of the first failed files in Markdown, after a count of all by category."""
+    """Render the number of failed files per category, and details of the first ones, in Markdown."""
     failed = report.failed
     counts = Counter(file.error.category for file in failed if file.error is not None)
     lines = [
         f"# {len(failed):,} of {len(report.files):,} files failed",
         "",
-        "| category | files | means |",
+        "| category | files | meaning |",
         "|---|--:|---|",
     ]
     lines += [f"| {category.value} | {count:,} | {MEANINGS[category]} |" for category, count in counts.most_common()]
-    for failure, file in zip(report.failures[:MAX_DOSSIERS], failed, strict=False):
+    for failure, file in zip(report.failures[:MAX_DETAILS], failed, strict=False):
         lines += ["", *_failure_section(failure, file.file)]
-    if len(failed) > MAX_DOSSIERS:
-        rest = [cut(printable(file.file.name), 80) for file in failed[MAX_DOSSIERS : MAX_DOSSIERS + MAX_ROWS]]
-        lines += ["", f"## {len(failed) - MAX_DOSSIERS:,} more", "", block("\n".join(rest))]
-        if (unnamed := len(failed) - MAX_DOSSIERS - len(rest)) > 0:
-            lines += ["", f"And {unnamed:,} that are not named here; `topn run --json` gives all."]
+    if len(failed) > MAX_DETAILS:
+        rest = [cut(printable(file.file.name), 80) for file in failed[MAX_DETAILS : MAX_DETAILS + MAX_ROWS]]
+        lines += ["", f"## {len(failed) - MAX_DETAILS:,} more", "", block("\n".join(rest))]
+        if (unnamed := len(failed) - MAX_DETAILS - len(rest)) > 0:
+            lines += ["", f"{unnamed:,} more files are not listed here. `topn run --json` lists all files."]
     return "\n".join(lines)
 
 
@@ -193,30 +193,30 @@ def _failure_section(failure: Failure, file: InputFile) -> list[str]:
     lines += [f"- {label}: {code(text)}" for label, text in failure.facts]
     lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
     for name, text in failure.logs:
-        lines += ["", f"The last lines of {name}:", "", block(text)]
+        lines += ["", f"Last lines of {name}:", "", block(text)]
     if failure.repeat_command:
-        lines += ["", "Repeat it where the files are:", "", block(failure.repeat_command)]
+        lines += ["", "Repeat the work on the machine with the files:", "", block(failure.repeat_command)]
     return lines
 
 
 def code(text: str) -> str:
-    """Put a text into a code span, in which nothing is Markdown."""
-    fence = "`" * (_longest_run_of_ticks(text) + 1)
+    """Format text as a code span with delimiters that the text cannot close."""
+    fence = "`" * (_max_backtick_run(text) + 1)
     return f"{fence} {text} {fence}" if "`" in text or text.strip() != text or not text else f"{fence}{text}{fence}"
 
 
 def block(text: str) -> str:
-    """Put a text into a code block, in which nothing is Markdown."""
-    fence = "`" * max(3, _longest_run_of_ticks(text) + 1)
+    """Format text as a code block with a fence that the text cannot close."""
+    fence = "`" * max(3, _max_backtick_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
 def escaped(text: str) -> str:
-    """Write a text so that nothing in it is Markdown or HTML."""
+    """Escape everything in text that Markdown or HTML could interpret."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def _longest_run_of_ticks(text: str) -> int:
+def _max_backtick_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
@@ -225,14 +225,14 @@ def _picture(title: str, svg: str) -> str:
 
 
 def _usage_figures(usage: Usage) -> list[tuple[str, str, str]]:
-    again = [
+    repeats = [
         f"{count:,} {what}"
-        for count, what in ((usage.retries, "tried again"), (usage.requeues, "moved to another node"))
+        for count, what in ((usage.retries, "retried"), (usage.requeues, "moved to another node"))
         if count
     ]
     figures = [
-        ("Batch tasks completed", f"{usage.batch_tasks:,}", ", ".join(again)),
-        ("Their running times", duration(usage.task_seconds), "added up"),
+        ("Batch tasks completed", f"{usage.batch_tasks:,}", ", ".join(repeats)),
+        ("Running time of Batch tasks", duration(usage.task_seconds), "sum"),
         ("Nodes seen", f"{usage.nodes:,}", f"{usage.preempted_nodes:,} preempted" if usage.preempted_nodes else ""),
     ]
     if usage.node_seconds is not None:

@@ -1,4 +1,4 @@
-"""What a run did, for people: its files, where its time went, and what it took from Azure."""
+"""The report of a run: its files, the times of its steps, and its usage of Azure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAITING_STEP = "wait for Batch tasks"
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """When a step of the run was at work, from its first task run's start to its last one's end."""
+    """The time of a step, from the start of its first task run to the end of its last task run."""
 
     step: str
     task_runs: int
@@ -25,27 +25,27 @@ class StepTime:
 
     @property
     def seconds(self) -> float:
-        """How long, by the wall clock."""
+        """Duration of the step by the wall clock."""
         return (self.ended_at - self.started_at).total_seconds()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a run took from Azure, as far as the service says.
+    """What a run used on Azure, as far as the service reports it.
 
     Attributes:
-        batch_tasks: Batch tasks that completed.
-        retries: How often a Batch task was started again after its program failed.
-        requeues: How often one was started again since it had lost its node.
-        running: How many ran since when, in at most a few hundred changes; empty where none ran.
-        task_seconds: The running times of all added up: the last attempt of each.
-        watched_seconds: How long Batch tasks were waited for.
-        idle_seconds: How long, of that, none of them ran; the service tells of last attempts only.
-        nodes: Nodes that were seen, or that ran a Batch task.
-        preempted_nodes: Those of them that were seen preempted.
-        node_seconds: From the allocation of each dedicated node to when it was last known to be there, added up; None
-            where the pool is not the run's own.
-        spot_node_seconds: The same of spot nodes.
+        batch_tasks: Number of completed Batch tasks.
+        retries: Number of retries after a program failed.
+        requeues: Number of times a Batch task was moved to another node.
+        running: Number of running Batch tasks from each time on, with at most a few hundred changes; empty if none ran.
+        task_seconds: Sum of the running times, counting only the last attempt of each Batch task.
+        watched_seconds: How long the run waited for Batch tasks.
+        idle_seconds: The part of `watched_seconds` in which no Batch task ran. The service reports only last attempts.
+        nodes: Number of nodes that the run saw or that ran a Batch task.
+        preempted_nodes: Number of these nodes that the run saw preempted.
+        node_seconds: Sum of the times from the allocation of a dedicated node to when the run last saw it; None for a
+            pool that the run did not create.
+        spot_node_seconds: The same sum for spot nodes.
     """
 
     batch_tasks: int
@@ -63,12 +63,12 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What a dedicated node costs.
+    """The price of a dedicated node.
 
     Attributes:
-        usd_per_node_hour: That, or None where no price is known.
-        source: Where the price is from, for people.
-        is_paid: Whether the run used Azure's cloud at all.
+        usd_per_node_hour: Price in US dollars, or None if it is unknown.
+        source: Where the price comes from, or the VM size if the price is unknown.
+        is_paid: Whether the run used Azure, and not a local Azure.
     """
 
     usd_per_node_hour: float | None
@@ -78,15 +78,17 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """The whole run, files in input order.
+    """The report of a whole run.
 
     Attributes:
-        workload: What was done.
-        steps: When each step was at work, in the order of their starts; without the report itself.
-        usage: What it took from Azure; None where nothing was new.
-        price: What nodes cost.
-        output_folder: Where the outputs are, absolute.
-        host: On which machine.
+        run_name: Name of the run.
+        workload: The workload of the run.
+        files: Reports of all files, in input order.
+        steps: Times of the steps before the report, in order of their starts.
+        usage: Usage of Azure; None if no file was new.
+        price: Price of the nodes; None if no file was new.
+        output_folder: Absolute path of the output folder.
+        host: Name of the machine with the output folder.
     """
 
     run_name: str
@@ -100,16 +102,16 @@ class RunReport:
 
     @property
     def status_words(self) -> dict[str, str]:
-        """What people call each status."""
+        """The word for each status in messages, such as "counted" for "done"."""
         return {"done": self.workload.done, "unchanged": "unchanged", "failed": "failed"}
 
     def count(self, status: str) -> int:
-        """How many files ended so."""
+        """Return the number of files with a status."""
         return sum(file.status == status for file in self.files)
 
     @property
     def with_result(self) -> list[tuple[FileReport, StoredResult]]:
-        """The files that have a result, each with it."""
+        """The files that have a result, and their results."""
         return [(file, file.result) for file in self.files if file.result is not None]
 
     @property
@@ -129,17 +131,17 @@ class RunReport:
 
     @property
     def headline(self) -> str:
-        """What the run did, in one line: "5 files: 2 counted, 3 unchanged"."""
+        """Summary of the run in one line: "5 files: 2 counted, 3 unchanged"."""
         counts = {word: self.count(status) for status, word in self.status_words.items()}
         parts = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
         return f"{len(self.files):,} {'file' if len(self.files) == 1 else 'files'}: {parts}"
 
 
 class FilesFailedError(TopnError):
-    """The run ended, and some files have no result.
+    """The run has ended, and some files have no result.
 
     Attributes:
-        report: The whole run, with the results of the other files.
+        report: The report of the run, with the results of the other files.
     """
 
     def __init__(self, message: str, report: RunReport) -> None:

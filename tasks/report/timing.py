@@ -1,4 +1,4 @@
-"""When each step of a run was at work in this process."""
+"""The times of the steps that ran in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.report.model import StepTime
 
 @dataclass(frozen=True, kw_only=True)
 class EndedTaskRun:
-    """When a task run was at work, and for which step."""
+    """The step, start and end of a task run that has ended."""
 
     step: str
     flow_run_id: UUID | None
@@ -25,12 +25,12 @@ class EndedTaskRun:
     ended_at: datetime
 
 
-# Task runs that ended in this process; the command line waits until a server of its own has written them down.
+# Task runs that ended in this process. The command line waits until its own Prefect server has stored them.
 ended_task_runs: dict[UUID, EndedTaskRun] = {}
 
 
 def record_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
-    """Remember a task run that ended; its step is called what the names of its task runs begin with."""
+    """Record a task run that ended; the name of its step is the fixed first part of the task run name."""
     ended_task_runs[task_run.id] = EndedTaskRun(
         step=str(task.task_run_name).partition("{")[0].strip(),
         flow_run_id=task_run.flow_run_id,
@@ -40,7 +40,7 @@ def record_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> No
 
 
 def _is_not_about_record_end(record: logging.LogRecord) -> bool:
-    """Drop the two messages per task run in which Prefect reports that it calls `record_end`."""
+    """Return whether a log record is not one of the two messages that Prefect logs per call of `record_end`."""
     message = record.getMessage()
     return not (message.startswith(("Running hook", "Hook ")) and repr(record_end.__name__) in message)
 
@@ -49,7 +49,7 @@ get_logger("prefect.task_runs").addFilter(_is_not_about_record_end)
 
 
 def step_times(flow_run_id: UUID) -> tuple[StepTime, ...]:
-    """Say when each step of a flow run was at work in this process, in the order of their starts."""
+    """Return the times of the steps of a flow run in this process, in order of their starts."""
     by_step: dict[str, list[EndedTaskRun]] = {}
     for ended in list(ended_task_runs.values()):
         if ended.flow_run_id == flow_run_id:

@@ -1,7 +1,7 @@
-"""What a run takes from Azure: Batch tasks, nodes and their time, at a cost in requests that does not grow with files.
+"""Measure what a run uses on Azure: Batch tasks, nodes and their time.
 
-Execution times come with the listings of completed Batch tasks that monitoring makes anyway. Nodes are listed once a
-minute at the most, and once at the end.
+The number of requests does not depend on the number of files. Monitoring lists the completed Batch tasks anyway, and
+the response contains their times. Nodes are listed at most once a minute, and once at the end.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from tasks.report.model import Price, Usage
 
 LISTING_INTERVAL = timedelta(minutes=1)
 
-# As many as a picture can show.
+# The width of the chart cannot show more changes.
 MAX_CHANGES = 300
 
-# Source: Azure's price list of Linux virtual machines, pay as you go, in US dollars.
+# Pay-as-you-go prices of Linux VMs.
+# Source: https://azure.microsoft.com/en-us/pricing/details/virtual-machines/linux/
 LIST_PRICES_USD_PER_HOUR = {"standard_d2s_v3": 0.096, "standard_d4s_v3": 0.192}
 LIST_PRICE_REGION = "East US"
 
@@ -41,10 +42,10 @@ class _Node:
     is_dedicated: bool = True
     is_preempted: bool = False
 
-    def seen_from(self, instant: datetime) -> None:
+    def add_start(self, instant: datetime) -> None:
         self.first_at = min(self.first_at or instant, instant)
 
-    def seen_until(self, instant: datetime) -> None:
+    def add_end(self, instant: datetime) -> None:
         self.last_at = max(self.last_at or instant, instant)
 
     @property
@@ -54,7 +55,7 @@ class _Node:
 
 
 class UsageMeter:
-    """Adds up what a run takes while its Batch tasks are waited for."""
+    """Measures what a run uses while it waits for its Batch tasks."""
 
     def __init__(self, account: BatchAccount, run: Run, job: BatchJob, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
@@ -68,7 +69,7 @@ class UsageMeter:
         self._batch_tasks = self._retries = self._requeues = 0
 
     def add(self, finished: FinishedChunk) -> None:
-        """Take in what the service said of a chunk's Batch tasks, and look at the nodes now and then."""
+        """Add the outcomes of a chunk's Batch tasks, and list the nodes at most once a minute."""
         for outcome in finished.outcomes.values():
             self._batch_tasks += 1
             self._retries += outcome.retry_count
@@ -78,13 +79,13 @@ class UsageMeter:
             self._intervals.append((outcome.started_at, outcome.ended_at))
             if outcome.node_id:
                 node = self._nodes.setdefault(outcome.node_id, _Node())
-                node.seen_from(outcome.started_at)
-                node.seen_until(outcome.ended_at)
+                node.add_start(outcome.started_at)
+                node.add_end(outcome.ended_at)
         if self._listed_at is None or self._clock.now() - self._listed_at >= LISTING_INTERVAL:
             self._list_nodes()
 
     def usage(self) -> Usage:
-        """Add it up, after a last look at the nodes."""
+        """List the nodes once more, and return the usage so far."""
         self._list_nodes()
         ended_at = self._clock.now()
         watched_seconds = (ended_at - self._started_at).total_seconds()
@@ -104,7 +105,7 @@ class UsageMeter:
         )
 
     def _list_nodes(self) -> None:
-        """Look which nodes of the run's own pool are there; what cannot be read is not counted."""
+        """Update the nodes of the run's own pool; ignore errors of the service."""
         self._listed_at = self._clock.now()
         if not self._own_pool:
             return
@@ -119,38 +120,38 @@ class UsageMeter:
             if life.is_preempted:
                 node.is_preempted = True
             else:
-                node.seen_until(self._listed_at)
+                node.add_end(self._listed_at)
 
 
 def usage_meter(run: Run, job: BatchJob) -> UsageMeter:
-    """Begin to measure what a run takes from the configured Batch account."""
+    """Start to measure what a run uses on the configured Batch account."""
     return UsageMeter(batch_account(), run, job)
 
 
 def node_price(vm_size: str, usd_per_node_hour: float | None) -> Price:
-    """Say what a dedicated node costs: what the user says, or the list price of the few sizes that are known here."""
+    """Return the price of a dedicated node: `usd_per_node_hour`, or the list price of the VM size if it is known."""
     is_paid = account_of(configured_azure().batch_endpoint or "") is not None
     if usd_per_node_hour is not None:
-        return Price(usd_per_node_hour=usd_per_node_hour, source="as given to the run", is_paid=is_paid)
+        return Price(usd_per_node_hour=usd_per_node_hour, source="set for this run", is_paid=is_paid)
     listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
     source = f"list price of {vm_size}, Linux, pay as you go, {LIST_PRICE_REGION}" if listed is not None else vm_size
     return Price(usd_per_node_hour=listed, source=source, is_paid=is_paid)
 
 
 def covered_seconds(intervals: Iterable[Interval], since: datetime, until: datetime) -> float:
-    """Measure how much of a span at least one of the intervals covers."""
+    """Return how many seconds between `since` and `until` at least one interval covers."""
     covered = timedelta(0)
-    reached = since
+    covered_until = since
     for start, end in sorted(intervals):
-        first, last = max(start, reached), min(end, until)
+        first, last = max(start, covered_until), min(end, until)
         if last > first:
             covered += last - first
-            reached = last
+            covered_until = last
     return covered.total_seconds()
 
 
 def running_since(intervals: Sequence[Interval]) -> tuple[tuple[datetime, int], ...]:
-    """Say how many of the intervals are under way since when; of many changes, evenly spaced ones are kept."""
+    """Return how many intervals are open from each time on; keep at most `MAX_CHANGES`, evenly spaced."""
     changes = sorted([(start, 1) for start, _ in intervals] + [(end, -1) for _, end in intervals])
     running = 0
     counts: list[tuple[datetime, int]] = []
@@ -163,6 +164,6 @@ def running_since(intervals: Sequence[Interval]) -> tuple[tuple[datetime, int], 
     spacing = (last - first) / (MAX_CHANGES - 1)
     kept: dict[int, tuple[datetime, int]] = {}
     for instant, count in counts:
-        # Of the changes in one stretch, the last one is in force when it ends.
+        # The last change in a stretch is the count at its end.
         kept[int((instant - first) / spacing)] = (instant, count)
     return tuple(kept.values())

@@ -1,1 +1,1 @@
-"""What runs on a node for each file, and what its outputs mean."""
+"""Workloads: the command that runs on a node for each file, and the meaning of its outputs."""

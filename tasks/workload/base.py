@@ -1,7 +1,7 @@
-"""A workload: what runs on a node for each input file, and what is made of its outputs here.
+"""A workload: the command that runs on a node for each input file, and how a run presents its outputs.
 
-The steps know no more of the work than this. A workload of shell commands is a `Workload`; one that has more to say of
-its results is a subclass.
+The steps use only this interface. For a plain shell command, create a `Workload`. To check or present results in a
+special way, write a subclass.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from tasks.model.files import InputFile
 from tasks.model.verdict import FileError, StoredResult
 from tasks.text import printable
 
-# What a Batch task's file is called on its node, whatever it is called here: no user's name is in a command line.
+# Name of the input file on the node. With a fixed name, no user-defined file name is part of a command line.
 NODE_INPUT = "input"
 
-# What the node agent itself writes; it comes back, too.
+# Files that the node agent writes. They are uploaded like the outputs.
 LOGS = ("stdout.txt", "stderr.txt")
 
-# A line of stderr that begins so refuses the input file, and says why: then it is the file that has to be mended.
+# Prefix of a line on stderr with which a program rejects its input file. The rest of the line is the reason.
 INPUT_ERROR = "input error: "
 
-# One cell of the tables of results: numbers are aligned; pairs are words with their counts, say.
+# A cell of the results tables: text, a number, or pairs, such as words and their counts.
 Cell = str | int | Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture of a run's results: an SVG document, its title, and a sentence on what it shows."""
+    """A picture of the results of a run: a title, an SVG document, and a sentence that explains it."""
 
     title: str
     svg: str
@@ -42,19 +42,19 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What runs on a node for each input file.
+    """The work on each input file.
 
     Raises:
-        ConfigurationError: A name is not such as the attributes say.
+        ConfigurationError: A name is not valid.
 
     Attributes:
-        name: What the keys of the run's artifacts begin with: lower-case letters, digits and dashes.
-        command: For /bin/sh, in an empty folder of its own with the file, called ``input``. The variable ``FILES``
-            names the folder with what is shipped. Exit status 0 means done.
-        outputs: Names of the files that it leaves in that folder, which are the result. They are read into memory.
-        files: What is shipped to each node, by its plain file name.
-        check_command: For /bin/sh, where ``FILES`` is the same; a node on which it fails takes no Batch tasks.
-        done: What a file is when that is done, as in "5 files: 5 counted".
+        name: First part of the keys of the run's artifacts. It consists of lower-case letters, digits and dashes.
+        command: Command for /bin/sh. It runs in a new folder that contains only the input file, named ``input``. The
+            variable ``FILES`` is the path of the folder with ``files``. Exit code 0 means success.
+        outputs: Names of files that the command writes in that folder. They are the result and must fit into memory.
+        files: Contents of the files that are copied to each node, by file name.
+        check_command: Command for /bin/sh, also with ``FILES``. A node where it fails runs no Batch tasks.
+        done: The word for a file with a new result, as in "5 files: 5 counted".
     """
 
     name: str
@@ -67,54 +67,54 @@ class Workload:
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z0-9][a-z0-9-]*", self.name):
             raise ConfigurationError(
-                f"The workload's name {self.name!r} is not of lower-case letters, digits and dashes."
+                f"Workload name {self.name!r} is not valid. Use lower-case letters, digits and dashes."
             )
         for name in (*self.files, *self.outputs):
             if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-                raise ConfigurationError(f"{name!r} of workload {self.name} is no plain file name.")
+                raise ConfigurationError(f"File name {name!r} of workload {self.name} is not valid.")
         if not self.outputs or {NODE_INPUT, *LOGS} & set(self.outputs):
             raise ConfigurationError(
-                f"Workload {self.name} needs outputs, by other names than {', '.join((NODE_INPUT, *LOGS))}."
+                f"Workload {self.name} needs outputs with other names than {', '.join((NODE_INPUT, *LOGS))}."
             )
 
     @property
     def sha256(self) -> str:
-        """Hash of all that a result depends on, besides the input file."""
+        """Hash of everything that a result depends on, except the input file."""
         parts = [self.command, list(self.outputs), sorted(self.file_hashes().items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def file_hashes(self) -> dict[str, str]:
-        """Hash of each file that is shipped, by its name."""
+        """Return the hash of each of `files`, by name."""
         return {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
 
     def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
-        """Say why these outputs are no result of this file; None where they are one."""
+        """Return an error if these outputs are not a valid result of this file, or None."""
         del file, outputs
         return None
 
     def documents(self, file: InputFile, result: StoredResult) -> dict[str, bytes]:
-        """Give what is written below the output folder, by what comes after ``_OUTPUT`` in the file's name."""
+        """Return the content of each output document of a file, by the part of its name after ``_OUTPUT``."""
         del file
         return {f".{name}": content for name, content in result.outputs.items()}
 
     def columns(self, result: StoredResult) -> dict[str, Cell]:
-        """Give a file's row in the tables of results: the first line of each output, unless a subclass knows more."""
+        """Return the row of a file in the results tables; by default the first line of each output."""
         return {
             name: printable(content[:1000].decode("utf-8", "replace").partition("\n")[0])
             for name, content in result.outputs.items()
         }
 
     def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:
-        """Give figures of all results together, each with its name."""
+        """Return name and value of the key figures of all results."""
         del results
         return []
 
     def picture(self, results: Sequence[StoredResult]) -> Picture | None:
-        """Draw all results together, where there is something to draw."""
+        """Return a picture of all results, or None."""
         del results
         return None
 
     def repeat_command(self, file: InputFile) -> str:
-        """Give what repeats a file's work on this machine, for a shell."""
-        # Where files are shipped, it is for the user to have them in this folder.
+        """Return the shell command that repeats the work on a file on this machine."""
+        # The user has to copy `files` into the current folder first.
         return f"cp {shlex.quote(file.path)} {NODE_INPUT} && FILES=. && {self.command}"

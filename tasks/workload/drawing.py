@@ -1,4 +1,4 @@
-"""How pictures are drawn: by matplotlib as SVG documents of text and shapes, without fonts and without scripts."""
+"""Style and helpers for charts. matplotlib draws them as SVG documents without fonts or scripts."""
 
 from __future__ import annotations
 
@@ -10,24 +10,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# By these a page can give the shapes other colours where it is dark.
+# The HTML page finds shapes by these colours and replaces them in dark mode.
 INK = "#1f2933"
-
-
 FAINT = "#9aa5b1"
-
-
 PAPER = "#ffffff"
-
-
 ACCENT = "#2b6cb0"
-
-
 WAITING = "#dd9a3b"
-
-
 AREA = "#7fb2e5"
-
 
 DARK_COLOURS = {
     INK: "#e4e9ee",
@@ -38,16 +27,12 @@ DARK_COLOURS = {
     AREA: "#2f5680",
 }
 
-
 WIDTH_INCHES = 8.0
-
-
 ROW_INCHES = 0.3
-
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    # Equal runs give equal documents.
+    # With a fixed salt, equal runs have identical documents.
     "svg.hashsalt": "topn",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -65,7 +50,7 @@ STYLE: dict[Any, Any] = {
 
 
 def bars_picture(named_counts: Sequence[tuple[str, int]]) -> str:
-    """Draw counts as bars, the first on top."""
+    """Draw counts as horizontal bars, with the first on top."""
     with mpl.rc_context(STYLE):
         rows = named_counts[::-1]
         figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * len(rows) + 0.5), layout="constrained")
@@ -82,7 +67,7 @@ def bars_picture(named_counts: Sequence[tuple[str, int]]) -> str:
 def _svg(figure: Figure) -> str:
     document = io.BytesIO()
     with warnings.catch_warnings():
-        # A browser has the letters that matplotlib's own font lacks.
+        # The browser chooses the font, so it does not matter that matplotlib's own font lacks letters.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(document, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = document.getvalue().decode()

@@ -1,7 +1,7 @@
-"""Packs: many small files in one Batch task, each with an ending of its own.
+"""Packs: many small files in one Batch task, each with its own outcome.
 
-A pack goes to its node as one archive with a folder for each file, and what comes back is one archive with a folder for
-each file that was worked on: one request each way, however many files there are.
+A pack is uploaded as one archive with one folder per file. The node uploads one archive with one folder per processed
+file. Each direction takes one request, whatever the number of files.
 """
 
 from __future__ import annotations
@@ -30,81 +30,81 @@ RUN_SCRIPT = "run_pack.sh"
 
 COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
-# What a folder has that was worked on: the exit status and the number of attempts.
+# File in the folder of each processed file, with the exit code and the number of attempts.
 EXIT = ".exit"
 
-# The service's words for a program that failed.
+# Error code that Batch reports for a program that failed.
 EXIT_CODE_FAILURE = "FailureExitCode"
 
 
 @contextmanager
 def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str, FileError]]]:
-    """Make the archive of a pack, in a temporary file.
+    """Create the archive of a pack in a temporary file.
 
     Yields:
-        The archive, at its start; and, by content key, why a file is not in it as it was hashed.
+        The archive, positioned at its start, and the errors of files that could not be added, by content key.
     """
-    left_out: dict[str, FileError] = {}
+    errors: dict[str, FileError] = {}
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
             _add(archive, RUN_SCRIPT, files_of_package("tasks.workload").joinpath(RUN_SCRIPT).read_bytes())
             _add(archive, "command.sh", f"{workload.command}\n".encode())
             _add(archive, "outputs.txt", "\n".join(workload.outputs).encode())
             for input_file in pack.files:
-                if (failure := _add_file(archive, input_file)) is not None:
-                    left_out[input_file.content_key] = failure
+                if (error := _add_file(archive, input_file)) is not None:
+                    errors[input_file.content_key] = error
         file.seek(0)
-        yield file, left_out
+        yield file, errors
 
 
 def endings(
     content: bytes, pack: Pack, outcome: BatchTaskOutcome
 ) -> dict[str, tuple[BatchTaskOutcome, dict[str, bytes]]]:
-    """Read what a pack brought back; an archive that ends in the middle gives what is whole.
+    """Read the results archive of a pack; of a truncated archive, read the complete files.
 
     Returns:
-        How the work on each file ended, as if it had had its own Batch task, and what it left, by content key.
+        Outcome and outputs of each processed file, by content key. An outcome looks like that of a separate Batch task.
     """
-    left: dict[str, dict[str, bytes]] = {}
-    # Headers that mean harm make tarfile raise the others.
+    folders: dict[str, dict[str, bytes]] = {}
+    # A malicious header makes tarfile raise errors other than `TarError`.
     with suppress(tarfile.TarError, ArithmeticError, LookupError, ValueError):
         for path, document in _plain_files(content):
             folder, _, name = path.partition("/")
-            left.setdefault(folder, {})[name] = document
-    found_endings = ((file, left.get(_folder(file), {})) for file in pack.files)
+            folders.setdefault(folder, {})[name] = document
+    outputs = ((file, folders.get(_folder(file), {})) for file in pack.files)
     return {
-        file.content_key: (_ending(documents[EXIT], outcome), documents)
-        for file, documents in found_endings
+        file.content_key: (_file_outcome(documents[EXIT], outcome), documents)
+        for file, documents in outputs
         if re.fullmatch(rb"\d{1,9} \d{1,9}\n", documents.get(EXIT, b""))
     }
 
 
 def _plain_files(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Read the files of an archive that anybody may have made; none is larger than the archive, and no file is written."""
+    """Read the regular files of an untrusted archive, without extracting them to disk."""
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         for member in archive:
             if member.size < 0:
-                # What comes after it would be what came before, for ever.
+                # With a negative size, tarfile would read the same members again and again.
                 return
-            # A sparse file may be told in few bytes, and fill the memory.
-            found = archive.extractfile(member) if member.isfile() and not member.issparse() else None
-            if found is not None:
-                yield member.name, found.read()
+            # A sparse file of a few bytes can expand until memory is full.
+            source = archive.extractfile(member) if member.isfile() and not member.issparse() else None
+            if source is not None:
+                yield member.name, source.read()
 
 
-def _ending(written: bytes, outcome: BatchTaskOutcome) -> BatchTaskOutcome:
-    status, attempts = (int(number) for number in written.split())
+def _file_outcome(exit_file: bytes, outcome: BatchTaskOutcome) -> BatchTaskOutcome:
+    exit_code, attempts = (int(number) for number in exit_file.split())
     return replace(
         outcome,
-        result="failure" if status else "success",
-        exit_code=status,
-        failure_code=EXIT_CODE_FAILURE if status else None,
+        result="failure" if exit_code else "success",
+        exit_code=exit_code,
+        failure_code=EXIT_CODE_FAILURE if exit_code else None,
         retry_count=attempts - 1,
     )
 
 
 def _folder(file: InputFile) -> str:
-    """Name the folder of a file in the archives: no name of a user's is on a node."""
+    """Return the folder of a file in the archives, which contains no user-defined name."""
     return file.content_key[:32]
 
 
@@ -115,9 +115,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _add_file(archive: tarfile.TarFile, file: InputFile) -> FileError | None:
-    """Stream a file into an archive; returns why it is not what had been hashed, and the node would work in vain.
+    """Stream a file into an archive; return an error if its content is not the content that was hashed.
 
-    Where one copy of the content is not, the next is added under the same name: who unpacks the archive keeps the last.
+    If one copy has changed, add the next copy under the same name. On the node, `tar` keeps the last one.
     """
     failure = was_changed(file)
     for path in (file.path, *file.copies):
@@ -133,13 +133,13 @@ def _add_content(archive: tarfile.TarFile, file: InputFile, path: Path) -> bool:
     member = tarfile.TarInfo(f"{_folder(file)}/{NODE_INPUT}")
     member.size = file.size_bytes
     with path.open("rb") as source:
-        content = _Padded(source)
+        content = _PaddedReader(source)
         archive.addfile(member, content)
         return not content.was_short and not source.read(1) and content.hash.hexdigest() == file.sha256
 
 
-class _Padded(io.RawIOBase):
-    """A file that hashes what is read, and goes on with zeros where it has become shorter than was announced."""
+class _PaddedReader(io.RawIOBase):
+    """A reader that hashes a file, and pads it with zeros if the file has become shorter than its header states."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Finished results, kept by content: what was done once for a file is never done again."""
+"""Stores of finished results by content key. They stop later runs from processing the same content again."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from tasks.model.verdict import Provenance, StoredResult
 
 
 class ResultsStore(Protocol):
-    """Results by content key."""
+    """A store of results by content key."""
 
     def get(self, content_key: str) -> StoredResult | None:
-        """Give a result, or None where there is none or it is damaged: both mean that there is work to do."""
+        """Return a result, or None if it does not exist or is damaged."""
 
     def put(self, content_key: str, result: StoredResult) -> None:
-        """Keep a result for ever."""
+        """Write a result. Results never expire."""
 
 
 class FolderStore:
-    """Results in a folder, a JSON file each."""
+    """A store of results in a folder, with one JSON file per result."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, content_key: str) -> StoredResult | None:
-        """Give a result, or None where there is none or it is damaged."""
+        """Return a result, or None if it does not exist or is damaged."""
         try:
             return _from_json((self._folder / f"{content_key}.json").read_bytes(), content_key)
         except OSError:
             return None
 
     def put(self, content_key: str, result: StoredResult) -> None:
-        """Keep a result for ever."""
+        """Write a result. Results never expire."""
         write_whole(self._folder / f"{content_key}.json", _to_json(content_key, result))
 
 
 class ContainerStore:
-    """Results in a blob container of the configured storage account, a JSON blob each."""
+    """A store of results in a blob container of the configured storage account, with one JSON blob per result."""
 
     def __init__(self, account: BlobAccount, container: str) -> None:
         self._account = account
         self._container = container
 
     def get(self, content_key: str) -> StoredResult | None:
-        """Give a result, or None where there is none or it is damaged."""
+        """Return a result, or None if it does not exist or is damaged."""
         try:
             return _from_json(self._account.download(self._container, f"{content_key}.json"), content_key)
         except NotFoundError:
             return None
 
     def put(self, content_key: str, result: StoredResult) -> None:
-        """Keep a result for ever."""
+        """Write a result. Results never expire."""
         self._account.upload_bytes(self._container, f"{content_key}.json", _to_json(content_key, result))
 
 
 def results_store() -> ResultsStore:
-    """Open the store that `TOPN_RESULTS` names, or the one in the state folder.
+    """Return the store at the location in `TOPN_RESULTS`; by default in the state folder.
 
     Raises:
-        ConfigurationError: The URL does not name a container.
+        ConfigurationError: The URL is not the URL of a blob container.
     """
     location = results_location()
     if not location.startswith(("http://", "https://")):
@@ -76,7 +76,7 @@ def results_store() -> ResultsStore:
     parts = urlsplit(location)
     endpoint, _, container = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")).rpartition("/")
     if not container or not urlsplit(endpoint).netloc:
-        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which does not name a blob container.")
+        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which is not the URL of a blob container.")
     return ContainerStore(blob_account(), container)
 
 
@@ -98,7 +98,7 @@ def _from_json(content: bytes, content_key: str) -> StoredResult | None:
 
 
 def _as_text(content: bytes) -> str | dict[str, str]:
-    """Write text as it is, so that people can read it, and anything else in Base64."""
+    """Return text unchanged, so that people can read it, and encode other content in Base64."""
     try:
         return content.decode()
     except UnicodeDecodeError:

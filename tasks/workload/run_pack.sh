@@ -1,8 +1,8 @@
-# Runs on a node: works on the files of a pack one after the other, each in a folder of its own.
+# Runs on a node and processes the files of a pack one after the other, each in its own folder.
 #
-# command.sh is the command and outputs.txt names its outputs. A folder is added to results.tar as soon as it is done, with
-# its exit status and the number of attempts, so that it is not lost when a later file takes the whole pack down. When
-# Batch starts the pack again on this node, folders that are done are left alone. No output's name begins with a dot.
+# command.sh is the command, and outputs.txt lists its outputs. A processed folder is added to results.tar at
+# once, with the exit code and the number of attempts, so that a later crash does not lose it. If Batch starts the pack
+# again on this node, processed folders are skipped. Names of outputs never begin with a dot.
 
 for folder in */; do
   [ -e "${folder}.done" ] && continue
@@ -10,7 +10,7 @@ for folder in */; do
   rm -f stderr.txt
   attempts=0
   status=1
-  # Twice, as Batch does with a file that has a Batch task of its own; a file that was refused is refused again.
+  # Two attempts, as for a file with its own Batch task. A retry does not help if the program rejected the file.
   while [ "$status" -ne 0 ] && [ "$attempts" -lt 2 ] && ! grep -qs '^input error: ' stderr.txt; do
     attempts=$((attempts + 1))
     (. ../command.sh) </dev/null >stdout.txt 2>stderr.txt
@@ -25,7 +25,7 @@ for folder in */; do
     done
   fi
   cd ..
-  # No name in these lists holds a space.
+  # The names in these lists contain no spaces.
   set -- "${folder}.exit"
   for name in $names; do
     [ -e "$folder$name" ] && set -- "$@" "$folder$name"

@@ -1,6 +1,6 @@
-"""The workload of this project: the task script that counts words on a node, what it gives back, and how that is shown.
+"""The word count workload: the task script that runs on a node, its output, and the presentation of the counts.
 
-No other step knows of words.
+The steps do not depend on this module.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
 
-# What a cell takes of top words, and the picture of the most frequent ones.
-MAX_CELL_LETTERS = 160
+# Limits of the top words in a table cell, and of the words in the chart.
+MAX_CELL_CHARACTERS = 160
 MAX_CHARTED_WORDS = 15
 
-# No file has as many bytes. Source: off_t of 64 bits.
-MAX_COUNTED = 2**63 - 1
+# No file has more bytes than a 64-bit off_t can hold.
+MAX_COUNT = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordCounts:
-    """What the task script found in one file."""
+    """The counts of one file, as reported by the task script."""
 
     sha256: str
     size_bytes: int
@@ -41,10 +41,10 @@ class WordCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class WordCountWorkload(Workload):
-    """Count the words of each file.
+    """The workload that counts the words of each file.
 
     Attributes:
-        arguments: Options of the task script.
+        arguments: Command-line options of the task script.
         sources_sha256: Hash of the task script's sources.
     """
 
@@ -52,62 +52,62 @@ class WordCountWorkload(Workload):
     sources_sha256: str
 
     def file_hashes(self) -> dict[str, str]:
-        """Hash the task script's sources, which are the same with a compiler and without one."""
+        """Return the hash of the task script's sources, which is the same for compiled and pure Python packages."""
         return dict.fromkeys(self.files, self.sources_sha256)
 
     def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
-        """Refuse what is no output of the task script, or one of another content."""
+        """Return an error if the output is not valid, or does not belong to this content."""
         try:
             counts = parse_counts(outputs[OUTPUT])
         except (KeyError, ValueError) as error:
-            return FileError(category=Category.PROGRAM, message=f"Its output cannot be read: {error}", exit_code=0)
+            return FileError(category=Category.PROGRAM, message=f"The output cannot be read: {error}", exit_code=0)
         if counts.sha256 != file.sha256:
-            return FileError(category=Category.RESOURCE_FILE, message="The node counted another content", exit_code=0)
+            return FileError(category=Category.RESOURCE_FILE, message="The node counted different content", exit_code=0)
         return None
 
     def documents(self, file: InputFile, result: StoredResult) -> dict[str, bytes]:
-        """Give one document for people and one for programs."""
+        """Return a text document for people and a JSON document for programs."""
         document = json.dumps(as_json(file, result), ensure_ascii=False) + "\n"
         return {".txt": as_text(result).encode(), ".json": document.encode()}
 
     def columns(self, result: StoredResult) -> dict[str, Cell]:
-        """Give the numbers of words, and as many of the top words as a cell takes; an ellipsis ends what goes on."""
+        """Return the word counts and as many top words as fit in a cell; an ellipsis marks omitted words."""
         counts = counts_of(result)
         top: list[tuple[str, str]] = []
-        room = MAX_CELL_LETTERS
+        free = MAX_CELL_CHARACTERS
         for word, count in counts.top:
-            if room < 0:
+            if free < 0:
                 top.append(("…", ""))
                 break
             top.append((cut(printable(word), 40), f"{count:,}"))
-            room -= len(" ".join(top[-1])) + 2
+            free -= len(" ".join(top[-1])) + 2
         return {"words": counts.words, "distinct": counts.distinct, "top words": top}
 
     def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:
-        """Add up the words of all files."""
+        """Return the total number of words."""
         return [("Words in all files", f"{sum(counts_of(result).words for result in results):,}")]
 
     def picture(self, results: Sequence[StoredResult]) -> Picture | None:
-        """Draw the most frequent words; what is known of each file is its top words only."""
+        """Return a chart of the most frequent words, which is based on the top words of each file."""
         words = most_frequent_words(results)
         if not words:
             return None
-        from tasks.workload.drawing import bars_picture  # noqa: PLC0415 - brings matplotlib: slow
+        from tasks.workload.drawing import bars_picture  # noqa: PLC0415 - imports matplotlib, which is slow
 
         longest = max(len(counts_of(result).top) for result in results)
         return Picture(
             title="Most frequent words",
             svg=bars_picture([(cut(printable(word), 30), count) for word, count in words]),
-            sentence=f"Added up over the files; of each file, its top {longest} are known.",
+            sentence=f"Sums over all files. Only the top {longest} words of each file are included.",
         )
 
     def repeat_command(self, file: InputFile) -> str:
-        """Give the command that counts the file on this machine."""
+        """Return the shell command that counts the words of a file on this machine."""
         return shlex.join(["python", "-m", "task_script", *self.arguments, "--", file.path])
 
 
 def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
-    """Pack the task script into one file that `python3` runs, with the options of this run."""
+    """Return the workload that runs the packaged task script with the options of this run."""
     package = TaskScriptPackage()
     arguments = ("--num-words", str(num_words), *(["--ignore-case"] if ignore_case else []))
     return WordCountWorkload(
@@ -115,7 +115,7 @@ def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
         command=f'exec python3 "$FILES"/{package.name} {NODE_INPUT} {shlex.join(arguments)}',
         outputs=(OUTPUT,),
         files=package,
-        # This node's Python can run it.
+        # Check that the Python of the node can run the package.
         check_command=f'python3 "$FILES"/{package.name} --check',
         done="counted",
         arguments=arguments,
@@ -124,12 +124,12 @@ def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
 
 
 def counts_of(result: StoredResult) -> WordCounts:
-    """Read a result that was not refused."""
+    """Return the counts of a valid result."""
     return parse_counts(result.outputs[OUTPUT])
 
 
 def most_frequent_words(results: Sequence[StoredResult]) -> list[tuple[str, int]]:
-    """Add up the files' top words, the most frequent first."""
+    """Return the sums of the top words of all files, most frequent first."""
     sums: Counter[str] = Counter()
     for result in results:
         sums.update(dict(counts_of(result).top))
@@ -137,26 +137,26 @@ def most_frequent_words(results: Sequence[StoredResult]) -> list[tuple[str, int]
 
 
 def parse_counts(content: bytes) -> WordCounts:
-    """Read the task script's JSON.
+    """Parse the JSON output of the task script.
 
     Raises:
-        ValueError: It is not what the task script writes.
+        ValueError: The content is not valid output of the task script.
     """
     try:
-        found: Any = json.loads(content)
+        document: Any = json.loads(content)
         return WordCounts(
-            sha256=_typed(found["sha256"], str),
-            size_bytes=_count(found["bytes"]),
-            words=_count(found["words"]),
-            distinct=_count(found["distinct"]),
-            top=tuple((_word(word), _count(count)) for word, count in found["top"]),
+            sha256=_typed(document["sha256"], str),
+            size_bytes=_count(document["bytes"]),
+            words=_count(document["words"]),
+            distinct=_count(document["distinct"]),
+            top=tuple((_word(word), _count(count)) for word, count in document["top"]),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"not an output of the task script ({error})") from error
+        raise ValueError(f"not valid output of the task script ({error})") from error
 
 
 def as_json(file: InputFile, result: StoredResult) -> dict[str, Any]:
-    """Give a result in the form that programs read."""
+    """Return a result as JSON data for programs."""
     counts = counts_of(result)
     return {
         "file": file.name,
@@ -169,7 +169,7 @@ def as_json(file: InputFile, result: StoredResult) -> dict[str, Any]:
 
 
 def as_text(result: StoredResult) -> str:
-    """Give a result in the form that people read, as the task script writes it on the node."""
+    """Format a result as text for people, like the text output of the task script."""
     top, provenance = counts_of(result).top, result.provenance
     width = len(str(top[0][1])) if top else 0
     words = [f"{count:{width}}  {printable(word)}" for word, count in top] or ["(no words)"]
@@ -183,15 +183,15 @@ def as_text(result: StoredResult) -> str:
 
 
 def _count(value: Any) -> int:
-    """Take a number that nobody has trouble with who adds it up, draws it or writes it down."""
+    """Return a count; reject negative values and values above `MAX_COUNT`, which no file can have."""
     count: int = _typed(value, int)
-    if not 0 <= count <= MAX_COUNTED:
-        raise ValueError("a count is below zero, or more than any file has")
+    if not 0 <= count <= MAX_COUNT:
+        raise ValueError(f"count {count} is not between 0 and {MAX_COUNT}")
     return count
 
 
 def _word(value: Any) -> str:
-    """Take a word that can be written down: JSON can hold half a letter."""
+    """Return a word; raise an error for a lone surrogate, which JSON can contain but UTF-8 cannot."""
     word: str = _typed(value, str)
     word.encode()
     return word
@@ -199,5 +199,5 @@ def _word(value: Any) -> str:
 
 def _typed(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return value

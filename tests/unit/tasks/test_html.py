@@ -11,7 +11,7 @@ import pytest
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.report.charts import time_picture
-from tasks.report.html import MAX_DOSSIERS, MAX_ROWS, render, write_page
+from tasks.report.html import MAX_DETAILS, MAX_ROWS, render, write_page
 from tasks.text import printable
 from tasks.workload.drawing import DARK_COLOURS
 
@@ -47,11 +47,11 @@ def test_page_describes_run(page):
         "3 files: 1 counted, 1 unchanged, 1 failed",
         "Sunday, 22 November 2026, 02:00 UTC",
         "1.00 USD",
-        "at 0.5 USD an hour: as given to the run",
+        "at 0.5 USD per hour (set for this run)",
         "The program ended with exit code 137",
         "last words",
         "python -m task_script -- '/data/bad.txt'",
-        "for 1 min 10 s of it (70%) none ran",
+        "For 1 min 10 s of that time (70%), no Batch task ran",
         "file2.txt",
         "no Batch task runs",
     ):
@@ -91,13 +91,13 @@ def test_links_lead_to_outputs(tmp_path):
 
 
 def test_page_size_is_bounded(page, tmp_path):
-    rows, failures = MAX_ROWS + 100, MAX_DOSSIERS + 10
+    rows, failures = MAX_ROWS + 100, MAX_DETAILS + 10
     files = [*(counted(n) for n in range(rows)), *(failed(rows + n, printed="x" * 4000) for n in range(failures))]
     path = write_page(run_report(*files, usage=usage()), tmp_path)
     assert path.stat().st_size < 3_000_000
     found = path.read_text()
-    assert "And 100 more" in found
-    assert "And 10 more" in found
+    assert "The outputs of 100 more files are in" in found
+    assert "10 more files failed" in found
 
 
 def test_unchanged_run_has_page(page):

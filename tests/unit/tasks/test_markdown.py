@@ -54,11 +54,11 @@ def test_headline_omits_zero_counts():
 def test_summary_lists_results_and_usage():
     text = summary(run_report(counted(1), counted(2, unchanged=True), failed(3), usage=usage()))
     assert text.startswith("# 3 files: 1 counted, 1 unchanged, 1 failed\n")
-    assert "| Batch tasks completed | 7 (2 tried again, 1 moved to another node) |" in text
+    assert "| Batch tasks completed | 7 (2 retried, 1 moved to another node) |" in text
     assert "| Node-minutes | 120.0 |" in text
     assert "| Cost of the nodes | 1.00 USD (estimated) |" in text
-    assert "at 0\\.5 USD an hour\\: as given to the run" in text
-    assert "for 1 min 10 s of it (70%) none ran" in text
+    assert "at 0\\.5 USD per hour \\(set for this run\\)" in text
+    assert "For 1 min 10 s of that time (70%), no Batch task ran" in text
     assert "| plan | 1 | 0.0 s | 2.0 s |" in text
     assert "`/data/results` on `worker1`" in text
     assert "file3\\.txt\\: The program ended with exit code 137" in text
@@ -83,22 +83,27 @@ def test_unchanged_run_does_not_mention_azure():
         (
             Price(usd_per_node_hour=None, source="standard_x", is_paid=True),
             {},
-            "not known",
-            "No price is known of standard_x",
+            "unknown",
+            "The price of standard_x is unknown",
         ),
-        (Price(usd_per_node_hour=0.5, source="a list", is_paid=False), {}, "1.00 USD", "This was no Azure"),
-        (Price(usd_per_node_hour=0.01, source="a list", is_paid=True), {}, "0.0200 USD", "at 0.01 USD an hour: a list"),
+        (Price(usd_per_node_hour=0.5, source="a list", is_paid=False), {}, "1.00 USD", "This run did not use Azure"),
+        (
+            Price(usd_per_node_hour=0.01, source="a list", is_paid=True),
+            {},
+            "0.0200 USD",
+            "at 0.01 USD per hour (a list)",
+        ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
             {"spot_node_seconds": 60.0},
             "1.00 USD",
-            "that of the dedicated nodes alone",
+            "only dedicated nodes",
         ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
             {"node_seconds": None, "spot_node_seconds": None},
-            "not known",
-            "not the run's own",
+            "unknown",
+            "The run used an existing pool",
         ),
     ],
 )
@@ -114,7 +119,9 @@ def test_results_table_is_bounded_and_names_omissions():
     document = results_json(report)
     assert len(document) < 300_000
     assert len(json.loads(document)) == 500
-    assert results_summary(report) == "The results of the first 500 of 600 files; those of all are in the outputs."
+    assert (
+        results_summary(report) == "The results of the first 500 of 600 files. The output folder contains all results."
+    )
     assert results_summary(run_report(counted(1))) == "The results of 1 file."
 
 
@@ -124,7 +131,7 @@ def test_failure_details_are_bounded_and_count_all():
     assert len(text) < 500_000
     assert text.startswith("# 5,000 of 5,000 files failed\n")
     assert "| program | 5,000 | The program failed on the node. |" in text
-    assert "And 4,475 that are not named here" in text
+    assert "4,475 more files are not listed here" in text
     assert len(summary(report)) < 10_000
     assert failures_summary(report).endswith("- and 4,990 more")
 

@@ -32,19 +32,19 @@ GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1],
     ],
 )
 def test_output_with_wrong_shape_is_rejected(change):
-    with pytest.raises(ValueError, match="not an output of the task script"):
+    with pytest.raises(ValueError, match="not valid output of the task script"):
         parse_counts(json.dumps(GOOD | change).encode())
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 200_000, b'{"a":' * 200_000, b"9" * 5000, b"\xff", b"null"])
 def test_output_must_be_json_document(content):
-    with pytest.raises(ValueError, match="not an output of the task script"):
+    with pytest.raises(ValueError, match="not valid output of the task script"):
         parse_counts(content)
 
 
 def test_incomplete_output_is_rejected():
     for name in GOOD:
-        with pytest.raises(ValueError, match="not an output"):
+        with pytest.raises(ValueError, match="not valid output"):
             parse_counts(json.dumps({key: value for key, value in GOOD.items() if key != name}).encode())
 
 

@@ -26,7 +26,7 @@ LINES = Workload(name="lines", command="wc -l < input > lines.txt", outputs=("li
         ({"outputs": ("input",)}, "input, stdout.txt, stderr.txt"),
         ({"outputs": ("stderr.txt",)}, "other names"),
         ({"outputs": ("../above",)}, "'../above' of workload lines"),
-        ({"outputs": ("*.txt",)}, "plain file name"),
+        ({"outputs": ("*.txt",)}, "is not valid"),
         ({"files": {"a b": b""}}, "'a b'"),
         ({"files": {"-rf": b""}}, "'-rf'"),
     ],
