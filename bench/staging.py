@@ -26,7 +26,7 @@ from tasks.azure.accounts import blob_account
 from tasks.azure.settings import load_settings
 from tasks.model.plan import Plan
 from tasks.model.run import Containers
-from tasks.steps.plan import make_plan
+from tasks.steps.plan import create_plan
 from tasks.steps.stage import stage_chunk
 from tasks.workload.base import Workload
 from tasks.workload.results_store import FolderStore
@@ -111,7 +111,7 @@ def _plan(folder: Path, count: int, size_bytes: int) -> Plan:
     folder.mkdir()
     for number in range(count):
         (folder / str(number)).write_bytes(random.Random(number).randbytes(size_bytes))
-    return make_plan([f"{folder}/*"], WORKLOAD, FolderStore(folder / "known"), files_per_task=1)
+    return create_plan([f"{folder}/*"], WORKLOAD, FolderStore(folder / "known"), files_per_task=1)
 
 
 def _peak_mib() -> float:

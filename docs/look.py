@@ -15,14 +15,14 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from flows.servers.connect import use_up
+from flows.servers.connect import use_make_up_servers
 from tasks.azure.settings import account_of, load_settings, state_folder
 from tasks.model.naming import NAME_PREFIX
 
 
 def main() -> int:
     """Print or delete the resources. Return the exit code."""
-    use_up(state_folder())
+    use_make_up_servers(state_folder())
     azure: Any = load_settings()
     blobs = BlobServiceClient(azure.storage_endpoint, _credential(azure, "storage"))
     batch = BatchClient(azure.batch_endpoint, _credential(azure, "batch"))

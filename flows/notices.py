@@ -21,7 +21,7 @@ from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
 from flows.console import print_message
-from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_up
+from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_make_up_servers
 from tasks.azure.settings import state_folder
 from tasks.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ DEAD_RUNS_AUTOMATION = "topn: runs that died have crashed"
 NOTIFIED_STATES = ("Failed", "TimedOut", "Crashed", "Late")
 
 # A run is dead after this many missing heartbeats: nine minutes at the default frequency.
-LOST_HEARTBEATS = 3
+MAX_LOST_HEARTBEATS = 3
 DEFAULT_HEARTBEAT_SECONDS = 180
 
 # A run that enters the same state again within this time is not reported again.
@@ -64,7 +64,7 @@ def set_up(webhook_url: str) -> None:
     Raises:
         ConfigurationError: No Prefect server is configured, or it does not respond.
     """
-    use_up(state_folder())
+    use_make_up_servers(state_folder())
     if prefect_api_url() is None:
         raise ConfigurationError("No Prefect server is configured. Set `PREFECT_API_URL`, or start one with `make up`.")
     require_reachable_prefect()
@@ -97,7 +97,7 @@ def set_up(webhook_url: str) -> None:
                 match_related=flows,
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
-                within=timedelta(seconds=LOST_HEARTBEATS * frequency_seconds),
+                within=timedelta(seconds=MAX_LOST_HEARTBEATS * frequency_seconds),
             ),
             actions=[ChangeFlowRunState(state=StateType.CRASHED, message="The run stopped sending heartbeats.")],
         )

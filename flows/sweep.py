@@ -7,11 +7,11 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks.steps.sweep import Swept, sweep_dead_runs
+from tasks.steps.sweep import SweepResult, sweep_dead_runs
 
 
 @flow(name="sweep")
-def sweep(older_than_hours: Annotated[float, Field(ge=0)] = 0, dry_run: bool = False) -> Swept:
+def sweep(older_than_hours: Annotated[float, Field(ge=0)] = 0, dry_run: bool = False) -> SweepResult:
     """Delete the pools, jobs and containers of runs that ended or are past their deadline.
 
     Args:

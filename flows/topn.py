@@ -30,7 +30,7 @@ from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
-from tasks.steps.report import final_state, gather, report_run
+from tasks.steps.report import collect_verdicts, final_state, report_run
 from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
 from tasks.steps.step import opaque
@@ -110,7 +110,7 @@ def run_workload(
             collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
             meter.add(finished)
         usage = meter.usage()
-        verdicts = gather(plan, staged, submitted, collected)
+        verdicts = collect_verdicts(plan, staged, submitted, collected)
     return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), output_folder, price, usage))
 
 

@@ -28,7 +28,7 @@ param slotsPerNode int = 2
 
 @description('Maximum number of nodes of the permanent pool.')
 @minValue(1)
-param mostNodes int = 4
+param maxNodes int = 4
 
 // Ids of built-in roles: https://learn.microsoft.com/azure/role-based-access-control/built-in-roles
 // The Batch role grants access to pools and jobs, but not to the account itself.
@@ -36,7 +36,7 @@ var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 var azureBatchDataContributor = '6aaa78f1-f7de-44ca-8722-c64a23943cae'
 
 // Enough nodes for all pending and running Batch tasks, and none when there are none.
-var formula = 'slots = ${slotsPerNode}; sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute); waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute)); $TargetDedicatedNodes = min(${mostNodes}, (waiting + slots - 1) / slots); $NodeDeallocationOption = taskcompletion;'
+var formula = 'slots = ${slotsPerNode}; sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute); waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute)); $TargetDedicatedNodes = min(${maxNodes}, (waiting + slots - 1) / slots); $NodeDeallocationOption = taskcompletion;'
 
 resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
   name: '${name}storage'

@@ -50,7 +50,7 @@ def azure_settings(local_azure, monkeypatch):
 
 
 @pytest.fixture
-def nothing_left(azure_settings):
+def assert_nothing_left(azure_settings):
     """Return a function that asserts that the test left no job, pool or container of a run."""
     before = resources_of_runs()
 

@@ -84,7 +84,7 @@ def usage(**changes):
             "requeues": 1,
             "running": ((at(60), 2), (at(80), 0), (at(90), 1), (at(100), 0)),
             "task_seconds": 50.0,
-            "watched_seconds": 100.0,
+            "waited_seconds": 100.0,
             "idle_seconds": 70.0,
             "nodes": 2,
             "preempted_nodes": 0,

@@ -15,7 +15,7 @@ WAIT_SECONDS = 60
 POLL_SECONDS = 0.02
 
 # The first poll that sees the Batch tasks, and two more.
-TWO_POLLS_OF_STILLNESS = 3
+MAX_IDLE_POLLS = 3
 
 
 def independent_count(text, n=3):

@@ -87,7 +87,7 @@ def process_environment(**variables: str) -> Iterator[None]:
             # These workers stay connected to the server that they started with.
             for worker in (EventsWorker, APILogWorker):
                 worker.drain_all(at_exit=False)
-            timing.ended_task_runs.clear()
+            timing.finished_task_runs.clear()
             redaction._keys.intersection_update(keys)
             logging.setLogRecordFactory(make_record)
 

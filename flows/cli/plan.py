@@ -25,7 +25,7 @@ def run_plan(options: argparse.Namespace, interruption: Interruption) -> int:
     Raises:
         ConfigurationError: Results are stored in a blob container, but no Azure is configured.
     """
-    from tasks.steps.plan import make_plan  # noqa: PLC0415 - imports Prefect, which is slow
+    from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - as above
 
@@ -34,7 +34,7 @@ def run_plan(options: argparse.Namespace, interruption: Interruption) -> int:
     workload = word_count_workload(options.num_words, options.ignore_case)
     store = results_store()
     planned = (
-        make_plan(valid, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
+        create_plan(valid, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
         if valid
         else None
     )

@@ -95,7 +95,7 @@ def _call_flow(
     if options.report is not None:
         _write_report(report, options.report)
     if options.ask:
-        _ask_and_delete(final_state.state_details.flow_run_id, options)
+        _confirm_and_delete(final_state.state_details.flow_run_id, options)
     return EXIT_FAILED if report.failed else 0
 
 
@@ -109,7 +109,7 @@ def _write_report(report: RunReport, folder: str) -> None:
         print_message(f"Could not write the report to `{printable(folder)}`: {error.strerror}.")
 
 
-def _ask_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
+def _confirm_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
     """Delete the job and the pool if the user confirms the tutorial's questions, and the containers."""
     from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - Prefect is imported by now
 

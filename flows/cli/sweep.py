@@ -9,7 +9,7 @@ from uuid import UUID
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
 from flows.console import print_failed_deletions, print_message
-from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_up
+from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_make_up_servers
 from tasks.azure.settings import load_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
 
@@ -21,7 +21,7 @@ def run_sweep(options: argparse.Namespace, interruption: Interruption) -> int:
         ConfigurationError: No Azure is configured, or it does not respond.
     """
     del interruption
-    use_up(state_folder())
+    use_make_up_servers(state_folder())
     if not prefect_api_url():
         load_settings()
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - imports the SDKs, which is slow

@@ -23,7 +23,7 @@ LOCK_TIMEOUT_SECONDS = 1.0
 
 
 @contextmanager
-def addresses_left(state: Path) -> Iterator[Callable[[Mapping[str, str]], None]]:
+def publish_addresses(state: Path) -> Iterator[Callable[[Mapping[str, str]], None]]:
     """Hold the lock of `make up` and yield a function that publishes the variables that point to its servers.
 
     Raises:
@@ -55,7 +55,7 @@ def addresses_left(state: Path) -> Iterator[Callable[[Mapping[str, str]], None]]
             os.ftruncate(file.fileno(), 0)
 
 
-def addresses_of_up(state: Path, starting: Callable[[], None]) -> dict[str, str]:
+def read_published_addresses(state: Path, starting: Callable[[], None]) -> dict[str, str]:
     """Return the variables that point to the servers of `make up`, or an empty dictionary if it does not run.
 
     Wait while `make up` is starting.

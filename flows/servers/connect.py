@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows.console import print_message, show_starting
-from flows.servers.addresses import addresses_of_up
+from flows.servers.addresses import read_published_addresses
 from flows.servers.prefect_server import DATABASE
-from flows.servers.processes import LocalAzure, PrefectServer, alone_in
+from flows.servers.processes import LocalAzure, PrefectServer, state_folder_lock
 from tasks.azure.settings import load_settings, read_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
 
@@ -30,7 +30,7 @@ def connected() -> Iterator[None]:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
     state = state_folder()
-    use_up(state)
+    use_make_up_servers(state)
     azure: LocalAzure | None = None
     server: PrefectServer | None = None
     needs_prefect = not prefect_api_url()
@@ -38,7 +38,9 @@ def connected() -> Iterator[None]:
     may_have_block = not needs_prefect or (state / DATABASE).exists()
     with ExitStack() as services:
         if needs_prefect:
-            services.enter_context(alone_in(state, lambda: print_message("Waiting for another run in this folder.")))
+            services.enter_context(
+                state_folder_lock(state, lambda: print_message("Waiting for another run in this folder."))
+            )
         if read_settings().may_be_local:
             azure = services.enter_context(LocalAzure(state))
         elif needs_prefect:
@@ -76,7 +78,7 @@ def azure_connected() -> Iterator[None]:
         ConfigurationError: A setting or the Prefect server cannot be used.
     """
     state = state_folder()
-    use_up(state)
+    use_make_up_servers(state)
     is_local = read_settings().may_be_local
     if is_local and prefect_api_url():
         require_reachable_prefect()
@@ -92,9 +94,11 @@ def azure_connected() -> Iterator[None]:
         yield
 
 
-def use_up(state: Path) -> None:
+def use_make_up_servers(state: Path) -> None:
     """Use the servers of `make up` in this state folder, unless another Prefect server is configured."""
-    up = addresses_of_up(state, lambda: print_message("Waiting for `make up`, which is starting in this folder."))
+    up = read_published_addresses(
+        state, lambda: print_message("Waiting for `make up`, which is starting in this folder.")
+    )
     if not up or prefect_api_url() not in {None, up["PREFECT_API_URL"]}:
         return
     os.environ["PREFECT_API_URL"] = up["PREFECT_API_URL"]
@@ -165,11 +169,11 @@ def _use_azure(local: LocalAzure | None) -> None:
 def _wait_for_history(server: PrefectServer) -> None:
     from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - imported by now
 
-    from tasks.report.timing import ended_task_runs  # noqa: PLC0415 - imported by now
+    from tasks.report.timing import finished_task_runs  # noqa: PLC0415 - imported by now
 
     APILogHandler().flush()
-    timeout_seconds = HISTORY_TIMEOUT_SECONDS + HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN * len(ended_task_runs)
-    if not server.wait_for_history(ended_task_runs, timeout_seconds):
+    timeout_seconds = HISTORY_TIMEOUT_SECONDS + HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN * len(finished_task_runs)
+    if not server.wait_for_history(finished_task_runs, timeout_seconds):
         print_message(f"The history of this run is incomplete: recording it took longer than {timeout_seconds:.0f} s.")
 
 

@@ -226,7 +226,7 @@ def prefect_environment(state: Path) -> dict[str, str]:
 
 
 @contextmanager
-def alone_in(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def state_folder_lock(state: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of the state folder, because concurrent runs must not share its database and storage.
 
     Args:

@@ -15,9 +15,9 @@ from types import FrameType
 from typing import NoReturn
 
 from flows.console import print_message
-from flows.servers.addresses import addresses_left
+from flows.servers.addresses import publish_addresses
 from flows.servers.orphans import orphans_terminated
-from flows.servers.processes import LocalAzure, PrefectServer, Service, Worker, alone_in, prefect_environment
+from flows.servers.processes import LocalAzure, PrefectServer, Service, Worker, prefect_environment, state_folder_lock
 from tasks.azure.settings import read_settings, state_folder
 from tasks.errors import ConfigurationError
 
@@ -63,8 +63,8 @@ def up(state: Path) -> int:
         raise ConfigurationError(f"There is no {DEPLOYMENTS} here. Run `make up` in the folder that contains it.")
     with ExitStack() as stack:
         try:
-            publish_addresses = stack.enter_context(addresses_left(state))
-            stack.enter_context(alone_in(state, lambda: print_message("Waiting for a run in this folder.")))
+            publish = stack.enter_context(publish_addresses(state))
+            stack.enter_context(state_folder_lock(state, lambda: print_message("Waiting for a run in this folder.")))
             stack.enter_context(orphans_terminated())
             print_message("Starting Prefect, the deployments, a worker and Azure. The first time, this takes a minute.")
             prefect = stack.enter_context(PrefectServer(state, port=PREFECT_PORT, pages=True))
@@ -80,7 +80,7 @@ def up(state: Path) -> int:
             stack.callback(_crash_dead_runs, prefect)
             worker = stack.enter_context(Worker(state, WORK_POOL))
             worker.wait()
-            publish_addresses({"PREFECT_API_URL": prefect.api_url, **local_azure})
+            publish({"PREFECT_API_URL": prefect.api_url, **local_azure})
             _print_addresses(prefect, is_local=azure is not None)
             return _wait([service for service in (prefect, azure, worker) if service is not None])
         except KeyboardInterrupt:

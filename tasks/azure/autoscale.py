@@ -19,19 +19,19 @@ slots = {slots_per_node};
 sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute);
 waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute));
 needed = time() < time("{startup_ends_at}") ? {startup_nodes} : (waiting + slots - 1) / slots;
-spot = time() < time("{spot_ends_at}") ? min({most_spot_nodes}, needed) : 0;
+spot = time() < time("{spot_ends_at}") ? min({max_spot_nodes}, needed) : 0;
 working = max(0, spot - max($PreemptedNodeCount.GetSample(1)));
 alive = time() < time("{deadline_at}") ? 1 : 0;
 $TargetLowPriorityNodes = alive * spot;
-$TargetDedicatedNodes = alive * min({most_nodes}, needed - working);
+$TargetDedicatedNodes = alive * min({max_nodes}, needed - working);
 $NodeDeallocationOption = taskcompletion;
 """
 
 
 def pool_formula(
     *,
-    most_nodes: int,
-    most_spot_nodes: int,
+    max_nodes: int,
+    max_spot_nodes: int,
     slots_per_node: int,
     expected_batch_tasks: int,
     created_at: datetime,
@@ -42,8 +42,8 @@ def pool_formula(
     The pool starts with nodes for the expected Batch tasks. It then follows the pending ones until the deadline.
 
     Args:
-        most_nodes: Maximum number of dedicated nodes.
-        most_spot_nodes: Maximum number of spot nodes, which are started first.
+        max_nodes: Maximum number of dedicated nodes.
+        max_spot_nodes: Maximum number of spot nodes, which are started first.
         slots_per_node: Number of Batch tasks that a node runs in parallel.
         expected_batch_tasks: Number of Batch tasks that the run will add.
         created_at: When the pool is created.
@@ -51,8 +51,8 @@ def pool_formula(
     """
     return FORMULA.format(
         slots_per_node=slots_per_node,
-        most_nodes=most_nodes,
-        most_spot_nodes=most_spot_nodes,
+        max_nodes=max_nodes,
+        max_spot_nodes=max_spot_nodes,
         startup_nodes=-(-expected_batch_tasks // slots_per_node),
         startup_ends_at=_instant(created_at + timedelta(minutes=STARTUP_MINUTES)),
         spot_ends_at=_instant(created_at + SPOT_SHARE_OF_TIME * (deadline_at - created_at)),

@@ -29,7 +29,7 @@ from tasks.azure.values import (
     Job,
     JobSpec,
     Node,
-    NodeLife,
+    NodeAllocation,
     Pool,
     PoolSpec,
     Problem,
@@ -77,7 +77,7 @@ class BatchAccount:
         with translated_errors("Batch", "list the supported images"):
             return [_image(image) for image in self._client.list_supported_images(**request_options)]
 
-    def check_writing(self) -> None:
+    def check_write_access(self) -> None:
         """Check write access by deleting a job and a pool that do not exist.
 
         Raises:
@@ -135,7 +135,7 @@ class BatchAccount:
         with translated_errors("Batch", f"reboot node {node_id}"):
             self._client.begin_reboot_node(pool_id, node_id, options=options)
 
-    def node_file_tail(self, pool_id: str, node_id: str, path: str, length: int = 2000) -> str:
+    def read_node_file_tail(self, pool_id: str, node_id: str, path: str, length: int = 2000) -> str:
         """Read the last `length` bytes of a text file on a node.
 
         Raises:
@@ -237,7 +237,7 @@ class BatchAccount:
             counts = self._client.get_job_task_counts(job_id).task_counts
         return TaskCounts(active=counts.active, running=counts.running, completed=counts.completed)
 
-    def completed_tasks(self, job_id: str, since: datetime | None) -> Iterator[tuple[datetime, BatchTaskOutcome]]:
+    def list_completed_tasks(self, job_id: str, since: datetime | None) -> Iterator[tuple[datetime, BatchTaskOutcome]]:
         """Yield the completion time and outcome of each Batch task that completed at or after `since`."""
         condition = "state eq 'completed'"
         if since is not None:
@@ -251,7 +251,7 @@ class BatchAccount:
             ):
                 yield task.state_transition_time, _outcome(task)
 
-    def waiting_tasks(self, job_id: str) -> dict[str, str]:
+    def list_waiting_tasks(self, job_id: str) -> dict[str, str]:
         """Return the ETags of the Batch tasks that wait for a node, by task id."""
         with translated_errors("Batch", f"list the waiting Batch tasks of job {job_id}"):
             found = self._client.list_tasks(
@@ -293,7 +293,7 @@ class BatchAccount:
             found = self._client.list_pools(filter=condition, select=["id", "state", "metadata"])
             return [_pool(pool) for pool in found]
 
-    def stuck_pools(self) -> list[Pool]:
+    def list_pools_with_resize_errors(self) -> list[Pool]:
         """List the pools whose last resize failed, with only id, state and errors."""
         with translated_errors("Batch", "list the pools"):
             pools = [_pool(pool) for pool in self._client.list_pools(select=["id", "state", "resizeErrors"])]
@@ -342,14 +342,14 @@ class BatchAccount:
             poller.wait(max(0.0, (deadline - datetime.now(timezone.utc)).total_seconds()))
         return failures
 
-    def node_lives(self, pool_id: str) -> list[NodeLife]:
+    def list_node_allocations(self, pool_id: str) -> list[NodeAllocation]:
         """List the allocation time and kind of each node of a pool, with one request per 1,000 nodes."""
         with translated_errors("Batch", f"list the nodes of pool {pool_id}"):
             found = self._client.list_nodes(
                 pool_id, select=["id", "allocationTime", "isDedicated", "state"], max_results=MAX_PAGE_SIZE
             )
             return [
-                NodeLife(
+                NodeAllocation(
                     node_id=node.id,
                     allocated_at=node.allocation_time,
                     is_dedicated=bool(node.is_dedicated),

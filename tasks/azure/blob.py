@@ -32,7 +32,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
-CLOCK_SKEW = timedelta(minutes=15)
+MAX_CLOCK_SKEW = timedelta(minutes=15)
 
 # Source: https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key
 MAX_KEY_LIFETIME = timedelta(days=7)
@@ -65,7 +65,7 @@ class BlobAccount:
         with translated_errors("Storage", "list the containers"):
             next(iter(self._service.list_containers(results_per_page=1, **request_options)), None)
 
-    def check_writing(self) -> None:
+    def check_write_access(self) -> None:
         """Check write access by uploading a blob to a container that does not exist.
 
         Raises:
@@ -213,8 +213,8 @@ class BlobAccount:
         with self._delegation_lock:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
-                starts_at = datetime.now(timezone.utc) - CLOCK_SKEW
-                ends_at = min(expires_at + CLOCK_SKEW, starts_at + MAX_KEY_LIFETIME)
+                starts_at = datetime.now(timezone.utc) - MAX_CLOCK_SKEW
+                ends_at = min(expires_at + MAX_CLOCK_SKEW, starts_at + MAX_KEY_LIFETIME)
                 with translated_errors("Storage", "get a user delegation key"):
                     key = self._service.get_user_delegation_key(starts_at, ends_at)
                 self._delegation_key = key

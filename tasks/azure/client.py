@@ -34,7 +34,7 @@ from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 90.0
-REQUEST_RETRIES = 8
+MAX_REQUEST_RETRIES = 8
 REQUEST_TIMEOUT_SECONDS = 300
 CONNECTION_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
@@ -71,10 +71,10 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
 
     def __init__(self) -> None:
         super().__init__(
-            retry_total=REQUEST_RETRIES,
-            retry_connect=REQUEST_RETRIES,
-            retry_read=REQUEST_RETRIES,
-            retry_status=REQUEST_RETRIES,
+            retry_total=MAX_REQUEST_RETRIES,
+            retry_connect=MAX_REQUEST_RETRIES,
+            retry_read=MAX_REQUEST_RETRIES,
+            retry_status=MAX_REQUEST_RETRIES,
             timeout=REQUEST_TIMEOUT_SECONDS,
         )
 

@@ -13,19 +13,19 @@ UPLOAD_MARGIN = timedelta(minutes=15)
 MAX_LIFETIME = timedelta(hours=24)
 
 # A Batch task has at least this much time before its signatures expire, whenever it starts.
-MIN_LEFT = MAX_LIFETIME / 2
+MIN_REMAINING_LIFETIME = MAX_LIFETIME / 2
 
 
-def last_needed_at(run: Run) -> datetime:
+def last_use_at(run: Run) -> datetime:
     """Return the last instant at which a run needs a valid signature."""
     return run.deadline_at + UPLOAD_MARGIN
 
 
 def expiry(run: Run, now: datetime) -> datetime:
     """Return the expiry of a signature that is created at `now`."""
-    return min(now + MAX_LIFETIME, last_needed_at(run))
+    return min(now + MAX_LIFETIME, last_use_at(run))
 
 
-def must_be_renewed(run: Run, expires_at: datetime, now: datetime) -> bool:
+def needs_renewal(run: Run, expires_at: datetime, now: datetime) -> bool:
     """Check whether a signature that is not used yet expires soon, and before it is last needed."""
-    return expires_at < last_needed_at(run) and expires_at - now < MIN_LEFT
+    return expires_at < last_use_at(run) and expires_at - now < MIN_REMAINING_LIFETIME

@@ -158,7 +158,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeLife:
+class NodeAllocation:
     """When a node was allocated, and whether it is dedicated or preempted."""
 
     node_id: str

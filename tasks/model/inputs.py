@@ -35,12 +35,12 @@ def find_inputs(inputs: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def is_unreadable(file: InputFile, error: OSError) -> FileError:
+def unreadable_error(file: InputFile, error: OSError) -> FileError:
     """Return the error of a file that was readable when the run was planned, and no longer is."""
     return FileError(category=Category.INPUT, message=f"{printable(file.name)} cannot be read ({error.strerror})")
 
 
-def was_changed(file: InputFile) -> FileError:
+def changed_error(file: InputFile) -> FileError:
     """Return the error of a file whose content changed after the run was planned."""
     message = f"{printable(file.name)} was changed during the run: run again"
     return FileError(category=Category.INPUT, message=message)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.files import write_whole
+from tasks.files import write_atomically
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.charts import time_picture
 from tasks.report.markdown import (
@@ -39,7 +39,7 @@ def write_page(report: RunReport, folder: Path) -> Path:
         OSError: The page cannot be written.
     """
     page = folder / PAGE
-    write_whole(page, render(report, folder).encode())
+    write_atomically(page, render(report, folder).encode())
     return page
 
 

@@ -18,7 +18,7 @@ from tasks.workload.base import Cell, Picture
 
 MAX_ROWS = 500
 MAX_DETAILS = 25
-MAX_NAMED = 10
+MAX_LISTED = 10
 
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 3600
@@ -79,12 +79,12 @@ def _cost(usage: Usage, price: Price | None) -> str:
 def waiting_sentence(report: RunReport) -> str:
     """Return a sentence on the time without a running Batch task, or "" if the run did not wait."""
     usage = report.usage
-    if usage is None or usage.watched_seconds <= 0:
+    if usage is None or usage.waited_seconds <= 0:
         return ""
-    share = usage.idle_seconds / usage.watched_seconds
+    share = usage.idle_seconds / usage.waited_seconds
     caveat = " Only the last attempt of each Batch task is counted." if usage.retries or usage.requeues else ""
     return (
-        f"The run waited {duration(usage.watched_seconds)} for Batch tasks. For {duration(usage.idle_seconds)} of that "
+        f"The run waited {duration(usage.waited_seconds)} for Batch tasks. For {duration(usage.idle_seconds)} of that "
         f"time ({share:.0%}), no Batch task ran, because nodes were starting or the service was busy.{caveat}"
     )
 
@@ -162,7 +162,7 @@ def results_summary(report: RunReport) -> str:
 def failures_summary(report: RunReport) -> str:
     """List the first failed files and their errors in Markdown."""
     failures = report.failures
-    named = [f"- {escaped(cut(failure.reason, 300))}" for failure in failures[:MAX_NAMED]]
+    named = [f"- {escaped(cut(failure.reason, 300))}" for failure in failures[:MAX_LISTED]]
     more = len(failures) - len(named)
     return "\n".join([*named, *([f"- and {more:,} more"] if more else [])])
 

@@ -39,8 +39,8 @@ class Usage:
         requeues: Number of times a Batch task was moved to another node.
         running: Number of running Batch tasks from each time on, with at most a few hundred changes; empty if none ran.
         task_seconds: Sum of the running times, counting only the last attempt of each Batch task.
-        watched_seconds: How long the run waited for Batch tasks.
-        idle_seconds: The part of `watched_seconds` in which no Batch task ran. The service reports only last attempts.
+        waited_seconds: How long the run waited for Batch tasks.
+        idle_seconds: The part of `waited_seconds` in which no Batch task ran. The service reports only last attempts.
         nodes: Number of nodes that the run saw or that ran a Batch task.
         preempted_nodes: Number of these nodes that the run saw preempted.
         node_seconds: Sum of the times from the allocation of a dedicated node to when the run last saw it; None for a
@@ -53,7 +53,7 @@ class Usage:
     requeues: int
     running: tuple[tuple[datetime, int], ...]
     task_seconds: float
-    watched_seconds: float
+    waited_seconds: float
     idle_seconds: float
     nodes: int
     preempted_nodes: int

@@ -16,7 +16,7 @@ from tasks.report.model import StepTime
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndedTaskRun:
+class FinishedTaskRun:
     """The step, start and end of a task run that has ended."""
 
     step: str
@@ -26,12 +26,12 @@ class EndedTaskRun:
 
 
 # Task runs that ended in this process. The command line waits until its own Prefect server has stored them.
-ended_task_runs: dict[UUID, EndedTaskRun] = {}
+finished_task_runs: dict[UUID, FinishedTaskRun] = {}
 
 
 def record_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
     """Record a task run that ended; the name of its step is the fixed first part of the task run name."""
-    ended_task_runs[task_run.id] = EndedTaskRun(
+    finished_task_runs[task_run.id] = FinishedTaskRun(
         step=str(task.task_run_name).partition("{")[0].strip(),
         flow_run_id=task_run.flow_run_id,
         started_at=task_run.start_time or state.timestamp,
@@ -50,8 +50,8 @@ get_logger("prefect.task_runs").addFilter(_is_not_about_record_end)
 
 def step_times(flow_run_id: UUID) -> tuple[StepTime, ...]:
     """Return the times of the steps of a flow run in this process, in order of their starts."""
-    by_step: dict[str, list[EndedTaskRun]] = {}
-    for ended in list(ended_task_runs.values()):
+    by_step: dict[str, list[FinishedTaskRun]] = {}
+    for ended in list(finished_task_runs.values()):
         if ended.flow_run_id == flow_run_id:
             by_step.setdefault(ended.step, []).append(ended)
     times = [

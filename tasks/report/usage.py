@@ -88,7 +88,7 @@ class UsageMeter:
         """List the nodes once more, and return the usage so far."""
         self._list_nodes()
         ended_at = self._clock.now()
-        watched_seconds = (ended_at - self._started_at).total_seconds()
+        waited_seconds = (ended_at - self._started_at).total_seconds()
         nodes = self._nodes.values()
         return Usage(
             batch_tasks=self._batch_tasks,
@@ -96,8 +96,8 @@ class UsageMeter:
             requeues=self._requeues,
             running=running_since(self._intervals),
             task_seconds=sum((end - start).total_seconds() for start, end in self._intervals),
-            watched_seconds=watched_seconds,
-            idle_seconds=max(0.0, watched_seconds - covered_seconds(self._intervals, self._started_at, ended_at)),
+            waited_seconds=waited_seconds,
+            idle_seconds=max(0.0, waited_seconds - covered_seconds(self._intervals, self._started_at, ended_at)),
             nodes=len(nodes),
             preempted_nodes=sum(node.is_preempted for node in nodes),
             node_seconds=sum(node.seconds for node in nodes if node.is_dedicated) if self._own_pool else None,
@@ -110,7 +110,7 @@ class UsageMeter:
         if not self._own_pool:
             return
         try:
-            lives = self._account.node_lives(self._pool_id)
+            lives = self._account.list_node_allocations(self._pool_id)
         except ServiceError:
             return
         for life in lives:

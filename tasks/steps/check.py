@@ -16,7 +16,7 @@ from tasks.azure.settings import AzureSettings
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.model.pool import PoolOptions
 from tasks.steps.pool_selection import check_pool_options, choose_identity, choose_image, support_warning
-from tasks.steps.provision import existing_pool
+from tasks.steps.provision import get_existing_pool
 
 # Half of the difference that tokens and signatures tolerate.
 MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
@@ -63,7 +63,7 @@ def check(
     yield (access := _access("Batch", settings, lambda: batch.images(retry_total=0, raw_response_hook=batch_dates)))
     yield from batch_dates.findings("Batch", now)
     if access.status is Status.OK:
-        yield _attempt(settings, "The credential can change and delete jobs and pools.", batch.check_writing)
+        yield _attempt(settings, "The credential can change and delete jobs and pools.", batch.check_write_access)
         yield _image(batch, options, now)
         yield _quota(batch)
         if options.pool_id is not None:
@@ -71,7 +71,7 @@ def check(
     yield (access := _access("Storage", settings, lambda: blobs.check(retry_total=0, raw_response_hook=storage_dates)))
     yield from storage_dates.findings("Storage", now)
     if access.status is Status.OK:
-        yield _attempt(settings, "The credential can write blobs.", blobs.check_writing)
+        yield _attempt(settings, "The credential can write blobs.", blobs.check_write_access)
         soon = now + timedelta(hours=1)
         yield _attempt(settings, "The credential can sign URLs for nodes.", lambda: blobs.write_url("topn-check", soon))
 
@@ -148,7 +148,11 @@ def _image(batch: BatchAccount, options: PoolOptions, now: datetime) -> Finding:
 def _quota(batch: BatchAccount) -> Finding:
     """Check for pools that cannot grow because of a quota; the Batch API does not return the quotas themselves."""
     try:
-        problems = [(pool.pool_id, problem) for pool in batch.stuck_pools() for problem in pool.resize_problems]
+        problems = [
+            (pool.pool_id, problem)
+            for pool in batch.list_pools_with_resize_errors()
+            for problem in pool.resize_problems
+        ]
     except ServiceError as error:
         return Finding(status=Status.FAILED, sentence=str(error))
     for pool_id, problem in problems:
@@ -162,7 +166,7 @@ def _quota(batch: BatchAccount) -> Finding:
 
 def _existing_pool(batch: BatchAccount, pool_id: str, options: PoolOptions) -> Finding:
     try:
-        identity = choose_identity(pool_id, existing_pool(batch, pool_id).identities, options.setup)
+        identity = choose_identity(pool_id, get_existing_pool(batch, pool_id).identities, options.setup)
     except (ConfigurationError, ServiceError) as error:
         return Finding(status=Status.FAILED, sentence=str(error))
     how = f"as `{identity.rsplit('/', 1)[-1]}`" if identity else "with signed URLs"

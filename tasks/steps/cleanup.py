@@ -147,12 +147,12 @@ def _record(flow_run_id: UUID, leftovers: Leftovers) -> UUID:
 def _complete_record(artifact_id: UUID, leftovers: Leftovers, failures: Mapping[str, str]) -> None:
     try:
         with get_client(sync_client=True) as client:
-            client.update_artifact(artifact_id, ArtifactUpdate(data=record_of(leftovers, failures)))
+            client.update_artifact(artifact_id, ArtifactUpdate(data=render_record(leftovers, failures)))
     except Exception:  # The deletions are done: an incomplete record must not fail the cleanup.
         logging.getLogger(__name__).exception("Could not complete the record of the cleanup.")
 
 
-def record_of(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
+def render_record(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
     """Render the result of a cleanup as Markdown."""
     lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
     if failures:

@@ -16,7 +16,7 @@ from tasks.steps.step import step
 from tasks.steps.submit import output_blob
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
-from tasks.workload.packs import RESULTS, endings
+from tasks.workload.packs import RESULTS, file_outcomes
 from tasks.workload.results_store import ResultsStore, results_store
 
 MAX_LOG_BYTES = 4096
@@ -63,7 +63,7 @@ def collect_chunk(
         read_blob = partial(_read_blob, account, containers, pack)
         unpacked = {}
         if pack.is_archive and outcome is not None and (archive := read_blob(RESULTS)) is not None:
-            unpacked = endings(archive, pack, outcome)
+            unpacked = file_outcomes(archive, pack, outcome)
         for file in pack.files:
             file_outcome, file_outputs = unpacked.get(file.content_key, (outcome, None))
             read = read_blob if file_outputs is None else partial(_read_unpacked, file_outputs)

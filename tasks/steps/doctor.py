@@ -75,7 +75,7 @@ class Doctor:
             return diagnosis
         return self._examine_pool(job.created_at)
 
-    def reason_of_jobs_end(self) -> FileError | None:
+    def job_end_reason(self) -> FileError | None:
         """Return why the job ended; None if it is active or cannot be read. This reads only the job."""
         with suppress(ServiceError):
             diagnosis = diagnose_job(self._account.job(self._job.job_id))
@@ -117,7 +117,7 @@ class Doctor:
     def _start_task_log(self, node: Node) -> str:
         """Read the last lines of a start task's stderr; empty if they cannot be read."""
         try:
-            text = self._account.node_file_tail(self._job.pool_id, node.node_id, "startup/stderr.txt")
+            text = self._account.read_node_file_tail(self._job.pool_id, node.node_id, "startup/stderr.txt")
         except ServiceError:
             return ""
         return " / ".join(text.strip().splitlines()[-MAX_START_TASK_LOG_LINES:])

@@ -203,7 +203,7 @@ class _WatchedJob:
 
     def _list_completed(self, since: datetime | None = None) -> None:
         latest = self._latest
-        for completed_at, outcome in self._account.completed_tasks(self._job.job_id, since):
+        for completed_at, outcome in self._account.list_completed_tasks(self._job.job_id, since):
             if not self._runs_again(outcome):
                 if outcome.task_id not in self._outcomes:
                     # A Batch task of an earlier attempt is counted when its chunk arrives.
@@ -228,7 +228,7 @@ class _WatchedJob:
         for chunk in [chunk for chunk in self.chunks if all(pack.task_id in self._outcomes for pack in chunk.staged)]:
             self.chunks.remove(chunk)
             was_terminated = any(self._outcomes[pack.task_id].failure_code == TERMINATED_CODE for pack in chunk.staged)
-            yield self._finished(chunk, doctor.reason_of_jobs_end() if was_terminated else None)
+            yield self._finished(chunk, doctor.job_end_reason() if was_terminated else None)
 
     def pop_unfinished(self, reason: FileError) -> Iterator[FinishedChunk]:
         """Remove and yield all other chunks, after listing the completed Batch tasks once more if the job exists."""

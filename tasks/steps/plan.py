@@ -45,13 +45,13 @@ def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_p
     Raises:
         UsageError: An input is missing or cannot be read.
     """
-    plan = make_plan(inputs, workload, results_store(), refresh=refresh, files_per_task=files_per_task)
+    plan = create_plan(inputs, workload, results_store(), refresh=refresh, files_per_task=files_per_task)
     for stage in ("staged", "submitted", "completed"):
         advance(stage, total=plan.new_file_count)
     return plan
 
 
-def make_plan(
+def create_plan(
     inputs: Sequence[str],
     workload: Workload,
     store: ResultsStore,
@@ -87,7 +87,7 @@ def make_plan(
             if result is not None and workload.refusal(file, result.outputs) is None
         }
     new = [file for key, file in by_content.items() if key not in known]
-    return Plan(files=files, unchanged=known, chunks=_chunks(packs_of(new, files_per_task)))
+    return Plan(files=files, unchanged=known, chunks=_chunks(group_into_packs(new, files_per_task)))
 
 
 def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
@@ -127,7 +127,7 @@ def pack_size(file_count: int) -> int:
     return min(MAX_PACK_FILES, -(-file_count // MAX_SINGLE_FILE_TASKS)) or 1
 
 
-def packs_of(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
+def group_into_packs(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
     """Group files into packs, in their order.
 
     Without `files_per_task`, a pack of several files has at most MAX_PACK_BYTES.

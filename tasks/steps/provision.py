@@ -46,7 +46,7 @@ def create_containers(run: Run, workload: Workload) -> Containers:
 def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
     """Create the run's pool, or check the existing pool that the user configured; returns the pool id."""
     if options.pool_id is not None:
-        return existing_pool(batch_account(), options.pool_id).pool_id
+        return get_existing_pool(batch_account(), options.pool_id).pool_id
     return ensure_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
 
 
@@ -75,7 +75,7 @@ def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Con
     return containers
 
 
-def existing_pool(account: BatchAccount, pool_id: str) -> Pool:
+def get_existing_pool(account: BatchAccount, pool_id: str) -> Pool:
     """Return the existing pool that the user configured.
 
     Raises:
@@ -115,8 +115,8 @@ def ensure_pool(
         options=options,
         image=image,
         autoscale_formula=pool_formula(
-            most_nodes=options.nodes,
-            most_spot_nodes=options.spot_nodes,
+            max_nodes=options.nodes,
+            max_spot_nodes=options.spot_nodes,
             slots_per_node=options.slots,
             expected_batch_tasks=batch_tasks,
             created_at=now,
@@ -180,7 +180,7 @@ def ensure_job(
         preparation_command_line=None if own_pool else _shell(_check_command(workload, setup)),
         preparation_files=(
             # A job preparation task cannot be updated, so its signatures must last until the end of the run.
-            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_needed_at(run), node_identity)
+            () if own_pool else _file_blobs(blobs, workload, containers, signatures.last_use_at(run), node_identity)
         ),
     )
     try:

@@ -49,11 +49,11 @@ class Renewal:
         due = [
             chunk
             for chunk in chunks
-            if chunk.signed_until_at and signatures.must_be_renewed(self.run, chunk.signed_until_at, now)
+            if chunk.signed_until_at and signatures.needs_renewal(self.run, chunk.signed_until_at, now)
         ]
         if not due:
             return list(chunks)
-        waiting = self.account.waiting_tasks(self.job.job_id)
+        waiting = self.account.list_waiting_tasks(self.job.job_id)
         notify("Renewing the signatures of Batch tasks that are waiting for a node.")
         return [self._renewed(chunk, waiting) if chunk in due else chunk for chunk in chunks]
 
@@ -76,7 +76,7 @@ class Renewal:
         now = self.clock.now()
         if self.job.pool_id != self.run.name:
             return
-        if signatures.must_be_renewed(self.run, self._start_task_signed_until_at, now):
+        if signatures.needs_renewal(self.run, self._start_task_signed_until_at, now):
             renewed = start_task(self.blobs, self.run, self.workload, self.containers, now, self.job.setup)
             self.account.update_start_task(self.job.pool_id, renewed)
             self._start_task_signed_until_at = signatures.expiry(self.run, now)

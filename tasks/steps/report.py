@@ -16,7 +16,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 
 from tasks.errors import OutputError
-from tasks.files import write_whole
+from tasks.files import write_atomically
 from tasks.model.chunks import StagedChunk
 from tasks.model.files import InputFile
 from tasks.model.plan import Plan
@@ -24,7 +24,7 @@ from tasks.model.run import Run
 from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict
 from tasks.redaction import redacted
 from tasks.report.artifacts import publish
-from tasks.report.markdown import MAX_NAMED
+from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
@@ -63,9 +63,9 @@ def report_run(
     errors = write_all_outputs(Path(output_folder), report)
     publish(flow_run_id, report)
     if errors:
-        more = f"; and {len(errors) - MAX_NAMED} more" if len(errors) > MAX_NAMED else ""
+        more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise OutputError(
-            f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_NAMED])}{more}. "
+            f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_LISTED])}{more}. "
             "The results are stored. Run again with another output folder to write them."
         )
     return report
@@ -103,10 +103,10 @@ def write_outputs(
             raise OSError(errno.ELOOP, "a link points outside the output folder")
         if str(folder / path.name) in inputs:
             raise OSError(errno.EEXIST, "the output would replace an input")
-        write_whole(folder / path.name, content)
+        write_atomically(folder / path.name, content)
 
 
-def gather(
+def collect_verdicts(
     plan: Plan,
     staged: Sequence[PrefectFuture[StagedChunk]],
     submitted: Sequence[PrefectFuture[StagedChunk]],
@@ -150,8 +150,8 @@ def final_state(report: RunReport) -> State[Any]:
     failures = report.failures
     if not failures:
         return Completed(message=report.headline, data=report)
-    reasons = "; ".join(failure.reason for failure in failures[:MAX_NAMED])
-    more = f"; and {len(failures) - MAX_NAMED} more" if len(failures) > MAX_NAMED else ""
+    reasons = "; ".join(failure.reason for failure in failures[:MAX_LISTED])
+    more = f"; and {len(failures) - MAX_LISTED} more" if len(failures) > MAX_LISTED else ""
     error = FilesFailedError(f"{len(failures)} of {len(report.files)} files failed: {reasons}{more}.", report)
     return Failed(message=str(error), data=error)
 

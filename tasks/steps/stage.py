@@ -8,7 +8,7 @@ from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.model.chunks import Chunk, Pack, StagedChunk
 from tasks.model.files import InputFile
-from tasks.model.inputs import is_unreadable, was_changed
+from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.run import Containers, Run
 from tasks.model.verdict import FileError
 from tasks.progress import advance
@@ -49,13 +49,13 @@ def blob_of(pack: Pack) -> str:
 
 
 def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:
-    failure = was_changed(file)
+    failure = changed_error(file)
     for path in (file.path, *file.copies):
         try:
             if account.upload_file(containers.inputs, Path(path), file.size_bytes, file.sha256):
                 return {}
         except OSError as error:
-            failure = is_unreadable(file, error)
+            failure = unreadable_error(file, error)
     return {file.content_key: failure}
 
 

@@ -24,10 +24,10 @@ from tasks.steps.step import step
 CLEANUP_ARTIFACT = "topn-cleanup"
 
 # An earlier attempt that has less time than this before its deadline is not continued.
-MIN_TIME_LEFT = timedelta(minutes=1)
+MIN_REMAINING_TIME = timedelta(minutes=1)
 
 
-@step("begin")
+@step("start")
 def start_run(timeout_minutes: float, keep: Keep) -> Run:
     """Return the run, named by its flow run and the number of cleanups so far.
 
@@ -74,7 +74,7 @@ def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
         expiries = [datetime.fromisoformat(metadata["expires_at"]) for metadata in found]
         if not expiries:
             return run
-        if min(expiries) - datetime.now(timezone.utc) > MIN_TIME_LEFT and (job is None or job.state == "active"):
+        if min(expiries) - datetime.now(timezone.utc) > MIN_REMAINING_TIME and (job is None or job.state == "active"):
             return replace(run, deadline_at=min(expiries))
         run = replace(run, generation=run.generation + 1)
 

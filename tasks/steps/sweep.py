@@ -30,7 +30,7 @@ RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+(-app|-in|-out)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swept:
+class SweepResult:
     """The resources that a sweep found, and the errors of failed deletions by name."""
 
     leftovers: Leftovers
@@ -38,7 +38,7 @@ class Swept:
 
 
 @step("sweep")
-def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> Swept:
+def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> SweepResult:
     """Delete the resources of dead runs, and log each name."""
     return _sweep_and_log(timedelta(hours=older_than_hours), dry_run=dry_run)
 
@@ -52,7 +52,7 @@ def sweep_before_run() -> None:
         get_run_logger().warning("The sweep failed: %s", error)
 
 
-def _sweep_and_log(older_than: timedelta, *, dry_run: bool) -> Swept:
+def _sweep_and_log(older_than: timedelta, *, dry_run: bool) -> SweepResult:
     now = datetime.now(timezone.utc)
     swept = sweep(batch_account(), blob_account(), ended_at_on_own_server, now - older_than, dry_run=dry_run)
     logger = get_run_logger()
@@ -70,7 +70,7 @@ def sweep(
     by: datetime,
     *,
     dry_run: bool = False,
-) -> Swept:
+) -> SweepResult:
     """Delete the jobs, pools and containers of runs that were already dead at the time `by`.
 
     Args:
@@ -97,7 +97,7 @@ def sweep(
         return end is not None and end <= by
 
     leftovers = leftovers_below(batch, blobs, NAME_PREFIX, is_dead)
-    return Swept(leftovers=leftovers, failures={} if dry_run else delete(batch, blobs, leftovers))
+    return SweepResult(leftovers=leftovers, failures={} if dry_run else delete(batch, blobs, leftovers))
 
 
 def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | None:

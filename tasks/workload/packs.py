@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from tasks.model.chunks import Pack
 from tasks.model.files import InputFile
-from tasks.model.inputs import is_unreadable, was_changed
+from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.verdict import BatchTaskOutcome, FileError
 from tasks.workload.base import NODE_INPUT, Workload
 
@@ -57,7 +57,7 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
         yield file, errors
 
 
-def endings(
+def file_outcomes(
     content: bytes, pack: Pack, outcome: BatchTaskOutcome
 ) -> dict[str, tuple[BatchTaskOutcome, dict[str, bytes]]]:
     """Read the results archive of a pack; of a truncated archive, read the complete files.
@@ -119,13 +119,13 @@ def _add_file(archive: tarfile.TarFile, file: InputFile) -> FileError | None:
 
     If one copy has changed, add the next copy under the same name. On the node, `tar` keeps the last one.
     """
-    failure = was_changed(file)
+    failure = changed_error(file)
     for path in (file.path, *file.copies):
         try:
             if _add_content(archive, file, Path(path)):
                 return None
         except OSError as error:
-            failure = is_unreadable(file, error)
+            failure = unreadable_error(file, error)
     return failure
 
 

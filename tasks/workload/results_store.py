@@ -13,7 +13,7 @@ from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.azure.settings import results_location
 from tasks.errors import ConfigurationError, NotFoundError
-from tasks.files import write_whole
+from tasks.files import write_atomically
 from tasks.model.verdict import Provenance, StoredResult
 
 
@@ -42,7 +42,7 @@ class FolderStore:
 
     def put(self, content_key: str, result: StoredResult) -> None:
         """Write a result. Results never expire."""
-        write_whole(self._folder / f"{content_key}.json", _to_json(content_key, result))
+        write_atomically(self._folder / f"{content_key}.json", _to_json(content_key, result))
 
 
 class ContainerStore:

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.azure.settings import state_folder
-from tasks.files import write_whole
+from tasks.files import write_atomically
 from tasks.progress import notify
 
 # With a fixed time, equal sources produce equal packages. Zip files cannot store an earlier time.
@@ -98,7 +98,7 @@ def _compiled(source: bytes) -> dict[str, bytes]:
             name = f"counts-{machine}.so"
             path = folder / name
             if not path.exists():
-                write_whole(path, _compile(source, machine))
+                write_atomically(path, _compile(source, machine))
             libraries[f"{NATIVE_FOLDER}/{name}"] = path.read_bytes()
     except (OSError, subprocess.SubprocessError) as error:
         notify(f"The word counter cannot be compiled, so nodes count more slowly: {error}")

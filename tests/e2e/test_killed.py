@@ -45,7 +45,7 @@ def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
     outcomes = [
         outcome
         for job in batch.jobs(f"topn-{flow_run_id.hex}-")
-        for _, outcome in batch.completed_tasks(job.job_id, None)
+        for _, outcome in batch.list_completed_tasks(job.job_id, None)
     ]
     # One Batch task counted each file once; files finished before a kill were not counted again.
     assert len(outcomes) == len({outcome.task_id for outcome in outcomes}) == FILES

@@ -105,7 +105,7 @@ def submit(page):
 def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
-    for words in ("Names of text files, or patterns", "How many words to give of each file.", "neither changed nor"):
+    for words in ("Text files, or patterns", "Number of words per file.", "neither changes nor"):
         page.get_by_text(words).first.wait_for()
     screenshot("form")
     page.locator("textarea").first.fill(text_file())
@@ -118,7 +118,7 @@ def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     page.goto(f"{up.pages_url}/v2/runs/flow-run/{up.runs()[0]}", wait_until="domcontentloaded")
     shows(page, "Completed")
     page.get_by_role("tab", name="Task Runs").click()
-    for step in ("begin", "plan", "create pool", "stage 1 of 1", "submit 1 of 1", "collect 1 of 1", "report"):
+    for step in ("start", "plan", "create pool", "stage 1 of 1", "submit 1 of 1", "collect 1 of 1", "report"):
         shows(page, step)
     screenshot("task-runs")
     page.get_by_role("tab", name="Artifacts").click()
@@ -148,7 +148,7 @@ def test_form_shows_rejection_by_server(up, page, open_form, screenshot):
     page.locator("textarea").nth(3).fill("no id!")
     submit(page)
     shows(page, "'no id!' is not valid under any of the given schemas")
-    page.get_by_text("Id (letters, digits, - and _)").first.wait_for()
+    page.get_by_text("Id of an existing pool").first.wait_for()
     screenshot("refused-by-the-server")
     assert up.runs() == before
 

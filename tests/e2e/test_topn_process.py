@@ -42,7 +42,7 @@ def test_run_starts_own_servers_and_keeps_history(topn_alone, data):
         server.wait()
         names = completed_task_runs(server.api_url)
     assert sorted(names) == sorted(
-        ["sweep", "begin", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
+        ["sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
         + [f"{step} {n} of {len(data)}" for step in ("stage", "submit", "collect") for n in range(1, len(data) + 1)]
     )
 
@@ -63,7 +63,7 @@ def test_bad_usage_exits_2(topn_alone):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_run_cleans_up_and_exits_130(topn, data, local_azure, nothing_left, number):
+def test_interrupted_run_cleans_up_and_exits_130(topn, data, local_azure, assert_nothing_left, number):
     seen = len(local_azure.batch.requests)
     process = topn.start("run", *data)
 
@@ -78,7 +78,7 @@ def test_interrupted_run_cleans_up_and_exits_130(topn, data, local_azure, nothin
 
     assert process.returncode == 130, (output, errors)
     assert "Traceback" not in errors
-    nothing_left()
+    assert_nothing_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -16,7 +16,7 @@ import pytest
 from tests_support import wait_until
 from up_support import USUAL_PORTS, Up
 
-from flows.servers.addresses import addresses_of_up
+from flows.servers.addresses import read_published_addresses
 
 # Two starts of a Prefect server, perhaps on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -89,7 +89,7 @@ def test_kill_crashes_runs_and_ctrl_c_cancels_them(own_up):
     own_up.process.kill()
     own_up.process.wait()
     wait_until(lambda: own_up.processes() == [], "no process is left")
-    assert addresses_of_up(own_up.state_folder, lambda: None) == {}
+    assert read_published_addresses(own_up.state_folder, lambda: None) == {}
 
     own_up.start()
     assert own_up.state(killed) == "CRASHED"
@@ -98,7 +98,7 @@ def test_kill_crashes_runs_and_ctrl_c_cancels_them(own_up):
     assert own_up.end() == 0
     assert "Cancelling 1 run" in own_up.output
     assert own_up.processes() == []
-    assert addresses_of_up(own_up.state_folder, lambda: None) == {}
+    assert read_published_addresses(own_up.state_folder, lambda: None) == {}
     assert recorded_states(own_up) == {killed: "CRASHED", cancelled: "CANCELLED"}
 
 

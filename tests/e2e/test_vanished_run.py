@@ -35,7 +35,7 @@ def test_vanished_run_becomes_crashed_and_notifies_webhook(prefect_api, tmp_path
 
     from flows import notices  # noqa: PLC0415 - as above
 
-    monkeypatch.setattr(notices, "LOST_HEARTBEATS", 1)
+    monkeypatch.setattr(notices, "MAX_LOST_HEARTBEATS", 1)
     monkeypatch.setenv("TOPN_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     settings = {PREFECT_API_URL: prefect_api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_SECONDS}

@@ -55,7 +55,7 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
     assert "| Batch tasks completed | 5 |" in summary["data"]
     assert f"| Words in all files | {sum(file['words'] for file in files):,} |" in summary["data"]
     assert "This was no Azure" in summary["data"]
-    for step in ("sweep", "begin", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
+    for step in ("sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
         assert f"| {step} | 1 |" in summary["data"]
     for step in ("stage", "submit", "collect"):
         assert f"| {step} | 5 |" in summary["data"]
@@ -206,7 +206,7 @@ def test_progress_updates_are_rate_limited(flow_run_id, prefect_api):
     )
 
 
-def test_unwritable_artifacts_only_warn(topn, prefect_api, nothing_left):
+def test_unwritable_artifacts_only_warn(topn, prefect_api, assert_nothing_left):
     def is_refused(request):
         if request.startswith(b"POST /api/artifacts/ "):
             return b"topn-cleanup" not in request
@@ -222,4 +222,4 @@ def test_unwritable_artifacts_only_warn(topn, prefect_api, nothing_left):
     said = "\n".join(log["message"] for log in post(prefect_api, "logs/filter", query))
     for what in ("progress", "topn-summary", "topn-results", "name"):
         assert f"The run's {what} could not be written" in said
-    nothing_left()
+    assert_nothing_left()

@@ -47,7 +47,7 @@ def batch_server(azure_settings, monkeypatch, tmp_path):
         server.__exit__(None, None, None)
 
 
-def the_one(lines, *words):
+def only_failure(lines, *words):
     """Return the only line, after checking that it reports a failure and contains all `words`."""
     [line] = lines
     assert line.startswith("failed: ")
@@ -87,13 +87,13 @@ def test_unreachable_endpoint_is_reported(check, azure_settings, monkeypatch, ha
         monkeypatch.setenv(f"TOPN_{half}_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
         status, lines = check()
     assert status == 2
-    the_one(lines, "nothing listens at its address", f"Check TOPN_{half}_ENDPOINT")
+    only_failure(lines, "nothing listens at its address", f"Check TOPN_{half}_ENDPOINT")
 
 
 def test_unknown_host_is_reported(check, azure_settings, monkeypatch):
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "http://nowhere.invalid")
     _, lines = check()
-    the_one(lines, "its host name cannot be resolved", "TOPN_BATCH_ENDPOINT")
+    only_failure(lines, "its host name cannot be resolved", "TOPN_BATCH_ENDPOINT")
 
 
 @pytest.mark.parametrize("half", ["BATCH", "STORAGE"])
@@ -101,7 +101,7 @@ def test_wrong_key_is_reported(check, azure_settings, monkeypatch, half):
     monkeypatch.setenv(f"TOPN_{half}_KEY", "c2VudGluZWw=")
     status, lines = check()
     assert status == 2
-    assert "c2VudGluZWw" not in the_one(lines, f"TOPN_{half}_KEY")
+    assert "c2VudGluZWw" not in only_failure(lines, f"TOPN_{half}_KEY")
 
 
 def test_wrong_tenant_is_reported(check, identity_settings, managed_identity):
@@ -109,7 +109,7 @@ def test_wrong_tenant_is_reported(check, identity_settings, managed_identity):
     status, lines = check()
     assert status == 2
     # Azurite accepts tokens of any tenant.
-    the_one(lines, "The tenant of the token is '00000000", "AZURE_TENANT_ID")
+    only_failure(lines, "The tenant of the token is '00000000", "AZURE_TENANT_ID")
 
 
 def test_missing_identity_is_reported(check, identity_settings, managed_identity, monkeypatch):
@@ -127,7 +127,7 @@ def test_missing_batch_role_is_reported(check, azure_settings, azure_faults):
     azure_faults.add("answer", operation="delete_*", status=403, code="PermissionDenied", message="Not allowed")
     status, lines = check()
     assert status == 2
-    the_one(lines, "delete a job", "PermissionDenied", 'the role "Azure Batch Data Contributor"')
+    only_failure(lines, "delete a job", "PermissionDenied", 'the role "Azure Batch Data Contributor"')
 
 
 def test_missing_storage_role_is_reported(check, monkeypatch, tmp_path):
@@ -137,7 +137,7 @@ def test_missing_storage_role_is_reported(check, monkeypatch, tmp_path):
         azure.storage_faults.add("answer", operation="put_blob", status=403, code="AuthorizationPermissionMismatch")
         status, lines = check()
     assert status == 2
-    the_one(lines, "write a blob", "AuthorizationPermissionMismatch", 'the role "Storage Blob Data Contributor"')
+    only_failure(lines, "write a blob", "AuthorizationPermissionMismatch", 'the role "Storage Blob Data Contributor"')
 
 
 def test_missing_quota_is_reported(check, batch_server):
@@ -147,14 +147,14 @@ def test_missing_quota_is_reported(check, batch_server):
     wait_until(lambda: client.get_pool("mine").resize_errors, "the resize failed")
     status, lines = check()
     assert status == 2
-    the_one(lines, "Pool `mine` cannot get its nodes", "AccountCoreQuotaReached", "in the portal")
+    only_failure(lines, "Pool `mine` cannot get its nodes", "AccountCoreQuotaReached", "in the portal")
 
 
 def test_retired_image_is_reported(check, azure_settings):
     Path("pool.yaml").write_text("image_family: batch.node.ubuntu 20.04\n")
     status, lines = check("--pool", "pool.yaml")
     assert status == 2
-    the_one(lines, "batch.node.ubuntu 20.04", "the last on 2025-04-23", "image_family")
+    only_failure(lines, "batch.node.ubuntu 20.04", "the last on 2025-04-23", "image_family")
 
 
 def test_expired_certificate_is_reported(check, batch_server, monkeypatch, tmp_path):
@@ -163,24 +163,24 @@ def test_expired_certificate_is_reported(check, batch_server, monkeypatch, tmp_p
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
     status, lines = check()
     assert status == 2
-    the_one(lines, "certificate has expired", "Renew the certificate")
+    only_failure(lines, "certificate has expired", "Renew the certificate")
 
 
 def test_untrusted_certificate_is_reported(check, batch_server, authority):
     batch_server(certificate=authority[1])
     status, lines = check()
     assert status == 2
-    the_one(lines, "its certificate was rejected", "REQUESTS_CA_BUNDLE")
+    only_failure(lines, "its certificate was rejected", "REQUESTS_CA_BUNDLE")
 
 
 def test_clock_skew_is_reported(check, batch_server):
     batch_server().advance(timedelta(hours=1))
     status, lines = check()
     assert status == 2
-    the_one(lines, "This machine's clock is 60 minutes behind that of Batch", "NTP")
+    only_failure(lines, "This machine's clock is 60 minutes behind that of Batch", "NTP")
 
 
 def test_missing_pool_is_named(check, azure_settings):
     status, lines = check("--pool-id", "nowhere")
     assert status == 2
-    the_one(lines, "Pool `nowhere` does not exist")
+    only_failure(lines, "Pool `nowhere` does not exist")

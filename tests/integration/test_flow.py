@@ -25,7 +25,7 @@ def run_flow(topn):
     return run
 
 
-def test_existing_pool_is_used_unchanged(run_flow, azure_settings, nothing_left):
+def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothing_left):
     """The call raises because one file failed; the exception has the report."""
     from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
     from tasks.azure.values import PoolSpec, StartTask  # noqa: PLC0415
@@ -55,12 +55,12 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, nothing_left)
     assert bad.status == "failed"
     pool = account.pool(pool_id)
     assert (pool.state, pool.metadata) == ("active", {"whose": "mine"})
-    nothing_left()
+    assert_nothing_left()
     account.delete_jobs_and_pools([], [pool_id], 10)
 
 
-def test_missing_pool_is_named(run_flow, nothing_left):
+def test_missing_pool_is_named(run_flow, assert_nothing_left):
     Path("a.txt").write_text("one")
     with pytest.raises(ConfigurationError, match="Pool `nowhere` does not exist"):
         run_flow(inputs=["a.txt"], pool_id="nowhere")
-    nothing_left()
+    assert_nothing_left()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def test_files_with_equal_names_stay_separate(topn, tmp_path, nothing_left):
+def test_files_with_equal_names_stay_separate(topn, tmp_path, assert_nothing_left):
     """Field report 33: no output overwrites another, and an unwritable output loses no result."""
     for name, text in (("x/a.txt", "The the STRASSE straße"), ("y/a.txt", "two")):
         Path(name).parent.mkdir()
@@ -25,7 +25,7 @@ def test_files_with_equal_names_stay_separate(topn, tmp_path, nothing_left):
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "outside").iterdir()) == []
     assert Path("results/y/a_OUTPUT.txt").exists()
-    nothing_left()
+    assert_nothing_left()
 
     again = topn.json(*given, "--output", "elsewhere")
 

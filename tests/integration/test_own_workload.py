@@ -19,7 +19,7 @@ LINE_COUNTS, MAX_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE
 
 
 @pytest.fixture
-def run_script(topn, nothing_left):
+def run_script(topn, assert_nothing_left):
     """Return a function that runs the file of a flow, as a user does, with texts in data/."""
     Path("data").mkdir()
 
@@ -31,7 +31,7 @@ def run_script(topn, nothing_left):
             try:
                 runpy.run_path("own_flow.py", run_name="__main__")
             finally:
-                nothing_left()
+                assert_nothing_left()
 
     return run
 

@@ -18,7 +18,7 @@ def data(completed_run):
 
 
 @SHARED
-def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, nothing_left):
+def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, assert_nothing_left):
     Path("new.txt").write_text("three")
     Path("same.txt").write_text("three")
 
@@ -33,7 +33,7 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, nothi
         f"unchanged: data/sonnets.txt ({Path('data/sonnets.txt').stat().st_size:,} bytes)",
     ]
     assert "missing.txt does not exist: name a file, or a pattern that matches one." in done.stderr
-    nothing_left()
+    assert_nothing_left()
 
 
 @SHARED

@@ -126,7 +126,7 @@ def test_second_run_counts_only_failed_files(packed_run, monkeypatch):
     assert "Traceback" not in again.stderr + again.stdout
 
 
-def test_kept_resources_have_pool_file_settings(topn, azure_settings, nothing_left):
+def test_kept_resources_have_pool_file_settings(topn, azure_settings, assert_nothing_left):
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
     Path("pool.yaml").write_text(
@@ -153,7 +153,7 @@ def test_kept_resources_have_pool_file_settings(topn, azure_settings, nothing_le
     assert "$AZ_BATCH_NODE_SHARED_DIR/mine" in pool["startTask"]["commandLine"]
     assert {"name": "costCenter", "value": "42"} in pool["metadata"]
     assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
-    nothing_left()
+    assert_nothing_left()
 
 
 def test_ask_deletes_only_confirmed_resources(topn, azure_settings):
@@ -179,19 +179,19 @@ def test_ask_deletes_only_confirmed_resources(topn, azure_settings):
     ],
     ids=["key", "azure", "prefect"],
 )
-def test_unusable_services_fail_at_once(topn, nothing_left, variables, sentence):
+def test_unusable_services_fail_at_once(topn, assert_nothing_left, variables, sentence):
     done = topn("run", write("a.txt", b"x"), **variables)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-    nothing_left()
+    assert_nothing_left()
 
 
-def test_impossible_pool_is_rejected_before_creation(topn, nothing_left):
+def test_impossible_pool_is_rejected_before_creation(topn, assert_nothing_left):
     Path("pool.yaml").write_text("extra: {vmsize: x}\n")
     done = topn("run", write("a.txt", b"one"), "--pool", "pool.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "`extra` of the pool contains properties that the Batch REST API does not have: vmsize."
     ]
-    nothing_left()
+    assert_nothing_left()

@@ -50,7 +50,7 @@ def leftovers(flow_run, prefect_api, azure_settings):
     return [f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{name}" for name in ("app", "in", "out"))]
 
 
-def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, nothing_left):
+def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, assert_nothing_left):
     from prefect.states import Crashed  # noqa: PLC0415 - takes seconds
 
     # The run counts as running until its deadline, so nothing shows that it is dead.
@@ -65,4 +65,4 @@ def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, 
     assert recent.stdout == ""
     deleted = topn("sweep")
     assert sorted(deleted.stdout.splitlines()) == sorted(f"deleted: {name}" for name in leftovers)
-    nothing_left()
+    assert_nothing_left()

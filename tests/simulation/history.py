@@ -269,7 +269,7 @@ class _History:
             self.outcome.lives.append(life)
         for cache in (accounts._batch_account, accounts._blob_account):
             cache.cache_clear()
-        timing.ended_task_runs.clear()
+        timing.finished_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")
 
@@ -590,7 +590,7 @@ class _History:
         patches.setattr(tasks.workload.task_script_package, "_compiled", lambda _: {})
         # A run would start its servers as processes.
         patches.setattr(flows.cli.run, "connected", contextlib.nullcontext)
-        patches.setattr(flows.cli.sweep, "use_up", lambda _: None)
+        patches.setattr(flows.cli.sweep, "use_make_up_servers", lambda _: None)
         patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
         patches.setattr(flows.cli.sweep, "require_reachable_prefect", lambda: None)
         for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):

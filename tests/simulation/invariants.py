@@ -15,7 +15,7 @@ from simulation.plan import Plan
 from simulation.wire import secrets_in
 from tasks.model.verdict import FileReport
 from tasks.report.model import RunReport
-from tasks.steps.start import MIN_TIME_LEFT
+from tasks.steps.start import MIN_REMAINING_TIME
 from tasks.workload.word_counts import WordCounts, counts_of
 
 EXIT_FAILED = 1
@@ -223,7 +223,7 @@ def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
 
 def _new_starts(outcome: Outcome) -> int:
     """Count the retries that started anew because too little time was left until the deadline."""
-    usable = timedelta(minutes=outcome.plan.timeout_minutes) - MIN_TIME_LEFT
+    usable = timedelta(minutes=outcome.plan.timeout_minutes) - MIN_REMAINING_TIME
     starts, started_at = 0, {}
     for life in outcome.lives:
         if life.flow_run is None:

@@ -72,7 +72,7 @@ MUTATIONS = (
     Mutation(
         area="signatures",
         path="tasks/azure/sas_expiry.py",
-        before="return expires_at < last_needed_at(run) and expires_at - now < MIN_LEFT",
+        before="return expires_at < last_use_at(run) and expires_at - now < MIN_REMAINING_LIFETIME",
         after="return False",
     ),
     Mutation(

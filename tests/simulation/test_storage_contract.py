@@ -101,7 +101,7 @@ def container(blobs):
 
 def test_checks_accept_empty_account(blobs):
     blobs.check()
-    blobs.check_writing()
+    blobs.check_write_access()
 
 
 def test_container_keeps_its_metadata(blobs, container):

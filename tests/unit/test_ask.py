@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from flows.cli.run import _ask_and_delete
+from flows.cli.run import _confirm_and_delete
 from flows.console import ask
 from tasks.model.run import Keep
 from tasks.steps import cleanup
@@ -35,6 +35,6 @@ def test_answers_and_options_decide_what_to_keep(topn, monkeypatch, options, std
     monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: calls.append((flow_run_id, keep)) or {})
     options = {"keep_containers": False, "keep_job": False, "keep_pool": False} | options
 
-    topn.call(_ask_and_delete, "the run", argparse.Namespace(**options), stdin=stdin)
+    topn.call(_confirm_and_delete, "the run", argparse.Namespace(**options), stdin=stdin)
 
     assert calls == [("the run", keep)]

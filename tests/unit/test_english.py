@@ -9,15 +9,9 @@ from statistics import median
 import pytest
 from tests_support import REPOSITORY
 
-# The files that follow the rules.
-DONE = (
-    "tests/*.py",
-    "tests/e2e/*.py",
-    "tests/integration/*.py",
-    "tests/integration/tasks/**/*.py",
-    "tests/simulation/*.py",
-    "tests/unit/*.py",
-    "tests/unit/tasks/*.py",
+PATTERNS = tuple(
+    f"{folder}/**/*.py"
+    for folder in ("flows", "tasks", "task_script", "localbatch/src", "localbatch/tests", "tests", "bench")
 )
 
 NONSTANDARD_VERBS = re.compile(r"(Give|Say|Tell|Take|Have|Ask)\b")
@@ -29,7 +23,7 @@ MAX_MEDIAN_WORDS = 6
 @pytest.fixture(scope="module")
 def nodes():
     """The nodes of the syntax trees of all files, each with its place."""
-    paths = sorted({path for pattern in DONE for path in REPOSITORY.glob(pattern)})
+    paths = sorted({path for pattern in PATTERNS for path in REPOSITORY.glob(pattern)})
     return [
         (node, f"{path.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 1)}")
         for path in paths

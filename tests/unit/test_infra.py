@@ -76,7 +76,7 @@ def test_role_ids_match_their_names(template):
 @pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 4)])
 def test_pool_size_follows_pending_work(template, waiting, nodes):
     formula = template["variables"]["formula"]["value"]
-    for parameter in ("slotsPerNode", "mostNodes"):
+    for parameter in ("slotsPerNode", "maxNodes"):
         default = template["parameters"][parameter]["default"]
         formula = formula.replace(f"${{{parameter}}}", str(default))
     assert "{" not in formula

@@ -6,19 +6,19 @@ import threading
 
 from tests_support import wait_until
 
-from flows.servers.processes import alone_in
+from flows.servers.processes import state_folder_lock
 
 
 def test_second_run_waits_for_first(tmp_path):
     notified, entered, release = threading.Event(), threading.Event(), threading.Event()
 
     def second_run():
-        with alone_in(tmp_path, notified.set):
+        with state_folder_lock(tmp_path, notified.set):
             entered.set()
             release.wait()
 
     second = threading.Thread(target=second_run)
-    with alone_in(tmp_path, release.set):
+    with state_folder_lock(tmp_path, release.set):
         second.start()
         try:
             wait_until(lambda: notified.is_set() or entered.is_set(), "the second run to come to the lock")
@@ -33,6 +33,6 @@ def test_second_run_waits_for_first(tmp_path):
 def test_state_folder_is_free_after_run(tmp_path):
     waits = []
     for _ in range(2):
-        with alone_in(tmp_path / "new", lambda: waits.append("waited")):
+        with state_folder_lock(tmp_path / "new", lambda: waits.append("waited")):
             pass
     assert waits == []

@@ -8,7 +8,7 @@ import pytest
 from tests_support import REPOSITORY
 
 from flows.servers import up
-from flows.servers.addresses import addresses_left, addresses_of_up
+from flows.servers.addresses import publish_addresses, read_published_addresses
 from tasks.errors import ConfigurationError
 
 
@@ -30,7 +30,7 @@ def state(tmp_path, monkeypatch):
 
 def test_second_up_in_same_folder_is_rejected(state, monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
-    with addresses_left(state):
+    with publish_addresses(state):
         assert up.main() == 2
     error = capsys.readouterr().err
     assert "`make up` already runs in" in error
@@ -44,12 +44,12 @@ def test_up_requires_deployments(state, capsys):
 
 
 def test_up_lock_is_exclusive_and_clears_addresses(tmp_path):
-    assert addresses_of_up(tmp_path, pytest.fail) == {}
-    with addresses_left(tmp_path) as write:
+    assert read_published_addresses(tmp_path, pytest.fail) == {}
+    with publish_addresses(tmp_path) as write:
         write({"PREFECT_API_URL": "http://127.0.0.1:1/api"})
-        assert addresses_of_up(tmp_path, pytest.fail) == {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
+        assert read_published_addresses(tmp_path, pytest.fail) == {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
         assert (tmp_path / "up.json").stat().st_mode & 0o077 == 0
-        with pytest.raises(ConfigurationError, match="already"), addresses_left(tmp_path):
+        with pytest.raises(ConfigurationError, match="already"), publish_addresses(tmp_path):
             pass
     (tmp_path / "up.json").write_text('{"PREFECT_API_URL": "http://127.0.0.1:1/api"}')
-    assert addresses_of_up(tmp_path, pytest.fail) == {}
+    assert read_published_addresses(tmp_path, pytest.fail) == {}

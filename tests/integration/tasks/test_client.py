@@ -6,7 +6,7 @@ import pytest
 from azure.core.pipeline.transport import HttpTransport
 
 from localbatch import LocalAzure
-from tasks.azure.client import REQUEST_RETRIES
+from tasks.azure.client import MAX_REQUEST_RETRIES
 from tasks.azure.values import BatchTaskSpec
 from tasks.errors import ServiceError
 from tasks.steps.provision import ensure_containers, ensure_job
@@ -100,4 +100,4 @@ def test_retries_are_bounded(requests_of, service):
         do()
 
     assert failure.value.transient
-    assert fired(script) == 1 + REQUEST_RETRIES
+    assert fired(script) == 1 + MAX_REQUEST_RETRIES

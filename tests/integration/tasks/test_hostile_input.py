@@ -21,7 +21,7 @@ from tasks.report.html import write_page
 from tasks.report.markdown import failures, results_json, summary
 from tasks.report.model import RunReport
 from tasks.steps.collect import collect_chunk
-from tasks.steps.plan import make_plan
+from tasks.steps.plan import create_plan
 from tasks.steps.report import write_all_outputs
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
@@ -140,7 +140,7 @@ def run_all(batch, blobs, run, workload, parts, watch_chunk):
 
     def do(inputs, folder, files_per_task):
         store = FolderStore(folder / "store")
-        plan = make_plan(inputs, workload, store, files_per_task=files_per_task)
+        plan = create_plan(inputs, workload, store, files_per_task=files_per_task)
         packs = tuple(pack for chunk in plan.chunks for pack in chunk.packs)
         chunk = Chunk(first=1, total=plan.new_file_count, packs=packs)
         staged = stage_chunk(blobs, chunk, workload, containers)

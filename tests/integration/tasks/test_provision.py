@@ -13,7 +13,7 @@ from tasks.errors import ConfigurationError, ForeignResourceError
 from tasks.model.run import Keep
 from tasks.model.verdict import Category
 from tasks.steps.cleanup import delete, find_leftovers
-from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool, existing_pool
+from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool, get_existing_pool
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
 
@@ -77,7 +77,7 @@ def test_cleanup_reports_failures_and_continues(batch, blobs, run, parts):
 
 def test_missing_existing_pool_is_rejected(batch):
     with pytest.raises(ConfigurationError, match="Pool `nowhere` does not exist"):
-        existing_pool(batch, "nowhere")
+        get_existing_pool(batch, "nowhere")
 
 
 def test_wait_ends_with_reason_of_ended_job(

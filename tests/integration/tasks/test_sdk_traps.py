@@ -88,8 +88,8 @@ def test_changed_batch_task_is_not_deleted(batch, parts):
 def test_states_are_read_in_lower_case(batch, parts):
     _, job = parts
     batch.add_tasks(job.job_id, [make_task("t")])
-    wait_until(lambda: list(batch.completed_tasks(job.job_id, None)), "the Batch task")
-    [(_, outcome)] = batch.completed_tasks(job.job_id, None)
+    wait_until(lambda: list(batch.list_completed_tasks(job.job_id, None)), "the Batch task")
+    [(_, outcome)] = batch.list_completed_tasks(job.job_id, None)
     assert (outcome.state, outcome.result) == ("completed", "success")
 
 

@@ -17,8 +17,8 @@ DEADLINE_AT = CREATED_AT + timedelta(hours=1)
 def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spot: int = 0, preempted: int = 0):
     """Return the target numbers of dedicated and spot nodes, `minutes` after the pool was created."""
     formula = pool_formula(
-        most_nodes=10,
-        most_spot_nodes=spot,
+        max_nodes=10,
+        max_spot_nodes=spot,
         slots_per_node=4,
         expected_batch_tasks=expected,
         created_at=CREATED_AT,

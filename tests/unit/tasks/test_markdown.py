@@ -24,7 +24,7 @@ from tasks.report.markdown import (
     waiting_sentence,
 )
 from tasks.report.model import Price
-from tasks.steps.cleanup import Leftovers, record_of
+from tasks.steps.cleanup import Leftovers, render_record
 from tasks.text import cut
 
 
@@ -176,7 +176,7 @@ def test_pages_contain_no_foreign_markup():
 @pytest.mark.parametrize("text", HOSTILE)
 def test_cleanup_record_contains_no_foreign_markup(text):
     leftovers = Leftovers(jobs=("topn-1",), pools=("topn-1",), containers=())
-    html = rendered(record_of(leftovers, {"pool topn-1": text}))
+    html = rendered(render_record(leftovers, {"pool topn-1": text}))
     assert set(re.findall(r"<(\w+)", html)) == {"p", "ul", "li"}
     assert html.count("<li>") == 2
 

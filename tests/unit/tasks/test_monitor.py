@@ -23,7 +23,7 @@ class Account:
     def task_counts(self, job_id):
         return TaskCounts(active=0, running=1, completed=0)
 
-    def completed_tasks(self, job_id, since):
+    def list_completed_tasks(self, job_id, since):
         return iter(())
 
 
@@ -40,7 +40,7 @@ class LateListing:
     def task_counts(self, job_id):
         return TaskCounts(active=0, running=0, completed=2)
 
-    def completed_tasks(self, job_id, since):
+    def list_completed_tasks(self, job_id, since):
         self._listings += 1
         visible = self._completed if self._listings > 1 else self._completed[1:]
         yield from [(at, outcome) for at, outcome in visible if since is None or at >= since]
@@ -59,7 +59,7 @@ class HealthyDoctor:
     def examine(self):
         return None
 
-    def reason_of_jobs_end(self):
+    def job_end_reason(self):
         return None
 
 

@@ -13,8 +13,8 @@ from run_reports import input_file
 
 from tasks.model.chunks import Pack
 from tasks.model.verdict import BatchTaskOutcome
-from tasks.steps.plan import MAX_PACK_BYTES, pack_size, packs_of
-from tasks.workload.packs import endings
+from tasks.steps.plan import MAX_PACK_BYTES, group_into_packs, pack_size
+from tasks.workload.packs import file_outcomes
 
 OUTCOME = BatchTaskOutcome(task_id="p-1", state="completed", result="success", exit_code=0)
 
@@ -44,7 +44,7 @@ def make_pack(count):
 @given(st.integers(0, 20_000))
 def test_truncated_archive_yields_complete_members(cut_at):
     pack = make_pack(8)
-    found = endings(archive_of(*pack.files)[:cut_at], pack, OUTCOME)
+    found = file_outcomes(archive_of(*pack.files)[:cut_at], pack, OUTCOME)
     for file in pack.files:
         if file.content_key in found and "out.txt" in found[file.content_key][1]:
             assert found[file.content_key][1]["out.txt"] == file.name.encode()
@@ -54,7 +54,7 @@ def test_truncated_archive_yields_complete_members(cut_at):
 
 @given(st.binary(max_size=2000))
 def test_invalid_archive_yields_no_results(content):
-    assert endings(content, make_pack(2), OUTCOME) == {}
+    assert file_outcomes(content, make_pack(2), OUTCOME) == {}
 
 
 def make_member(name, kind=tarfile.REGTYPE, text=b"", **attributes):
@@ -98,7 +98,7 @@ FOLDER = make_pack(1).files[0].content_key[:32]
 )
 def test_hostile_member_is_no_output(member, text, tmp_path):
     before = sorted(tmp_path.iterdir())
-    found = endings(hostile_archive((member, text)), make_pack(1), OUTCOME)
+    found = file_outcomes(hostile_archive((member, text)), make_pack(1), OUTCOME)
     [(outcome, outputs)] = found.values()
     assert (outcome.exit_code, outputs["out.txt"]) == (0, b"file0.txt")
     assert sorted(tmp_path.iterdir()) == before
@@ -112,7 +112,7 @@ def test_negative_member_size_ends_archive():
         head[at + 124 : at + 136] = (-offset_back).to_bytes(12, "big", signed=True)
         head[at + 148 : at + 156] = b" " * 8
         head[at + 148 : at + 156] = b"%06o\0 " % sum(head[at : at + 512])
-        assert len(endings(bytes(head), make_pack(1), OUTCOME)) == 1
+        assert len(file_outcomes(bytes(head), make_pack(1), OUTCOME)) == 1
 
 
 @given(st.data())
@@ -126,7 +126,7 @@ def test_corrupt_archive_neither_raises_nor_hangs(data):
         content[offset : offset + len(written)] = written
         content[at + 148 : at + 156] = b" " * 8
         content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
-    endings(bytes(content), make_pack(1), OUTCOME)
+    file_outcomes(bytes(content), make_pack(1), OUTCOME)
 
 
 @pytest.mark.parametrize("written", [b"", b"0", b"x 1\n", b"0 1 2\n", b"-1 1\n", b"9" * 5000 + b" 1\n"])
@@ -137,13 +137,13 @@ def test_malformed_exit_file_is_no_result(written):
         member = tarfile.TarInfo(f"{pack.files[0].content_key[:32]}/.exit")
         member.size = len(written)
         archive.addfile(member, io.BytesIO(written))
-    assert endings(content.getvalue(), pack, OUTCOME) == {}
+    assert file_outcomes(content.getvalue(), pack, OUTCOME) == {}
 
 
 @given(st.lists(st.integers(0, MAX_PACK_BYTES * 2), max_size=300), st.one_of(st.none(), st.integers(1, 50)))
 def test_each_file_is_packed_once_in_order(sizes, files_per_task):
     files = [replace(input_file(number), size_bytes=size) for number, size in enumerate(sizes)]
-    packs = packs_of(files, files_per_task)
+    packs = group_into_packs(files, files_per_task)
     assert [file for pack in packs for file in pack.files] == files
     assert all(pack.files for pack in packs)
     assert len({pack.task_id for pack in packs}) == len(packs)
@@ -153,6 +153,6 @@ def test_each_file_is_packed_once_in_order(sizes, files_per_task):
 def test_pack_size_grows_with_files_and_is_bounded():
     assert [pack_size(count) for count in (0, 1, 1000, 1001, 100_000, 10_000_000)] == [1, 1, 1, 2, 100, 100]
     files = [replace(input_file(number), size_bytes=MAX_PACK_BYTES // 3) for number in range(10_000)]
-    packs = packs_of(files, None)
+    packs = group_into_packs(files, None)
     assert {len(pack.files) for pack in packs} == {3, 1}
-    assert len(packs_of([replace(file, size_bytes=1000) for file in files], None)) == 1000
+    assert len(group_into_packs([replace(file, size_bytes=1000) for file in files], None)) == 1000

@@ -13,7 +13,7 @@ from tasks.errors import UsageError
 from tasks.model.inputs import find_inputs
 from tasks.model.pool import PoolOptions
 from tasks.model.verdict import StoredResult
-from tasks.steps.plan import MAX_CHUNKS, chunk_size, make_plan
+from tasks.steps.plan import MAX_CHUNKS, chunk_size, create_plan
 from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import word_count_workload
 
@@ -84,7 +84,7 @@ def test_non_utf8_name_is_rejected(tmp_path):
 
 
 def test_equal_contents_share_batch_task(tmp_path, store):
-    plan = make_plan(
+    plan = create_plan(
         write(tmp_path, a="same", b="same", c="other"), word_count_workload(3, False), store, refresh=False
     )
     assert len(plan.files) == 3
@@ -94,12 +94,12 @@ def test_equal_contents_share_batch_task(tmp_path, store):
 def test_renamed_known_content_is_not_counted(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
-    [file] = make_plan([path], workload, store).files
+    [file] = create_plan([path], workload, store).files
     store.put(file.content_key, make_result(file.sha256))
     renamed = tmp_path / "renamed.txt"
     (tmp_path / "a.txt").rename(renamed)
 
-    plan = make_plan([str(renamed)], workload, store)
+    plan = create_plan([str(renamed)], workload, store)
 
     assert plan.chunks == ()
     assert plan.unchanged == {file.content_key: make_result(file.sha256)}
@@ -108,9 +108,9 @@ def test_renamed_known_content_is_not_counted(tmp_path, store):
 def test_refresh_counts_known_content(tmp_path, store):
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
-    [file] = make_plan([path], workload, store).files
+    [file] = create_plan([path], workload, store).files
     store.put(file.content_key, make_result(file.sha256))
-    assert make_plan([path], workload, store, refresh=True).batch_task_count == 1
+    assert create_plan([path], workload, store, refresh=True).batch_task_count == 1
 
 
 @pytest.mark.parametrize(
@@ -131,20 +131,20 @@ def test_damaged_stored_result_is_counted_again(tmp_path, store, damage):
     """Field report 30: a lost or damaged result is a cache miss."""
     workload = word_count_workload(3, False)
     [path] = write(tmp_path, a="text")
-    [file] = make_plan([path], workload, store).files
+    [file] = create_plan([path], workload, store).files
     store.put(file.content_key, make_result(file.sha256))
     if isinstance(damage, str):
         provenance = '{"node_id": "n", "task_id": "t", "job_id": "j", "pool_id": "p"}'
         damage = damage.replace("KEY", file.content_key).replace("PROVENANCE", provenance).encode()
     (tmp_path / "store" / f"{file.content_key}.json").write_bytes(damage)
-    assert make_plan([path], workload, store).batch_task_count == 1
+    assert create_plan([path], workload, store).batch_task_count == 1
 
 
 @pytest.mark.parametrize("other", [(4, False), (3, True)])
 def test_options_change_content_key(tmp_path, store, other):
     paths = write(tmp_path, a="text")
-    [first] = make_plan(paths, word_count_workload(3, False), store).files
-    [second] = make_plan(paths, word_count_workload(*other), store).files
+    [first] = create_plan(paths, word_count_workload(3, False), store).files
+    [second] = create_plan(paths, word_count_workload(*other), store).files
     assert first.content_key != second.content_key
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from run_reports import at
 
-from tasks.azure.values import NodeLife
+from tasks.azure.values import NodeAllocation
 from tasks.errors import ServiceError
 from tasks.model.chunks import Chunk, FinishedChunk, StagedChunk
 from tasks.model.run import BatchJob
@@ -33,7 +33,7 @@ class Nodes:
         self.lives = list(lives)
         self.listings = 0
 
-    def node_lives(self, pool_id):
+    def list_node_allocations(self, pool_id):
         self.listings += 1
         if not self.lives:
             raise ServiceError("no answer", service="Batch", operation="list", transient=True)
@@ -41,7 +41,7 @@ class Nodes:
 
 
 def life(node_id, allocated, *, dedicated=True, preempted=False):
-    return NodeLife(node_id=node_id, allocated_at=at(allocated), is_dedicated=dedicated, is_preempted=preempted)
+    return NodeAllocation(node_id=node_id, allocated_at=at(allocated), is_dedicated=dedicated, is_preempted=preempted)
 
 
 def finished(*outcomes):
@@ -108,7 +108,7 @@ def test_idle_time_excludes_running_batch_tasks(meter, clock):
     measured.add(finished(outcome("a", -10, 5), outcome("b", 20, 40), outcome("c", 30, 50)))
     clock.instant = at(100)
     usage = measured.usage()
-    assert (usage.watched_seconds, usage.idle_seconds) == (100, 100 - 5 - 30)
+    assert (usage.waited_seconds, usage.idle_seconds) == (100, 100 - 5 - 30)
     assert usage.running == ((at(-10), 1), (at(5), 0), (at(20), 1), (at(30), 2), (at(40), 1), (at(50), 0))
 
 

@@ -8,7 +8,7 @@ import pytest
 from run_reports import counted, result_of
 
 from task_script.top_words import Summary, render_text
-from tasks.files import write_whole
+from tasks.files import write_atomically
 from tasks.workload.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
 
 GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
@@ -70,8 +70,8 @@ def test_table_cell_cuts_long_word_lists():
 
 def test_file_is_written_atomically(tmp_path):
     target = tmp_path / "below" / "file"
-    write_whole(target, b"first")
+    write_atomically(target, b"first")
     with pytest.raises(TypeError):
-        write_whole(target, "no bytes")
+        write_atomically(target, "no bytes")
     assert target.read_bytes() == b"first"
     assert [path.name for path in target.parent.iterdir()] == ["file"]

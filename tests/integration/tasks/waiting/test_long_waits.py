@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, wait_until
+from tests_support import MAX_IDLE_POLLS, POLL_SECONDS, MovableClock, wait_until
 
 from tasks.model.verdict import StoredResult
 
@@ -34,12 +34,12 @@ def test_missing_capacity_is_reported_within_two_polls(
     """Field report 10: the service retries an allocation that failed for lack of capacity, and the run continues."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": "AllocationFailed"}])
     wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
-    told_after = []
+    reported_after = []
 
     def recover_after_note():
         time.sleep(POLL_SECONDS)
-        if notes and not told_after:
-            told_after.append(clock.sleeps)
+        if notes and not reported_after:
+            reported_after.append(clock.sleeps)
             azure_settings.faults.clear()
             azure_settings.batch.advance(timedelta(minutes=6))
 
@@ -48,7 +48,7 @@ def test_missing_capacity_is_reported_within_two_polls(
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert "[AllocationFailed]; Batch will retry" in notes[0]
-    assert told_after[0] <= TWO_POLLS_OF_STILLNESS
+    assert reported_after[0] <= MAX_IDLE_POLLS
 
 
 def test_signature_of_waiting_batch_task_is_renewed(

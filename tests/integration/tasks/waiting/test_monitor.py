@@ -56,5 +56,5 @@ def test_completed_batch_tasks_are_not_reread(server, blobs, run, workload, part
 
     assert len(finished.outcomes) == BATCH_TASKS
     read_bytes = listed_bytes(server)
-    list(account.completed_tasks(job.job_id, None))
+    list(account.list_completed_tasks(job.job_id, None))
     assert read_bytes < 3.5 * (listed_bytes(server) - read_bytes)

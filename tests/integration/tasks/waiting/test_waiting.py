@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests_support import POLL_SECONDS, TWO_POLLS_OF_STILLNESS, MovableClock, polling_clock, pool_has, wait_until
+from tests_support import MAX_IDLE_POLLS, POLL_SECONDS, MovableClock, polling_clock, pool_has, wait_until
 
 from tasks.model.verdict import Category, StoredResult
 from tasks.steps.provision import ensure_containers, ensure_pool
@@ -27,7 +27,7 @@ def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, sub
 
     assert finished.reason.category is Category.NODE
     assert f"No: {code} [{code}]" in finished.reason.message
-    assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
+    assert clock.sleeps <= MAX_IDLE_POLLS
 
 
 def test_failed_start_task_is_retried_once(batch, run, submitted, watch_chunk, notes):
@@ -88,7 +88,7 @@ def test_unusable_nodes_end_wait_within_two_polls(batch, run, submitted, watch_c
 
     assert finished.reason.category is Category.NODE
     assert "No space left [DiskFull]" in finished.reason.message
-    assert clock.sleeps <= TWO_POLLS_OF_STILLNESS
+    assert clock.sleeps <= MAX_IDLE_POLLS
 
 
 def test_preempted_batch_task_is_requeued_and_counted(batch, run, submitted, watch_chunk, counted, azure_faults):
@@ -110,12 +110,12 @@ def test_pool_without_working_node_is_reported(batch, run, submitted, watch_chun
         [{"fault": "endless_task", "task": "*"}, {"fault": "lose_node", "when": "task_running"}]
     )
     wait_until(pool_has(batch, run, "unknown"), "the node to be lost")
-    told_after = []
+    reported_after = []
 
     def recover_after_note():
         time.sleep(POLL_SECONDS)
-        if notes and not told_after:
-            told_after.append(clock.sleeps)
+        if notes and not reported_after:
+            reported_after.append(clock.sleeps)
             azure_faults.clear()
             azure_faults.add("recover_node")
 
@@ -124,7 +124,7 @@ def test_pool_without_working_node_is_reported(batch, run, submitted, watch_chun
 
     assert isinstance(counted(finished, job, containers), StoredResult)
     assert "no working nodes (1 unknown)" in notes[0]
-    assert told_after[0] <= TWO_POLLS_OF_STILLNESS
+    assert reported_after[0] <= MAX_IDLE_POLLS
 
 
 def test_disabled_job_is_reported_and_resumes(submitted, watch_chunk, counted, notes, batch, azure_faults):
@@ -179,7 +179,7 @@ def test_old_resize_error_of_existing_pool_is_ignored(
     def resize_at_last():
         time.sleep(POLL_SECONDS)
         polls.append(batch.pool(other.name).allocation_state)
-        if len(polls) == 2 * TWO_POLLS_OF_STILLNESS:
+        if len(polls) == 2 * MAX_IDLE_POLLS:
             batch._client.disable_pool_auto_scale(other.name)
             batch._client.begin_resize_pool(other.name, {"targetDedicatedNodes": 1})
 
