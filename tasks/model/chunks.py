@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.model.files import InputFile
+from tasks.model.naming import batch_task_id, input_blob
 from tasks.model.verdict import BatchTaskOutcome, FileError
 
 # A Batch task processes its files one after the other. If its node is lost, the work on all of them is lost.
@@ -31,8 +32,15 @@ class Pack:
     def of(cls, files: Sequence[InputFile]) -> Pack:
         """Create the pack of these files, and derive its id from their contents."""
         if len(files) == 1:
-            return cls(task_id=f"f-{files[0].content_key[:32]}", is_archive=False, files=tuple(files))
-        return cls(task_id=f"p-{_key(files)[:32]}", is_archive=True, files=tuple(files))
+            return cls(
+                task_id=batch_task_id(files[0].content_key, is_archive=False), is_archive=False, files=tuple(files)
+            )
+        return cls(task_id=batch_task_id(_key(files), is_archive=True), is_archive=True, files=tuple(files))
+
+    @property
+    def input_blob(self) -> str:
+        """Name of the blob in the input container."""
+        return input_blob(self.task_id, None if self.is_archive else self.files[0].sha256)
 
     def without(self, content_keys: Container[str]) -> Pack | None:
         """Return this pack, with the same id, without the files with these content keys; None if no file remains."""

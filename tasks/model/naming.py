@@ -1,17 +1,21 @@
-"""Names and metadata of the resources that a run creates."""
+"""Names and ownership marks of everything that a run creates."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+# Metadata by which a run recognizes its own resources.
 OWNER = "topn"
+METADATA_KEYS = frozenset({"owner", "flow_run_id", "expires_at", "prefect_api", "kept"})
 
+# Pools, jobs and containers: `topn-<32 hexadecimal digits of the flow run id>-<generation>`, and a suffix for containers.
 NAME_PREFIX = "topn-"
+APPLICATION_SUFFIX, INPUTS_SUFFIX, OUTPUTS_SUFFIX = "-app", "-in", "-out"
+RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+({APPLICATION_SUFFIX}|{INPUTS_SUFFIX}|{OUTPUTS_SUFFIX})?")
 
-
-def is_owned_by(flow_run_id: str, metadata: Mapping[str, str]) -> bool:
-    """Check whether a resource with this metadata belongs to a flow run. Its name alone is no proof."""
-    return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == flow_run_id
+# Key of the artifact that records each cleanup.
+CLEANUP_ARTIFACT = "topn-cleanup"
 
 
 def run_prefix(flow_run_id: str) -> str:
@@ -19,5 +23,21 @@ def run_prefix(flow_run_id: str) -> str:
     return f"{NAME_PREFIX}{flow_run_id.replace('-', '')}-"
 
 
-# Keys of the metadata by which a run recognizes its own resources.
-METADATA_KEYS = frozenset({"owner", "flow_run_id", "expires_at", "prefect_api", "kept"})
+def is_owned_by(flow_run_id: str, metadata: Mapping[str, str]) -> bool:
+    """Check whether a resource with this metadata belongs to a flow run. Its name alone is no proof."""
+    return metadata.get("owner") == OWNER and metadata.get("flow_run_id") == flow_run_id
+
+
+def batch_task_id(key: str, *, is_archive: bool) -> str:
+    """Return the id of the Batch task for a content key, or for the hash of several: the same in every attempt."""
+    return f"{'p' if is_archive else 'f'}-{key[:32]}"
+
+
+def input_blob(task_id: str, sha256: str | None) -> str:
+    """Return the name of the input of a Batch task: the SHA-256 of a single file, or the archive of several."""
+    return sha256 or f"{task_id}.tar"
+
+
+def output_blob(task_id: str, name: str) -> str:
+    """Return the name of the blob for an output file of a Batch task."""
+    return f"{task_id}/{name}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.model.naming import OWNER, is_owned_by, run_prefix
+from tasks.model.naming import APPLICATION_SUFFIX, INPUTS_SUFFIX, OUTPUTS_SUFFIX, OWNER, is_owned_by, run_prefix
 from tasks.model.pool import DEFAULT_SETUP, PoolSetup
 
 
@@ -37,6 +37,15 @@ class Run:
     def name(self) -> str:
         """Id of the run's pool and of its job, and prefix of the names of its containers."""
         return f"{run_prefix(self.flow_run_id)}{self.generation}"
+
+    @property
+    def containers(self) -> Containers:
+        """Names of the containers of the run."""
+        return Containers(
+            application=f"{self.name}{APPLICATION_SUFFIX}",
+            inputs=f"{self.name}{INPUTS_SUFFIX}",
+            outputs=f"{self.name}{OUTPUTS_SUFFIX}",
+        )
 
     def metadata(self, *, kept: bool) -> dict[str, str]:
         """Return the metadata of a resource of this run: its owner, its expiry and whether it is kept."""

@@ -21,11 +21,10 @@ from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.errors import ConfigurationError, ServiceError
-from tasks.model.naming import is_owned_by, run_prefix
+from tasks.model.naming import CLEANUP_ARTIFACT, is_owned_by, run_prefix
 from tasks.model.run import Keep
 from tasks.progress import cleaning_up
 from tasks.report.markdown import escaped
-from tasks.steps.start import CLEANUP_ARTIFACT
 from tasks.text import printable
 
 # Azure finishes deletions by itself after the request. The local Azure finishes within this time.

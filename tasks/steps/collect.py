@@ -10,10 +10,10 @@ from tasks.azure.blob import BlobAccount
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, Pack
 from tasks.model.files import InputFile
+from tasks.model.naming import output_blob
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
 from tasks.steps.step import step
-from tasks.steps.submit import output_blob
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import RESULTS, file_outcomes

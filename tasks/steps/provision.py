@@ -64,7 +64,7 @@ def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Con
     Raises:
         ForeignResourceError: A container with the same name exists and does not belong to this run.
     """
-    containers = Containers(application=f"{run.name}-app", inputs=f"{run.name}-in", outputs=f"{run.name}-out")
+    containers = run.containers
     for name in (containers.application, containers.inputs, containers.outputs):
         try:
             account.create_container(name, run.metadata(kept=run.keep.containers))

@@ -43,11 +43,6 @@ def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containe
     return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures)
 
 
-def blob_of(pack: Pack) -> str:
-    """Return the name of the input blob of a Batch task."""
-    return f"{pack.task_id}.tar" if pack.is_archive else pack.files[0].sha256
-
-
 def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:
     failure = changed_error(file)
     for path in (file.path, *file.copies):
@@ -64,5 +59,5 @@ def _stage_archive(
 ) -> dict[str, FileError]:
     with packed(pack, workload) as (archive, left_out):
         if len(left_out) < len(pack.files):
-            account.upload_archive(containers.inputs, blob_of(pack), archive)
+            account.upload_archive(containers.inputs, pack.input_blob, archive)
     return left_out

@@ -16,12 +16,10 @@ from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.errors import ForeignResourceError
-from tasks.model.naming import run_prefix
+from tasks.model.naming import CLEANUP_ARTIFACT, run_prefix
 from tasks.model.run import Keep, Run
 from tasks.progress import run_started
 from tasks.steps.step import step
-
-CLEANUP_ARTIFACT = "topn-cleanup"
 
 # An earlier attempt that has less time than this before its deadline is not continued.
 MIN_REMAINING_TIME = timedelta(minutes=1)

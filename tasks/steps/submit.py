@@ -13,10 +13,10 @@ from tasks.azure.blob import BlobAccount
 from tasks.azure.values import BatchTaskSpec, Blob, Upload
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.model.chunks import Pack, StagedChunk
+from tasks.model.naming import output_blob
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
-from tasks.steps.stage import blob_of
 from tasks.steps.step import step
 from tasks.workload.base import LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
@@ -72,11 +72,6 @@ def submit_chunk(
     )
 
 
-def output_blob(task_id: str, name: str) -> str:
-    """Return the name of the blob for an output or a log of a Batch task."""
-    return f"{task_id}/{name}"
-
-
 def _spec(
     blobs: BlobAccount,
     pack: Pack,
@@ -93,7 +88,7 @@ def _spec(
         command_line=f"/bin/sh -c {shlex.quote(script)}",
         resource_files=(
             Blob(
-                url=blobs.read_url(containers.inputs, blob_of(pack), expires_at),
+                url=blobs.read_url(containers.inputs, pack.input_blob, expires_at),
                 file_path=ARCHIVE if pack.is_archive else NODE_INPUT,
                 identity=job.node_identity,
             ),

@@ -7,7 +7,6 @@ a run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -21,12 +20,10 @@ from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.errors import ServiceError
-from tasks.model.naming import NAME_PREFIX, is_owned_by
+from tasks.model.naming import NAME_PREFIX, RUN_NAME, is_owned_by
 from tasks.steps.cleanup import Leftovers, delete, leftovers_below
 from tasks.steps.start import address_of
 from tasks.steps.step import step
-
-RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+(-app|-in|-out)?")
 
 
 @dataclass(frozen=True, kw_only=True)
