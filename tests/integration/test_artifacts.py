@@ -54,7 +54,7 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
     assert summary["description"] == "5 files: 5 counted"
     assert "| Batch tasks completed | 5 |" in summary["data"]
     assert f"| Words in all files | {sum(file['words'] for file in files):,} |" in summary["data"]
-    assert "This was no Azure" in summary["data"]
+    assert "This run did not use Azure and cost nothing" in summary["data"]
     for step in ("sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
         assert f"| {step} | 1 |" in summary["data"]
     for step in ("stage", "submit", "collect"):

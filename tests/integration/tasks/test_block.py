@@ -72,7 +72,7 @@ def test_conflicting_settings_name_both_sources_without_keys(on_server, monkeypa
 
     monkeypatch.setenv("TOPN_BATCH_ENDPOINT", CLOUD["batch_endpoint"])
     monkeypatch.setenv("TOPN_BATCH_KEY", "b3RoZXI=")
-    with pytest.raises(ConfigurationError, match="TOPN_BATCH_KEY and batch_key of the Prefect block") as refusal:
+    with pytest.raises(ConfigurationError, match="TOPN_BATCH_KEY and `batch_key` of the Prefect block") as refusal:
         configured_azure()
     assert KEY not in str(refusal.value)
     assert "b3RoZXI=" not in str(refusal.value)
@@ -80,7 +80,9 @@ def test_conflicting_settings_name_both_sources_without_keys(on_server, monkeypa
 
 def test_incomplete_block_error_names_missing_setting(on_server):
     TopnAzure(batch_endpoint=CLOUD["batch_endpoint"]).save(NAME)
-    with pytest.raises(ConfigurationError, match=r"TOPN_STORAGE_ENDPOINT .* here or in the block topn-azure/default"):
+    with pytest.raises(
+        ConfigurationError, match=r"TOPN_STORAGE_ENDPOINT .* here or in the Prefect block topn-azure/default"
+    ):
         configured_azure()
 
 
