@@ -6,19 +6,17 @@ import argparse
 from datetime import datetime, timezone
 
 from flows.cli.exit_status import EXIT_USAGE
-from flows.cli.interruption import Interruption
 from flows.console import print_message
 from flows.servers.connect import azure_connected
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, read_pool_setup
 
 
-def run_check(options: argparse.Namespace, interruption: Interruption) -> int:
+def run_check(options: argparse.Namespace) -> int:
     """Print whether a run can use the configured Azure. Create nothing.
 
     Raises:
         ConfigurationError: A setting is invalid, or the Prefect server does not respond.
     """
-    del interruption
     return EXIT_USAGE if print_findings(read_pool_options(options.pool_id, options.pool)) else 0
 
 

@@ -122,7 +122,7 @@ def print_table(report: RunReport, output_folder: str) -> None:
         # Files and pipes have no width. Rich's default of 80 columns would wrap the table.
         console.width = max(console.width, 160)
     console.print(table)
-    failures = report.failures
+    failures = report.describe_failures()
     for failure in failures[:MAX_DETAILED_FAILURES]:
         _print_failure(console, failure)
     for failure in failures[MAX_DETAILED_FAILURES:]:
@@ -167,7 +167,7 @@ def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, 
 
 def _print_failure(console: Console, failure: Failure) -> None:
     """Print the reason, details, logs and local command of a failure."""
-    facts = "; ".join(f"{label} {text}" for label, text in failure.facts[1:])
+    facts = "; ".join(f"{label} {text}" for label, text in failure.facts)
     lines = [f"  {facts}"] if facts else []
     lines += [f"  {name}: {line}" for name, text in failure.logs for line in text.splitlines()]
     if failure.repeat_command:
@@ -179,7 +179,7 @@ def _print_failure(console: Console, failure: Failure) -> None:
 
 
 def _print_reason(console: Console, failure: Failure) -> None:
-    console.print(f"failed: {escape(failure.reason)} \\[{failure.facts[0][1]}]", soft_wrap=True)
+    console.print(f"failed: {escape(failure.reason)} \\[{failure.category}]", soft_wrap=True)
 
 
 def _summary(report: RunReport) -> str:

@@ -15,7 +15,7 @@ from flows.cli.sweep import run_sweep
 from flows.console import print_message
 from tasks.errors import ConfigurationError, UsageError
 
-COMMANDS = {"run": run_flow, "plan": run_plan, "check": run_check, "sweep": run_sweep}
+COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     interruption = Interruption()
     try:
         with interruption.handle_signals():
-            return COMMANDS[options.command](options, interruption)
+            if options.command == "run":
+                return run_flow(options, interruption)
+            return COMMANDS[options.command](options)
     except (UsageError, ConfigurationError) as error:
         print_message(str(error))
         return EXIT_USAGE

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from flows.cli.exit_status import EXIT_USAGE
-from flows.cli.interruption import Interruption
 from flows.console import print_message
 from tasks.errors import UsageError
 from tasks.model.files import InputFile
@@ -19,7 +18,7 @@ from tasks.text import printable
 MAX_LISTED_FILES = 20
 
 
-def run_plan(options: argparse.Namespace, interruption: Interruption) -> int:
+def run_plan(options: argparse.Namespace) -> int:
     """Print what a run with these options would do. Create nothing.
 
     Raises:
@@ -29,7 +28,6 @@ def run_plan(options: argparse.Namespace, interruption: Interruption) -> int:
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - as above
 
-    del interruption
     valid, invalid = sort_inputs(options.inputs)
     workload = word_count_workload(options.num_words, options.ignore_case)
     store = results_store()

@@ -7,20 +7,18 @@ from datetime import datetime, timezone
 from uuid import UUID
 
 from flows.cli.exit_status import EXIT_FAILED
-from flows.cli.interruption import Interruption
 from flows.console import print_failed_deletions, print_message
 from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_make_up_servers
 from tasks.azure.settings import load_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
 
 
-def run_sweep(options: argparse.Namespace, interruption: Interruption) -> int:
+def run_sweep(options: argparse.Namespace) -> int:
     """Delete what dead runs left behind in the configured Azure, and print each name.
 
     Raises:
         ConfigurationError: No Azure is configured, or it does not respond.
     """
-    del interruption
     use_make_up_servers(state_folder())
     if not prefect_api_url():
         load_settings()

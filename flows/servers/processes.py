@@ -77,6 +77,15 @@ class Service:
     ) -> None:
         self.stop()
 
+    def check(self) -> None:
+        """Check that the server runs.
+
+        Raises:
+            ConfigurationError: The server exited. The message quotes the end of its log.
+        """
+        if self._process.poll() is not None:
+            raise ConfigurationError(f"{self._name} did not start: {self._log_tail()} (see `{self._log}`)")
+
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Wait until the server is ready.
 
@@ -85,8 +94,7 @@ class Service:
         """
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not is_ready():
-            if self._process.poll() is not None:
-                raise ConfigurationError(f"{self._name} did not start: {self._log_tail()} (see `{self._log}`)")
+            self.check()
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"{self._name} did not start in {START_TIMEOUT_SECONDS} s (see `{self._log}`)")
             time.sleep(POLL_SECONDS)
@@ -131,17 +139,17 @@ class LocalAzure(Service):
         Raises:
             ConfigurationError: `localbatch` or Azurite is not installed, or the process ended.
         """
-        if find_spec("localbatch.local_azure") is None:
+        # A checkout contains a folder of this name, which Python takes for a package without a file.
+        localbatch = find_spec("localbatch")
+        if localbatch is None or localbatch.origin is None:
             raise ConfigurationError(
                 "No Azure is configured, and the local Azure is not installed. Set TOPN_BATCH_ENDPOINT and the other TOPN_ "
                 "settings, or run `pip install 'topn[local]'` and `localbatch install`."
             )
-        if self.exit_message() is not None:
-            raise ConfigurationError(f"The local Azure did not start: {self._log_tail()}")
+        super().check()
 
     def wait(self) -> dict[str, str]:
         """Wait until the accounts are ready, and return the settings that point to them."""
-        self.check()
         self.wait_until(lambda: "\nready" in self.output())
         return dict(re.findall(r"^export (TOPN_\w+)=(\S+)$", self.output(), re.MULTILINE))
 

@@ -54,7 +54,7 @@ CONNECTION_ERRORS = (
     (r"timed out", "TimedOut", "the request timed out"),
 )
 
-NO_IDENTITY = "NoIdentity"
+NO_IDENTITY_CODE = "NoIdentity"
 
 # The error code and first sentence of Microsoft Entra ID.
 # Source: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -183,7 +183,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
         return "", f"no response ({type(error).__name__})"
     if isinstance(error, ClientAuthenticationError) and error.response is None:
         found = ENTRA_ERROR.search(str(error))
-        return NO_IDENTITY, found.group() if found else "no identity was found that can get a token for it"
+        return NO_IDENTITY_CODE, found.group() if found else "no identity was found that can get a token for it"
     details = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
     code = str(getattr(code, "value", code))

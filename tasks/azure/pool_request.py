@@ -25,24 +25,19 @@ def pool_properties(spec: PoolSpec) -> dict[str, Any]:
     Raises:
         ConfigurationError: `extra` sets a property that topn sets.
     """
-    ours = {
-        "id": spec.pool_id,
-        "displayName": spec.pool_id,
-        "autoScaleFormula": spec.autoscale_formula,
-        "metadata": [
-            {"name": name, "value": value}
-            for name, value in (spec.options.setup.metadata | dict(spec.metadata)).items()
-        ],
-        "virtualMachineConfiguration": {
-            "imageReference": _image_reference(spec.image),
-            "nodeAgentSKUId": spec.image.node_agent_sku,
-        },
-    }
-    return _merged(_merged(ours, _properties_of(spec.options), ""), spec.options.setup.extra, "")
+    ours = _own_properties(
+        spec.options,
+        pool_id=spec.pool_id,
+        formula=spec.autoscale_formula,
+        image_reference=_image_reference(spec.image),
+        node_agent_sku=spec.image.node_agent_sku,
+        metadata=spec.metadata,
+    )
+    return _with_extra(ours, spec.options.setup.extra)
 
 
 def check_extra(options: PoolOptions) -> None:
-    """Check that `extra` contains no secret, no unknown property and nothing that topn sets.
+    """Check that `extra` contains no secret and nothing that topn sets.
 
     Raises:
         ConfigurationError: `extra` contains one of these.
@@ -54,30 +49,43 @@ def check_extra(options: PoolOptions) -> None:
                 f"`extra` of the pool contains `{name}`. Prefect shows the parameters of a run, so they must not contain "
                 "secrets. Use an identity reference."
             )
-    for name in FIELDS.keys() & extra.keys():
-        raise ConfigurationError(f"`extra` of the pool contains `{name}`. Use `{FIELDS[name]}` instead.")
-    set_later = {
-        **dict.fromkeys(("id", "displayName", "autoScaleFormula", "metadata"), ""),
-        "virtualMachineConfiguration": {"imageReference": "", "nodeAgentSKUId": ""},
-    }
-    _merged(_merged(set_later, _properties_of(options), ""), extra, "")
+    _with_extra(_own_properties(options), extra)
 
 
-def _properties_of(options: PoolOptions) -> dict[str, Any]:
+def _own_properties(
+    options: PoolOptions,
+    *,
+    pool_id: str = "",
+    formula: str = "",
+    image_reference: Mapping[str, str] | None = None,
+    node_agent_sku: str = "",
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return what topn sets. To check `extra`, only the names matter, so the values of the run can be left out."""
     setup = options.setup
+    machine: dict[str, Any] = {"imageReference": image_reference or "", "nodeAgentSKUId": node_agent_sku}
+    if setup.container_image is not None:
+        machine["containerConfiguration"] = _containers(setup.container_image, setup)
     properties: dict[str, Any] = {
+        "id": pool_id,
+        "displayName": pool_id,
         "vmSize": options.vm_size,
+        "virtualMachineConfiguration": machine,
         "enableAutoScale": True,
+        "autoScaleFormula": formula,
         "autoScaleEvaluationInterval": MIN_EVALUATION_INTERVAL,
         "taskSlotsPerNode": options.slots,
+        "metadata": [{"name": name, "value": value} for name, value in (setup.metadata | dict(metadata or {})).items()],
     }
-    if setup.container_image is not None:
-        properties["virtualMachineConfiguration"] = {
-            "containerConfiguration": _containers(setup.container_image, setup)
-        }
     if network := _network(setup):
         properties["networkConfiguration"] = network
     return properties
+
+
+def _with_extra(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    for name in FIELDS.keys() & extra.keys():
+        raise ConfigurationError(f"`extra` of the pool contains `{name}`. Use `{FIELDS[name]}` instead.")
+    return _merged(ours, extra, "")
 
 
 def _image_reference(image: Image) -> dict[str, str]:

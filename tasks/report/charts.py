@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from tasks.report.markdown import HOUR_SECONDS, MINUTE_SECONDS, duration
 from tasks.report.model import WAITING_STEP, RunReport, Usage
-from tasks.workload.drawing import ACCENT, AREA, FAINT, ROW_INCHES, STYLE, WAITING, WIDTH_INCHES, _svg
+from tasks.workload.drawing import ACCENT, AREA, FAINT, ROW_INCHES, STYLE, WAITING, WIDTH_INCHES, render_svg
 
 # Distances between the ticks of a time axis.
 TICK_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
@@ -38,7 +38,7 @@ def time_picture(report: RunReport) -> str:
         spacing = next((s for s in TICK_SECONDS if span_seconds * 1.12 / s <= MAX_TICKS), TICK_SECONDS[-1])
         axes[-1].xaxis.set_major_locator(MultipleLocator(spacing))
         axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick_label(seconds)))
-        return _svg(figure)
+        return render_svg(figure)
 
 
 def _draw_steps(axes: Any, report: RunReport, start: datetime, span_seconds: float) -> None:

@@ -29,7 +29,8 @@ class Failure:
         message: The error message, without the name.
         reason: Name and error message in one line.
         meaning: What the category of the error means.
-        facts: Labels and values, such as the exit code and the node; the category comes first.
+        category: The category of the error.
+        facts: Labels and values, such as the exit code and the node.
         logs: Name and last lines of stderr and stdout, each unless it is empty.
         repeat_command: Shell command that repeats the work on this machine, or "".
     """
@@ -37,6 +38,7 @@ class Failure:
     name: str
     message: str
     reason: str
+    category: str
     meaning: str
     facts: tuple[tuple[str, str], ...]
     logs: tuple[tuple[str, str], ...]
@@ -47,7 +49,7 @@ def describe(file: FileReport, error: FileError) -> Failure:
     """Return the description of the error of a failed file."""
     name, text = printable(file.file.name), printable(error.message)
     message = text.removeprefix(name).lstrip()
-    facts = [("category", error.category.value)]
+    facts: list[tuple[str, str]] = []
     if error.exit_code is not None:
         facts.append(("exit code", str(error.exit_code)))
     if error.attempts:
@@ -59,6 +61,7 @@ def describe(file: FileReport, error: FileError) -> Failure:
         name=name,
         message=message,
         reason=f"{name}: {message}" if message == text else f"{name} {message}",
+        category=error.category.value,
         meaning=MEANINGS[error.category],
         facts=tuple(facts),
         logs=tuple((log, "\n".join(map(printable, lines.splitlines()))) for log, lines in logs if lines),

@@ -52,7 +52,6 @@ def render(report: RunReport, folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    failures = report.failures
     with_result = report.with_result
     picture = report.workload.picture(report.results)
     rows = [_row(file, result, report, folder) for file, result in with_result[:MAX_ROWS]]
@@ -61,8 +60,8 @@ def render(report: RunReport, folder: Path) -> str:
         started_at=report.steps[0].started_at if report.steps else None,
         figures=key_figures(report),
         notes=notes(report),
-        failures=failures[:MAX_DETAILS],
-        more_failed=len(failures) - MAX_DETAILS,
+        failures=report.describe_failures(MAX_DETAILS),
+        more_failed=report.count("failed") - MAX_DETAILS,
         time_picture=_safe_svg(time_picture(report)) if report.steps else None,
         waiting=waiting_sentence(report),
         picture=picture,

@@ -161,9 +161,8 @@ def results_summary(report: RunReport) -> str:
 
 def failures_summary(report: RunReport) -> str:
     """List the first failed files and their errors in Markdown."""
-    failures = report.failures
-    named = [f"- {escaped(cut(failure.reason, 300))}" for failure in failures[:MAX_LISTED]]
-    more = len(failures) - len(named)
+    named = [f"- {escaped(cut(failure.reason, 300))}" for failure in report.describe_failures(MAX_LISTED)]
+    more = report.count("failed") - len(named)
     return "\n".join([*named, *([f"- and {more:,} more"] if more else [])])
 
 
@@ -178,7 +177,7 @@ def failures(report: RunReport) -> str:
         "|---|--:|---|",
     ]
     lines += [f"| {category.value} | {count:,} | {MEANINGS[category]} |" for category, count in counts.most_common()]
-    for failure, file in zip(report.failures[:MAX_DETAILS], failed, strict=False):
+    for failure, file in zip(report.describe_failures(MAX_DETAILS), failed, strict=False):
         lines += ["", *_failure_section(failure, file.file)]
     if len(failed) > MAX_DETAILS:
         rest = [cut(printable(file.file.name), 80) for file in failed[MAX_DETAILS : MAX_DETAILS + MAX_ROWS]]
@@ -190,7 +189,7 @@ def failures(report: RunReport) -> str:
 
 def _failure_section(failure: Failure, file: InputFile) -> list[str]:
     lines = [f"## {code(cut(failure.name))}", "", escaped(cut(failure.message, 1000)), ""]
-    lines += [f"- {label}: {code(text)}" for label, text in failure.facts]
+    lines += [f"- {label}: {code(text)}" for label, text in (("category", failure.category), *failure.facts)]
     lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
     for name, text in failure.logs:
         lines += ["", f"Last lines of {name}:", "", block(text)]

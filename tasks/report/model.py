@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from tasks.errors import TopnError
 from tasks.model.verdict import FileError, FileReport, StoredResult
@@ -119,10 +120,10 @@ class RunReport:
         """The results of the files that have one."""
         return [result for _, result in self.with_result]
 
-    @property
-    def failures(self) -> list[Failure]:
-        """Descriptions of the files that failed."""
-        return [describe(file, file.verdict) for file in self.files if isinstance(file.verdict, FileError)]
+    def describe_failures(self, limit: int | None = None) -> list[Failure]:
+        """Describe the files that failed, or the first `limit` of them."""
+        failures = ((file, file.verdict) for file in self.files if isinstance(file.verdict, FileError))
+        return [describe(file, error) for file, error in islice(failures, limit)]
 
     @property
     def failed(self) -> tuple[FileReport, ...]:

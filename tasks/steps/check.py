@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
-from tasks.azure.client import NO_IDENTITY, identity_name
+from tasks.azure.client import NO_IDENTITY_CODE, identity_name
 from tasks.azure.settings import AzureSettings
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.model.pool import PoolOptions
@@ -86,7 +86,7 @@ def advice(error: ServiceError, settings: AzureSettings) -> str:
             return "Renew the certificate if it expired, or set REQUESTS_CA_BUNDLE to your private authority's file."
         case "ConnectionRefused" | "HostUnknown" | "TimedOut":
             return f"Check {prefix}_ENDPOINT and the network: DNS, firewall, private endpoint."
-        case code if code == NO_IDENTITY:
+        case code if code == NO_IDENTITY_CODE:
             return "Run `az login`, use a managed identity, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret."
         case "AuthenticationFailed" | "InvalidAuthenticationInfo" if has_key:
             return f"Check {prefix}_ACCOUNT, {prefix}_KEY and this machine's clock."
@@ -116,7 +116,7 @@ def _access(service: str, settings: AzureSettings, request: Callable[[], object]
 def _credential(service: str, settings: AzureSettings, code: str = "") -> str:
     if getattr(settings, f"{service.lower()}_key") is not None:
         return "the key"
-    name = identity_name(SCOPES[service]) if code != NO_IDENTITY else ""
+    name = identity_name(SCOPES[service]) if code != NO_IDENTITY_CODE else ""
     return f"the identity ({name})" if name else "an identity"
 
 

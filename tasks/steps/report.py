@@ -147,12 +147,12 @@ def final_state(report: RunReport) -> State[Any]:
 
     The data of a failed state is a FilesFailedError, which a call of the flow raises.
     """
-    failures = report.failures
-    if not failures:
+    failed = report.count("failed")
+    if not failed:
         return Completed(message=report.headline, data=report)
-    reasons = "; ".join(failure.reason for failure in failures[:MAX_LISTED])
-    more = f"; and {len(failures) - MAX_LISTED} more" if len(failures) > MAX_LISTED else ""
-    error = FilesFailedError(f"{len(failures)} of {len(report.files)} files failed: {reasons}{more}.", report)
+    reasons = "; ".join(failure.reason for failure in report.describe_failures(MAX_LISTED))
+    more = f"; and {failed - MAX_LISTED} more" if failed > MAX_LISTED else ""
+    error = FilesFailedError(f"{failed} of {len(report.files)} files failed: {reasons}{more}.", report)
     return Failed(message=str(error), data=error)
 
 

@@ -61,10 +61,11 @@ def bars_picture(named_counts: Sequence[tuple[str, int]]) -> str:
         axes.margins(x=0.12, y=0.02)
         axes.tick_params(left=False, bottom=False, labelbottom=False)
         axes.spines["bottom"].set_visible(False)
-        return _svg(figure)
+        return render_svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def render_svg(figure: Figure) -> str:
+    """Return a figure as an SVG element, without the XML header."""
     document = io.BytesIO()
     with warnings.catch_warnings():
         # The browser chooses the font, so it does not matter that matplotlib's own font lacks letters.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.machinery import ModuleSpec
+
 import pytest
 from tests_support import wait_until
 
@@ -18,7 +20,8 @@ def test_missing_azurite_is_reported_at_once(tmp_path, monkeypatch):
             azure.check()
 
 
-def test_missing_localbatch_is_reported_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "find_spec", lambda name: None)
+@pytest.mark.parametrize("spec", [None, ModuleSpec("localbatch", loader=None)], ids=["nothing", "only a folder"])
+def test_missing_localbatch_is_reported_at_once(tmp_path, monkeypatch, spec):
+    monkeypatch.setattr(processes, "find_spec", lambda name: spec)
     with LocalAzure(tmp_path) as azure, pytest.raises(ConfigurationError, match=r"pip install 'topn\[local\]'"):
         azure.check()

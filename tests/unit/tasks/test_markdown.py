@@ -145,7 +145,7 @@ def test_failure_details_have_reason_and_repeat_command():
 
 
 def reason_of(message):
-    [failure] = run_report(failed(1, "a.txt", message)).failures
+    [failure] = run_report(failed(1, "a.txt", message)).describe_failures()
     return failure.reason
 
 

@@ -19,28 +19,9 @@ from tasks.workload.word_counts import counts_of
 
 
 @pytest.fixture
-def run(shared_run):
-    return shared_run
-
-
-@pytest.fixture
-def parts(shared_parts):
-    return shared_parts
-
-
-@pytest.fixture
-def count(batch, blobs, run, workload, parts, watch_chunk, tmp_path):
-    """Return a function that stages, submits, watches and collects a chunk and returns verdicts in order."""
-    containers, job = parts
-
-    def do(chunk, workload=workload):
-        staged = stage_chunk(blobs, chunk, workload, containers)
-        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
-        finished = watch_chunk(submitted, job, containers)
-        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers)
-        return [verdicts[file.content_key] for file in chunk.files]
-
-    return do
+def count(process):
+    """Return a function that processes a chunk and returns its verdicts in order."""
+    return lambda *arguments: process(*arguments)[1]
 
 
 def test_file_is_counted_by_own_batch_task(count, chunk_factory, run):

@@ -5,38 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tasks.model.verdict import Category, StoredResult
-from tasks.steps.collect import collect_chunk
-from tasks.steps.stage import stage_chunk
-from tasks.steps.submit import submit_chunk
 from tasks.workload.base import Workload
-from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import counts_of
 
 
 @pytest.fixture
-def run(shared_run):
-    return shared_run
-
-
-@pytest.fixture
-def parts(shared_parts):
-    return shared_parts
-
-
-@pytest.fixture
-def work(batch, blobs, run, workload, parts, watch_chunk, chunk_factory, tmp_path):
+def work(process, chunk_factory):
     """Return a function that runs contents as one pack and returns their verdicts in order."""
-    containers, job = parts
 
-    def do(*contents, workload=workload, before_staging=lambda: None):
+    def do(*contents, before_staging=lambda: None, **options):
         chunk = chunk_factory(*contents, packed=True)
         before_staging()
-        staged = stage_chunk(blobs, chunk, workload, containers)
-        submitted = submit_chunk(batch, blobs, run, staged, job, workload, containers)
-        finished = watch_chunk(submitted, job, containers)
+        finished, verdicts = process(chunk, **options)
         assert len(finished.outcomes) == 1
-        verdicts = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers)
-        return [verdicts[file.content_key] for file in chunk.files]
+        return verdicts
 
     return do
 

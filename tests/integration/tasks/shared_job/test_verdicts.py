@@ -13,16 +13,6 @@ from tasks.steps.collect import collect_chunk
 from tasks.workload.results_store import FolderStore
 
 
-@pytest.fixture
-def run(shared_run):
-    return shared_run
-
-
-@pytest.fixture
-def parts(shared_parts):
-    return shared_parts
-
-
 def requests_about(job_id, local_azure):
     return [record for record in list(local_azure.batch.requests) if f"/{job_id}" in record.path]
 
