@@ -39,12 +39,12 @@ class Interruption:
         self._is_cleaned_up = False
 
     @contextmanager
-    def handle_signals(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[Interruption]:
         """Handle the stop signals while the block executes."""
         before = {name: signal.signal(name, self._on_signal) for name in STOP_SIGNALS}
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:
-            yield
+            yield self
         finally:
             signal.set_wakeup_fd(-1)
             for name, handler in before.items():

@@ -21,16 +21,18 @@ COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. The README lists the exit codes."""
     options = build_parser().parse_args(argv)
-    interruption = Interruption()
-    try:
-        with interruption.handle_signals():
+    with Interruption().handle_signals() as interruption:
+        try:
             if options.command == "run":
                 return run_flow(options, interruption)
             return COMMANDS[options.command](options)
-    except (UsageError, ConfigurationError) as error:
-        print_message(str(error))
-        return EXIT_USAGE
-    except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
+            # An interrupt inside an import or a library's callback can surface as an error of another type.
+            if not interruption.is_requested:
+                if not isinstance(error, (UsageError, ConfigurationError)):
+                    raise
+                print_message(str(error))
+                return EXIT_USAGE
         print_message("Interrupted. Everything that the run created was deleted.")
         # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
         # compiled from a string, as in dataclasses. Executing another string resets that flag.

@@ -44,6 +44,9 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - the SDKs are imported by now
 
         check_pool_options(pool_options)
+        if interruption.is_requested:
+            # A library's callback swallowed the interrupt.
+            raise KeyboardInterrupt
         return _call_flow(options, names, pool_options, interruption)
 
 
