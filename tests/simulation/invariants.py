@@ -35,6 +35,7 @@ CATEGORIES_BY_CAUSE = {
     "disable_job": {"cancelled", "wall_clock"},
     "pause_job": {"cancelled", "wall_clock"},
     "delete_pool": {"node", "cancelled"},
+    "delete_container": {"resource_file"},
     "terminate_task": {"cancelled"},
     "start_task_fails": {"node", "wall_clock", "cancelled"},
     "allocation_fails": {"node", "wall_clock", "cancelled"},
