@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -24,6 +25,7 @@ from azure.storage.blob import (
 
 from tasks.azure.client import TransientRetryPolicy, client_options, default_identity, translated_errors
 from tasks.azure.settings import AzureSettings, account_of
+from tasks.azure.values import Container
 from tasks.errors import NotFoundError
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
@@ -92,12 +94,25 @@ class BlobAccount:
         with translated_errors("Storage", f"get container {name}"):
             return dict(self._service.get_container_client(name).get_container_properties().metadata or {})
 
-    def containers(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Return the metadata of the containers whose names start with `prefix`, by name."""
+    def write_container_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata of a container, which sets its `age` to zero."""
+        with translated_errors("Storage", f"write the metadata of container {name}"):
+            self._service.get_container_client(name).set_container_metadata(dict(metadata))
+
+    def containers(self, prefix: str) -> dict[str, Container]:
+        """Return the containers whose names start with `prefix`, by name."""
+        now = datetime.now(timezone.utc)
+
+        def read_clock(response: Any) -> None:
+            nonlocal now
+            now = parsedate_to_datetime(response.http_response.headers["Date"])
+
         with translated_errors("Storage", f"list containers {prefix}…"):
             return {
-                container.name: dict(container.metadata or {})
-                for container in self._service.list_containers(name_starts_with=prefix, include_metadata=True)
+                container.name: Container(metadata=dict(container.metadata or {}), age=now - container.last_modified)
+                for container in self._service.list_containers(
+                    name_starts_with=prefix, include_metadata=True, raw_response_hook=read_clock
+                )
             }
 
     def delete_container(self, name: str) -> None:
