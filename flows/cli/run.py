@@ -76,7 +76,7 @@ def _call_flow(
 
 
 def confirm_keep(keep: Keep) -> Keep:
-    """Ask the questions of the tutorial, and return what `keep` or the answers keep."""
+    """Return what to keep: what `keep` or the answers to the questions of the tutorial keep."""
     return replace(keep, job=keep.job or not ask("Delete the job?"), pool=keep.pool or not ask("Delete the pool?"))
 
 
