@@ -37,6 +37,11 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
         time.sleep(POLL_SECONDS)
 
 
+def read_blob(blobs, container, name):
+    """Return the whole content of a blob."""
+    return b"".join(blobs.download(container, name))
+
+
 def resources_of_runs():
     """Return the names of all jobs, pools and containers of runs in the configured Azure."""
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set

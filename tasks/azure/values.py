@@ -1,4 +1,7 @@
-"""Parameters and return values of the Batch client."""
+"""Parameters and return values of the Batch client.
+
+Return values are checked when they are created: a value of another type raises a `ValueError`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from tasks.model.checked import STRICT, Text
 from tasks.model.pool import PoolOptions
 
 
@@ -109,7 +115,7 @@ class Image:
     runs_containers: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Problem:
     """An error that Batch reports for a pool or a node."""
 
@@ -117,7 +123,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Pool:
     """A pool as Batch describes it.
 
@@ -126,8 +132,8 @@ class Pool:
         identities: Resource ids of the managed identities of its nodes.
     """
 
-    pool_id: str
-    state: str
+    pool_id: Text
+    state: Text
     allocation_state: str
     allocated_at: datetime | None
     resize_problems: tuple[Problem, ...]
@@ -135,23 +141,23 @@ class Pool:
     identities: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Node:
     """A node as Batch describes it."""
 
-    node_id: str
-    state: str
+    node_id: Text
+    state: Text
     problems: tuple[Problem, ...]
     start_task_exit_code: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Job:
     """A job as Batch describes it."""
 
-    job_id: str
+    job_id: Text
     pool_id: str
-    state: str
+    state: Text
     created_at: datetime | None
     terminate_reason: str | None
     metadata: Mapping[str, str]
@@ -169,17 +175,17 @@ class Container:
     age: timedelta
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class NodeAllocation:
     """When a node was allocated, and whether it is dedicated or preempted."""
 
-    node_id: str
+    node_id: Text
     allocated_at: datetime | None
     is_dedicated: bool
     is_preempted: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class TaskCounts:
     """The number of Batch tasks of a job in each state."""
 

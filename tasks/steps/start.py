@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from prefect.runtime import flow_run
 
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
+from tasks.clock import service_time
 from tasks.model.naming import CLEANUP_MARK, run_prefix
 from tasks.model.run import Keep, Run
 from tasks.progress import run_started
@@ -30,7 +31,7 @@ def start_run(timeout_minutes: float, keep: Keep) -> Run:
     flow_run_id = str(flow_run.id)
     lock_run(flow_run_id)
     run_started(flow_run_id)
-    now = datetime.now(timezone.utc)
+    now = service_time()
     run = Run(
         flow_run_id=flow_run_id,
         generation=int(now.timestamp()),
@@ -60,7 +61,7 @@ def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
         )
         found = [containers.get(name) for name in attempt.containers.names]
         is_complete = all(container is not None and run.owns(container.metadata) for container in found)
-        has_time = attempt.deadline_at - datetime.now(timezone.utc) > MIN_REMAINING_TIME
+        has_time = attempt.deadline_at - service_time() > MIN_REMAINING_TIME
         if is_complete and has_time and (adopted is None or attempt.generation > adopted.generation):
             adopted = attempt
     if adopted is not None:

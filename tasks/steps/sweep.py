@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from prefect.logging import get_run_logger
@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
+from tasks.clock import service_time
 from tasks.model.cleanup import Cleanup
 from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, RUN_NAME, is_owned_by
 from tasks.progress import notify
@@ -67,7 +68,7 @@ class SweepResult:
 @step("sweep")
 def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> SweepResult:
     """Delete the resources of dead runs, and log each name."""
-    by = datetime.now(timezone.utc) - timedelta(hours=older_than_hours)
+    by = service_time() - timedelta(hours=older_than_hours)
     swept = sweep(batch_account(), blob_account(), by, dry_run=dry_run)
     _log(swept, is_dry_run=dry_run)
     return swept
@@ -76,7 +77,7 @@ def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> SweepResult:
 @step("sweep", retries=0)
 def sweep_before_run() -> None:
     """Delete the resources of dead runs before a new run; an error does not stop the run."""
-    swept = sweep(batch_account(), blob_account(), datetime.now(timezone.utc))
+    swept = sweep(batch_account(), blob_account(), service_time())
     _log(swept, is_dry_run=False)
     if swept.remaining:
         notify(f"Dead runs left something behind. {Cleanup(remaining=swept.remaining).problem}")
@@ -155,7 +156,7 @@ def _died_at(file: LifeFile | None, expires_at: datetime, heartbeat_age: timedel
     if file is not None:
         return None if file.is_alive and not file.has_ended else file.written_at
     if heartbeat_age > MAX_HEARTBEAT_AGE:
-        return datetime.now(timezone.utc) - heartbeat_age + MAX_HEARTBEAT_AGE
+        return service_time() - heartbeat_age + MAX_HEARTBEAT_AGE
     return expires_at
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Self
@@ -22,6 +23,7 @@ from uuid import UUID, uuid4
 import cloudpickle
 import httpx
 import prefect
+import prefect.context
 import prefect.logging
 import prefect.logging.loggers
 import pytest
@@ -187,6 +189,10 @@ class Future(PrefectFuture[Any]):
             callback(self)
 
 
+# The running attempt of a step, in each fiber.
+_running: ContextVar[SimpleNamespace | None] = ContextVar("running", default=None)
+
+
 class _TaskRun:
     """One run of a task with its retries, in the fiber that calls `run`."""
 
@@ -220,6 +226,8 @@ class _TaskRun:
         while True:
             if is_submitted and self._engine.is_ending:
                 raise CancelledError("Task run cancelled by the task runner")
+            attempt = SimpleNamespace(task=self._task, task_run=SimpleNamespace(run_count=retries + 1))
+            token = _running.set(attempt)
             try:
                 result = self._task.fn(*arguments, **options)
                 if key is not None:
@@ -232,6 +240,8 @@ class _TaskRun:
                 self._engine.world.note(f"retry {self.name}: {type(error).__name__}")
                 self._engine.world.sleep(self._delay(retries))
                 retries += 1
+            finally:
+                _running.reset(token)
 
     def generate(self) -> Generator[Any, None, None]:
         """Run a generator task, without retries and cache."""
@@ -463,6 +473,7 @@ class Engine:
         replace_everywhere(patches, prefect.logging.get_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.logging.loggers.flow_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.runtime.flow_run, self.runtime)
+        replace_everywhere(patches, prefect.context.TaskRunContext, SimpleNamespace(get=_running.get))
         yield
 
 

@@ -27,7 +27,7 @@ import flows.cli.main
 import flows.cli.run
 import flows.cli.sweep
 import flows.topn
-import tasks.azure.client
+import tasks.azure.transport
 import tasks.report.artifacts
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
@@ -281,7 +281,7 @@ class _History:
 
         out, err = io.StringIO(), io.StringIO()
         send = self._wire.client(process)
-        self._patches.setattr(tasks.azure.client, "Session", lambda: InProcessSession(send))
+        self._patches.setattr(tasks.azure.transport, "Session", lambda: InProcessSession(send))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             fiber = self.world.spawn("client", process, work)
             self._client, self._has_ended = (process, fiber, exit_, self._wire.count), False
