@@ -46,6 +46,7 @@ from tasks.azure.values import (
     TaskCounts,
 )
 from tasks.errors import NotFoundError, ServiceError
+from tasks.model.naming import CLEANUP_MARK
 from tasks.model.verdict import BatchTaskOutcome
 from tasks.redaction import redacted
 
@@ -306,6 +307,14 @@ class BatchAccount:
         options: Any = {"terminateReason": reason}
         with translated_errors("Batch", f"terminate job {job_id}"):
             self._client.begin_terminate_job(job_id, options=options, polling_interval=1).wait(MAX_TERMINATION_SECONDS)
+
+    def mark_job(self, job: Job) -> None:
+        """Mark a job in its metadata, so that no later attempt of its flow run adopts it."""
+        if CLEANUP_MARK in job.metadata:
+            return
+        metadata = _metadata({**job.metadata, CLEANUP_MARK: "started"})
+        with suppress(NotFoundError), translated_errors("Batch", f"mark job {job.job_id}"):
+            self._client.update_job(job.job_id, models.BatchJobUpdateOptions(metadata=metadata))
 
     def delete_jobs_and_pools(
         self, job_ids: Iterable[str], pool_ids: Iterable[str], wait_seconds: float

@@ -31,6 +31,7 @@ from tasks.azure.client import (
 )
 from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_storage_answer
+from tasks.azure.values import Container
 from tasks.clock import service_time
 from tasks.errors import NotFoundError
 
@@ -108,12 +109,19 @@ class BlobAccount:
         with translated_errors("Storage", f"get container {name}"):
             return dict(self._service.get_container_client(name).get_container_properties().metadata or {})
 
-    def containers(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Return the metadata of the containers whose names start with `prefix`, by name."""
+    def write_container_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata of a container, which sets its `age` to zero."""
+        with translated_errors("Storage", f"write the metadata of container {name}"):
+            self._service.get_container_client(name).set_container_metadata(dict(metadata))
+
+    def containers(self, prefix: str) -> dict[str, Container]:
+        """Return the containers whose names start with `prefix`, by name."""
         with translated_errors("Storage", f"list containers {prefix}…"):
+            found = list(self._service.list_containers(name_starts_with=prefix, include_metadata=True))
+            now = service_time()
             return {
-                container.name: dict(container.metadata or {})
-                for container in self._service.list_containers(name_starts_with=prefix, include_metadata=True)
+                container.name: Container(metadata=dict(container.metadata or {}), age=now - container.last_modified)
+                for container in found
             }
 
     def delete_container(self, name: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic.dataclasses import dataclass as checked_dataclass
 
@@ -161,6 +161,18 @@ class Job:
     created_at: datetime | None
     terminate_reason: str | None
     metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A blob container as Storage describes it.
+
+    Attributes:
+        age: Time since its metadata were last written, by the clock of the service.
+    """
+
+    metadata: Mapping[str, str]
+    age: timedelta
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)

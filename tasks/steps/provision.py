@@ -61,7 +61,7 @@ def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Con
         ForeignResourceError: A container with the same name exists and does not belong to this run.
     """
     containers = run.containers
-    for name in (containers.application, containers.inputs, containers.outputs):
+    for name in containers.names:
         try:
             account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:

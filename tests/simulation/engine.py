@@ -112,12 +112,6 @@ class Client:
         self._server.requests += 1
         self._server.fails(operation)
 
-    def read_artifacts(self, *, artifact_filter: Any, flow_run_filter: Any) -> list[SimpleNamespace]:
-        """List the artifacts with the given keys and flow runs."""
-        self._request("read_artifacts")
-        keys, runs = artifact_filter.key.any_, flow_run_filter.id.any_
-        return [found for found in self._server.artifacts if found.key in keys and found.flow_run_id in runs]
-
     def create_artifact(self, artifact: Any) -> SimpleNamespace:
         """Add an artifact."""
         self._request("create_artifact")
@@ -137,16 +131,12 @@ class Client:
         self._request("update_flow_run")
         self._server.runs[flow_run_id].name = name
 
-    def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
-        """Read a flow run.
-
-        Raises:
-            ObjectNotFound: No such flow run exists.
-        """
-        self._request("read_flow_run")
-        if flow_run_id not in self._server.runs:
-            raise ObjectNotFound(KeyError(flow_run_id))
-        return self._server.runs[flow_run_id]
+    def set_flow_run_state(self, flow_run_id: UUID, state: State[Any], *, force: bool) -> None:
+        """Replace the state of a flow run."""
+        if not force:
+            raise NotImplementedError("a state without orchestration rules")
+        self._request("set_flow_run_state")
+        self._server.runs[flow_run_id].state = with_result(state)
 
     def read_block_document_by_name(self, *_: Any, **__: Any) -> Any:
         """Raise `ObjectNotFound`: in the simulation, settings come from the environment."""
@@ -373,7 +363,8 @@ class Engine:
                 flow, with_result(Failed(message=f"Flow run encountered an exception: {error!r}", data=error))
             )
             return state if state.is_final() else self._call(flow, flow_run)
-        return self._set_state(flow, with_result(result if isinstance(result, State) else Completed(data=result)))
+        state = self._set_state(flow, with_result(result if isinstance(result, State) else Completed(data=result)))
+        return state if state.is_final() else self._call(flow, flow_run)
 
     def _set_state(self, flow: Flow[..., Any], state: FinalState) -> FinalState:
         flow_run = self.flow_run

@@ -109,6 +109,13 @@ def test_container_keeps_its_metadata(blobs, container):
     assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
 
 
+def test_metadata_are_replaced_as_a_whole(blobs, container):
+    blobs.write_container_metadata(container, {"run": "c"})
+    assert blobs.container_metadata(container) == {"run": "c"}
+    with pytest.raises(NotFoundError):
+        blobs.write_container_metadata(f"{container}-none", {})
+
+
 def test_container_name_is_unique(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
@@ -147,8 +154,10 @@ def test_containers_are_listed_by_prefix_in_pages(blobs):
     expected = {f"{prefix}-{i}": {"i": str(i)} for i in range(5)}
     for name, metadata in reversed(expected.items()):
         blobs.create_container(name, metadata)
-    assert blobs.containers(prefix) == expected
-    assert blobs.containers(f"{prefix}-3") == {f"{prefix}-3": {"i": "3"}}
+    found = blobs.containers(prefix)
+    assert {name: container.metadata for name, container in found.items()} == expected
+    assert all(timedelta(0) <= container.age < timedelta(minutes=5) for container in found.values())
+    assert list(blobs.containers(f"{prefix}-3")) == [f"{prefix}-3"]
     assert blobs.containers(f"{prefix}-x") == {}
     pages, token = [], None
     while token or not pages:
