@@ -193,6 +193,7 @@ class _History:
             send=self._wire.send,
             report=self._receive,
             seconds=self._work_seconds,
+            now=self._service_now,
         )
 
     # The whole history.
