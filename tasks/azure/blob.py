@@ -68,8 +68,8 @@ class BlobAccount:
             max_chunk_get_size=BLOCK_BYTES,
             # With larger blocks, the SDK would read each block twice and out of order, which breaks the hash.
             min_large_block_upload_threshold=BLOCK_BYTES + 1,
-            raw_request_hook=lambda request: sign_with_service_time(request, "x-ms-date"),
-            **client_options(_StorageRetryPolicy(), is_storage_answer),
+            raw_request_hook=lambda request: sign_with_service_time(request, "Storage", "x-ms-date"),
+            **client_options("Storage", _StorageRetryPolicy(), is_storage_answer),
         )
 
     @property
@@ -118,7 +118,7 @@ class BlobAccount:
         """Return the containers whose names start with `prefix`, by name."""
         with translated_errors("Storage", f"list containers {prefix}…"):
             found = list(self._service.list_containers(name_starts_with=prefix, include_metadata=True))
-            now = service_time()
+            now = service_time("Storage")
             return {
                 container.name: Container(metadata=dict(container.metadata or {}), age=now - container.last_modified)
                 for container in found
@@ -255,7 +255,7 @@ class BlobAccount:
         with self._delegation_lock:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
-                starts_at = service_time() - MAX_CLOCK_SKEW
+                starts_at = service_time("Storage") - MAX_CLOCK_SKEW
                 ends_at = min(expires_at + MAX_CLOCK_SKEW, starts_at + MAX_KEY_LIFETIME)
                 with translated_errors("Storage", "get a user delegation key"):
                     key = self._service.get_user_delegation_key(starts_at, ends_at)

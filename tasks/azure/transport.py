@@ -76,7 +76,7 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
     It also compares the clock of this machine with the dates of valid answers.
     """
 
-    def __init__(self, is_valid: Callable[[Answer], bool]) -> None:
+    def __init__(self, service: str, is_valid: Callable[[Answer], bool]) -> None:
         session = Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, _Adapter(pool_maxsize=MAX_CONNECTIONS))
@@ -86,6 +86,7 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
             read_timeout=READ_TIMEOUT_SECONDS,
             connection_data_block_size=BLOCK_BYTES,
         )
+        self._service = service
         self._is_valid = is_valid
 
     def send(self, request: Any, **options: Any) -> Any:
@@ -110,7 +111,7 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
             response.internal_response.close()
             raise InvalidAnswerError(f"HTTP {answer.status} with a body that is not from the service")
         if date := read_http_date(answer.headers.get("date")):
-            learn_service_time(date)
+            learn_service_time(self._service, date)
         return response
 
 
@@ -121,6 +122,8 @@ def is_batch_answer(answer: Answer) -> bool:
         if answer.status >= HTTPStatus.BAD_REQUEST:
             return "json" in answer.headers.get("content-type", "")
         return "ocp-batch-file-isdirectory" in answer.headers
+    if answer.method == "HEAD":
+        return True
     is_addition = answer.path[-1] == "addtaskcollection"
     if answer.status < HTTPStatus.BAD_REQUEST and not answer.body:
         return answer.status < HTTPStatus.MULTIPLE_CHOICES and answer.method != "GET" and not is_addition

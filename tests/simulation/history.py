@@ -274,7 +274,7 @@ class _History:
         for cache in (accounts._batch_account, accounts._blob_account, results_store._results_store):
             cache.cache_clear()
         # A new process knows only the clock of its machine.
-        tasks.clock._ahead = timedelta()
+        tasks.clock._ahead.clear()
         timing.finished_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")

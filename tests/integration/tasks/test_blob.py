@@ -144,7 +144,9 @@ def test_conflict_and_missing_blob_raise_different_errors(blobs, container):
 
 
 def test_containers_are_listed_by_prefix_with_metadata(blobs, container):
-    assert blobs.containers(container[:20]) == {container: {"owner": "test"}}
+    assert {name: found.metadata for name, found in blobs.containers(container[:20]).items()} == {
+        container: {"owner": "test"}
+    }
 
 
 def test_deleting_container_twice_succeeds(blobs, container):
