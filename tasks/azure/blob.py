@@ -39,6 +39,9 @@ from tasks.errors import NotFoundError
 # memory. A blob can have 50,000 blocks. Source: https://learn.microsoft.com/rest/api/storageservices/put-block-list
 BLOCK_BYTES = 8 * 1024 * 1024
 
+# A larger blob is downloaded in parts of this size. The SDK holds up to ten of them in memory.
+DOWNLOAD_BYTES = 2 * 1024 * 1024
+
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
 MAX_CLOCK_SKEW = timedelta(minutes=15)
@@ -64,8 +67,8 @@ class BlobAccount:
             credential=credential,
             max_single_put_size=BLOCK_BYTES,
             max_block_size=BLOCK_BYTES,
-            max_single_get_size=BLOCK_BYTES,
-            max_chunk_get_size=BLOCK_BYTES,
+            max_single_get_size=DOWNLOAD_BYTES,
+            max_chunk_get_size=DOWNLOAD_BYTES,
             # With larger blocks, the SDK would read each block twice and out of order, which breaks the hash.
             min_large_block_upload_threshold=BLOCK_BYTES + 1,
             raw_request_hook=lambda request: sign_with_service_time(request, "Storage", "x-ms-date"),
