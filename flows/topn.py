@@ -26,6 +26,7 @@ from tasks.report.artifacts import name_at_start, progress_artifact
 from tasks.report.usage import node_price, usage_meter
 from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
+from tasks.steps.dead_results import sweep_before_run
 from tasks.steps.life import heartbeat
 from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files
@@ -36,7 +37,6 @@ from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
 from tasks.steps.step import opaque
 from tasks.steps.submit import submit_batch_tasks
-from tasks.steps.sweep import sweep_before_run
 from tasks.workload.base import Workload
 from tasks.workload.word_counts import word_count_workload
 
@@ -87,7 +87,7 @@ def run_workload(
     check_pool_options(pool_options)
     run = start_run(timeout_minutes, keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)
-    sweep_before_run()
+    plan = sweep_before_run(opaque(plan), workload, refresh, files_per_task)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
         return final_state(report_run(run, opaque(plan), workload, {}, output_folder, price))
