@@ -28,6 +28,7 @@ import flows.cli.run
 import flows.cli.sweep
 import flows.topn
 import tasks.azure.transport
+import tasks.clock
 import tasks.report.artifacts
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
@@ -48,6 +49,7 @@ from tasks.azure import accounts
 from tasks.report import timing
 from tasks.report.model import FilesFailedError, RunReport
 from tasks.steps import life as signs_of_life
+from tasks.workload import results_store
 
 BATCH_ENDPOINT = "http://127.0.0.1:10100"
 STORAGE_ACCOUNT = "simulated"
@@ -175,7 +177,7 @@ class _History:
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of)
+        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of, accepts_machine_time=False)
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,
@@ -194,6 +196,7 @@ class _History:
             send=self._wire.send,
             report=self._receive,
             seconds=self._work_seconds,
+            now=self._service_now,
         )
 
     # The whole history.
@@ -271,8 +274,10 @@ class _History:
         life = Life(exit=exit_, flow_run=flow_run, started_at=self.world.now)
         if arguments is None:
             self.outcome.lives.append(life)
-        for cache in (accounts._batch_account, accounts._blob_account):
+        for cache in (accounts._batch_account, accounts._blob_account, results_store._results_store):
             cache.cache_clear()
+        # A new process knows only the clock of its machine.
+        tasks.clock._ahead = timedelta()
         timing.finished_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")
@@ -495,7 +500,7 @@ class _History:
     def send_as_other(self, method: str, path: str, body: object = None) -> int:
         """Send a request of another user to the Batch account and return the status."""
         content = b"" if body is None else json.dumps(body).encode()
-        headers = {"ocp-date": http_date(self.world.now)}
+        headers = {"ocp-date": http_date(self._service_now())}
         if body is not None or method != "GET":
             headers |= {"content-length": str(len(content)), "content-type": "application/json; odata=minimalmetadata"}
         query = "api-version=2025-06-01"

@@ -218,4 +218,32 @@ NOT_YET: Mapping[str, Scenario] = {
         problem="With the services' clock 70 minutes ahead, no node starts, and the message does not name the clock.",
         plan=Plan(files=TEXTS, skew=4200.0, deployed=True, timeout_minutes=21),
     ),
+    "clock an hour behind": Scenario(
+        problem="With the services' clock 70 minutes behind, Batch rejected the date of each request.",
+        plan=Plan(files=TEXTS, skew=-4200.0, deployed=True, timeout_minutes=21),
+    ),
+    "deadline with wrong clock": Scenario(
+        problem="A deadline by the clock of the client passed an hour too late, or too early, for the service.",
+        plan=Plan(
+            files=TEXTS,
+            skew=4200.0,
+            deployed=True,
+            timeout_minutes=5,
+            acts=(Act(name="endless_task", at=1, options={"task": "*"}),),
+        ),
+    ),
+}
+
+# Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
+NOT_YET: Mapping[str, Scenario] = {
+    "dead run on own server": Scenario(
+        problem="A run that died on its own Prefect server is swept only after its deadline.",
+        plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=40, then="again"), Exit()), dead_run=False),
+        check=_no_leftovers_of_dead,
+    ),
+    "dead run counted again": Scenario(
+        problem="A new run counts files again that a dead run has counted.",
+        plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=130, then="again"), Exit()), dead_run=False),
+        check=_counted_once,
+    ),
 }

@@ -116,7 +116,7 @@ def test_generator_covers_all_kinds_of_plans():
     plans = [plan_of(seed) for seed in range(500)]
     exits = {(exit_.kind, exit_.then) for plan in plans for exit_ in plan.exits}
     assert {("killed", "retried"), ("killed", "again"), ("killed", "gone"), ("ends", "gone")} <= exits
-    assert {fault.kind for plan in plans for fault in plan.wire} == {"status", "cut", "late", "lag"}
+    assert {fault.kind for plan in plans for fault in plan.wire} == {"status", "cut", "late", "lag", "html", "half"}
     assert {file.fate for plan in plans for file in plan.files} == {"stays", "changed", "deleted"}
     assert len({act.name for plan in plans for act in plan.acts}) >= 12
     assert {len(plan.files) for plan in plans} == set(range(1, 9))
