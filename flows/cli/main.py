@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from flows.cli.arguments import build_parser
@@ -13,6 +12,7 @@ from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
 from flows.cli.sweep import run_sweep
 from flows.console import print_message
+from flows.servers.connect import prepare_environment
 from tasks.errors import ConfigurationError, UsageError
 
 COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep}
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     with Interruption().handle_signals() as interruption:
         try:
+            prepare_environment()
             if options.command == "run":
                 return run_flow(options, interruption)
             return COMMANDS[options.command](options)
@@ -38,7 +39,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102
         return EXIT_INTERRUPTED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,10 +26,11 @@ from azure.core.exceptions import (
 )
 from azure.core.pipeline.policies import RetryPolicy
 from azure.core.pipeline.transport import RequestsTransport
-from requests import Session
+from requests import PreparedRequest, Session
 from requests.adapters import HTTPAdapter
 
-from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
+from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables
+from tasks.errors import AlreadyExistsError, ConfigurationError, NotFoundError, ServiceError
 from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
@@ -93,25 +94,48 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
 
 def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
     """Return the keyword arguments that both SDK clients share."""
+    return {"retry_policy": retry_policy, "transport": _transport()}
+
+
+def _transport() -> RequestsTransport:
+    """Return a transport that uses the proxies and certificates of the environment, but no password of `~/.netrc`.
+
+    Raises:
+        ConfigurationError: A variable names a certificate that cannot be used.
+    """
+    check_certificate_variables()
+    bypass_proxies_on_loopback()
     session = Session()
+    # Without an `auth`, requests replaces the header `Authorization` if `~/.netrc` has an entry for the host.
+    session.auth = _keep_authorization
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
-    return {
-        "retry_policy": retry_policy,
-        "transport": RequestsTransport(
-            session=session, connection_timeout=CONNECTION_TIMEOUT_SECONDS, read_timeout=READ_TIMEOUT_SECONDS
-        ),
-    }
+    return RequestsTransport(
+        session=session, connection_timeout=CONNECTION_TIMEOUT_SECONDS, read_timeout=READ_TIMEOUT_SECONDS
+    )
+
+
+def _keep_authorization(request: PreparedRequest) -> PreparedRequest:
+    return request
 
 
 @lru_cache(maxsize=1)
 def default_identity() -> TokenCredential:
-    """Return the credential that `azure.identity` finds; used only without an account key."""
+    """Return the credential that `azure.identity` finds; used only without an account key.
+
+    Raises:
+        ConfigurationError: A variable of `azure.identity` is invalid.
+    """
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow, so imported only if needed
 
     # It logs many lines of warnings, one per place without a credential. Its error is reported instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
-    return DefaultAzureCredential()
+    try:
+        return DefaultAzureCredential(transport=_transport())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"No identity can be used: {error}. Check the variables that start with AZURE_."
+        ) from error
 
 
 def identity_name(scope: str) -> str:
