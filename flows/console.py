@@ -121,4 +121,5 @@ def _open_closed_streams() -> None:
     for name in STANDARD_STREAMS:
         if getattr(sys, name) is None:
             # Python uses the lowest free descriptor, which is that of the stream.
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+            opened = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(opened, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
