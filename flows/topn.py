@@ -3,17 +3,19 @@
 # No `from __future__ import annotations`: Prefect sends a flow to another process without the names of this module, so
 # that annotations in text could not be evaluated there.
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Flow, State, unmapped
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, UsageError
 from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
 from tasks.model.pool import (
     DEFAULT_POOL,
@@ -55,6 +57,9 @@ MAX_TIMEOUT_MINUTES = 6 * 24 * 60
 # Enough concurrent requests to hide the latency to Azure. Without a limit, Prefect starts one thread per task run.
 MAX_THREADS = 12
 
+# How a Prefect server rejects long parameters, by default of more than 512 kB.
+PARAMETER_SIZE_ERROR = r"parameters must be less than ([\d,]+) bytes when serialized \(got ([\d,]+) bytes"
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -68,13 +73,23 @@ class WorkloadFlow(Flow[P, R]):
         Raises:
             ConfigurationError: No Prefect server is configured, and no other flow has started one. Prefect would start
                 one here, which stops before it has recorded the run, or does not start in time.
+            UsageError: The server rejects the parameters of the run because of their size. Nothing was created.
         """
-        if PREFECT_API_URL.value() is None and FlowRunContext.get() is None:
+        if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
             raise ConfigurationError(
                 "No Prefect server is configured. Call the flow in `with flows.servers.connect.connected():`, which starts "
                 "what is missing, or set `PREFECT_API_URL`."
             )
-        return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except PrefectHTTPStatusError as error:
+            size = re.search(PARAMETER_SIZE_ERROR, error.response.text)
+            if size is None:
+                raise
+            raise UsageError(
+                f"The Prefect server accepts no more than {size[1]} bytes of parameters, and this run has {size[2]}. Use a "
+                "pattern, in quotes on the command line: 'data/*.txt'."
+            ) from None
 
 
 def workload_flow(name: str) -> Callable[[Callable[P, R]], WorkloadFlow[P, R]]:

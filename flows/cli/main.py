@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
+
+from pydantic import ValidationError
 
 from flows.cli.arguments import build_parser
 from flows.cli.check import run_check
@@ -14,6 +17,13 @@ from flows.cli.sweep import run_sweep
 from flows.console import print_message
 from flows.servers.connect import prepare_environment
 from tasks.errors import ConfigurationError, UsageError
+
+PREFECT_SETTINGS_MODULES = {
+    "prefect.context",
+    "prefect.settings",
+    "prefect.settings.context",
+    "prefect.settings.profiles",
+}
 
 COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep}
 
@@ -30,12 +40,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, Exception) as error:
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
-                if not isinstance(error, (UsageError, ConfigurationError)):
+                if isinstance(error, (UsageError, ConfigurationError)):
+                    print_message(str(error))
+                elif _is_from_prefect_settings(error):
+                    print_message(
+                        f"The settings of Prefect cannot be read: {_summary(error)}. Check the variables that start with "
+                        "PREFECT_, the file prefect.toml and the Prefect profile."
+                    )
+                else:
                     raise
-                print_message(str(error))
                 return EXIT_USAGE
         print_message("Interrupted. Everything that the run created was deleted.")
         # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102
         return EXIT_INTERRUPTED
+
+
+def _is_from_prefect_settings(error: BaseException) -> bool:
+    """Check whether Prefect raised an error while it read its settings, which it does on import."""
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return isinstance(error, (ValueError, OSError)) and bool(modules & PREFECT_SETTINGS_MODULES)
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return ": ".join([*(str(part) for part in problem["loc"]), problem["msg"]])
+    return str(error)

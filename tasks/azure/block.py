@@ -76,7 +76,7 @@ def block_values() -> dict[str, str | SecretStr]:
         ConfigurationError: The Prefect server does not respond, or rejects the request.
     """
     api_url: str | None = PREFECT_API_URL.value()
-    return {} if api_url is None else _block_values_on(api_url)
+    return _block_values_on(api_url) if api_url else {}
 
 
 @lru_cache(maxsize=4)
