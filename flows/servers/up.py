@@ -14,10 +14,19 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from flows.console import print_message
+from flows.console import print_message, protected_output
 from flows.servers.addresses import publish_addresses
+from flows.servers.connect import prepare_environment
 from flows.servers.orphans import orphans_terminated
-from flows.servers.processes import LocalAzure, PrefectServer, Service, Worker, prefect_environment, state_folder_lock
+from flows.servers.processes import (
+    LocalAzure,
+    PrefectServer,
+    Service,
+    Worker,
+    prefect_environment,
+    python_command,
+    state_folder_lock,
+)
 from tasks.azure.settings import read_settings, state_folder
 from tasks.errors import ConfigurationError
 
@@ -44,6 +53,7 @@ def main() -> int:
     """Run until Ctrl-C. Return 0 after Ctrl-C, 1 if a server exited, or 2 if one could not be started."""
     _set_signal_handlers(_interrupt)
     try:
+        prepare_environment()
         return up(state_folder())
     except ConfigurationError as error:
         print_message(str(error))
@@ -120,7 +130,7 @@ def _deploy(log: Path) -> None:
     Raises:
         ConfigurationError: `prefect deploy` failed.
     """
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command = python_command("prefect", "--no-prompt", "deploy", "--all")
     environment = os.environ | {"PWD": os.getcwd()}
     with log.open("wb") as output:
         done = subprocess.run(
@@ -190,7 +200,9 @@ def _crash_dead_runs(prefect: PrefectServer) -> None:
 
 def _set_signal_handlers(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     for signal_number in STOP_SIGNALS:
-        signal.signal(signal_number, handler)
+        # For example, `nohup` ignores SIGHUP. An ignored signal stays ignored.
+        if signal.getsignal(signal_number) is not signal.SIG_IGN:
+            signal.signal(signal_number, handler)
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
@@ -199,4 +211,5 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with protected_output():
+        sys.exit(main())

@@ -1,4 +1,4 @@
-"""Scenarios written by hand: faults that the simulation found, and faults that the product does not survive yet."""
+"""Scenarios written by hand: faults that the product did not survive."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _no_leftovers_of_dead(outcome: Outcome) -> list[str]:
     return [f"the next run left {name}" for name in outcome.leftovers_of_dead]
 
 
-# Fixed faults that a seed found. A seed replays on one version only, but a scenario on all.
+# Fixed faults. A seed replays on one version only, but a scenario on all.
 FIXED: Mapping[str, Scenario] = {
     "copy deleted": Scenario(
         problem="One of two files with the same content was deleted, and both failed in its name.",
@@ -210,10 +210,6 @@ FIXED: Mapping[str, Scenario] = {
         problem="A stored result with a changed count is accepted.",
         plan=Plan(files=TEXTS, damages_store=True, exits=(Exit(then="again"), Exit()), pace="instant"),
     ),
-}
-
-# Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
-NOT_YET: Mapping[str, Scenario] = {
     "clock an hour ahead": Scenario(
         problem="With the services' clock 70 minutes ahead, no node starts, and the message does not name the clock.",
         plan=Plan(files=TEXTS, skew=4200.0, deployed=True, timeout_minutes=21),
@@ -231,19 +227,5 @@ NOT_YET: Mapping[str, Scenario] = {
             timeout_minutes=5,
             acts=(Act(name="endless_task", at=1, options={"task": "*"}),),
         ),
-    ),
-}
-
-# Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
-NOT_YET: Mapping[str, Scenario] = {
-    "dead run on own server": Scenario(
-        problem="A run that died on its own Prefect server is swept only after its deadline.",
-        plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=40, then="again"), Exit()), dead_run=False),
-        check=_no_leftovers_of_dead,
-    ),
-    "dead run counted again": Scenario(
-        problem="A new run counts files again that a dead run has counted.",
-        plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=130, then="again"), Exit()), dead_run=False),
-        check=_counted_once,
     ),
 }
