@@ -171,7 +171,7 @@ class _History:
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of)
+        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of, key=DEVELOPMENT_KEY)
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,
