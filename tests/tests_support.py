@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import string
 import time
+import urllib.request
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -33,6 +37,15 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
         assert time.monotonic() < give_up_at, f"timed out waiting for: {what}"
         assert while_running is None or while_running.poll() is None, f"process ended before: {what}"
         time.sleep(POLL_SECONDS)
+
+
+def send_to_prefect(api_url, path, query=None, *, password=None, timeout=30):
+    """Send a query to a Prefect server, by default to that of the tests, and return the document in the response."""
+    credentials = base64.b64encode((password or os.environ["PREFECT_API_AUTH_STRING"]).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
+    body = None if query is None else json.dumps(query).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{api_url}{path}", body, headers), timeout=timeout) as response:
+        return json.load(response)
 
 
 def resources_of_runs():

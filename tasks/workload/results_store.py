@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
-from tasks.azure.settings import results_location
+from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ConfigurationError, NotFoundError
-from tasks.files import write_atomically
+from tasks.files import ensure_private_folder, write_atomically
 from tasks.model.verdict import Provenance, StoredResult
+from tasks.urls import parse_url
 
 
 class ResultsStore(Protocol):
@@ -42,6 +42,8 @@ class FolderStore:
 
     def put(self, content_key: str, result: StoredResult) -> None:
         """Write a result. Results never expire."""
+        if self._folder.parent == state_folder():
+            ensure_private_folder(self._folder.parent)
         write_atomically(self._folder / f"{content_key}.json", _to_json(content_key, result))
 
 
@@ -73,9 +75,8 @@ def results_store() -> ResultsStore:
     location = results_location()
     if not location.startswith(("http://", "https://")):
         return FolderStore(Path(location))
-    parts = urlsplit(location)
-    endpoint, _, container = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")).rpartition("/")
-    if not container or not urlsplit(endpoint).netloc:
+    container = parse_url("TOPN_RESULTS", location).path.rstrip("/").rpartition("/")[2]
+    if not container:
         raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which is not the URL of a blob container.")
     return ContainerStore(blob_account(), container)
 

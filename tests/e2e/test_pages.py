@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests_support import wait_until
 
+from localbatch.api.auth import password_header
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
@@ -74,10 +76,11 @@ def endless_tasks(up):
     """Make the Batch tasks of the local Azure run forever."""
     variables = json.loads((up.state_folder / "up.json").read_text())
     faults = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults"
+    headers = {"Authorization": password_header(variables["TOPN_BATCH_ACCOUNT"], variables["TOPN_BATCH_KEY"])}
     body = json.dumps({"fault": "endless_task", "task": "*"}).encode()
-    urllib.request.urlopen(faults, body).close()
+    urllib.request.urlopen(urllib.request.Request(faults, body, headers)).close()
     yield
-    urllib.request.urlopen(urllib.request.Request(faults, method="DELETE")).close()
+    urllib.request.urlopen(urllib.request.Request(faults, headers=headers, method="DELETE")).close()
 
 
 def text_file():

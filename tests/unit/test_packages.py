@@ -28,6 +28,7 @@ LAYERS = {
         "progress",
         "redaction",
         "errors",
+        "urls",
         "model",
         "azure",
         "workload",
