@@ -37,7 +37,7 @@ class Up:
     """A `make up` process with its own state folder."""
 
     def __init__(self, folder, cwd=REPOSITORY, **environment):
-        self._cwd = cwd
+        self.cwd = cwd
         self.state_folder = folder / "state"
         self.home = folder / "home"
         self.home.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ class Up:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.servers.up"],
-                cwd=self._cwd,
+                cwd=self.cwd,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -132,11 +132,13 @@ class Up:
         [run] = self.post("/flow_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
         return run["state_type"]
 
-    def second_terminal(self, *command, **variables):
+    def second_terminal(self, *command, cwd=None, **variables):
         """Run a module in another process, where only HOME and the state folder are set."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_AUTH_STRING"}
         return subprocess.run(
             [sys.executable, "-m", *command],
-            env={**os.environ, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
+            cwd=cwd,
+            env={**inherited, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
