@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,12 +14,6 @@ from tasks.redaction import redacted
 def print_message(message: str) -> None:
     """Print a message to stderr, with secrets redacted. Results go to stdout."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(redacted(message)))
-
-
-def print_failed_deletions(failures: Mapping[str, str]) -> None:
-    """Print to stderr what could not be deleted, with the reasons."""
-    for name, reason in failures.items():
-        print_message(f"Could not delete {name}: {reason}")
 
 
 @contextmanager

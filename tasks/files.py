@@ -6,18 +6,24 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 ACCESS_BY_OTHERS = 0o077
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically: write a temporary file beside it, and rename that. The umask determines its mode."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically: write a temporary file beside it, and rename that. The umask determines its mode.
+
+    Args:
+        path: The file. Its folder is created if it does not exist.
+        content: The content, or blocks of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".topn-{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -48,6 +48,11 @@ def send_to_prefect(api_url, path, query=None, *, password=None, timeout=30):
         return json.load(response)
 
 
+def read_blob(blobs, container, name):
+    """Return the whole content of a blob."""
+    return b"".join(blobs.download(container, name))
+
+
 def resources_of_runs():
     """Return the names of all jobs, pools and containers of runs in the configured Azure."""
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
@@ -113,3 +118,14 @@ class Submitted:
     def arrived(self):
         chunks, self._chunks = self._chunks, []
         return chunks
+
+
+def leftovers_of(batch, blobs, flow_run_id, keep=None):
+    """Return the resources of a flow run, kept ones included unless `keep` has them."""
+    from tasks.model.naming import run_prefix  # noqa: PLC0415 - after the environment is set
+    from tasks.model.run import KEEP_NOTHING  # noqa: PLC0415 - as above
+    from tasks.steps.cleanup import find_resources, of_run, without_kept  # noqa: PLC0415 - as above
+
+    found = of_run(find_resources(batch, blobs, run_prefix(str(flow_run_id))), str(flow_run_id))
+    assert not found.errors
+    return without_kept(found, keep or KEEP_NOTHING)

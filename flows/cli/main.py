@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flows.cli.arguments import build_parser
 from flows.cli.check import run_check
-from flows.cli.exit_status import EXIT_INTERRUPTED, EXIT_USAGE
+from flows.cli.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from flows.cli.interruption import Interruption
 from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
@@ -30,10 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
                 if not isinstance(error, (UsageError, ConfigurationError)):
+                    interruption.print_remaining()
                     raise
                 print_message(str(error))
-                return EXIT_USAGE
-        print_message("Interrupted. Everything that the run created was deleted.")
+                return EXIT_FAILED if interruption.print_remaining() else EXIT_USAGE
+        print_message("Interrupted.")
+        if not interruption.print_remaining():
+            print_message("Everything that the run created was deleted, except what an option keeps.")
         # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102

@@ -139,7 +139,7 @@ def test_sockets_of_prefect_need_password(up):
                 socket.recv(timeout=10)
 
 
-def test_passwords_and_keys_are_in_no_command_line_or_log(up, published):
+def test_command_lines_and_logs_contain_no_secret(up, published):
     secrets = [value for name, value in published.items() if name.endswith(("_KEY", "_STRING"))]
     assert len(secrets) == 3
     commands = [command for _, command in processes_of(str(up.state_folder))]

@@ -19,20 +19,6 @@ SHARED = pytest.mark.xdist_group("shared_runs")
 NAMES = {"topn-summary", "topn-results", "topn-progress", "topn-cleanup"}
 
 
-@pytest.fixture
-def read_run(prefect_api):
-    """Return a function that reads the flow run with the given name, and its artifacts by key."""
-
-    def read(run_name):
-        flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
-        artifacts = send_to_prefect(prefect_api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        flow_run = send_to_prefect(prefect_api, f"/flow_runs/{flow_run_id}")
-        assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
-        return flow_run, {artifact["key"]: artifact for artifact in artifacts}
-
-    return read
-
-
 @SHARED
 def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api):
     flow_run, artifacts = read_run(completed_run.found["run"])

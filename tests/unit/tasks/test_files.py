@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from tasks.files import ensure_private_folder, private_opener, write_atomically
+from tasks.model.outputs import Outputs
 from tasks.model.verdict import Provenance, StoredResult
 from tasks.workload.results_store import results_store
 
@@ -34,8 +35,9 @@ def test_umask_determines_mode_of_outputs(umask, tmp_path):
 
 def test_stored_result_creates_private_state_folder(umask, tmp_path, monkeypatch):
     monkeypatch.setenv("TOPN_STATE", str(tmp_path / "state"))
-    results_store().put(
-        "key", StoredResult(outputs={}, provenance=Provenance(node_id="n", task_id="t", job_id="j", pool_id="p"))
+    results_store("run", pytest.fail).put(
+        "key",
+        StoredResult(outputs=Outputs({}), provenance=Provenance(node_id="n", task_id="t", job_id="j", pool_id="p")),
     )
     assert mode_of(tmp_path / "state") == 0o700
     assert mode_of(tmp_path / "state" / "results" / "key.json") == 0o666 & ~umask

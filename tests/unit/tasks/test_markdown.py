@@ -9,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
+from tasks.model.cleanup import Cleanup
 from tasks.model.verdict import Category
 from tasks.report.markdown import (
     code,
@@ -24,7 +25,7 @@ from tasks.report.markdown import (
     waiting_sentence,
 )
 from tasks.report.model import Price
-from tasks.steps.cleanup import Leftovers, render_record
+from tasks.steps.cleanup import render_cleanup
 from tasks.text import cut
 
 
@@ -175,9 +176,8 @@ def test_pages_contain_no_foreign_markup():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_cleanup_record_contains_no_foreign_markup(text):
-    leftovers = Leftovers(jobs=("topn-1",), pools=("topn-1",), containers=())
-    html = rendered(render_record(leftovers, {"pool topn-1": text}))
-    assert set(re.findall(r"<(\w+)", html)) == {"p", "ul", "li"}
+    html = rendered(render_cleanup(Cleanup(deleted=("job topn-1",), remaining={"pool topn-1": text})))
+    assert set(re.findall(r"<(\w+)", html)) == {"p", "ul", "li", "code"}
     assert html.count("<li>") == 2
 
 

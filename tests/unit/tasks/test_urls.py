@@ -50,7 +50,7 @@ def test_block_endpoint_with_secret_is_refused(monkeypatch, own, text):
 def test_results_url_with_secret_is_refused(monkeypatch, text):
     monkeypatch.setenv("TOPN_RESULTS", text)
     with pytest.raises(ConfigurationError, match=r"^TOPN_RESULTS ") as refusal:
-        results_store()
+        results_store("run", print)
     assert SECRET not in str(refusal.value)
 
 
