@@ -11,6 +11,7 @@ from pathlib import Path
 from flows.console import print_message, show_starting
 from flows.servers.addresses import read_published_addresses
 from flows.servers.prefect_server import DATABASE
+from flows.servers.prefect_toml import PREFECT_TOML, delete_stale_prefect_toml, read_published_prefect_toml
 from flows.servers.processes import LocalAzure, PrefectServer, state_folder_lock
 from tasks.azure.settings import load_settings, read_settings, state_folder
 from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables, ensure_home_folder
@@ -50,7 +51,7 @@ def connected() -> Iterator[None]:
             load_settings()
         if needs_prefect:
             server = services.enter_context(PrefectServer(state))
-            os.environ["PREFECT_API_URL"] = server.api_url
+            os.environ.update(server.client_environment)
             os.environ.setdefault("DO_NOT_TRACK", "1")
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # Logs are for the Prefect UI. The terminal shows progress and results.
@@ -115,13 +116,36 @@ def use_make_up_servers(state: Path) -> None:
     up = read_published_addresses(
         state, lambda: print_message("Waiting for `make up`, which is starting in this folder.")
     )
+    _prefer_configured_prefect()
     if not up or prefect_api_url() not in {None, up["PREFECT_API_URL"]}:
         return
-    os.environ["PREFECT_API_URL"] = up["PREFECT_API_URL"]
+    os.environ.update({name: value for name, value in up.items() if name.startswith("PREFECT_")})
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(state / "storage"))
     if not read_settings().is_configured:
         os.environ.update(up)
     if "prefect" in sys.modules:
+        _refresh_prefect_settings()
+
+
+def _prefer_configured_prefect() -> None:
+    """Let the user's own Prefect server take precedence over the `prefect.toml` of `make up`.
+
+    Prefect reads each setting by itself. Without this, it would combine the URL of one server and the password of another.
+    """
+    delete_stale_prefect_toml()
+    toml = read_published_prefect_toml()
+    if not toml or not _may_have_prefect_api_url():
+        return
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, load_current_profile  # noqa: PLC0415 - slow
+
+    profile = load_current_profile().to_environment_variables()
+    url, password = PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()
+    if url == toml["PREFECT_API_URL"] and "PREFECT_API_URL" not in os.environ:
+        url = profile.get("PREFECT_API_URL", url)
+    if password == toml["PREFECT_API_AUTH_STRING"]:
+        password = profile.get("PREFECT_API_AUTH_STRING", "")
+    if url != toml["PREFECT_API_URL"]:
+        os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = url, password or ""
         _refresh_prefect_settings()
 
 
@@ -206,7 +230,7 @@ def _may_have_prefect_api_url() -> bool:
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
     needles = {
         profiles: "",
-        Path("prefect.toml"): "",
+        **({} if read_published_prefect_toml() else {PREFECT_TOML: ""}),
         Path("pyproject.toml"): "[tool.prefect",
         Path(".env"): "PREFECT_",
     }

@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import urllib.request
 from pathlib import Path
 
 import pytest
+from browser_support import open_browser, sign_in
 from tests_support import wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from localbatch.api.auth import password_header
 
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("up"),
 ]
 
-# The pages poll the server every few seconds, and the first run starts three Python processes.
-PAGE_TIMEOUT_MILLISECONDS = 120_000
-
 # A click that the page handles sends a request at once.
 CLICK_TIMEOUT_MILLISECONDS = 10_000
 
 
 @pytest.fixture
-def page():
-    """A page of Debian's Chromium.
-
-    Each test has its own, because a running Playwright event loop disturbs other tests.
-    """
-    if CHROMIUM is None:
-        # In CI, a skipped test would go unnoticed.
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing("there is no chromium here: apt-get install chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not needed where these tests are skipped
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(PAGE_TIMEOUT_MILLISECONDS)
+def page(up):
+    """A page of a browser that knows the password of the server."""
+    with open_browser() as page:
+        sign_in(page, up)
         yield page
-        browser.close()
 
 
 @pytest.fixture
@@ -74,10 +59,11 @@ def endless_tasks(up):
     """Make the Batch tasks of the local Azure run forever."""
     variables = json.loads((up.state_folder / "up.json").read_text())
     faults = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults"
+    headers = {"Authorization": password_header(variables["TOPN_BATCH_ACCOUNT"], variables["TOPN_BATCH_KEY"])}
     body = json.dumps({"fault": "endless_task", "task": "*"}).encode()
-    urllib.request.urlopen(faults, body).close()
+    urllib.request.urlopen(urllib.request.Request(faults, body, headers)).close()
     yield
-    urllib.request.urlopen(urllib.request.Request(faults, method="DELETE")).close()
+    urllib.request.urlopen(urllib.request.Request(faults, headers=headers, method="DELETE")).close()
 
 
 def text_file():

@@ -177,7 +177,9 @@ class _History:
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of, accepts_machine_time=False)
+        self._batch = BatchService(
+            store, PACES[plan.pace], root_of=self._root_of, key=DEVELOPMENT_KEY, accepts_machine_time=False
+        )
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,

@@ -30,6 +30,7 @@ LAYERS = {
         "errors",
         "environment",
         "prefect_api",
+        "urls",
         "model",
         "azure",
         "workload",
