@@ -14,8 +14,9 @@ from flows.servers.prefect_server import DATABASE
 from flows.servers.prefect_toml import PREFECT_TOML, delete_stale_prefect_toml, read_published_prefect_toml
 from flows.servers.processes import LocalAzure, PrefectServer, state_folder_lock
 from tasks.azure.settings import load_settings, read_settings, state_folder
+from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables, ensure_home_folder
 from tasks.errors import ConfigurationError, ServiceError
-from tasks.redaction import redacted
+from tasks.prefect_api import describe_prefect_error
 
 # A Prefect server took 60 ms to record a task run on a busy machine. These timeouts leave a wide margin.
 HISTORY_TIMEOUT_SECONDS = 30.0
@@ -31,6 +32,7 @@ def connected() -> Iterator[None]:
     Raises:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
+    prepare_environment()
     state = state_folder()
     use_make_up_servers(state)
     azure: LocalAzure | None = None
@@ -82,8 +84,9 @@ def azure_connected() -> Iterator[None]:
     state = state_folder()
     use_make_up_servers(state)
     is_local = read_settings().may_be_local
-    if is_local and prefect_api_url():
+    if prefect_api_url():
         require_reachable_prefect()
+    if is_local and prefect_api_url():
         from tasks.azure.block import block_values  # noqa: PLC0415 - imports Prefect, which is slow
 
         is_local = not block_values()
@@ -94,6 +97,18 @@ def azure_connected() -> Iterator[None]:
     with LocalAzure(state) as local:
         os.environ.update(local.wait())
         yield
+
+
+def prepare_environment() -> None:
+    """Prepare the environment variables of this process for the libraries that it uses.
+
+    Raises:
+        ConfigurationError: A variable names a certificate that cannot be used.
+    """
+    check_certificate_variables()
+    for name in bypass_proxies_on_loopback():
+        print_message(f"{name} is ignored, because it is not the URL of an http, https or socks5 proxy.")
+    ensure_home_folder(state_folder())
 
 
 def use_make_up_servers(state: Path) -> None:
@@ -152,18 +167,19 @@ def _refresh_prefect_settings() -> None:
 
 
 def require_reachable_prefect() -> None:
-    """Check that the configured Prefect server responds.
+    """Check that the configured Prefect server responds, and accepts the password.
 
     Raises:
-        ConfigurationError: The server does not respond.
+        ConfigurationError: The server does not respond, rejects the password, or is not a Prefect server.
     """
     from prefect import get_client  # noqa: PLC0415 - Prefect is imported by now
 
-    with get_client(sync_client=True) as client:
-        if client.api_healthcheck() is not None:
-            raise ConfigurationError(
-                f"The Prefect server at {redacted(prefect_api_url() or '')} does not respond. Start it, or unset `PREFECT_API_URL`."
-            )
+    try:
+        with get_client(sync_client=True) as client:
+            # Unlike a health check, this requires the password.
+            client.read_flows(limit=1)
+    except Exception as error:
+        raise ConfigurationError(describe_prefect_error(error, prefect_api_url())) from error
 
 
 def _use_azure(local: LocalAzure | None) -> None:

@@ -37,22 +37,39 @@ POLL_SECONDS = 0.05
 MAX_QUOTED_LOG_LINES = 5
 PASSWORD_BYTES = 24
 
-# Request SIGTERM for this process when its parent exits, then execute the given command (Linux only):
+# Prepares the signals of a server, then executes the given command. The first argument lists the signals that stop the
+# server, even if this process ignores them. On Linux, the first of them is sent when this process exits:
 # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
-STOP_WITH_PARENT = """\
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 15)
-os.execv(sys.argv[1], sys.argv[1:])
+# Another signal that this process ignores is blocked, because servers install handlers for signals that are ignored.
+RUN_SERVER = """\
+import ctypes, os, signal, sys
+stopping = [int(number) for number in sys.argv[1].split(",")]
+for number in stopping:
+    signal.signal(number, signal.SIG_DFL)
+others = [signal.SIGHUP, signal.SIGINT]
+signal.pthread_sigmask(signal.SIG_SETMASK, [other for other in others if signal.getsignal(other) == signal.SIG_IGN])
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, stopping[0])
+os.execv(sys.argv[2], sys.argv[2:])
 """
+
+# Our own servers are not behind a proxy.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Service:
-    """A server process that logs to a file. The constructor starts it and does not wait until it is ready."""
+    """A server process that logs to a file. The constructor starts it and does not wait until it is ready.
+
+    It runs a Python module with arguments, and gets its environment from `child_environment`.
+    """
+
+    # The signals that stop the server, even if this process ignores them.
+    stop_signals: tuple[signal.Signals, ...] = (signal.SIGTERM,)
 
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
+        module: Sequence[str],
         log: Path,
         environment: Mapping[str, str],
         *,
@@ -60,10 +77,10 @@ class Service:
     ) -> None:
         self._name = name
         self._log = log
-        full_command = [sys.executable, "-c", STOP_WITH_PARENT, *command] if sys.platform == "linux" else list(command)
+        stop_signals = ",".join(str(int(number)) for number in self.stop_signals)
         with open_state_file(log.parent, log.name, "wb") as output:
             self._process = subprocess.Popen(
-                full_command,
+                [sys.executable, "-I", "-S", "-c", RUN_SERVER, stop_signals, *python_command(*module)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -134,11 +151,11 @@ class LocalAzure(Service):
     """A `localbatch serve` process on the given ports, or on others if these are taken. 0 means any free port."""
 
     def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0, options: Sequence[str] = ()) -> None:
-        serve = ["-m", "localbatch", "serve", "--state", str(state)]
+        serve = ["localbatch", "serve", "--state", str(state)]
         serve += ["--port", str(port), "--storage-port", str(storage_port), *options]
         # It does not need the password of the Prefect server.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        super().__init__("The local Azure", [sys.executable, *serve], state / "localbatch.log", environment)
+        environment = {name: value for name, value in child_environment().items() if not name.startswith("PREFECT_")}
+        super().__init__("The local Azure", serve, state / "localbatch.log", environment)
 
     def check(self) -> None:
         """Check that the process runs.
@@ -188,15 +205,17 @@ class PrefectServer(Service):
             "PREFECT_SERVER_API_AUTH_STRING": self.password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
+            # Thousands of names of input files are more than the default limit of the parameters of a run.
+            "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",
             # By default, the UI expects the API on port 4200.
             "PREFECT_UI_API_URL": self.api_url,
             # The base URL of links in notices.
             **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
-        command = [sys.executable, "-m", "flows.servers.prefect_server", "--fd", str(listener.fileno())]
+        serve = ["flows.servers.prefect_server", "--fd", str(listener.fileno())]
         with listener:
             log = state / "prefect-server.log"
-            super().__init__("The Prefect server", command, log, environment, inherited_fds=[listener.fileno()])
+            super().__init__("The Prefect server", serve, log, environment, inherited_fds=[listener.fileno()])
 
     @property
     def client_environment(self) -> dict[str, str]:
@@ -229,7 +248,7 @@ class PrefectServer(Service):
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                with _OPENER.open(request, timeout=10) as response:
                     if int(response.read()) >= len(task_run_ids):
                         return True
             except (OSError, ValueError):
@@ -242,18 +261,37 @@ class PrefectServer(Service):
 class Worker(Service):
     """A Prefect worker of a work pool. Its flow runs inherit the environment of this process."""
 
+    # On SIGTERM, a worker sends SIGINT to itself.
+    stop_signals = (signal.SIGTERM, signal.SIGINT)
+
     def __init__(self, state: Path, work_pool: str) -> None:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
-        super().__init__("The Prefect worker", command, state / "prefect-worker.log", os.environ)
+        start = ["prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
+        super().__init__("The Prefect worker", start, state / "prefect-worker.log", child_environment())
 
     def wait(self) -> None:
         """Wait until the worker accepts flow runs."""
         self.wait_until(lambda: " started!" in self.output())
 
 
+def python_command(*module: str) -> list[str]:
+    """Return the command that runs a Python module without importing from the current folder."""
+    return [sys.executable, "-P", "-m", *module]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of this process for children that run `python_command`.
+
+    They and their own children import nothing from PYTHONPATH or the current folder, where users may have a file named
+    `random.py` or a package named `tasks`. Their output is UTF-8, whatever the terminal of this process uses.
+    """
+    removed = {"PYTHONPATH", "PYTHONIOENCODING"}
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
+    return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+
+
 def prefect_environment(state: Path) -> dict[str, str]:
-    """Return the environment of this process without its Prefect settings, and with `PREFECT_HOME` set to `state`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    """Return the environment of a child without Prefect settings, and with `PREFECT_HOME` set to `state`."""
+    environment = {name: value for name, value in child_environment().items() if not name.startswith("PREFECT_")}
     return environment | {"PREFECT_HOME": str(state), "DO_NOT_TRACK": "1"}
 
 
@@ -301,7 +339,7 @@ def _listen(port: int) -> socket.socket:
 
 def _responds(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the URL is our own
+        with _OPENER.open(url, timeout=5) as response:
             return bool(response.status == 200)  # noqa: PLR2004
     except OSError:
         return False

@@ -14,11 +14,20 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from flows.console import print_message
+from flows.console import print_message, protected_output
 from flows.servers.addresses import publish_addresses
+from flows.servers.connect import prepare_environment
 from flows.servers.orphans import orphans_terminated
 from flows.servers.prefect_toml import delete_stale_prefect_toml, published_in_prefect_toml
-from flows.servers.processes import LocalAzure, PrefectServer, Service, Worker, prefect_environment, state_folder_lock
+from flows.servers.processes import (
+    LocalAzure,
+    PrefectServer,
+    Service,
+    Worker,
+    prefect_environment,
+    python_command,
+    state_folder_lock,
+)
 from flows.servers.state import open_state_file
 from tasks.azure.settings import read_settings, state_folder
 from tasks.errors import ConfigurationError
@@ -47,6 +56,7 @@ def main() -> int:
     """Run until Ctrl-C. Return 0 after Ctrl-C, 1 if a server exited, or 2 if one could not be started."""
     _set_signal_handlers(_interrupt)
     try:
+        prepare_environment()
         return up(state_folder())
     except ConfigurationError as error:
         print_message(str(error))
@@ -125,7 +135,7 @@ def _deploy(state: Path) -> None:
     Raises:
         ConfigurationError: `prefect deploy` failed.
     """
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    command = python_command("prefect", "--no-prompt", "deploy", "--all")
     environment = os.environ | {"PWD": os.getcwd()}
     with open_state_file(state, DEPLOY_LOG, "wb") as output:
         done = subprocess.run(
@@ -197,7 +207,9 @@ def _crash_dead_runs(prefect: PrefectServer) -> None:
 
 def _set_signal_handlers(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     for signal_number in STOP_SIGNALS:
-        signal.signal(signal_number, handler)
+        # For example, `nohup` ignores SIGHUP. An ignored signal stays ignored.
+        if signal.getsignal(signal_number) is not signal.SIG_IGN:
+            signal.signal(signal_number, handler)
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
@@ -206,4 +218,5 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with protected_output():
+        sys.exit(main())

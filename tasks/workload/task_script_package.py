@@ -110,7 +110,19 @@ def _compiled(source: bytes) -> dict[str, bytes]:
 def _compile(source: bytes, machine: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="topn-compile-") as folder:
         (Path(folder) / "counts.c").write_bytes(source)
-        command = [sys.executable, "-m", "ziglang", *COMPILER, "-target", f"{machine}-linux-gnu", "-o", "counts.so"]
+        # -E and -P: import nothing from PYTHONPATH and the current folder.
+        command = [
+            sys.executable,
+            "-E",
+            "-P",
+            "-m",
+            "ziglang",
+            *COMPILER,
+            "-target",
+            f"{machine}-linux-gnu",
+            "-o",
+            "counts.so",
+        ]
         subprocess.run(
             [*command, "counts.c"],
             cwd=folder,

@@ -28,6 +28,8 @@ LAYERS = {
         "progress",
         "redaction",
         "errors",
+        "environment",
+        "prefect_api",
         "urls",
         "model",
         "azure",

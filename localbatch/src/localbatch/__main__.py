@@ -174,7 +174,9 @@ class _Wakeup:
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write)
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda _number, _frame: None)
+            # An ignored signal stays ignored, as with nohup.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda _number, _frame: None)
 
     def wait(self) -> int:
         """Return the number of the signal that arrived, or 0 if another thread called `wake`."""

@@ -96,6 +96,7 @@ class BatchService:
         oauth: bool = False,
         tenant: str | None = None,
         faults: Faults | None = None,
+        accepts_machine_time: bool = True,
     ) -> None:
         """Create an account.
 
@@ -108,6 +109,7 @@ class BatchService:
             oauth: Whether bearer tokens are accepted too. Their signatures are not checked.
             tenant: The id of the only tenant whose tokens are accepted.
             faults: The fault script; by default an empty one.
+            accepts_machine_time: Whether requests may also be dated by the clock of this machine.
         """
         self.name = name
         self.key = key
@@ -116,6 +118,7 @@ class BatchService:
         self.faults = faults or new_faults()
         self._root_of = root_of
         self._oauth = oauth
+        self._accepts_machine_time = accepts_machine_time
         self._tenant = tenant
 
     def tick(self, now: datetime) -> tuple[Sequence[Action], datetime | None]:
@@ -203,8 +206,8 @@ class BatchService:
             path=request.path,
             query=request.query,
             headers=request.headers,
-            # Clients use the clock of the machine, even if the clock of the service was moved.
-            now=datetime.now(timezone.utc),
+            # A client may use the clock of the machine, even if the clock of the service was moved.
+            clocks=(now, datetime.now(timezone.utc)) if self._accepts_machine_time else (now,),
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, quote, unquote
 
@@ -60,9 +60,16 @@ def sign(key: str, text: str) -> str:
 
 
 def verify(
-    account: str, key: str, *, method: str, path: str, query: str, headers: Mapping[str, str], now: datetime
+    account: str,
+    key: str,
+    *,
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    clocks: Collection[datetime],
 ) -> None:
-    """Check that a request was signed recently with the key of the account.
+    """Check that a request was signed recently, by one of the clocks, with the key of the account.
 
     Raises:
         ServiceError: AuthenticationFailed, or InvalidAuthenticationInfo if the header is malformed.
@@ -81,7 +88,7 @@ def verify(
             AuthenticationErrorDetail="The ocp-date header is missing or is not a date"
         ) from None
     # An old date would allow replaying recorded requests.
-    if abs(now - sent_at) > MAX_CLOCK_SKEW:
+    if all(abs(now - sent_at) > MAX_CLOCK_SKEW for now in clocks):
         raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
     # Some HTTP clients encode the path again after signing it. They sign the fully encoded path.
     encoded = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
