@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from uuid import UUID
 
 from flows.cli.exit_status import EXIT_FAILED
-from flows.console import print_failed_deletions, print_message
+from flows.console import print_failed_deletions, print_message, print_result
 from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_make_up_servers
 from tasks.azure.settings import load_settings, state_folder
 from tasks.errors import ConfigurationError, ServiceError
@@ -40,7 +40,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{error} {advice(error, configured_azure())}") from error
     for name in swept.leftovers.names:
         if name not in swept.failures:
-            print(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
+            print_result(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
     print_failed_deletions(swept.failures)
     print_message(f"{len(swept.leftovers.names)} left behind by dead runs.")
     return EXIT_FAILED if swept.failures else 0

@@ -24,8 +24,7 @@ from tasks.errors import ConfigurationError, ServiceError
 from tasks.model.naming import CLEANUP_ARTIFACT, is_owned_by, run_prefix
 from tasks.model.run import Keep
 from tasks.progress import cleaning_up
-from tasks.report.markdown import escaped
-from tasks.text import printable
+from tasks.report.markdown import escape_markdown
 
 # Azure finishes deletions by itself after the request. The local Azure finishes within this time.
 MAX_WAIT_SECONDS = 10.0
@@ -136,7 +135,7 @@ def _record(flow_run_id: UUID, leftovers: Leftovers) -> UUID:
                 key=CLEANUP_ARTIFACT,
                 type="markdown",
                 description="What the cleanup of this run deletes.",
-                data="\n".join(["Deleting:", "", *(f"- {name}" for name in leftovers.names)]),
+                data="\n".join(["Deleting:", "", *(f"- {escape_markdown(name)}" for name in leftovers.names)]),
                 flow_run_id=flow_run_id,
             )
         )
@@ -153,8 +152,8 @@ def _complete_record(artifact_id: UUID, leftovers: Leftovers, failures: Mapping[
 
 def render_record(leftovers: Leftovers, failures: Mapping[str, str]) -> str:
     """Render the result of a cleanup as Markdown."""
-    lines = ["Deleted:", "", *(f"- {name}" for name in leftovers.names if name not in failures)]
+    lines = ["Deleted:", "", *(f"- {escape_markdown(name)}" for name in leftovers.names if name not in failures)]
     if failures:
         lines += ["", "Could not be deleted:", ""]
-        lines += [f"- {name}: {escaped(printable(reason))}" for name, reason in failures.items()]
+        lines += [f"- {escape_markdown(f'{name}: {reason}')}" for name, reason in failures.items()]
     return "\n".join(lines)
