@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 
 from flows.cli.arguments import build_parser
 from flows.cli.check import run_check
-from flows.cli.exit_status import EXIT_INTERRUPTED, EXIT_USAGE
+from flows.cli.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from flows.cli.interruption import Interruption
 from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
@@ -26,13 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.command == "run":
                 return run_flow(options, interruption)
             return COMMANDS[options.command](options)
-        except (KeyboardInterrupt, Exception) as error:
+        except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - every error is printed without secrets
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
-                if not isinstance(error, (UsageError, ConfigurationError)):
-                    raise
-                print_message(str(error))
-                return EXIT_USAGE
+                if isinstance(error, (UsageError, ConfigurationError)):
+                    print_message(str(error))
+                    return EXIT_USAGE
+                # Python itself would print the traceback with secrets and control characters.
+                print_message("".join(traceback.format_exception(error)).rstrip())
+                return EXIT_FAILED
         print_message("Interrupted. Everything that the run created was deleted.")
         # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
