@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,12 +25,6 @@ def print_message(message: str) -> None:
 def print_result(text: str) -> None:
     """Print a line of a result to stdout."""
     Console(highlight=False).print(terminal_text(text), soft_wrap=True)
-
-
-def print_failed_deletions(failures: Mapping[str, str]) -> None:
-    """Print to stderr what could not be deleted, with the reasons."""
-    for name, reason in failures.items():
-        print_message(f"Could not delete {name}: {reason}")
 
 
 @contextmanager

@@ -32,11 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not interruption.is_requested:
                 if isinstance(error, (UsageError, ConfigurationError)):
                     print_message(str(error))
-                    return EXIT_USAGE
+                    return EXIT_FAILED if interruption.print_remaining() else EXIT_USAGE
                 # Python itself would print the traceback with secrets and control characters.
                 print_message("".join(traceback.format_exception(error)).rstrip())
+                interruption.print_remaining()
                 return EXIT_FAILED
-        print_message("Interrupted. Everything that the run created was deleted.")
+        print_message("Interrupted.")
+        if not interruption.print_remaining():
+            print_message("Everything that the run created was deleted, except what an option keeps.")
         # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102

@@ -30,7 +30,7 @@ def run_plan(options: argparse.Namespace) -> int:
 
     valid, invalid = sort_inputs(options.inputs)
     workload = word_count_workload(options.num_words, options.ignore_case)
-    store = results_store()
+    store = results_store("", print_message)
     planned = (
         create_plan(valid, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
         if valid

@@ -21,16 +21,14 @@ class Run:
     """One attempt of a flow run, up to its cleanup. The names of all its resources are derived from it.
 
     Attributes:
-        generation: Number that distinguishes the names of this attempt from those of earlier ones.
+        generation: Start time in seconds since 1970, by which the names of this attempt differ from those of others.
         deadline_at: When the run stops waiting, and its resources expire.
-        prefect_api: Address of the Prefect server that stores the state of the flow run.
         keep: Resources that neither the cleanup of the run nor a sweep deletes.
     """
 
     flow_run_id: str
     generation: int
     deadline_at: datetime
-    prefect_api: str
     keep: Keep
 
     @property
@@ -53,7 +51,6 @@ class Run:
             "owner": OWNER,
             "flow_run_id": self.flow_run_id,
             "expires_at": self.deadline_at.isoformat(timespec="seconds"),
-            "prefect_api": self.prefect_api,
             **({"kept": "true"} if kept else {}),
         }
 
@@ -81,6 +78,11 @@ class Containers:
     application: str
     inputs: str
     outputs: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """All three names."""
+        return (self.application, self.inputs, self.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,34 +12,11 @@ from uuid import UUID
 
 import pytest
 from markdown_support import Shown
-from tests_support import wait_until
+from tests_support import post, wait_until
 
 SHARED = pytest.mark.xdist_group("shared_runs")
 
 NAMES = {"topn-summary", "topn-results", "topn-progress", "topn-cleanup"}
-
-
-def post(api_url, path, query):
-    request = urllib.request.Request(
-        f"{api_url}/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
-@pytest.fixture
-def read_run(prefect_api):
-    """Return a function that reads the flow run with the given name, and its artifacts by key."""
-
-    def read(run_name):
-        flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
-        artifacts = post(prefect_api, "artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run_id}", timeout=30) as answer:
-            flow_run = json.load(answer)
-        assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
-        return flow_run, {artifact["key"]: artifact for artifact in artifacts}
-
-    return read
 
 
 @SHARED

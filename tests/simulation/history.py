@@ -27,7 +27,7 @@ import flows.cli.main
 import flows.cli.run
 import flows.cli.sweep
 import flows.topn
-import tasks.azure.client
+import tasks.azure.transport
 import tasks.report.artifacts
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
@@ -47,6 +47,7 @@ from simulation.world import START, Fiber, Process, World
 from tasks.azure import accounts
 from tasks.report import timing
 from tasks.report.model import FilesFailedError, RunReport
+from tasks.steps import life as signs_of_life
 
 BATCH_ENDPOINT = "http://127.0.0.1:10100"
 STORAGE_ACCOUNT = "simulated"
@@ -280,7 +281,7 @@ class _History:
 
         out, err = io.StringIO(), io.StringIO()
         send = self._wire.client(process)
-        self._patches.setattr(tasks.azure.client, "Session", lambda: InProcessSession(send))
+        self._patches.setattr(tasks.azure.transport, "Session", lambda: InProcessSession(send))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             fiber = self.world.spawn("client", process, work)
             self._client, self._has_ended = (process, fiber, exit_, self._wire.count), False
@@ -289,6 +290,7 @@ class _History:
             self.world.kill(process)
             self.world.wait(lambda: not process.fibers)
         self._client = None
+        _release_locks()
         if self._failure is not None:
             raise self._failure
         life.stdout, life.stderr = out.getvalue(), err.getvalue()
@@ -412,6 +414,9 @@ class _History:
             raise ConnectionError("The Prefect server does not answer.")
 
     def _before(self, call: Call) -> None:
+        if call.operation == "get_account_list":
+            # The other run is alive in another folder: this is its heartbeat.
+            self.storage.containers[OTHER_RUN].modified_at = self._service_now()
         if not self._is_faulty:
             return
         for file in [file for file in self._pending_fates if file.at <= call.number]:
@@ -494,10 +499,10 @@ class _History:
             "mine": {"whose": "mine"},
             "topn-mine": {},
             EXISTING_POOL: {},
-            OTHER_RUN: _marks(OTHER_RUN, far, "http://127.0.0.1:9/api"),
+            OTHER_RUN: _marks(OTHER_RUN, far),
         }
         if self.plan.dead_run:
-            owners[DEAD_RUN] = _marks(DEAD_RUN, past, "http://127.0.0.1:9/api")
+            owners[DEAD_RUN] = _marks(DEAD_RUN, past)
         for name, metadata in owners.items():
             items = [{"name": key, "value": value} for key, value in metadata.items()]
             created = self.send_as_other(
@@ -584,6 +589,8 @@ class _History:
         patches.setattr(sdk_poller, "threading", threads)
         patches.setattr(tasks.report.artifacts, "Thread", threads.Thread)
         patches.setattr(tasks.report.artifacts, "Event", threads.Event)
+        patches.setattr(signs_of_life, "Thread", threads.Thread)
+        patches.setattr(signs_of_life, "Event", threads.Event)
         # Drawing takes longer than a whole history, and compiling even longer. Other tests cover both.
         patches.setattr(tasks.report.artifacts, "_pictures", lambda _: None)
         patches.setattr(tasks.report.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
@@ -592,7 +599,6 @@ class _History:
         patches.setattr(flows.cli.run, "connected", contextlib.nullcontext)
         patches.setattr(flows.cli.sweep, "use_make_up_servers", lambda _: None)
         patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
-        patches.setattr(flows.cli.sweep, "require_reachable_prefect", lambda: None)
         for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):
             patches.setattr(log, "handlers", [logging.StreamHandler(self._logs)])
             patches.setattr(log, "level", level)
@@ -609,9 +615,15 @@ def _store_data(life: Life, data: object) -> None:
         life.error = life.error or data
 
 
-def _marks(name: str, expires_at: str, prefect_api: str) -> dict[str, str]:
-    flow_run_id = str(UUID(name.split("-")[1]))
-    return {"owner": "topn", "flow_run_id": flow_run_id, "expires_at": expires_at, "prefect_api": prefect_api}
+def _marks(name: str, expires_at: str) -> dict[str, str]:
+    return {"owner": "topn", "flow_run_id": str(UUID(name.split("-")[1])), "expires_at": expires_at}
+
+
+def _release_locks() -> None:
+    """Release the file locks of a process that has ended, as the kernel does."""
+    for descriptor in signs_of_life._locked.values():
+        os.close(descriptor)
+    signs_of_life._locked.clear()
 
 
 def _is_run(name: str) -> bool:

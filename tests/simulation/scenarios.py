@@ -104,18 +104,6 @@ FIXED: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
-}
-
-# Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
-NOT_YET: Mapping[str, Scenario] = {
-    "invalid job list in cleanup": Scenario(
-        problem="The cleanup gets HTML with status 200 as the job list: all resources stay, with exit status 0.",
-        plan=Plan(
-            files=TEXTS,
-            wire=(WireFault(kind="html", service="batch", operation="list_jobs", first=20, times=1),),
-            pace="instant",
-        ),
-    ),
     "pool deletion rejected": Scenario(
         problem="A pool that cannot be deleted stays silently, with exit status 0.",
         plan=Plan(
@@ -145,6 +133,18 @@ NOT_YET: Mapping[str, Scenario] = {
     "flow retries": Scenario(
         problem="Prefect's own retries are on and a file fails: the run is never retried and never cleaned up.",
         plan=Plan(files=(*TEXTS, FileSpec(name="bad.txt", content=b"\xff")), flow_retries=1, pace="instant"),
+    ),
+}
+
+# Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
+NOT_YET: Mapping[str, Scenario] = {
+    "invalid job list in cleanup": Scenario(
+        problem="The cleanup gets HTML with status 200 as the job list: all resources stay, with exit status 0.",
+        plan=Plan(
+            files=TEXTS,
+            wire=(WireFault(kind="html", service="batch", operation="list_jobs", first=20, times=1),),
+            pace="instant",
+        ),
     ),
     "dead run on own server": Scenario(
         problem="A run that died on its own Prefect server is swept only after its deadline.",

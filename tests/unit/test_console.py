@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from run_reports import counted, failed, run_report
 
 from flows.cli.display import print_table, show_progress
-from flows.console import ask, print_failed_deletions, print_message, print_result
+from flows.console import ask, print_message, print_result
 from tasks.progress import notify
 from tasks.text import printable, printable_lines
 
@@ -70,7 +70,7 @@ def test_table_and_failures_are_harmless(text):
         assert printable(part) in output
 
 
-def test_notes_questions_and_deletions_are_harmless():
+def test_notes_and_questions_are_harmless():
     text = "\x1b[2J[red]\u202e:bomb:"
 
     def note():
@@ -80,6 +80,5 @@ def test_notes_questions_and_deletions_are_harmless():
     for call, *arguments in (
         (note,),
         (ask, f"question{text}", lambda: "y"),
-        (print_failed_deletions, {f"pool {text}": f"reason{text}"}),
     ):
         assert printable(text) in printed(call, *arguments)

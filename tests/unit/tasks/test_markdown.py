@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from markdown_support import Shown
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
+from tasks.model.cleanup import Cleanup
 from tasks.model.verdict import Category
 from tasks.report.markdown import (
     block,
@@ -24,7 +25,7 @@ from tasks.report.markdown import (
     waiting_sentence,
 )
 from tasks.report.model import Price
-from tasks.steps.cleanup import Leftovers, render_record
+from tasks.steps.cleanup import render_cleanup
 from tasks.text import cut, printable, printable_lines
 
 
@@ -199,9 +200,8 @@ def test_pages_contain_no_foreign_markup():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_cleanup_record_contains_no_foreign_markup(text):
-    leftovers = Leftovers(jobs=("topn-1",), pools=("topn-1",), containers=())
-    found = Shown(render_record(leftovers, {"pool topn-1": text}))
-    assert found.elements == {"p", "ul", "li"}
+    found = Shown(render_cleanup(Cleanup(deleted=("job topn-1",), remaining={"pool topn-1": text})))
+    assert found.elements == {"p", "ul", "li", "code"}
     assert f"pool topn-1: {printable(text)}" in found.text
 
 
