@@ -20,8 +20,13 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.console import print_message, print_result
-from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_make_up_servers
+from flows.console import print_message, print_result, protected_output
+from flows.servers.connect import (
+    prefect_api_url,
+    prepare_environment,
+    require_reachable_prefect,
+    use_make_up_servers,
+)
 from tasks.azure.settings import state_folder
 from tasks.errors import ConfigurationError
 
@@ -53,6 +58,7 @@ EXIT_CONFIGURATION = 2
 def main() -> int:
     """Set up the automations on the configured Prefect server, or that of `make up`. Return the exit code."""
     try:
+        prepare_environment()
         set_up(_webhook_url())
     except ConfigurationError as error:
         print_message(str(error))
@@ -131,4 +137,5 @@ def _webhook_url() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with protected_output():
+        sys.exit(main())

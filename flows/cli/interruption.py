@@ -45,8 +45,14 @@ class Interruption:
 
     @contextmanager
     def handle_signals(self) -> Iterator[Interruption]:
-        """Handle the stop signals while the block executes."""
-        before = {name: signal.signal(name, self._on_signal) for name in STOP_SIGNALS}
+        """Handle the stop signals while the block executes, except those that this process ignores.
+
+        `nohup` ignores SIGHUP, for example, and a shell ignores SIGINT for a script's background commands.
+        """
+        ignored = {name for name in STOP_SIGNALS if signal.getsignal(name) is signal.SIG_IGN}
+        # Prefect handles SIGTERM while a flow runs, even if it was ignored. It does not receive a blocked signal.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ignored)
+        before = {name: signal.signal(name, self._on_signal) for name in STOP_SIGNALS if name not in ignored}
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:
             yield self
@@ -54,6 +60,7 @@ class Interruption:
             signal.set_wakeup_fd(-1)
             for name, handler in before.items():
                 signal.signal(name, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(self._read_fd)
             os.close(self._write_fd)
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from flows.console import print_message, show_starting
 from flows.servers.addresses import read_published_addresses
 from flows.servers.prefect_server import DATABASE
+from flows.servers.prefect_toml import PREFECT_TOML, delete_stale_prefect_toml, read_published_prefect_toml
 from flows.servers.processes import LocalAzure, PrefectServer, state_folder_lock
 from tasks.azure.settings import load_settings, read_settings, state_folder
+from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables, ensure_home_folder
 from tasks.errors import ConfigurationError, ServiceError
+from tasks.prefect_api import describe_prefect_error
 
 # A Prefect server took 60 ms to record a task run on a busy machine. These timeouts leave a wide margin.
 HISTORY_TIMEOUT_SECONDS = 30.0
@@ -29,6 +32,7 @@ def connected() -> Iterator[None]:
     Raises:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
+    prepare_environment()
     state = state_folder()
     use_make_up_servers(state)
     azure: LocalAzure | None = None
@@ -47,7 +51,7 @@ def connected() -> Iterator[None]:
             load_settings()
         if needs_prefect:
             server = services.enter_context(PrefectServer(state))
-            os.environ["PREFECT_API_URL"] = server.api_url
+            os.environ.update(server.client_environment)
             os.environ.setdefault("DO_NOT_TRACK", "1")
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # Logs are for the Prefect UI. The terminal shows progress and results.
@@ -80,8 +84,9 @@ def azure_connected() -> Iterator[None]:
     state = state_folder()
     use_make_up_servers(state)
     is_local = read_settings().may_be_local
-    if is_local and prefect_api_url():
+    if prefect_api_url():
         require_reachable_prefect()
+    if is_local and prefect_api_url():
         from tasks.azure.block import block_values  # noqa: PLC0415 - imports Prefect, which is slow
 
         is_local = not block_values()
@@ -94,18 +99,53 @@ def azure_connected() -> Iterator[None]:
         yield
 
 
+def prepare_environment() -> None:
+    """Prepare the environment variables of this process for the libraries that it uses.
+
+    Raises:
+        ConfigurationError: A variable names a certificate that cannot be used.
+    """
+    check_certificate_variables()
+    for name in bypass_proxies_on_loopback():
+        print_message(f"{name} is ignored, because it is not the URL of an http, https or socks5 proxy.")
+    ensure_home_folder(state_folder())
+
+
 def use_make_up_servers(state: Path) -> None:
     """Use the servers of `make up` in this state folder, unless another Prefect server is configured."""
     up = read_published_addresses(
         state, lambda: print_message("Waiting for `make up`, which is starting in this folder.")
     )
+    _prefer_configured_prefect()
     if not up or prefect_api_url() not in {None, up["PREFECT_API_URL"]}:
         return
-    os.environ["PREFECT_API_URL"] = up["PREFECT_API_URL"]
+    os.environ.update({name: value for name, value in up.items() if name.startswith("PREFECT_")})
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(state / "storage"))
     if not read_settings().is_configured:
         os.environ.update(up)
     if "prefect" in sys.modules:
+        _refresh_prefect_settings()
+
+
+def _prefer_configured_prefect() -> None:
+    """Let the user's own Prefect server take precedence over the `prefect.toml` of `make up`.
+
+    Prefect reads each setting by itself. Without this, it would combine the URL of one server and the password of another.
+    """
+    delete_stale_prefect_toml()
+    toml = read_published_prefect_toml()
+    if not toml or not _may_have_prefect_api_url():
+        return
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, load_current_profile  # noqa: PLC0415 - slow
+
+    profile = load_current_profile().to_environment_variables()
+    url, password = PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()
+    if url == toml["PREFECT_API_URL"] and "PREFECT_API_URL" not in os.environ:
+        url = profile.get("PREFECT_API_URL", url)
+    if password == toml["PREFECT_API_AUTH_STRING"]:
+        password = profile.get("PREFECT_API_AUTH_STRING", "")
+    if url != toml["PREFECT_API_URL"]:
+        os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = url, password or ""
         _refresh_prefect_settings()
 
 
@@ -127,18 +167,19 @@ def _refresh_prefect_settings() -> None:
 
 
 def require_reachable_prefect() -> None:
-    """Check that the configured Prefect server responds.
+    """Check that the configured Prefect server responds, and accepts the password.
 
     Raises:
-        ConfigurationError: The server does not respond.
+        ConfigurationError: The server does not respond, rejects the password, or is not a Prefect server.
     """
     from prefect import get_client  # noqa: PLC0415 - Prefect is imported by now
 
-    with get_client(sync_client=True) as client:
-        if client.api_healthcheck() is not None:
-            raise ConfigurationError(
-                f"The Prefect server at {prefect_api_url()} does not respond. Start it, or unset `PREFECT_API_URL`."
-            )
+    try:
+        with get_client(sync_client=True) as client:
+            # Unlike a health check, this requires the password.
+            client.read_flows(limit=1)
+    except Exception as error:
+        raise ConfigurationError(describe_prefect_error(error, prefect_api_url())) from error
 
 
 def _use_azure(local: LocalAzure | None) -> None:
@@ -189,7 +230,7 @@ def _may_have_prefect_api_url() -> bool:
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
     needles = {
         profiles: "",
-        Path("prefect.toml"): "",
+        **({} if read_published_prefect_toml() else {PREFECT_TOML: ""}),
         Path("pyproject.toml"): "[tool.prefect",
         Path(".env"): "PREFECT_",
     }

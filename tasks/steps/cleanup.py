@@ -108,12 +108,12 @@ def clean_up_run(flow_run_id: UUID, keep: Keep | None = None) -> Cleanup:
     Raises:
         ConfigurationError: The settings are missing or invalid.
     """
-    mark_ended(str(flow_run_id))
     batch, blobs = batch_account(), blob_account()
     deleted: set[str] = set()
     started = time.monotonic()
     while True:
         found = of_run(find_resources(batch, blobs, run_prefix(str(flow_run_id))), str(flow_run_id))
+        mark_ended(str(flow_run_id))
         unkept = without_kept(found, keep)
         errors = {**found.errors, **delete(batch, blobs, unkept, mark=found.jobs)}
         deleted |= {name for name in unkept.names if name not in errors}

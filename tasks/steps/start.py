@@ -31,6 +31,9 @@ def start_run(timeout_minutes: float, keep: Keep) -> Run:
     flow_run_id = str(flow_run.id)
     lock_run(flow_run_id)
     run_started(flow_run_id)
+    batch, blobs = batch_account(), blob_account()
+    # The answer has the time of the service, by which deadlines count.
+    batch.jobs(run_prefix(flow_run_id))
     now = service_time()
     run = Run(
         flow_run_id=flow_run_id,
@@ -38,7 +41,7 @@ def start_run(timeout_minutes: float, keep: Keep) -> Run:
         deadline_at=now + timedelta(minutes=timeout_minutes),
         keep=keep,
     )
-    return adopt_or_skip(batch_account(), blob_account(), run)
+    return adopt_or_skip(batch, blobs, run)
 
 
 def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:

@@ -4,52 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import urllib.request
 from pathlib import Path
 
 import pytest
+from browser_support import open_browser, sign_in
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from run_reports import HOSTILE, hostile_report
 from tests_support import wait_until
 
+from localbatch.api.auth import password_header
 from tasks.report.html import write_page
 from tasks.report.markdown import block, code, escape_markdown, failures, failures_summary, results, summary
 from tasks.text import printable, printable_lines
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("up"),
 ]
 
-# The pages poll the server every few seconds, and the first run starts three Python processes.
-PAGE_TIMEOUT_MILLISECONDS = 120_000
-
 # A click that the page handles sends a request at once.
 CLICK_TIMEOUT_MILLISECONDS = 10_000
 
 
 @pytest.fixture
-def page():
-    """A page of Debian's Chromium.
-
-    Each test has its own, because a running Playwright event loop disturbs other tests.
-    """
-    if CHROMIUM is None:
-        # In CI, a skipped test would go unnoticed.
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing("there is no chromium here: apt-get install chromium")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not needed where these tests are skipped
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(PAGE_TIMEOUT_MILLISECONDS)
+def page(up):
+    """A page of a browser that knows the password of the server."""
+    with open_browser() as page:
+        sign_in(page, up)
         yield page
-        browser.close()
 
 
 @pytest.fixture
@@ -81,23 +65,22 @@ def endless_tasks(up):
     """Make the Batch tasks of the local Azure run forever."""
     variables = json.loads((up.state_folder / "up.json").read_text())
     faults = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/faults"
+    headers = {"Authorization": password_header(variables["TOPN_BATCH_ACCOUNT"], variables["TOPN_BATCH_KEY"])}
     body = json.dumps({"fault": "endless_task", "task": "*"}).encode()
-    urllib.request.urlopen(faults, body).close()
+    urllib.request.urlopen(urllib.request.Request(faults, body, headers)).close()
     yield
-    urllib.request.urlopen(urllib.request.Request(faults, method="DELETE")).close()
+    urllib.request.urlopen(urllib.request.Request(faults, headers=headers, method="DELETE")).close()
 
 
 # Syntax of Markdown, HTML and addresses. The address is one where nothing listens.
 SYNTAX = [
-    *(
-        "q![](http://127.0.0.1:9/p)q",
+    "q![](http://127.0.0.1:9/p)q",
+    "[a]: http://127.0.0.1:9/",
+    "<img src=http://127.0.0.1:9/i>",
+    *["http://127.0.0.1:9/x", "HTTPS://a.example", "ftp://a.example", "www.a.example", "WWW.a.example", "me@a.example"],
+    *[
         "[link](http://127.0.0.1:9/l)",
-        "[a]: http://127.0.0.1:9/",
         "<http://127.0.0.1:9/>",
-    ),
-    *("http://127.0.0.1:9/x", "HTTPS://a.example", "ftp://a.example", "www.a.example", "WWW.a.example", "me@a.example"),
-    *(
-        "<img src=http://127.0.0.1:9/i>",
         "<script>alert(1)</script>",
         "</li>",
         "</td>",
@@ -105,9 +88,9 @@ SYNTAX = [
         "<!--",
         "-->",
         "<?",
+    ],
+    *[
         "&amp;",
-    ),
-    *(
         "&#65;",
         "&lt;",
         "`",
@@ -121,30 +104,17 @@ SYNTAX = [
         "~~s~~",
         "---",
         "===",
-        "# h",
-        "> q",
-        "- ",
-        "+ ",
-    ),
-    *(
-        "1. ",
-        "1) ",
-        "    ",
         "|",
         "\\|",
         "\\",
-        "[ ]",
         "[^1]",
         "$x$",
         ":smile:",
-        "\n",
-        "\x1b[31m",
-        "\u202e",
         "a",
         "é",
         "中",
-        " ",
-    ),
+    ],
+    *("# h", "> q", "- ", "+ ", "1. ", "1) ", "[ ]", "    ", " ", "\n", "\x1b[31m", "\u202e"),
 ]
 texts = st.one_of(st.lists(st.sampled_from(SYNTAX), min_size=1, max_size=6).map("".join), st.text(min_size=1))
 
@@ -231,17 +201,18 @@ def test_artifacts_of_hostile_run_contain_no_foreign_elements(up, page, foreign_
     assert foreign_requests == []
 
 
-def test_html_report_shows_hostile_texts_as_text(page, tmp_path, screenshot):
+def test_html_report_shows_hostile_texts_as_text(tmp_path):
     requests = []
-    page.on("request", lambda request: requests.append(request.url))
     path = write_page(hostile_report(), tmp_path)
-    page.goto(path.as_uri())
-    screenshot("hostile-report")
-    shown = page.evaluate("document.body.textContent")
+    with open_browser() as page:
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        shown = page.evaluate("document.body.textContent")
+        assert page.locator("main :is(img, script, iframe, object, b, strong, em)").count() == 0
+        links = page.eval_on_selector_all("a", "all => all.map(a => a.href)")
     for text in HOSTILE:
         assert printable_lines(text)[:30] in shown
-    assert page.locator("main :is(img, script, iframe, object, b, strong, em)").count() == 0
-    assert all(link.startswith("file:///") for link in page.eval_on_selector_all("a", "all => all.map(a => a.href)"))
+    assert all(link.startswith("file:///") for link in links)
     assert requests == [path.as_uri()]
 
 

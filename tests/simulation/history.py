@@ -28,6 +28,7 @@ import flows.cli.run
 import flows.cli.sweep
 import flows.topn
 import tasks.azure.transport
+import tasks.clock
 import tasks.report.artifacts
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
@@ -48,6 +49,7 @@ from tasks.azure import accounts
 from tasks.report import timing
 from tasks.report.model import FilesFailedError, RunReport
 from tasks.steps import life as signs_of_life
+from tasks.workload import results_store
 
 BATCH_ENDPOINT = "http://127.0.0.1:10100"
 STORAGE_ACCOUNT = "simulated"
@@ -103,6 +105,7 @@ class Outcome:
 
     Attributes:
         counted: How often the nodes counted each content, by SHA-256.
+        repeated: Ids of Batch tasks that ran although they had succeeded before the client started.
         leftovers: Resources of the last run some minutes after its end.
         leftovers_of_dead: Resources of killed clients' runs at the same time.
         leftovers_after_sweep: Resources of all runs after the last sweep, except kept ones.
@@ -115,6 +118,7 @@ class Outcome:
     plan: Plan
     lives: list[Life] = field(default_factory=list)
     counted: Mapping[str, int] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     leftovers_of_dead: list[str] = field(default_factory=list)
@@ -168,11 +172,14 @@ class _History:
         self._client: tuple[Process, Fiber, Exit, int] | None = None
         self._has_changed = True
         self._has_ended = False
+        self._completed: set[str] = set()
         self._foreign: list[str] = []
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of)
+        self._batch = BatchService(
+            store, PACES[plan.pace], root_of=self._root_of, key=DEVELOPMENT_KEY, accepts_machine_time=False
+        )
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,
@@ -191,6 +198,7 @@ class _History:
             send=self._wire.send,
             report=self._receive,
             seconds=self._work_seconds,
+            now=self._service_now,
         )
 
     # The whole history.
@@ -268,8 +276,10 @@ class _History:
         life = Life(exit=exit_, flow_run=flow_run, started_at=self.world.now)
         if arguments is None:
             self.outcome.lives.append(life)
-        for cache in (accounts._batch_account, accounts._blob_account):
+        for cache in (accounts._batch_account, accounts._blob_account, results_store._results_store):
             cache.cache_clear()
+        # A new process knows only the clock of its machine.
+        tasks.clock._ahead = timedelta()
         timing.finished_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")
@@ -291,6 +301,12 @@ class _History:
             self.world.wait(lambda: not process.fibers)
         self._client = None
         _release_locks()
+        self._completed |= {
+            task.id
+            for job in self._batch.store.jobs.values()
+            for task in job.tasks.values()
+            if task.execution.result == "success"
+        }
         if self._failure is not None:
             raise self._failure
         life.stdout, life.stderr = out.getvalue(), err.getvalue()
@@ -373,6 +389,9 @@ class _History:
         self._change()
 
     def _work_seconds(self, action: StartRun) -> float:
+        task_id = action.environment.get("AZ_BATCH_TASK_ID", "")
+        if task_id in self._completed:
+            self.outcome.repeated.append(task_id)
         return self.world.random.uniform(*self.plan.task_seconds)
 
     # Faults.
@@ -483,7 +502,7 @@ class _History:
     def send_as_other(self, method: str, path: str, body: object = None) -> int:
         """Send a request of another user to the Batch account and return the status."""
         content = b"" if body is None else json.dumps(body).encode()
-        headers = {"ocp-date": http_date(self.world.now)}
+        headers = {"ocp-date": http_date(self._service_now())}
         if body is not None or method != "GET":
             headers |= {"content-length": str(len(content)), "content-type": "application/json; odata=minimalmetadata"}
         query = "api-version=2025-06-01"

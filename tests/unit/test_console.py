@@ -1,84 +1,79 @@
-"""Only printable characters and our own styles reach a terminal."""
+"""Output streams that never fail: full disks, closed pipes, closed streams and small character sets."""
 
 from __future__ import annotations
 
-import io
-import re
-from contextlib import redirect_stderr, redirect_stdout
+import os
+import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from run_reports import counted, failed, run_report
 
-from flows.cli.display import print_table, show_progress
-from flows.console import ask, print_message, print_result
-from tasks.progress import notify
-from tasks.text import printable, printable_lines
+from flows.console import protected_output
 
-# What rich writes for the styles of the table: bold, red and the end of both.
-OWN_STYLES = re.compile(r"\x1b\[(?:0|1|31)m")
-
-texts = st.one_of(
-    st.text(),
-    st.lists(
-        st.sampled_from(
-            ["\x1b[31m", "\x1b]8;;x\x07", "\x9b2J", "\u202e", "[red]", "[/]", ":bomb:", "\r", "\n", "a", " "]
-        )
-    ).map("".join),
-)
+MORE_THAN_A_BUFFER = "word " * 100_000
 
 
-@pytest.fixture(params=["pipe", "terminal"], autouse=True)
-def terminal(request, monkeypatch):
-    """Run each test with a pipe, and with a stream that rich takes for a terminal."""
-    if request.param == "terminal":
-        monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("TERM", "xterm")
+@pytest.fixture
+def print_to(monkeypatch, tmp_path):
+    """Return a function that prints a text to a stream, and returns what the user then sees on stderr."""
+
+    def run(stream, text=MORE_THAN_A_BUFFER):
+        with (tmp_path / "stderr").open("w") as stderr:
+            monkeypatch.setattr(sys, "stdout", stream)
+            monkeypatch.setattr(sys, "stderr", stderr)
+            with protected_output():
+                print(text)
+        return (tmp_path / "stderr").read_text()
+
+    return run
 
 
-def printed(call, *arguments):
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        call(*arguments)
-    return output.getvalue()
+@pytest.mark.parametrize("text", ["word", MORE_THAN_A_BUFFER])
+def test_full_disk_is_reported_once(print_to, text):
+    with open("/dev/full", "w") as full:
+        errors = print_to(full, text)
+    assert errors == "The output is incomplete: standard output cannot be written (No space left on device).\n"
 
 
-def assert_harmless(output):
-    text = OWN_STYLES.sub("", output)
-    assert printable_lines(text) == text
+def test_closed_pipe_is_quiet(print_to):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as pipe:
+        assert print_to(pipe) == ""
 
 
-@given(texts)
-def test_messages_and_results_are_printed_literally(text):
-    for call in (print_message, print_result):
-        output = printed(call, text)
-        assert_harmless(output)
-        # rich replaces tabs with spaces.
-        assert output.split() == printable_lines(text).split()
+def test_full_stderr_is_quiet(monkeypatch, tmp_path):
+    with open("/dev/full", "w") as full, (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", full)
+        with protected_output():
+            print("word")
+            print("word", file=sys.stderr)
+    assert (tmp_path / "out").read_text() == "word\n"
 
 
-@given(texts)
-def test_table_and_failures_are_harmless(text):
-    report = run_report(
-        counted(1, f"name{text}", top=((f"word{text}", 3),)),
-        failed(2, f"bad{text}", f"message{text}", printed=f"log{text}\nlast line", node_id=f"node{text}"),
-    )
-    output = printed(print_table, report, f"folder{text}")
-    assert_harmless(output)
-    for part in (f"message{text}", f"node{text}", f"folder{text}"):
-        assert printable(part) in output
+def test_closed_streams_are_opened(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with protected_output():
+        print("word")
+        print("word", file=sys.stderr)
+        assert sys.stdin.read() == ""
 
 
-def test_notes_and_questions_are_harmless():
-    text = "\x1b[2J[red]\u202e:bomb:"
+def test_missing_characters_are_replaced(print_to, tmp_path):
+    with (tmp_path / "out").open("w", encoding="ascii") as out:
+        assert print_to(out, "naïve ☃") == ""
+    assert (tmp_path / "out").read_text() == "na?ve ?\n"
 
-    def note():
-        with show_progress():
-            notify(f"note{text}")
 
-    for call, *arguments in (
-        (note,),
-        (ask, f"question{text}", lambda: "y"),
-    ):
-        assert printable(text) in printed(call, *arguments)
+def test_non_blocking_pipe_gets_everything(print_to):
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    if not (reader := os.fork()):
+        os.close(write)
+        with open(read) as pipe:
+            os._exit(0 if pipe.read() == MORE_THAN_A_BUFFER + "\n" else 1)
+    os.close(read)
+    with open(write, "w") as pipe:
+        assert print_to(pipe) == ""
+    assert os.waitpid(reader, 0)[1] == 0
