@@ -16,9 +16,14 @@ Each message describes the problem, with the value that causes it, and what to d
 
 from __future__ import annotations
 
+from tasks.text import printable
+
 
 class TopnError(Exception):
-    """Base class of all errors of topn. Its message is written for users."""
+    """Base class of all errors of topn. Its message is one printable line for users."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(TopnError):
