@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
-from flows.topn import FLOW, run_workload
+from flows.topn import run_workload, workload_flow
 from tasks.model.pool import PoolOptions
 from tasks.workload.base import Workload
 
@@ -28,7 +28,7 @@ TIMEOUT_MINUTES = 180
 SIMULATED = Workload(name="simulated", command="true", outputs=("result.txt",))
 
 
-@flow(name="simulated", **FLOW)
+@workload_flow("simulated")
 def simulated(inputs: list[str], output_folder: str, nodes: int, slots: int, files_per_task: int | None) -> State[Any]:
     """Run simulated Batch tasks on the inputs."""
     return run_workload(

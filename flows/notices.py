@@ -20,8 +20,13 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.console import print_message
-from flows.servers.connect import prefect_api_url, require_reachable_prefect, use_make_up_servers
+from flows.console import print_message, print_result, protected_output
+from flows.servers.connect import (
+    prefect_api_url,
+    prepare_environment,
+    require_reachable_prefect,
+    use_make_up_servers,
+)
 from tasks.azure.settings import state_folder
 from tasks.errors import ConfigurationError
 
@@ -39,10 +44,12 @@ DEFAULT_HEARTBEAT_SECONDS = 180
 # A run that enters the same state again within this time is not reported again.
 MIN_REPEAT_SECONDS = 10
 
-# Slack, Mattermost, Rocket.Chat and others accept this format.
+# Slack, Mattermost, Rocket.Chat and others accept this format. Without the replacements, a text such as `<!channel>` in a
+# file name would notify everyone. Source: https://docs.slack.dev/messaging/formatting-message-text#escaping
 PAYLOAD = (
     '{"text": {{ ("Run " ~ flow_run.name ~ " of " ~ flow.name ~ " is " ~ flow_run.state.name ~ ": "'
-    ' ~ (flow_run.state.message or "no reason given") ~ " " ~ (flow_run | ui_url or "")) | tojson }}}'
+    ' ~ (flow_run.state.message or "no reason given") ~ " " ~ (flow_run | ui_url or ""))'
+    ' | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;") | tojson }}}'
 )
 
 EXIT_CONFIGURATION = 2
@@ -51,6 +58,7 @@ EXIT_CONFIGURATION = 2
 def main() -> int:
     """Set up the automations on the configured Prefect server, or that of `make up`. Return the exit code."""
     try:
+        prepare_environment()
         set_up(_webhook_url())
     except ConfigurationError as error:
         print_message(str(error))
@@ -111,7 +119,7 @@ def _create_or_update(automation: AutomationCore) -> None:
             client.update_automation(found.id, automation)
         if not existing:
             client.create_automation(automation)
-    print(f"{'updated' if existing else 'created'}: {automation.name}")
+    print_result(f"{'updated' if existing else 'created'}: {automation.name}")
 
 
 def _webhook_url() -> str:
@@ -129,4 +137,5 @@ def _webhook_url() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with protected_output():
+        sys.exit(main())

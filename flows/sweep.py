@@ -1,6 +1,7 @@
 """The `sweep` flow, which deletes what dead runs left behind."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Prefect sends a flow to another process without the names of this module, so
+# that annotations in text could not be evaluated there.
 
 from typing import Annotated
 

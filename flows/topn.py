@@ -1,15 +1,21 @@
 """The `topn` flow, which counts the most frequent words of many files, and `run_workload`, the body of such flows."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Prefect sends a flow to another process without the names of this module, so
+# that annotations in text could not be evaluated there.
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ParamSpec, TypeVar
 
-from prefect import State, flow, unmapped
+from prefect import Flow, State, unmapped
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from tasks.errors import ConfigurationError, UsageError
 from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
 from tasks.model.pool import (
     DEFAULT_POOL,
@@ -26,6 +32,7 @@ from tasks.report.artifacts import name_at_start, progress_artifact
 from tasks.report.usage import node_price, usage_meter
 from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
+from tasks.steps.dead_results import sweep_before_run
 from tasks.steps.life import heartbeat
 from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files
@@ -36,7 +43,6 @@ from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
 from tasks.steps.step import opaque
 from tasks.steps.submit import submit_batch_tasks
-from tasks.steps.sweep import sweep_before_run
 from tasks.workload.base import Workload
 from tasks.workload.word_counts import word_count_workload
 
@@ -52,15 +58,52 @@ MAX_TIMEOUT_MINUTES = 6 * 24 * 60
 # Enough concurrent requests to hide the latency to Azure. Without a limit, Prefect starts one thread per task run.
 MAX_THREADS = 12
 
-# Options of a flow whose body is `run_workload`: `@flow(name=…, **FLOW)`.
-FLOW: dict[str, Any] = {
-    "flow_run_name": name_at_start,
-    "task_runner": ThreadPoolTaskRunner(max_workers=MAX_THREADS),
-    "on_completion": [clean_up],
-    "on_failure": [clean_up],
-    "on_cancellation": [clean_up],
-    "on_crashed": [clean_up],
-}
+# How a Prefect server rejects long parameters, by default of more than 512 kB.
+PARAMETER_SIZE_ERROR = r"parameters must be less than ([\d,]+) bytes when serialized \(got ([\d,]+) bytes"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class WorkloadFlow(Flow[P, R]):
+    """A flow whose body is `run_workload`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the flow in this process.
+
+        Raises:
+            ConfigurationError: No Prefect server is configured, and no other flow has started one. Prefect would start
+                one here, which stops before it has recorded the run, or does not start in time.
+            UsageError: The server rejects the parameters of the run because of their size. Nothing was created.
+        """
+        if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
+            raise ConfigurationError(
+                "No Prefect server is configured. Call the flow in `with flows.servers.connect.connected():`, which starts "
+                "what is missing, or set `PREFECT_API_URL`."
+            )
+        try:
+            return super().__call__(*args, **kwargs)
+        except PrefectHTTPStatusError as error:
+            size = re.search(PARAMETER_SIZE_ERROR, error.response.text)
+            if size is None:
+                raise
+            raise UsageError(
+                f"The Prefect server accepts no more than {size[1]} bytes of parameters, and this run has {size[2]}. Use a "
+                "pattern, in quotes on the command line: 'data/*.txt'."
+            ) from None
+
+
+def workload_flow(name: str) -> Callable[[Callable[P, R]], WorkloadFlow[P, R]]:
+    """Return a decorator for a function whose body is `run_workload`. Hooks of the flow clean up however a run ends."""
+    options: dict[str, Any] = {
+        "flow_run_name": name_at_start,
+        "task_runner": ThreadPoolTaskRunner(max_workers=MAX_THREADS),
+        "on_completion": [clean_up],
+        "on_failure": [clean_up],
+        "on_cancellation": [clean_up],
+        "on_crashed": [clean_up],
+    }
+    return lambda function: WorkloadFlow(function, name=name, **options)
 
 
 def run_workload(
@@ -87,7 +130,7 @@ def run_workload(
     check_pool_options(pool_options)
     run = start_run(timeout_minutes, keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)
-    sweep_before_run()
+    plan = sweep_before_run(opaque(plan), workload, refresh, files_per_task)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
         return final_state(report_run(run, opaque(plan), workload, {}, output_folder, price))
@@ -114,7 +157,7 @@ def run_workload(
     return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), output_folder, price, usage))
 
 
-@flow(name="topn", **FLOW)
+@workload_flow("topn")
 def topn(
     inputs: Annotated[list[Annotated[str, NotEmpty]], NotEmpty] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
     num_words: Annotated[int, Positive] = 3,

@@ -92,7 +92,9 @@ class AnswerProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 upstream = http.client.HTTPConnection(parts.hostname, parts.port)
                 with contextlib.closing(upstream):
-                    upstream.request(self.command, self.path, body or None, dict(self.headers))
+                    # The service refuses requests with the address of another server in the header Host.
+                    headers = dict(self.headers) | {"Host": parts.netloc}
+                    upstream.request(self.command, self.path, body or None, headers)
                     answer = upstream.getresponse()
                     headers = {name.lower(): value for name, value in answer.headers.items()}
                     reply = Reply(self.command, self.path, answer.status, headers, answer.read())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import string
 import time
 import urllib.request
@@ -35,6 +37,15 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
         assert time.monotonic() < give_up_at, f"timed out waiting for: {what}"
         assert while_running is None or while_running.poll() is None, f"process ended before: {what}"
         time.sleep(POLL_SECONDS)
+
+
+def send_to_prefect(api_url, path, query=None, *, password=None, timeout=30):
+    """Send a query to a Prefect server, by default to that of the tests, and return the document in the response."""
+    credentials = base64.b64encode((password or os.environ["PREFECT_API_AUTH_STRING"]).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
+    body = None if query is None else json.dumps(query).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{api_url}{path}", body, headers), timeout=timeout) as response:
+        return json.load(response)
 
 
 def read_blob(blobs, container, name):
@@ -107,15 +118,6 @@ class Submitted:
     def arrived(self):
         chunks, self._chunks = self._chunks, []
         return chunks
-
-
-def post(api_url, path, query):
-    """Send a POST request to a Prefect API and return the response."""
-    request = urllib.request.Request(
-        f"{api_url}/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 def leftovers_of(batch, blobs, flow_run_id, keep=None):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import traceback
 from collections.abc import Sequence
+
+from pydantic import ValidationError
 
 from flows.cli.arguments import build_parser
 from flows.cli.check import run_check
@@ -13,7 +15,15 @@ from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
 from flows.cli.sweep import run_sweep
 from flows.console import print_message
+from flows.servers.connect import prepare_environment
 from tasks.errors import ConfigurationError, UsageError
+
+PREFECT_SETTINGS_MODULES = {
+    "prefect.context",
+    "prefect.settings",
+    "prefect.settings.context",
+    "prefect.settings.profiles",
+}
 
 COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep}
 
@@ -23,16 +33,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     with Interruption().handle_signals() as interruption:
         try:
+            prepare_environment()
             if options.command == "run":
                 return run_flow(options, interruption)
             return COMMANDS[options.command](options)
-        except (KeyboardInterrupt, Exception) as error:
+        except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - every error is printed without secrets
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
-                if not isinstance(error, (UsageError, ConfigurationError)):
+                if isinstance(error, (UsageError, ConfigurationError)):
+                    print_message(str(error))
+                elif _is_from_prefect_settings(error):
+                    print_message(
+                        f"The settings of Prefect cannot be read: {_summary(error)}. Check the variables that start with "
+                        "PREFECT_, the file prefect.toml and the Prefect profile."
+                    )
+                else:
+                    # Python itself would print the traceback with secrets and control characters.
+                    print_message("".join(traceback.format_exception(error)).rstrip())
                     interruption.print_remaining()
-                    raise
-                print_message(str(error))
+                    return EXIT_FAILED
                 return EXIT_FAILED if interruption.print_remaining() else EXIT_USAGE
         print_message("Interrupted.")
         if not interruption.print_remaining():
@@ -43,5 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _is_from_prefect_settings(error: BaseException) -> bool:
+    """Check whether Prefect raised an error while it read its settings, which it does on import."""
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return isinstance(error, (ValueError, OSError)) and bool(modules & PREFECT_SETTINGS_MODULES)
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return ": ".join([*(str(part) for part in problem["loc"]), problem["msg"]])
+    return str(error)

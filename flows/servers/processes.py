@@ -6,10 +6,12 @@ each stops when this process exits, even if this process is killed.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+from flows.servers.state import open_state_file
 from tasks.errors import ConfigurationError
 
 # The first start in a virtual environment migrates a database, which took 15 s on two idle cores. Later ones take 5 s.
@@ -32,23 +35,41 @@ START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 20.0
 POLL_SECONDS = 0.05
 MAX_QUOTED_LOG_LINES = 5
+PASSWORD_BYTES = 24
 
-# Request SIGTERM for this process when its parent exits, then execute the given command (Linux only):
+# Prepares the signals of a server, then executes the given command. The first argument lists the signals that stop the
+# server, even if this process ignores them. On Linux, the first of them is sent when this process exits:
 # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
-STOP_WITH_PARENT = """\
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 15)
-os.execv(sys.argv[1], sys.argv[1:])
+# Another signal that this process ignores is blocked, because servers install handlers for signals that are ignored.
+RUN_SERVER = """\
+import ctypes, os, signal, sys
+stopping = [int(number) for number in sys.argv[1].split(",")]
+for number in stopping:
+    signal.signal(number, signal.SIG_DFL)
+others = [signal.SIGHUP, signal.SIGINT]
+signal.pthread_sigmask(signal.SIG_SETMASK, [other for other in others if signal.getsignal(other) == signal.SIG_IGN])
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, stopping[0])
+os.execv(sys.argv[2], sys.argv[2:])
 """
+
+# Our own servers are not behind a proxy.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Service:
-    """A server process that logs to a file. The constructor starts it and does not wait until it is ready."""
+    """A server process that logs to a file. The constructor starts it and does not wait until it is ready.
+
+    It runs a Python module with arguments, and gets its environment from `child_environment`.
+    """
+
+    # The signals that stop the server, even if this process ignores them.
+    stop_signals: tuple[signal.Signals, ...] = (signal.SIGTERM,)
 
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
+        module: Sequence[str],
         log: Path,
         environment: Mapping[str, str],
         *,
@@ -56,11 +77,10 @@ class Service:
     ) -> None:
         self._name = name
         self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        full_command = [sys.executable, "-c", STOP_WITH_PARENT, *command] if sys.platform == "linux" else list(command)
-        with log.open("wb") as output:
+        stop_signals = ",".join(str(int(number)) for number in self.stop_signals)
+        with open_state_file(log.parent, log.name, "wb") as output:
             self._process = subprocess.Popen(
-                full_command,
+                [sys.executable, "-I", "-S", "-c", RUN_SERVER, stop_signals, *python_command(*module)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -122,16 +142,20 @@ class Service:
                 self._process.wait()
 
     def _log_tail(self) -> str:
-        return " / ".join(self.output().strip().splitlines()[-MAX_QUOTED_LOG_LINES:]) or "its log is empty"
+        # The local Azure prints its keys in lines to export.
+        lines = [line for line in self.output().strip().splitlines() if not line.startswith("export ")]
+        return " / ".join(lines[-MAX_QUOTED_LOG_LINES:]) or "its log is empty"
 
 
 class LocalAzure(Service):
     """A `localbatch serve` process on the given ports, or on others if these are taken. 0 means any free port."""
 
     def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0, options: Sequence[str] = ()) -> None:
-        serve = ["-m", "localbatch", "serve", "--state", str(state)]
+        serve = ["localbatch", "serve", "--state", str(state)]
         serve += ["--port", str(port), "--storage-port", str(storage_port), *options]
-        super().__init__("The local Azure", [sys.executable, *serve], state / "localbatch.log", os.environ)
+        # It does not need the password of the Prefect server.
+        environment = {name: value for name, value in child_environment().items() if not name.startswith("PREFECT_")}
+        super().__init__("The local Azure", serve, state / "localbatch.log", environment)
 
     def check(self) -> None:
         """Check that the process runs.
@@ -157,29 +181,46 @@ class LocalAzure(Service):
 class PrefectServer(Service):
     """A Prefect server with its database in the state folder, on the given port or another if that is taken.
 
-    `pages` turns on Prefect's UI.
+    Its API demands a password, because other users of the machine can reach the port.
     """
 
-    def __init__(self, state: Path, *, port: int = 0, pages: bool = False) -> None:
+    def __init__(self, state: Path, *, port: int = 0, pages: bool = False, password: str | None = None) -> None:
+        """Start the server.
+
+        Args:
+            state: The state folder.
+            port: The preferred port.
+            pages: Whether to serve Prefect's UI.
+            password: The password of the API; by default a random one.
+        """
         # The server inherits this socket. Another process could take the port if the server opened it later.
         listener = _listen_on_free_port(port)
         self.pages_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.api_url = f"{self.pages_url}/api"
+        self.password = password or f"topn:{secrets.token_urlsafe(PASSWORD_BYTES)}"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
         inherited = prefect_environment(state)
         # The server does not need the account keys, so keep them out of its environment.
         environment = {name: value for name, value in inherited.items() if not name.startswith("TOPN_")} | {
+            "PREFECT_SERVER_API_AUTH_STRING": self.password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
+            # Thousands of names of input files are more than the default limit of the parameters of a run.
+            "PREFECT_SERVER_API_MAX_PARAMETER_SIZE": "0",
             # By default, the UI expects the API on port 4200.
             "PREFECT_UI_API_URL": self.api_url,
             # The base URL of links in notices.
             **({"PREFECT_UI_URL": self.pages_url} if pages else {}),
         }
-        command = [sys.executable, "-m", "flows.servers.prefect_server", "--fd", str(listener.fileno())]
+        serve = ["flows.servers.prefect_server", "--fd", str(listener.fileno())]
         with listener:
             log = state / "prefect-server.log"
-            super().__init__("The Prefect server", command, log, environment, inherited_fds=[listener.fileno()])
+            super().__init__("The Prefect server", serve, log, environment, inherited_fds=[listener.fileno()])
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """The variables with which a Prefect client uses this server."""
+        return {"PREFECT_API_URL": self.api_url, "PREFECT_API_AUTH_STRING": self.password}
 
     def wait(self) -> None:
         """Wait until the API is ready."""
@@ -199,13 +240,15 @@ class PrefectServer(Service):
                 "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
             }
         }
+        credentials = base64.b64encode(self.password.encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
         request = urllib.request.Request(  # noqa: S310 - the URL is our own
-            f"{self.api_url}/task_runs/count", json.dumps(query).encode(), {"Content-Type": "application/json"}
+            f"{self.api_url}/task_runs/count", json.dumps(query).encode(), headers
         )
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                with _OPENER.open(request, timeout=10) as response:
                     if int(response.read()) >= len(task_run_ids):
                         return True
             except (OSError, ValueError):
@@ -218,18 +261,37 @@ class PrefectServer(Service):
 class Worker(Service):
     """A Prefect worker of a work pool. Its flow runs inherit the environment of this process."""
 
+    # On SIGTERM, a worker sends SIGINT to itself.
+    stop_signals = (signal.SIGTERM, signal.SIGINT)
+
     def __init__(self, state: Path, work_pool: str) -> None:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
-        super().__init__("The Prefect worker", command, state / "prefect-worker.log", os.environ)
+        start = ["prefect", "worker", "start", "--pool", work_pool, "--name", "make-up"]
+        super().__init__("The Prefect worker", start, state / "prefect-worker.log", child_environment())
 
     def wait(self) -> None:
         """Wait until the worker accepts flow runs."""
         self.wait_until(lambda: " started!" in self.output())
 
 
+def python_command(*module: str) -> list[str]:
+    """Return the command that runs a Python module without importing from the current folder."""
+    return [sys.executable, "-P", "-m", *module]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of this process for children that run `python_command`.
+
+    They and their own children import nothing from PYTHONPATH or the current folder, where users may have a file named
+    `random.py` or a package named `tasks`. Their output is UTF-8, whatever the terminal of this process uses.
+    """
+    removed = {"PYTHONPATH", "PYTHONIOENCODING"}
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
+    return environment | {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
+
+
 def prefect_environment(state: Path) -> dict[str, str]:
-    """Return the environment of this process without its Prefect settings, and with `PREFECT_HOME` set to `state`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    """Return the environment of a child without Prefect settings, and with `PREFECT_HOME` set to `state`."""
+    environment = {name: value for name, value in child_environment().items() if not name.startswith("PREFECT_")}
     return environment | {"PREFECT_HOME": str(state), "DO_NOT_TRACK": "1"}
 
 
@@ -244,14 +306,7 @@ def state_folder_lock(state: Path, waiting: Callable[[], None]) -> Iterator[None
     Raises:
         ConfigurationError: The folder cannot be written.
     """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot write to the state folder `{state}` ({error.strerror}). Set `TOPN_STATE` to another folder."
-        ) from error
-    with lock:
+    with open_state_file(state, "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -284,7 +339,7 @@ def _listen(port: int) -> socket.socket:
 
 def _responds(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the URL is our own
+        with _OPENER.open(url, timeout=5) as response:
             return bool(response.status == 200)  # noqa: PLR2004
     except OSError:
         return False

@@ -14,6 +14,8 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field, SecretStr
 
 from tasks.azure.settings import BLOCK, AzureSettings, load_settings
+from tasks.errors import ConfigurationError
+from tasks.prefect_api import describe_prefect_error
 
 SLUG, _, NAME = BLOCK.partition("/")
 
@@ -68,19 +70,24 @@ def configured_azure() -> AzureSettings:
 
 
 def block_values() -> dict[str, str | SecretStr]:
-    """Return the fields that are set in the block of the current Prefect server, which is read once per process."""
+    """Return the fields that are set in the block of the current Prefect server, which is read once per process.
+
+    Raises:
+        ConfigurationError: The Prefect server does not respond, or rejects the request.
+    """
     api_url: str | None = PREFECT_API_URL.value()
-    return {} if api_url is None else _block_values_on(api_url)
+    return _block_values_on(api_url) if api_url else {}
 
 
 @lru_cache(maxsize=4)
 def _block_values_on(api_url: str) -> dict[str, str | SecretStr]:
-    del api_url
     try:
         with get_client(sync_client=True) as client:
             document = client.read_block_document_by_name(NAME, SLUG, include_secrets=True)
     except ObjectNotFound:
         return {}
+    except Exception as error:
+        raise ConfigurationError(describe_prefect_error(error, api_url)) from error
     fields = AzureSettings.model_fields.keys() & document.data.keys()
     return {
         name: SecretStr(value) if name.endswith("_key") else value for name in fields if (value := document.data[name])

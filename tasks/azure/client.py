@@ -34,7 +34,7 @@ from tasks.azure.transport import (
     InvalidAnswerError,
 )
 from tasks.clock import MAX_CLOCK_DIFFERENCE, read_http_date, service_time
-from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, TopnError
+from tasks.errors import AlreadyExistsError, ConfigurationError, NotFoundError, ServiceError, TopnError
 from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
@@ -102,7 +102,11 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
 def client_options(
     service: str, retry_policy: TransientRetryPolicy, is_valid: Callable[[Answer], bool]
 ) -> dict[str, Any]:
-    """Return the keyword arguments that both SDK clients share."""
+    """Return the keyword arguments that both SDK clients share.
+
+    Raises:
+        ConfigurationError: A variable names a certificate that cannot be used.
+    """
     return {"retry_policy": retry_policy, "transport": CheckedTransport(service, is_valid)}
 
 
@@ -113,12 +117,21 @@ def sign_with_service_time(request: Any, service: str, header: str) -> None:
 
 @lru_cache(maxsize=1)
 def default_identity() -> TokenCredential:
-    """Return the credential that `azure.identity` finds; used only without an account key."""
+    """Return the credential that `azure.identity` finds; used only without an account key.
+
+    Raises:
+        ConfigurationError: A variable of `azure.identity` is invalid.
+    """
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - slow, so imported only if needed
 
     # It logs many lines of warnings, one per place without a credential. Its error is reported instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
-    return DefaultAzureCredential()
+    try:
+        return DefaultAzureCredential(transport=CheckedTransport("Entra ID", lambda _: True))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"No identity can be used: {error}. Check the variables that start with AZURE_."
+        ) from error
 
 
 def identity_name(scope: str) -> str:

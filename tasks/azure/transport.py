@@ -21,12 +21,13 @@ from xml.etree import ElementTree as ET
 
 from azure.core.exceptions import ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
-from requests import Session
+from requests import PreparedRequest, Session
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from tasks.clock import learn_service_time, read_http_date
+from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables
 
 CONNECTION_TIMEOUT_SECONDS = 10
 READ_TIMEOUT_SECONDS = 60
@@ -73,11 +74,16 @@ class InvalidAnswerError(ServiceResponseError):
 class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package hides its type
     """A transport that raises `InvalidAnswerError` unless `is_valid` accepts an answer.
 
-    It also compares the clock of this machine with the dates of valid answers.
+    It also compares the clock of this machine with the dates of valid answers. It uses the proxies and certificates of
+    the environment, but no password of `~/.netrc`.
     """
 
     def __init__(self, service: str, is_valid: Callable[[Answer], bool]) -> None:
+        check_certificate_variables()
+        bypass_proxies_on_loopback()
         session = Session()
+        # Without an `auth`, requests replaces the header `Authorization` if `~/.netrc` has an entry for the host.
+        session.auth = _keep_authorization
         for scheme in ("https://", "http://"):
             session.mount(scheme, _Adapter(pool_maxsize=MAX_CONNECTIONS))
         super().__init__(
@@ -113,6 +119,10 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
         if date := read_http_date(answer.headers.get("date")):
             learn_service_time(self._service, date)
         return response
+
+
+def _keep_authorization(request: PreparedRequest) -> PreparedRequest:
+    return request
 
 
 def is_batch_answer(answer: Answer) -> bool:

@@ -37,6 +37,11 @@ def batch_task_id(key: str, *, is_archive: bool) -> str:
     return f"{'p' if is_archive else 'f'}-{key[:32]}"
 
 
+def is_archive_task(task_id: str) -> bool:
+    """Check whether a Batch task has processed an archive of several files."""
+    return task_id.startswith("p-")
+
+
 def input_blob(task_id: str, sha256: str | None) -> str:
     """Return the name of the input of a Batch task: the SHA-256 of a single file, or the archive of several."""
     return sha256 or f"{task_id}.tar"

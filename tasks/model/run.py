@@ -39,11 +39,7 @@ class Run:
     @property
     def containers(self) -> Containers:
         """Names of the containers of the run."""
-        return Containers(
-            application=f"{self.name}{APPLICATION_SUFFIX}",
-            inputs=f"{self.name}{INPUTS_SUFFIX}",
-            outputs=f"{self.name}{OUTPUTS_SUFFIX}",
-        )
+        return Containers.of(self.name)
 
     def metadata(self, *, kept: bool) -> dict[str, str]:
         """Return the metadata of a resource of this run: its owner, its expiry and whether it is kept."""
@@ -78,6 +74,15 @@ class Containers:
     application: str
     inputs: str
     outputs: str
+
+    @classmethod
+    def of(cls, run_name: str) -> Containers:
+        """Return the names of the containers of a run, by its name."""
+        return cls(
+            application=f"{run_name}{APPLICATION_SUFFIX}",
+            inputs=f"{run_name}{INPUTS_SUFFIX}",
+            outputs=f"{run_name}{OUTPUTS_SUFFIX}",
+        )
 
     @property
     def names(self) -> tuple[str, str, str]:

@@ -14,8 +14,7 @@ from tasks.model.naming import output_blob
 from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
-from tasks.steps.partial import PartialFailures
-from tasks.steps.step import step, warn
+from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import RESULTS, file_outcomes
@@ -59,8 +58,12 @@ def collect_chunk(
     job: BatchJob,
     workload: Workload,
     containers: Containers,
+    *,
+    only_in_archive: bool = False,
 ) -> Verdicts:
     """Return the verdict on each file of a chunk, by content key, and store each result as soon as it is read.
+
+    With `only_in_archive`, leave out the files of a pack that its results archive does not have.
 
     Raises:
         ServiceError: A download failed for a transient reason, and the step will be retried.
@@ -79,6 +82,8 @@ def collect_chunk(
                 continue
             unpacked = found
         for file in pack.files:
+            if only_in_archive and pack.is_archive and file.content_key not in unpacked:
+                continue
             judge = partial(_verdict, read_output, read_tail, file, outcome, finished.reason, job, workload)
             if file.content_key in unpacked:
                 own_outcome, outputs = unpacked[file.content_key]

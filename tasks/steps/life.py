@@ -22,6 +22,7 @@ from prefect.logging import get_run_logger
 from tasks.azure.accounts import blob_account
 from tasks.azure.settings import state_folder
 from tasks.errors import ServiceError
+from tasks.files import ensure_private_folder
 from tasks.model.run import Run
 
 RUNS_FOLDER = "runs"
@@ -56,7 +57,8 @@ def lock_run(flow_run_id: str) -> None:
         return
     try:
         path = _path(flow_run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_private_folder(state_folder())
+        path.parent.mkdir(exist_ok=True)
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)

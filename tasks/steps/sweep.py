@@ -9,7 +9,7 @@ collects. They are deleted after that, or at their expiry.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -20,9 +20,7 @@ from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.clock import service_time
-from tasks.model.cleanup import Cleanup
 from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, RUN_NAME, is_owned_by
-from tasks.progress import notify
 from tasks.steps.cleanup import (
     Resources,
     delete,
@@ -70,20 +68,12 @@ def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> SweepResult:
     """Delete the resources of dead runs, and log each name."""
     by = service_time() - timedelta(hours=older_than_hours)
     swept = sweep(batch_account(), blob_account(), by, dry_run=dry_run)
-    _log(swept, is_dry_run=dry_run)
+    log_sweep(swept, is_dry_run=dry_run)
     return swept
 
 
-@step("sweep", retries=0)
-def sweep_before_run() -> None:
-    """Delete the resources of dead runs before a new run; an error does not stop the run."""
-    swept = sweep(batch_account(), blob_account(), service_time())
-    _log(swept, is_dry_run=False)
-    if swept.remaining:
-        notify(f"Dead runs left something behind. {Cleanup(remaining=swept.remaining).problem}")
-
-
-def _log(swept: SweepResult, *, is_dry_run: bool) -> None:
+def log_sweep(swept: SweepResult, *, is_dry_run: bool = False) -> None:
+    """Write what a sweep did to the log of the run."""
     logger = get_run_logger()
     for name in swept.found:
         if name not in swept.remaining:
@@ -98,7 +88,7 @@ def sweep(
     by: datetime,
     *,
     dry_run: bool = False,
-    collected: Collection[str] = (),
+    collect: Callable[[DeadRun], bool] = lambda _: False,
 ) -> SweepResult:
     """Delete the resources of runs that were already dead at the time `by`.
 
@@ -107,11 +97,12 @@ def sweep(
         blobs: The storage account.
         by: Now, or an earlier time to keep the resources of runs that died since.
         dry_run: Only find the resources.
-        collected: Names of dead runs whose results were collected.
+        collect: Collects the results of a dead run, and returns whether it has no others.
     """
     resources = find_resources(batch, blobs, NAME_PREFIX)
     dead = [
-        replace(run, may_have_results=False) if run.name in collected else run for run in find_dead_runs(resources, by)
+        replace(run, may_have_results=run.may_have_results and not collect(run))
+        for run in find_dead_runs(resources, by)
     ]
     waiting = [name for run in dead if run.may_have_results for name in replace(run.resources, pools=()).names]
     errors = dict(resources.errors)

@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
-from tasks.azure.settings import results_location
+from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError
-from tasks.files import write_atomically
+from tasks.files import ensure_private_folder, write_atomically
 from tasks.model.outputs import BLOCK_BYTES, Output, Outputs, Scratch
 from tasks.model.verdict import Provenance, StoredResult
 from tasks.text import printable
+from tasks.urls import parse_url
 
 # Larger outputs are files of their own beside the entry.
 MAX_INLINE_BYTES = 64 * 1024
@@ -174,6 +175,8 @@ class FolderStore(ResultsStore):
                 yield block
 
     def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+        if self._folder.parent == state_folder():
+            ensure_private_folder(self._folder.parent)
         write_atomically(self._folder / name, blocks)
 
 
@@ -229,12 +232,11 @@ def _results_store(location: str, run: str, warn: Warn) -> ResultsStore:
     del run
     if not location.startswith(("http://", "https://")):
         return FolderStore(Path(location), warn)
+    parse_url("TOPN_RESULTS", location)
     account = blob_account()
-    base, _, container = location.partition("?")[0].rstrip("/").rpartition("/")
+    base, _, container = location.rstrip("/").rpartition("/")
     if base.endswith("/") or not container:
         raise ConfigurationError(f"TOPN_RESULTS is {base!r}, which is not the URL of a blob container.")
-    if "?" in location:
-        raise ConfigurationError(f"TOPN_RESULTS is a URL with parameters. Set it to {base}/{container}.")
     if _address(base) != _address(account.endpoint):
         raise ConfigurationError(
             f"TOPN_RESULTS is {location!r}, which is not a container of the storage account {account.endpoint}. "

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.azure.settings import state_folder
-from tasks.files import write_atomically
+from tasks.files import ensure_private_folder, write_atomically
 from tasks.progress import notify
 
 # With a fixed time, equal sources produce equal packages. Zip files cannot store an earlier time.
@@ -98,6 +98,7 @@ def _compiled(source: bytes) -> dict[str, bytes]:
             name = f"counts-{machine}.so"
             path = folder / name
             if not path.exists():
+                ensure_private_folder(state_folder())
                 write_atomically(path, _compile(source, machine))
             libraries[f"{NATIVE_FOLDER}/{name}"] = path.read_bytes()
     except (OSError, subprocess.SubprocessError) as error:
@@ -109,7 +110,19 @@ def _compiled(source: bytes) -> dict[str, bytes]:
 def _compile(source: bytes, machine: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="topn-compile-") as folder:
         (Path(folder) / "counts.c").write_bytes(source)
-        command = [sys.executable, "-m", "ziglang", *COMPILER, "-target", f"{machine}-linux-gnu", "-o", "counts.so"]
+        # -E and -P: import nothing from PYTHONPATH and the current folder.
+        command = [
+            sys.executable,
+            "-E",
+            "-P",
+            "-m",
+            "ziglang",
+            *COMPILER,
+            "-target",
+            f"{machine}-linux-gnu",
+            "-o",
+            "counts.so",
+        ]
         subprocess.run(
             [*command, "counts.c"],
             cwd=folder,

@@ -112,11 +112,12 @@ def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
     arguments = ("--num-words", str(num_words), *(["--ignore-case"] if ignore_case else []))
     return WordCountWorkload(
         name="topn",
-        command=f'exec python3 "$FILES"/{package.name} {NODE_INPUT} {shlex.join(arguments)}',
+        # -I: ignore the variables of Python and the packages of users on the node.
+        command=f'exec python3 -I "$FILES"/{package.name} {NODE_INPUT} {shlex.join(arguments)}',
         outputs=(OUTPUT,),
         files=package,
         # Check that the Python of the node can run the package.
-        check_command=f'python3 "$FILES"/{package.name} --check',
+        check_command=f'python3 -I "$FILES"/{package.name} --check',
         done="counted",
         arguments=arguments,
         sources_sha256=package.sources_sha256,
@@ -179,7 +180,7 @@ def as_text(result: StoredResult) -> str:
         "Job:": provenance.job_id,
         "Pool:": provenance.pool_id,
     }
-    return "\n".join([*words, "", *(f"{title:11} {place}" for title, place in places.items()), ""])
+    return "\n".join([*words, "", *(f"{title:11} {printable(place)}" for title, place in places.items()), ""])
 
 
 def _count(value: Any) -> int:

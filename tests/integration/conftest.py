@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.request
 
 import pytest
 from run_files import HOSTILE_NAMES, MIXED_FILES
-from tests_support import REPOSITORY, post, resources_of_runs
+from tests_support import REPOSITORY, resources_of_runs, send_to_prefect
 from topn_support import Topn, environment_of
 
 from localbatch import LocalAzure
@@ -49,9 +48,8 @@ def read_run(prefect_api):
 
     def read(run_name):
         flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
-        artifacts = post(prefect_api, "artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run_id}", timeout=30) as answer:
-            flow_run = json.load(answer)
+        artifacts = send_to_prefect(prefect_api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        flow_run = send_to_prefect(prefect_api, f"/flow_runs/{flow_run_id}")
         assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
         return flow_run, {artifact["key"]: artifact for artifact in artifacts}
 

@@ -105,6 +105,7 @@ class Outcome:
 
     Attributes:
         counted: How often the nodes counted each content, by SHA-256.
+        repeated: Ids of Batch tasks that ran although they had succeeded before the client started.
         leftovers: Resources of the last run some minutes after its end.
         leftovers_of_dead: Resources of killed clients' runs at the same time.
         leftovers_after_sweep: Resources of all runs after the last sweep, except kept ones.
@@ -117,6 +118,7 @@ class Outcome:
     plan: Plan
     lives: list[Life] = field(default_factory=list)
     counted: Mapping[str, int] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     leftovers_of_dead: list[str] = field(default_factory=list)
@@ -170,11 +172,14 @@ class _History:
         self._client: tuple[Process, Fiber, Exit, int] | None = None
         self._has_changed = True
         self._has_ended = False
+        self._completed: set[str] = set()
         self._foreign: list[str] = []
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of, accepts_machine_time=False)
+        self._batch = BatchService(
+            store, PACES[plan.pace], root_of=self._root_of, key=DEVELOPMENT_KEY, accepts_machine_time=False
+        )
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,
@@ -296,6 +301,12 @@ class _History:
             self.world.wait(lambda: not process.fibers)
         self._client = None
         _release_locks()
+        self._completed |= {
+            task.id
+            for job in self._batch.store.jobs.values()
+            for task in job.tasks.values()
+            if task.execution.result == "success"
+        }
         if self._failure is not None:
             raise self._failure
         life.stdout, life.stderr = out.getvalue(), err.getvalue()
@@ -378,6 +389,9 @@ class _History:
         self._change()
 
     def _work_seconds(self, action: StartRun) -> float:
+        task_id = action.environment.get("AZ_BATCH_TASK_ID", "")
+        if task_id in self._completed:
+            self.outcome.repeated.append(task_id)
         return self.world.random.uniform(*self.plan.task_seconds)
 
     # Faults.

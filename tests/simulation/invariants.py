@@ -35,7 +35,7 @@ CATEGORIES_BY_CAUSE = {
     "disable_job": {"cancelled", "wall_clock"},
     "pause_job": {"cancelled", "wall_clock"},
     "delete_pool": {"node", "cancelled"},
-    "delete_container": {"resource_file"},
+    "delete_container": {"resource_file", "upload"},
     "terminate_task": {"cancelled"},
     "start_task_fails": {"node", "wall_clock", "cancelled"},
     "allocation_fails": {"node", "wall_clock", "cancelled"},
@@ -204,8 +204,12 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
 
 def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
     """Check that nodes count a content once, and again only after a lost or failed attempt."""
+    has_collected = not (
+        outcome.plan.refresh or outcome.plan.acts or outcome.plan.store_fails or outcome.plan.damages_store
+    )
+    if has_collected and outcome.repeated and not _has_outage(outcome) and not _new_starts(outcome):
+        yield f"Batch tasks ran again: {outcome.repeated}"
     repeats = sum(times for name, times in outcome.fired.items() if name in RECOUNT_CAUSES)
-    # A new run counts the files of a dead run again: see NOT_YET.
     lives = len(outcome.lives)
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
     bad = {

@@ -119,7 +119,7 @@ class Nodes:
 
     def _count(self, command: str, files: Path) -> int:
         """Count the file in the current directory with the shipped task script."""
-        match = re.search(r'exec python3 "\$FILES"/(\S+) (.+)$', command)
+        match = re.search(r'exec python3 -I "\$FILES"/(\S+) (.+)$', command)
         if match is None:
             print(f"not a command of ours: {command}")
             return NOT_FOUND

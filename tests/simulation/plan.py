@@ -1,7 +1,6 @@
 """The plan of a history: files, options, faults, and how each client exits.
 
-A scenario is a plan written by hand; `plan_of` creates a plan from a seed. `plan_of` leaves out the faults that the
-product does not survive yet, which are in `scenarios.NOT_YET`.
+A scenario is a plan written by hand; `plan_of` creates a plan from a seed.
 """
 
 from __future__ import annotations
@@ -233,7 +232,6 @@ OPERATIONS = (
 )
 
 # Less than the number of retries, so that a request still succeeds if it meets another fault, too.
-# Requests that fail for good are in scenarios.NOT_YET.
 MAX_BURST = 5
 
 

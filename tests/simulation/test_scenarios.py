@@ -13,18 +13,12 @@ from simulation.campaign import main
 from simulation.history import play
 from simulation.invariants import violations
 from simulation.plan import Act, Exit, FileSpec, Plan, WireFault, plan_of
-from simulation.scenarios import FIXED, NOT_YET, TEXTS
+from simulation.scenarios import FIXED, TEXTS
 
 
 @pytest.mark.parametrize("name", FIXED)
 def test_fixed_fault_stays_fixed(name):
     assert list(FIXED[name].check(play(FIXED[name].plan))) == []
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_known_fault_is_still_found(name):
-    """When a fault is fixed, move its scenario to FIXED and let `plan_of` generate its kind."""
-    assert list(NOT_YET[name].check(play(NOT_YET[name].plan))) != []
 
 
 def test_quiet_run_breaks_nothing():

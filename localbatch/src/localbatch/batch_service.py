@@ -27,7 +27,7 @@ from localbatch.api.routes import ROUTES, Match, call_handler, match_route
 from localbatch.api.tokens import check_token
 from localbatch.faults.definitions import Fault, code_of, message_of
 from localbatch.faults.script import Faults
-from localbatch.options import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
+from localbatch.options import DEVELOPMENT_ACCOUNT
 from localbatch.rules.agenda import Pace
 from localbatch.rules.scheduler import Scheduler
 from localbatch.wire import http_date
@@ -91,8 +91,8 @@ class BatchService:
         pace: Pace,
         *,
         root_of: Callable[[Node], Path],
+        key: str,
         name: str = DEVELOPMENT_ACCOUNT,
-        key: str = DEVELOPMENT_KEY,
         oauth: bool = False,
         tenant: str | None = None,
         faults: Faults | None = None,
@@ -104,8 +104,8 @@ class BatchService:
             store: Its records.
             pace: The durations of transitional states.
             root_of: Returns the root folder of a node.
-            name: The name of the account.
-            key: Its key, in Base64.
+            key: The key of the account, in Base64.
+            name: Its name.
             oauth: Whether bearer tokens are accepted too. Their signatures are not checked.
             tenant: The id of the only tenant whose tokens are accepted.
             faults: The fault script; by default an empty one.

@@ -1,4 +1,4 @@
-"""Authentication with the key of the account: the SharedKey scheme.
+"""Authentication with the key of the account: the SharedKey scheme, and a password for the fault script.
 
 https://learn.microsoft.com/rest/api/batchservice/authenticate-requests-to-the-azure-batch-service
 
@@ -95,3 +95,14 @@ def verify(
     expected = [sign(key, string_to_sign(account, method, each, query, headers)) for each in (path, encoded)]
     if name != account or not any(hmac.compare_digest(signature, each) for each in expected):
         raise errors.authentication_failed(AuthenticationErrorDetail="The signature does not match")
+
+
+def password_header(account: str, key: str) -> str:
+    """Return the Authorization header that contains the account and its key (RFC 7617), as `curl --user` sends it."""
+    return f"Basic {base64.b64encode(f'{account}:{key}'.encode()).decode()}"
+
+
+def verify_password(account: str, key: str, headers: Mapping[str, str]) -> bool:
+    """Check that a request contains the account and its key."""
+    sent, expected = headers.get("authorization", ""), password_header(account, key)
+    return hmac.compare_digest(sent.encode(), expected.encode())

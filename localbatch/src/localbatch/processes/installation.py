@@ -34,14 +34,30 @@ def find_node() -> Path:
 
 
 def azurite_folder() -> Path:
-    """Return the folder of the Azurite of this version, below LOCALBATCH_DATA or the user's data folder."""
-    data = os.environ.get("LOCALBATCH_DATA")
-    if not data:
+    """Return the folder of the Azurite of this version.
+
+    It is below LOCALBATCH_DATA, the user's data folder or the data folder of this Python: in the first that contains it,
+    or else in the first that can be written. A user without a home folder has no data folder.
+    """
+    if data := os.environ.get("LOCALBATCH_DATA"):
+        parents = [Path(data)]
+    else:
         # https://specifications.freedesktop.org/basedir-spec/latest/
-        data = os.path.join(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share", "localbatch")
+        share = os.environ.get("XDG_DATA_HOME") or os.path.expanduser(os.path.join("~", ".local", "share"))
+        parents = [
+            Path(each, "localbatch") for each in (share, os.path.join(sys.prefix, "share")) if os.path.isabs(each)
+        ]
     # The lock file names every package with its hash, so that its own hash is the version of the whole.
     version = hashlib.sha256((LOCK_FILES / "package-lock.json").read_bytes()).hexdigest()[:12]
-    return Path(data).resolve() / f"azurite-{version}"
+    folders = [parent.resolve() / f"azurite-{version}" for parent in parents]
+    installed = (folder for folder in folders if os.path.isdir(folder))
+    writable = (folder for folder in folders if _can_be_created(folder))
+    return next(installed, None) or next(writable, folders[0])
+
+
+def _can_be_created(folder: Path) -> bool:
+    existing = next(parent for parent in folder.parents if os.path.exists(parent))
+    return os.access(existing, os.W_OK | os.X_OK)
 
 
 def install_azurite() -> Path:

@@ -145,9 +145,13 @@ class Launcher:
 def main(in_terminal: str, *remove: str) -> None:
     """Start programs until the server is gone, then kill and delete everything."""
     for number in FORWARDED:
-        # Unlike SIG_IGN, a handler is not inherited by the programs.
-        signal.signal(number, lambda _number, _frame: None)
+        # Unlike SIG_IGN, a handler is not inherited by the programs. A signal that is ignored stays ignored, as with nohup.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if in_terminal == "0":
+        # Other users of the machine must not read the files of the storage account and of Batch tasks.
+        os.umask(0o077)
     _adopt()
     server = socket.socket(fileno=sys.stdin.fileno())
     while (received := socket.recv_fds(server, 1, 5))[0]:

@@ -9,8 +9,8 @@ from run_reports import input_file
 
 from tasks.errors import ServiceError
 from tasks.model.verdict import Category
-from tasks.steps import partial
-from tasks.steps.partial import MAX_UNANSWERED, PartialFailures
+from tasks.steps import step
+from tasks.steps.step import MAX_UNANSWERED, PartialFailures
 
 FILES = [input_file(number) for number in range(MAX_UNANSWERED + 2)]
 
@@ -51,12 +51,12 @@ def test_unexpected_error_has_traceback_in_log(caplog):
 
 
 def test_transient_error_ends_step_while_it_is_retried(monkeypatch):
-    monkeypatch.setattr(partial, "is_last_attempt", lambda: False)
+    monkeypatch.setattr(step, "is_last_attempt", lambda: False)
     with pytest.raises(ServiceError):
         PartialFailures("staged", Category.NODE).attempt(FILES[:1], failing(refused(transient=True)))
 
 
-def test_service_that_does_not_answer_is_not_tried_for_each_file():
+def test_silent_service_is_not_tried_per_file():
     failures = PartialFailures("staged", Category.NODE)
     tried = []
 
