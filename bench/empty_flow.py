@@ -13,7 +13,7 @@ def main() -> int:
     """Run the empty flow. The only argument is the state folder."""
     state = Path(sys.argv[1])
     with PrefectServer(state) as server:
-        os.environ["PREFECT_API_URL"] = server.api_url
+        os.environ.update(server.client_environment)
         os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
         from prefect import flow  # noqa: PLC0415 - takes seconds, during which the server starts

@@ -6,6 +6,7 @@ Prefect server the requests of its UI.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import statistics
@@ -50,7 +51,7 @@ def measure_sizes(
             for size, files in inputs.items():
                 command = [sys.executable, "-m", "bench.scale", str(files), str(folder / "out")]
                 command += [str(NODES), str(SLOTS), str(files_per_task)]
-                with _queried_like_the_ui(clients_environment["PREFECT_API_URL"]) as response_seconds:
+                with _queried_like_the_ui(clients_environment) as response_seconds:
                     done = subprocess.run(command, env=clients_environment, stdout=subprocess.PIPE, check=True)
                 runs[size].append(json.loads(done.stdout) | {"response_seconds": response_seconds})
     return {**{str(size): _figures(found) for size, found in runs.items()}, **_slopes(runs)}
@@ -99,19 +100,21 @@ def _median(runs: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 @contextmanager
-def _queried_like_the_ui(api_url: str) -> Iterator[list[float]]:
+def _queried_like_the_ui(environment: Mapping[str, str]) -> Iterator[list[float]]:
     """Query the latest runs from the Prefect server at intervals, and yield the response times in seconds."""
     seconds: list[float] = []
     ended = threading.Event()
+    credentials = base64.b64encode(environment["PREFECT_API_AUTH_STRING"].encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
 
     def send_requests() -> None:
         body = json.dumps({"sort": "START_TIME_DESC", "limit": 200}).encode()
         while not ended.wait(REQUEST_INTERVAL_SECONDS):
             for kind in ("flow_runs", "task_runs"):
                 request = urllib.request.Request(
-                    f"{api_url}/{kind}/filter",
+                    f"{environment['PREFECT_API_URL']}/{kind}/filter",
                     body if kind == "flow_runs" else b'{"limit": 200}',
-                    {"Content-Type": "application/json"},
+                    headers,
                 )
                 started = time.monotonic()
                 with urllib.request.urlopen(request, timeout=60) as response:

@@ -43,7 +43,7 @@ def simulated_azure(
             **azure.wait(),
             "TOPN_STATE": str(folder / "state"),
             "HOME": str(folder),
-            "PREFECT_API_URL": server.api_url,
+            **server.client_environment,
             "PREFECT_LOCAL_STORAGE_PATH": str(folder / "storage"),
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
             "DO_NOT_TRACK": "1",

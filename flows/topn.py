@@ -32,6 +32,8 @@ from tasks.report.artifacts import name_at_start, progress_artifact
 from tasks.report.usage import node_price, usage_meter
 from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
+from tasks.steps.dead_results import sweep_before_run
+from tasks.steps.life import heartbeat
 from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files
 from tasks.steps.pool_selection import check_pool_options
@@ -41,7 +43,6 @@ from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
 from tasks.steps.step import opaque
 from tasks.steps.submit import submit_batch_tasks
-from tasks.steps.sweep import sweep_before_run
 from tasks.workload.base import Workload
 from tasks.workload.word_counts import word_count_workload
 
@@ -119,8 +120,7 @@ def run_workload(
 ) -> State[Any]:
     """Run a workload on each input file. This is the whole body of a flow, with the arguments of `topn`.
 
-    The flow's hooks clean up. They read `keep_containers`, `keep_job` and `keep_pool` from the parameters of the
-    flow run.
+    The flow's hooks clean up. They keep what the run marked as kept.
 
     Raises:
         UsageError: An input is invalid.
@@ -128,14 +128,14 @@ def run_workload(
         ServiceError: A request to a service failed, and retries did not help.
     """
     check_pool_options(pool_options)
-    sweep_before_run()
     run = start_run(timeout_minutes, keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)
+    plan = sweep_before_run(opaque(plan), workload, refresh, files_per_task)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
         return final_state(report_run(run, opaque(plan), workload, {}, output_folder, price))
 
-    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count):
+    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count), heartbeat(run):
         containers = create_containers(run, workload)
         pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
         job = create_job(run, workload, containers, pool_id, pool_options.setup)

@@ -1,10 +1,23 @@
-"""The clock of the steps, which tests replace."""
+"""The clock of the steps, which tests replace. It follows the clock of the services.
+
+Deadlines, expiries and signatures are compared with the services' clock, which this machine's clock can differ from.
+"""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Protocol
+
+# Half of the difference that tokens and signatures tolerate.
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
+
+# Differences up to this are delays of the network, or seconds that a date leaves out.
+MAX_DELAY = timedelta(seconds=30)
+
+# What the services' clock is ahead of this machine's.
+_ahead = timedelta()
 
 
 class Clock(Protocol):
@@ -17,12 +30,51 @@ class Clock(Protocol):
         """Wait for a number of seconds."""
 
 
+def read_http_date(text: str | None) -> datetime | None:
+    """Parse the `Date` of an answer; return None if it is not valid."""
+    try:
+        date = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+
+
+def learn_service_time(date: datetime) -> None:
+    """Compare this machine's clock with the `Date` of an answer."""
+    global _ahead  # noqa: PLW0603 - all clients and steps of the process share the time
+    ahead = date - datetime.now(timezone.utc)
+    if abs(ahead) <= MAX_DELAY:
+        _ahead = timedelta()
+    elif abs(ahead - _ahead) > MAX_DELAY:
+        _ahead = ahead
+
+
+def service_time() -> datetime:
+    """Return the current time in UTC by the clock of the services, as far as their answers tell it."""
+    return datetime.now(timezone.utc) + _ahead
+
+
+def clock_warning() -> str | None:
+    """Return a sentence if this machine's clock differs too much from that of the services."""
+    return None if abs(_ahead) <= MAX_CLOCK_DIFFERENCE else describe_difference(_ahead, "the services")
+
+
+def describe_difference(ahead: timedelta, service: str) -> str:
+    """Return a sentence about a service's clock that is ahead of this machine's."""
+    minutes = round(abs(ahead) / timedelta(minutes=1))
+    how = "behind" if ahead > timedelta() else "ahead of"
+    return (
+        f"This machine's clock is {minutes} minutes {how} that of {service}. "
+        "Synchronize it (NTP): tokens and signatures depend on it."
+    )
+
+
 class SystemClock:
-    """The system's clock."""
+    """The system's clock, corrected by its difference from that of the services."""
 
     def now(self) -> datetime:
         """Return the current time in UTC."""
-        return datetime.now(timezone.utc)
+        return service_time()
 
     def sleep(self, seconds: float) -> None:
         """Wait for a number of seconds.

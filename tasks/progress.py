@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ class Progress:
         total: Number of all files of the step, in its first message; otherwise None.
         note: A note for the user.
         flow_run_id: Id of the flow run, in the message about its start.
+        remaining: Resources that the cleanup did not delete, with the reasons, in the message about its end; otherwise None.
     """
 
     step: str
@@ -26,6 +27,7 @@ class Progress:
     total: int | None = None
     note: str = ""
     flow_run_id: str = ""
+    remaining: Mapping[str, str] | None = None
 
 
 _listeners: list[Callable[[Progress], None]] = []
@@ -52,9 +54,14 @@ def run_started(flow_run_id: str) -> None:
     _send(Progress(step="", flow_run_id=flow_run_id))
 
 
-def cleaning_up() -> None:
+def cleanup_started() -> None:
     """Notify the listeners that the cleanup of the run has started."""
     _send(Progress(step=CLEANUP))
+
+
+def cleanup_ended(remaining: Mapping[str, str]) -> None:
+    """Notify the listeners that the cleanup of the run has ended, and what it did not delete."""
+    _send(Progress(step=CLEANUP, remaining=remaining))
 
 
 def advance(step: str, *, done: int = 0, total: int | None = None) -> None:

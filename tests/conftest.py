@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 
 import pytest
@@ -20,6 +21,8 @@ os.environ.setdefault("LOCALBATCH_DATA", str(azurite_folder().parent))
 # Tests must not connect to other machines.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
+# The password of the Prefect server that the tests share. Prefect reads it on import.
+os.environ["PREFECT_API_AUTH_STRING"] = f"tests:{secrets.token_hex(8)}"
 # A shell that starts tests in the background makes them and their children ignore SIGINT.
 # A Prefect worker stops by sending itself that signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,7 +39,7 @@ def prefect_api(tmp_path_factory):
     """The API address of a Prefect server that only the tests use."""
     from flows.servers.processes import PrefectServer  # noqa: PLC0415 - after the environment is clean
 
-    with PrefectServer(tmp_path_factory.mktemp("prefect")) as server:
+    with PrefectServer(tmp_path_factory.mktemp("prefect"), password=os.environ["PREFECT_API_AUTH_STRING"]) as server:
         server.wait()
         yield server.api_url
 

@@ -7,6 +7,7 @@ import json
 from datetime import datetime, timedelta, timezone
 
 from tasks.model.files import InputFile
+from tasks.model.outputs import Outputs
 from tasks.model.verdict import Category, FileError, FileReport, Provenance, StoredResult
 from tasks.report.model import WAITING_STEP, Price, RunReport, StepTime, Usage
 from tasks.workload.word_counts import OUTPUT, word_count_workload
@@ -49,7 +50,7 @@ def input_file(number, name=None):
 def result_of(sha256, top, provenance=PROVENANCE):
     """Build a stored result as the task script would produce it."""
     document = {"sha256": sha256, "bytes": 10, "words": 1000, "distinct": 100, "top": top}
-    return StoredResult(outputs={OUTPUT: json.dumps(document).encode()}, provenance=provenance)
+    return StoredResult(outputs=Outputs.of({OUTPUT: json.dumps(document).encode()}), provenance=provenance)
 
 
 def counted(number, name=None, top=(("the", 3), ("of", 2)), *, unchanged=False):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import string
 import time
+import urllib.request
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -33,6 +37,20 @@ def wait_until(condition, what, *, while_running=None, seconds=WAIT_SECONDS):
         assert time.monotonic() < give_up_at, f"timed out waiting for: {what}"
         assert while_running is None or while_running.poll() is None, f"process ended before: {what}"
         time.sleep(POLL_SECONDS)
+
+
+def send_to_prefect(api_url, path, query=None, *, password=None, timeout=30):
+    """Send a query to a Prefect server, by default to that of the tests, and return the document in the response."""
+    credentials = base64.b64encode((password or os.environ["PREFECT_API_AUTH_STRING"]).encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
+    body = None if query is None else json.dumps(query).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{api_url}{path}", body, headers), timeout=timeout) as response:
+        return json.load(response)
+
+
+def read_blob(blobs, container, name):
+    """Return the whole content of a blob."""
+    return b"".join(blobs.download(container, name))
 
 
 def resources_of_runs():
@@ -100,3 +118,14 @@ class Submitted:
     def arrived(self):
         chunks, self._chunks = self._chunks, []
         return chunks
+
+
+def leftovers_of(batch, blobs, flow_run_id, keep=None):
+    """Return the resources of a flow run, kept ones included unless `keep` has them."""
+    from tasks.model.naming import run_prefix  # noqa: PLC0415 - after the environment is set
+    from tasks.model.run import KEEP_NOTHING  # noqa: PLC0415 - as above
+    from tasks.steps.cleanup import find_resources, of_run, without_kept  # noqa: PLC0415 - as above
+
+    found = of_run(find_resources(batch, blobs, run_prefix(str(flow_run_id))), str(flow_run_id))
+    assert not found.errors
+    return without_kept(found, keep or KEEP_NOTHING)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -10,11 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 import uuid
 from pathlib import Path
 
-from tests_support import REPOSITORY, processes_of, wait_until
+from tests_support import REPOSITORY, processes_of, send_to_prefect, wait_until
 
 # The first start writes Prefect's database, perhaps on a busy machine.
 START_SECONDS = 200
@@ -72,7 +70,7 @@ class Up:
     """A `make up` process with its own state folder."""
 
     def __init__(self, folder, cwd=REPOSITORY, **environment):
-        self._cwd = cwd
+        self.cwd = cwd
         self.state_folder = folder / "state"
         self.home = folder / "home"
         self.home.mkdir(exist_ok=True)
@@ -89,7 +87,7 @@ class Up:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "flows.servers.up"],
-                cwd=self._cwd,
+                cwd=self.cwd,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -120,6 +118,14 @@ class Up:
         return re.search(r"^(http://127\.0\.0\.1:\d+/api)$", self.output, re.MULTILINE).group(1)
 
     @property
+    def password(self):
+        return self._exports["PREFECT_API_AUTH_STRING"]
+
+    @property
+    def _exports(self):
+        return dict(re.findall(r"^export (\w+)=(\S+)$", self.output, re.MULTILINE))
+
+    @property
     def pages_url(self):
         return self.api_url.removesuffix("/api")
 
@@ -129,14 +135,10 @@ class Up:
 
     def post(self, path, **body):
         """Send a POST request to the Prefect API and return the response; the server may receive it twice."""
-        request = urllib.request.Request(
-            self.api_url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
         give_up_at = time.monotonic() + POST_SECONDS
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=RESPONSE_SECONDS) as response:
-                    return json.load(response)
+                return send_to_prefect(self.api_url, path, body, password=self.password, timeout=RESPONSE_SECONDS)
             except urllib.error.HTTPError as error:
                 # The database is busy. Prefect's own client retries, too.
                 if error.code != 503:
@@ -163,11 +165,13 @@ class Up:
         [run] = self.post("/flow_runs/filter", flow_runs={"id": {"any_": [flow_run_id]}})
         return run["state_type"]
 
-    def second_terminal(self, *command, **variables):
+    def second_terminal(self, *command, cwd=None, **variables):
         """Run a module in another process, where only HOME and the state folder are set."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_AUTH_STRING"}
         return subprocess.run(
             [sys.executable, "-m", *command],
-            env={**os.environ, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
+            cwd=cwd,
+            env={**inherited, "HOME": str(self.home), "TOPN_STATE": str(self.state_folder), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -176,7 +180,5 @@ class Up:
         )
 
     def deploy_run(self, *arguments):
-        """Run `prefect deployment run topn/default` with the variable that `make up` prints for export."""
-        line = re.search(r"^export (\w+)=(\S+)$", self.output, re.MULTILINE)
-        command = ("prefect", "deployment", "run", "topn/default", *arguments)
-        return self.second_terminal(*command, **{line.group(1): line.group(2)})
+        """Run `prefect deployment run topn/default` with the variables that `make up` prints for export."""
+        return self.second_terminal("prefect", "deployment", "run", "topn/default", *arguments, **self._exports)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.console import print_failed_deletions, print_message
-from tasks.model.run import Keep
+from flows.console import print_message
+from tasks.model.cleanup import HOW_TO_REMOVE
 from tasks.progress import CLEANUP, Progress, notify
 
+if TYPE_CHECKING:
+    from tasks.model.run import Keep
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# A thread cannot raise an exception in the main thread, but a signal handler runs there.
+FAILURE_SIGNAL = signal.SIGUSR1
 
 # A stopping run starts its cleanup within this time, once its threads have finished their current requests.
 MAX_STOPPING_SECONDS = 15.0
@@ -36,7 +43,9 @@ class Interruption:
         os.set_blocking(self._write_fd, False)
         self._is_requested = False
         self._flow_run_id = ""
-        self._is_cleaned_up = False
+        self._is_cleaning_up = False
+        self._remaining: Mapping[str, str] | None = None
+        self.failure = ""
 
     @contextmanager
     def handle_signals(self) -> Iterator[Interruption]:
@@ -48,6 +57,7 @@ class Interruption:
         # Prefect handles SIGTERM while a flow runs, even if it was ignored. It does not receive a blocked signal.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ignored)
         before = {name: signal.signal(name, self._on_signal) for name in STOP_SIGNALS if name not in ignored}
+        before[FAILURE_SIGNAL] = signal.signal(FAILURE_SIGNAL, self._on_signal)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:
             yield self
@@ -69,23 +79,52 @@ class Interruption:
         self._is_requested = self._is_requested or any(number in STOP_SIGNALS for number in numbers)
         return self._is_requested
 
+    def fail(self, failure: str) -> None:
+        """End the run from another thread, because something that it needs has failed."""
+        self.failure = failure
+        os.kill(os.getpid(), FAILURE_SIGNAL)
+
     def watch(self, progress: Progress) -> None:
-        """Record the id of the flow run, and whether its cleanup has started."""
+        """Record the id of the flow run, the start of its cleanup and what the cleanup did not delete."""
         self._flow_run_id = progress.flow_run_id or self._flow_run_id
-        self._is_cleaned_up = self._is_cleaned_up or progress.step == CLEANUP
+        self._is_cleaning_up = self._is_cleaning_up or progress.step == CLEANUP
+        if progress.remaining is not None:
+            self._remaining = progress.remaining
 
     def clean_up_if_needed(self) -> None:
-        """Clean up after a stop signal if the run's hook did not start its cleanup."""
-        if not self.is_requested or self._is_cleaned_up or not self._flow_run_id:
+        """Clean up if the run started and its hook did not: Prefect may be gone, or an interrupt may have hit its code."""
+        if self._remaining is None:
+            self.clean_up()
+
+    def clean_up(self, keep: Keep | None = None) -> None:
+        """Clean up if the run started.
+
+        Args:
+            keep: What to keep. By default, what the run marked as kept.
+        """
+        if not self._flow_run_id:
             return
         from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - Prefect is imported by now
 
-        self._is_cleaned_up = True
-        print_failed_deletions(clean_up_run(UUID(self._flow_run_id), Keep()))
+        self._is_cleaning_up = True
+        self._remaining = clean_up_run(UUID(self._flow_run_id), keep).remaining
+
+    def print_remaining(self) -> bool:
+        """Print what the run left behind, and how to remove it. Return whether that is anything."""
+        if self._remaining is None and self._flow_run_id:
+            print_message(f"The cleanup did not finish. {HOW_TO_REMOVE}")
+            return True
+        for name, reason in (self._remaining or {}).items():
+            print_message(f"Could not delete {name}: {reason}")
+        if self._remaining:
+            print_message(HOW_TO_REMOVE)
+        return bool(self._remaining)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        is_stopping = self._is_cleaned_up or time.monotonic() - self._requested_at < MAX_STOPPING_SECONDS
+        del frame
+        if number == FAILURE_SIGNAL and not self.failure:
+            return
+        is_stopping = self._is_cleaning_up or time.monotonic() - self._requested_at < MAX_STOPPING_SECONDS
         note = "Still cleaning up. The run stops when this is done." if is_stopping else "Stopping and cleaning up."
         if not notify(note):
             print_message(note)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from flows.cli.arguments import build_parser
 from flows.cli.check import run_check
-from flows.cli.exit_status import EXIT_INTERRUPTED, EXIT_USAGE
+from flows.cli.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from flows.cli.interruption import Interruption
 from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.command == "run":
                 return run_flow(options, interruption)
             return COMMANDS[options.command](options)
-        except (KeyboardInterrupt, Exception) as error:
+        except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - every error is printed without secrets
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
                 if isinstance(error, (UsageError, ConfigurationError)):
@@ -48,9 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "PREFECT_, the file prefect.toml and the Prefect profile."
                     )
                 else:
-                    raise
-                return EXIT_USAGE
-        print_message("Interrupted. Everything that the run created was deleted.")
+                    # Python itself would print the traceback with secrets and control characters.
+                    print_message("".join(traceback.format_exception(error)).rstrip())
+                    interruption.print_remaining()
+                    return EXIT_FAILED
+                return EXIT_FAILED if interruption.print_remaining() else EXIT_USAGE
+        print_message("Interrupted.")
+        if not interruption.print_remaining():
+            print_message("Everything that the run created was deleted, except what an option keeps.")
         # CPython re-raises SIGINT at exit, instead of returning this exit code, if an interrupt hit code that was
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102

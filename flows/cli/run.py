@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,14 @@ from flows.cli.check import read_pool_options
 from flows.cli.display import print_failed_json, print_json, print_table, show_progress
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
-from flows.console import ask, print_failed_deletions, print_message
-from flows.servers.connect import connected
-from tasks.errors import ConfigurationError, TopnError, UsageError
+from flows.console import ask, print_message
+from flows.servers.connect import connected, prefect_api_url
+from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
 from tasks.model.inputs import find_inputs
 from tasks.model.output_names import names_below_common_folder
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
+from tasks.prefect_api import describe_prefect_error
 from tasks.progress import listen
 from tasks.redaction import redacted
 from tasks.report.model import FilesFailedError
@@ -40,7 +42,7 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
-    with connected():
+    with connected(on_prefect_exit=interruption.fail):
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - the SDKs are imported by now
 
         check_pool_options(pool_options)
@@ -53,53 +55,90 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
 def _call_flow(
     options: argparse.Namespace, names: Sequence[str], pool_options: PoolOptions, interruption: Interruption
 ) -> int:
-    from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
-
-    from flows.topn import topn  # noqa: PLC0415 - imported by now
-
+    keep = Keep(containers=options.keep_containers, job=options.keep_job, pool=options.keep_pool)
     with show_progress(), listen(interruption.watch):
         try:
-            final_state: Any = topn(
-                inputs=options.inputs,
-                num_words=options.num_words,
-                ignore_case=options.ignore_case,
-                output_folder=options.output,
-                files_per_task=options.files_per_task,
-                pool_id=pool_options.pool_id,
-                pool=pool_options.setup,
-                keep_containers=options.keep_containers,
-                keep_job=options.keep_job or options.ask,
-                keep_pool=options.keep_pool or options.ask,
-                refresh=options.refresh,
-                return_state=True,
-            )
-        except TerminationSignal as error:
-            # While a flow runs, Prefect's own handler receives SIGTERM.
-            raise KeyboardInterrupt from error
+            outcome = _outcome(options, pool_options)
+        except KeyboardInterrupt as error:
+            if not interruption.failure:
+                raise
+            outcome = error
         finally:
+            # An interrupted run does not ask. What the user could have kept by an answer is deleted.
             interruption.clean_up_if_needed()
-    outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
+            if options.ask and interruption.is_requested:
+                interruption.clean_up(keep)
     report = outcome.report if isinstance(outcome, FilesFailedError) else outcome
     if interruption.is_requested and isinstance(report, BaseException):
         # An interrupt inside Prefect's code can surface as an error of another type.
         raise KeyboardInterrupt
-    if isinstance(report, (UsageError, ConfigurationError)):
-        raise report
-    if isinstance(report, BaseException):
-        message = redacted(str(report) if isinstance(report, TopnError) else f"{type(report).__name__}: {report}")
+    if interruption.failure and isinstance(report, BaseException):
+        report = PrefectServerError(f"{interruption.failure} Run again: what was collected is not counted again.")
+    status = _print_outcome(report, options, names)
+    if options.ask:
+        interruption.clean_up(confirm_keep(keep))
+    if interruption.print_remaining():
+        return status or EXIT_FAILED
+    return status
+
+
+def confirm_keep(keep: Keep) -> Keep:
+    """Return what to keep: what `keep` or the answers to the questions of the tutorial keep."""
+    return replace(keep, job=keep.job or not ask("Delete the job?"), pool=keep.pool or not ask("Delete the pool?"))
+
+
+def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunReport | BaseException:
+    """Call the flow, and return its report or its error."""
+    from prefect.exceptions import TerminationSignal  # noqa: PLC0415 - imported by now
+
+    from flows.topn import topn  # noqa: PLC0415 - imported by now
+
+    try:
+        final_state: Any = topn(
+            inputs=options.inputs,
+            num_words=options.num_words,
+            ignore_case=options.ignore_case,
+            output_folder=options.output,
+            files_per_task=options.files_per_task,
+            pool_id=pool_options.pool_id,
+            pool=pool_options.setup,
+            keep_containers=options.keep_containers,
+            keep_job=options.keep_job or options.ask,
+            keep_pool=options.keep_pool or options.ask,
+            refresh=options.refresh,
+            return_state=True,
+        )
+        outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)
+        return outcome
+    except TerminationSignal as error:
+        # While a flow runs, Prefect's own handler receives SIGTERM.
+        raise KeyboardInterrupt from error
+    except Exception as error:  # noqa: BLE001 - Prefect itself failed, for example because its server is gone
+        return PrefectServerError(describe_prefect_error(error, prefect_api_url()))
+
+
+def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespace, names: Sequence[str]) -> int:
+    """Print the report, or why there is none, and return the exit code.
+
+    Raises:
+        UsageError: An input cannot be used.
+        ConfigurationError: A setting cannot be used.
+    """
+    if isinstance(outcome, (UsageError, ConfigurationError)):
+        raise outcome
+    if isinstance(outcome, BaseException):
+        message = redacted(str(outcome) if isinstance(outcome, TopnError) else f"{type(outcome).__name__}: {outcome}")
         print_message(f"The run failed: {message}")
         if options.json:
             print_failed_json("", names, message)
         return EXIT_FAILED
     if options.json:
-        print_json(report)
+        print_json(outcome)
     else:
-        print_table(report, options.output)
+        print_table(outcome, options.output)
     if options.report is not None:
-        _write_report(report, options.report)
-    if options.ask:
-        _confirm_and_delete(final_state.state_details.flow_run_id, options)
-    return EXIT_FAILED if report.failed else 0
+        _write_report(outcome, options.report)
+    return EXIT_FAILED if outcome.failed else 0
 
 
 def _write_report(report: RunReport, folder: str) -> None:
@@ -110,18 +149,6 @@ def _write_report(report: RunReport, folder: str) -> None:
         print_message(f"The report is {printable(str(write_page(report, Path(folder))))}")
     except OSError as error:
         print_message(f"Could not write the report to `{printable(folder)}`: {error.strerror}.")
-
-
-def _confirm_and_delete(flow_run_id: Any, options: argparse.Namespace) -> None:
-    """Delete the job and the pool if the user confirms the tutorial's questions, and the containers."""
-    from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - Prefect is imported by now
-
-    keep = Keep(
-        containers=options.keep_containers,
-        job=options.keep_job or not ask("Delete the job?"),
-        pool=options.keep_pool or not ask("Delete the pool?"),
-    )
-    print_failed_deletions(clean_up_run(flow_run_id, keep))
 
 
 def _require_writable(option: str, folder: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from flows.servers.state import open_state_file
 from tasks.errors import ConfigurationError
 
 ADDRESSES_FILE = "up.json"
@@ -29,15 +30,8 @@ def publish_addresses(state: Path) -> Iterator[Callable[[Mapping[str, str]], Non
     Raises:
         ConfigurationError: `make up` already runs in this state folder, or the folder cannot be written.
     """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        # The file contains the keys of the local Azure.
-        file = os.fdopen(os.open(state / ADDRESSES_FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot write to the state folder `{state}` ({error.strerror}). Set `TOPN_STATE` to another folder."
-        ) from error
-    with file:
+    # Opening the file to append keeps the addresses that another `make up` has published.
+    with open_state_file(state, ADDRESSES_FILE, "a") as file:
         deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while not _try_lock(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:

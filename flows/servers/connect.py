@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from flows.console import print_message, show_starting
 from flows.servers.addresses import read_published_addresses
 from flows.servers.prefect_server import DATABASE
+from flows.servers.prefect_toml import PREFECT_TOML, delete_stale_prefect_toml, read_published_prefect_toml
 from flows.servers.processes import LocalAzure, PrefectServer, state_folder_lock
 from tasks.azure.settings import load_settings, read_settings, state_folder
 from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables, ensure_home_folder
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.prefect_api import describe_prefect_error
+
+POLL_SECONDS = 0.5
 
 # A Prefect server took 60 ms to record a task run on a busy machine. These timeouts leave a wide margin.
 HISTORY_TIMEOUT_SECONDS = 30.0
@@ -23,10 +28,13 @@ HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN = 0.5
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Run the block with a Prefect server and an Azure, and set their addresses in `os.environ`.
 
     Local servers keep their data in the state folder. The Prefect server is stopped once it has recorded the history.
+
+    Args:
+        on_prefect_exit: Called with a message, in another thread, if the Prefect server of this process exits early.
 
     Raises:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
@@ -50,11 +58,14 @@ def connected() -> Iterator[None]:
             load_settings()
         if needs_prefect:
             server = services.enter_context(PrefectServer(state))
-            os.environ["PREFECT_API_URL"] = server.api_url
+            os.environ.update(server.client_environment)
             os.environ.setdefault("DO_NOT_TRACK", "1")
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # Logs are for the Prefect UI. The terminal shows progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+        # Otherwise, each log record that a Prefect server does not receive is an error on the terminal.
+        logging.raiseExceptions = False
         with show_starting():
             import flows.topn  # noqa: F401, PLC0415 - takes seconds, during which the servers start
 
@@ -66,11 +77,27 @@ def connected() -> Iterator[None]:
             else:
                 require_reachable_prefect()
             _use_azure(azure)
+        if server is None:
+            yield
+            return
+        ended = Event()
+        Thread(target=_watch, args=(server, ended, on_prefect_exit), daemon=True).start()
         try:
             yield
         finally:
-            if server is not None:
+            ended.set()
+            if server.exit_message() is None:
                 _wait_for_history(server)
+
+
+def _watch(server: PrefectServer, ended: Event, on_exit: Callable[[str], None]) -> None:
+    while not ended.wait(POLL_SECONDS):
+        if (message := server.exit_message()) is not None:
+            # Each request would be retried for a minute.
+            os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
+            _refresh_prefect_settings()
+            on_exit(message)
+            return
 
 
 @contextmanager
@@ -115,13 +142,36 @@ def use_make_up_servers(state: Path) -> None:
     up = read_published_addresses(
         state, lambda: print_message("Waiting for `make up`, which is starting in this folder.")
     )
+    _prefer_configured_prefect()
     if not up or prefect_api_url() not in {None, up["PREFECT_API_URL"]}:
         return
-    os.environ["PREFECT_API_URL"] = up["PREFECT_API_URL"]
+    os.environ.update({name: value for name, value in up.items() if name.startswith("PREFECT_")})
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(state / "storage"))
     if not read_settings().is_configured:
         os.environ.update(up)
     if "prefect" in sys.modules:
+        _refresh_prefect_settings()
+
+
+def _prefer_configured_prefect() -> None:
+    """Let the user's own Prefect server take precedence over the `prefect.toml` of `make up`.
+
+    Prefect reads each setting by itself. Without this, it would combine the URL of one server and the password of another.
+    """
+    delete_stale_prefect_toml()
+    toml = read_published_prefect_toml()
+    if not toml or not _may_have_prefect_api_url():
+        return
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, load_current_profile  # noqa: PLC0415 - slow
+
+    profile = load_current_profile().to_environment_variables()
+    url, password = PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()
+    if url == toml["PREFECT_API_URL"] and "PREFECT_API_URL" not in os.environ:
+        url = profile.get("PREFECT_API_URL", url)
+    if password == toml["PREFECT_API_AUTH_STRING"]:
+        password = profile.get("PREFECT_API_AUTH_STRING", "")
+    if url != toml["PREFECT_API_URL"]:
+        os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = url, password or ""
         _refresh_prefect_settings()
 
 
@@ -206,7 +256,7 @@ def _may_have_prefect_api_url() -> bool:
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
     needles = {
         profiles: "",
-        Path("prefect.toml"): "",
+        **({} if read_published_prefect_toml() else {PREFECT_TOML: ""}),
         Path("pyproject.toml"): "[tool.prefect",
         Path(".env"): "PREFECT_",
     }

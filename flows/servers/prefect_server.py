@@ -14,6 +14,7 @@ import asyncio
 import gc
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import sys
@@ -21,6 +22,8 @@ import tempfile
 from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
+
+from flows.servers.own_host import OwnHostOnly
 
 DATABASE = "prefect.db"
 PRIVATE_UMASK = 0o077
@@ -57,7 +60,9 @@ def serve(fd: int) -> None:
     is_complete = _ensure_database(template_path())
     skipped = {PREFECT_API_DATABASE_MIGRATE_ON_START: False, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
     with temporary_settings(skipped if is_complete else {}):
-        uvicorn.run(create_app(), fd=fd, log_level="warning")
+        with socket.socket(fileno=os.dup(fd)) as listener:
+            port: int = listener.getsockname()[1]
+        uvicorn.run(OwnHostOnly(create_app(), port), fd=fd, log_level="warning")
 
 
 def template_path() -> Path | None:
@@ -91,7 +96,13 @@ def _ensure_database(template: Path | None) -> bool:
     database = PREFECT_HOME.value() / DATABASE
     # A `prefect.toml` in the current folder may configure another database.
     is_default = PREFECT_API_DATABASE_CONNECTION_URL.value() == f"sqlite+aiosqlite:///{database}"
-    if not is_default or database.exists():
+    if not is_default:
+        return False
+    if database.exists():
+        # An older version may have created it with a mode that allows others to read it.
+        for path in _database_files(database):
+            with suppress(FileNotFoundError):
+                path.chmod(0o600)
         return False
     _delete(database)
     if template is not None and copy_template(template, database):
@@ -109,8 +120,12 @@ def _ensure_database(template: Path | None) -> bool:
 
 def _delete(database: Path) -> None:
     """Delete a database and its journals, which SQLite would otherwise apply to the next database of that name."""
-    for suffix in ("", "-wal", "-shm"):
-        database.with_name(DATABASE + suffix).unlink(missing_ok=True)
+    for path in _database_files(database):
+        path.unlink(missing_ok=True)
+
+
+def _database_files(database: Path) -> list[Path]:
+    return [database.with_name(DATABASE + suffix) for suffix in ("", "-wal", "-shm")]
 
 
 def copy_template(template: Path, database: Path) -> bool:

@@ -6,10 +6,12 @@ each stops when this process exits, even if this process is killed.
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+from flows.servers.state import open_state_file
 from tasks.errors import ConfigurationError
 
 # The first start in a virtual environment migrates a database, which took 15 s on two idle cores. Later ones take 5 s.
@@ -32,6 +35,7 @@ START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 20.0
 POLL_SECONDS = 0.05
 MAX_QUOTED_LOG_LINES = 5
+PASSWORD_BYTES = 24
 
 # Prepares the signals of a server, then executes the given command. The first argument lists the signals that stop the
 # server, even if this process ignores them. On Linux, the first of them is sent when this process exits:
@@ -73,9 +77,8 @@ class Service:
     ) -> None:
         self._name = name
         self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
         stop_signals = ",".join(str(int(number)) for number in self.stop_signals)
-        with log.open("wb") as output:
+        with open_state_file(log.parent, log.name, "wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", RUN_SERVER, stop_signals, *python_command(*module)],
                 stdin=subprocess.DEVNULL,
@@ -139,7 +142,9 @@ class Service:
                 self._process.wait()
 
     def _log_tail(self) -> str:
-        return " / ".join(self.output().strip().splitlines()[-MAX_QUOTED_LOG_LINES:]) or "its log is empty"
+        # The local Azure prints its keys in lines to export.
+        lines = [line for line in self.output().strip().splitlines() if not line.startswith("export ")]
+        return " / ".join(lines[-MAX_QUOTED_LOG_LINES:]) or "its log is empty"
 
 
 class LocalAzure(Service):
@@ -148,7 +153,9 @@ class LocalAzure(Service):
     def __init__(self, state: Path, *, port: int = 0, storage_port: int = 0, options: Sequence[str] = ()) -> None:
         serve = ["localbatch", "serve", "--state", str(state)]
         serve += ["--port", str(port), "--storage-port", str(storage_port), *options]
-        super().__init__("The local Azure", serve, state / "localbatch.log", child_environment())
+        # It does not need the password of the Prefect server.
+        environment = {name: value for name, value in child_environment().items() if not name.startswith("PREFECT_")}
+        super().__init__("The local Azure", serve, state / "localbatch.log", environment)
 
     def check(self) -> None:
         """Check that the process runs.
@@ -174,18 +181,28 @@ class LocalAzure(Service):
 class PrefectServer(Service):
     """A Prefect server with its database in the state folder, on the given port or another if that is taken.
 
-    `pages` turns on Prefect's UI.
+    Its API demands a password, because other users of the machine can reach the port.
     """
 
-    def __init__(self, state: Path, *, port: int = 0, pages: bool = False) -> None:
+    def __init__(self, state: Path, *, port: int = 0, pages: bool = False, password: str | None = None) -> None:
+        """Start the server.
+
+        Args:
+            state: The state folder.
+            port: The preferred port.
+            pages: Whether to serve Prefect's UI.
+            password: The password of the API; by default a random one.
+        """
         # The server inherits this socket. Another process could take the port if the server opened it later.
         listener = _listen_on_free_port(port)
         self.pages_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.api_url = f"{self.pages_url}/api"
+        self.password = password or f"topn:{secrets.token_urlsafe(PASSWORD_BYTES)}"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
         inherited = prefect_environment(state)
         # The server does not need the account keys, so keep them out of its environment.
         environment = {name: value for name, value in inherited.items() if not name.startswith("TOPN_")} | {
+            "PREFECT_SERVER_API_AUTH_STRING": self.password,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": str(pages).lower(),
             # Thousands of names of input files are more than the default limit of the parameters of a run.
@@ -199,6 +216,11 @@ class PrefectServer(Service):
         with listener:
             log = state / "prefect-server.log"
             super().__init__("The Prefect server", serve, log, environment, inherited_fds=[listener.fileno()])
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """The variables with which a Prefect client uses this server."""
+        return {"PREFECT_API_URL": self.api_url, "PREFECT_API_AUTH_STRING": self.password}
 
     def wait(self) -> None:
         """Wait until the API is ready."""
@@ -218,8 +240,10 @@ class PrefectServer(Service):
                 "state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}},
             }
         }
+        credentials = base64.b64encode(self.password.encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
         request = urllib.request.Request(  # noqa: S310 - the URL is our own
-            f"{self.api_url}/task_runs/count", json.dumps(query).encode(), {"Content-Type": "application/json"}
+            f"{self.api_url}/task_runs/count", json.dumps(query).encode(), headers
         )
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -282,14 +306,7 @@ def state_folder_lock(state: Path, waiting: Callable[[], None]) -> Iterator[None
     Raises:
         ConfigurationError: The folder cannot be written.
     """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot write to the state folder `{state}` ({error.strerror}). Set `TOPN_STATE` to another folder."
-        ) from error
-    with lock:
+    with open_state_file(state, "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -18,6 +18,7 @@ from flows.console import print_message, protected_output
 from flows.servers.addresses import publish_addresses
 from flows.servers.connect import prepare_environment
 from flows.servers.orphans import orphans_terminated
+from flows.servers.prefect_toml import delete_stale_prefect_toml, published_in_prefect_toml
 from flows.servers.processes import (
     LocalAzure,
     PrefectServer,
@@ -27,6 +28,7 @@ from flows.servers.processes import (
     python_command,
     state_folder_lock,
 )
+from flows.servers.state import open_state_file
 from tasks.azure.settings import read_settings, state_folder
 from tasks.errors import ConfigurationError
 
@@ -36,6 +38,7 @@ STORAGE_PORT = 10000
 PREFECT_PORT = 4200
 
 DEPLOYMENTS = Path("prefect.yaml")
+DEPLOY_LOG = "prefect-deploy.log"
 DEPLOY_TIMEOUT_SECONDS = 300.0
 WORK_POOL = "topn-pool"
 WORKER_POLL_SECONDS = 2
@@ -75,6 +78,7 @@ def up(state: Path) -> int:
         try:
             publish = stack.enter_context(publish_addresses(state))
             stack.enter_context(state_folder_lock(state, lambda: print_message("Waiting for a run in this folder.")))
+            delete_stale_prefect_toml()
             stack.enter_context(orphans_terminated())
             print_message("Starting Prefect, the deployments, a worker and Azure. The first time, this takes a minute.")
             prefect = stack.enter_context(PrefectServer(state, port=PREFECT_PORT, pages=True))
@@ -84,14 +88,15 @@ def up(state: Path) -> int:
             prefect.wait()
             prepare_server(WORK_POOL)
             azure = _local_azure(state, stack)
-            _deploy(state / "prefect-deploy.log")
+            _deploy(state)
             local_azure = {} if azure is None else azure.wait()
             os.environ.update(local_azure)
             stack.callback(_crash_dead_runs, prefect)
             worker = stack.enter_context(Worker(state, WORK_POOL))
             worker.wait()
-            publish({"PREFECT_API_URL": prefect.api_url, **local_azure})
-            _print_addresses(prefect, is_local=azure is not None)
+            publish({**prefect.client_environment, **local_azure})
+            has_toml = stack.enter_context(published_in_prefect_toml(prefect.client_environment))
+            _print_addresses(prefect, is_local=azure is not None, has_toml=has_toml)
             return _wait([service for service in (prefect, azure, worker) if service is not None])
         except KeyboardInterrupt:
             return 0
@@ -105,7 +110,7 @@ def _use_only_server(prefect: PrefectServer, state: Path) -> None:
     environment = prefect_environment(state)
     os.environ.clear()
     os.environ.update(environment)
-    os.environ["PREFECT_API_URL"] = prefect.api_url
+    os.environ.update(prefect.client_environment)
     os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(WORKER_POLL_SECONDS)
     os.environ["TOPN_STATE"] = str(state)
 
@@ -124,7 +129,7 @@ def _local_azure(state: Path, stack: ExitStack) -> LocalAzure | None:
     return stack.enter_context(LocalAzure(state, port=BATCH_PORT, storage_port=STORAGE_PORT))
 
 
-def _deploy(log: Path) -> None:
+def _deploy(state: Path) -> None:
     """Create the deployments of `prefect.yaml`, which run in the current folder.
 
     Raises:
@@ -132,7 +137,7 @@ def _deploy(log: Path) -> None:
     """
     command = python_command("prefect", "--no-prompt", "deploy", "--all")
     environment = os.environ | {"PWD": os.getcwd()}
-    with log.open("wb") as output:
+    with open_state_file(state, DEPLOY_LOG, "wb") as output:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -143,16 +148,17 @@ def _deploy(log: Path) -> None:
             check=False,
         )
     if done.returncode:
-        raise ConfigurationError(f"`prefect deploy` failed for {DEPLOYMENTS} (see `{log}`).")
+        raise ConfigurationError(f"`prefect deploy` failed for {DEPLOYMENTS} (see `{state / DEPLOY_LOG}`).")
 
 
-def _print_addresses(prefect: PrefectServer, *, is_local: bool) -> None:
+def _print_addresses(prefect: PrefectServer, *, is_local: bool, has_toml: bool) -> None:
     from tasks.azure.block import configured_azure  # noqa: PLC0415 - Prefect is imported by now
 
     azure = configured_azure()
     where = "local" if is_local else "as configured"
     for title, address in (
         ("Prefect's pages", prefect.pages_url),
+        ("Password for the pages", prefect.password),
         ("Prefect's API", prefect.api_url),
         (f"Azure Batch, {where}", azure.batch_endpoint),
         (f"Blob Storage, {where}", azure.storage_endpoint),
@@ -160,8 +166,9 @@ def _print_addresses(prefect: PrefectServer, *, is_local: bool) -> None:
         print(f"{title}:\n{address}")
     command = shutil.which("prefect", path=str(Path(sys.executable).parent)) or "prefect"
     print("\nReady. Press Ctrl-C to stop. In another terminal:")
-    print(f"export PREFECT_API_URL={prefect.api_url}")
-    print(f"{os.path.relpath(command)} deployment run topn/default --watch", flush=True)
+    exports = [f"export {name}={value}" for name, value in prefect.client_environment.items()]
+    run = f"{os.path.relpath(command)} deployment run topn/default --watch"
+    print(*([run, "In other folders, first:", *exports] if has_toml else [*exports, run]), sep="\n", flush=True)
 
 
 def _wait(services: Sequence[Service]) -> int:

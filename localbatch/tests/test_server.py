@@ -19,6 +19,7 @@ from azure.core.credentials import AzureNamedKeyCredential
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main
+from localbatch.api.auth import password_header
 from localbatch.local_azure import claim_directory
 from localbatch.processes.installation import azurite_folder
 from localbatch.testing import wait_until
@@ -92,7 +93,7 @@ def serve(tmp_path):
 
 
 def exports(lines):
-    return dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    return dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export TOPN_"))
 
 
 def test_killed_server_leaves_nothing(serve, tmp_path, escaping):
@@ -134,7 +135,9 @@ def test_serve_accepts_simulation_options(serve):
     variables = exports(lines)
     start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), "no-such-program")
     script = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/storage-faults"
-    with urllib.request.urlopen(script, b'{"fault": "drop_before", "operation": "list_containers"}') as answer:
+    headers = {"Authorization": password_header(variables["TOPN_BATCH_ACCOUNT"], variables["TOPN_BATCH_KEY"])}
+    body = b'{"fault": "drop_before", "operation": "list_containers"}'
+    with urllib.request.urlopen(urllib.request.Request(script, body, headers)) as answer:
         assert answer.status == 201
     with pytest.raises(http.client.RemoteDisconnected):
         urllib.request.urlopen(f"{variables['TOPN_STORAGE_ENDPOINT']}/?comp=list")

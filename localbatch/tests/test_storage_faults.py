@@ -23,6 +23,7 @@ from azure.storage.blob import (
 )
 
 from localbatch import LocalAzure
+from localbatch.api.auth import password_header
 from localbatch.faults.definitions import REQUEST_FAULTS, FaultError
 from localbatch.faults.script import Faults
 from localbatch.faults.storage_proxy import OPERATIONS, StorageProxy
@@ -329,13 +330,14 @@ def test_nodes_take_passage_too(azure, container, sas_url, faults):
 
 def test_script_is_reached_from_outside(azure, faults):
     url = f"{azure.endpoint}/_internal/storage-faults"
+    headers = {"Authorization": password_header(azure.account, azure.key)}
     body = json.dumps({"fault": "drop_after", "operation": "put_blob"}).encode()
-    with urllib.request.urlopen(url, body) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
         assert answer.status == 201
     assert [fault["fault"] for fault in faults.listing()] == ["drop_after"]
-    with urllib.request.urlopen(url) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
         assert json.load(answer) == {"faults": faults.listing()}
-    with urllib.request.urlopen(urllib.request.Request(url, method="DELETE")) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="DELETE")) as answer:
         assert answer.status == 204
     assert faults.listing() == []
 

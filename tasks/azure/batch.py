@@ -7,21 +7,30 @@ retries requests.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from azure.batch import BatchClient, models
 from azure.batch.models import _models
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceModifiedError, ResourceNotFoundError
+from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-from tasks.azure.client import TransientRetryPolicy, client_options, default_identity, translate, translated_errors
+from tasks.azure.client import (
+    TransientRetryPolicy,
+    client_options,
+    default_identity,
+    sign_with_service_time,
+    translated_errors,
+)
 from tasks.azure.pool_request import pool_properties
 from tasks.azure.settings import AzureSettings, account_of
+from tasks.azure.transport import is_batch_answer
 from tasks.azure.values import (
     BatchTaskSpec,
     Blob,
@@ -37,6 +46,7 @@ from tasks.azure.values import (
     TaskCounts,
 )
 from tasks.errors import NotFoundError, ServiceError
+from tasks.model.naming import CLEANUP_MARK
 from tasks.model.verdict import BatchTaskOutcome
 from tasks.redaction import redacted
 
@@ -51,6 +61,8 @@ NOT_REACTIVATED_CODES = frozenset({"TaskNotCompleted", "TaskSucceeded"})
 
 # The maximum of `maxresults`. Source: Batch REST API 2025-06-01.
 MAX_PAGE_SIZE = 1000
+
+_T = TypeVar("_T")
 
 # A model class collects its field names when it is first instantiated. This is not thread-safe, and the SDK hides the
 # error in responses by returning raw values. So every model is instantiated here once.
@@ -70,7 +82,12 @@ class BatchAccount:
             credential: Any = default_identity()
         else:
             credential = AzureNamedKeyCredential(account, settings.batch_key.get_secret_value())
-        self._client = BatchClient(endpoint=endpoint, credential=credential, **client_options(TransientRetryPolicy()))
+        self._client = BatchClient(
+            endpoint=endpoint,
+            credential=credential,
+            per_retry_policies=[_DatePolicy()],
+            **client_options(TransientRetryPolicy(), is_batch_answer),
+        )
 
     def images(self, **request_options: Any) -> list[Image]:
         """List the virtual machine images that Batch supports."""
@@ -112,8 +129,7 @@ class BatchAccount:
             NotFoundError: The pool does not exist.
         """
         with translated_errors("Batch", f"get pool {pool_id}"):
-            pool = self._client.get_pool(pool_id)
-        return _pool(pool)
+            return _pool(self._client.get_pool(pool_id))
 
     def nodes(self, pool_id: str) -> list[Node]:
         """List the nodes of a pool."""
@@ -142,8 +158,10 @@ class BatchAccount:
             NotFoundError: The file or the node no longer exists.
         """
         with translated_errors("Batch", f"read {path} of node {node_id}"):
-            content = b"".join(self._client.download_node_file(pool_id, node_id, path))
-        return content[-length:].decode("utf-8", "replace")
+            content = b""
+            for block in self._client.download_node_file(pool_id, node_id, path):
+                content = (content + block)[-length:]
+        return content.decode("utf-8", "replace")
 
     def create_job(self, spec: JobSpec) -> None:
         """Create a job that Batch terminates after `wall_clock_seconds`.
@@ -195,8 +213,11 @@ class BatchAccount:
             try:
                 rejected.update(self._add_collection(job_id, group))
             except ServiceError as error:
-                if error.code != "RequestBodyTooLarge" or len(group) == 1:
+                if error.code != "RequestBodyTooLarge":
                     raise
+                if len(group) == 1:
+                    rejected[group[0].task_id] = str(error)
+                    continue
                 middle = len(group) // 2
                 pending[:0] = [group[:middle], group[middle:]]
         return rejected
@@ -206,36 +227,18 @@ class BatchAccount:
         operation = f"add {len(specs)} Batch tasks to job {job_id}"
         with translated_errors("Batch", operation):
             response = self._client.create_task_collection(job_id, group)
-        rejected: dict[str, str] = {}
-        seen = set()
-        for result in response.result_values or ():
-            seen.add(result.task_id)
-            status, code = _text(result.status), (result.error.code if result.error else None) or ""
-            if status == "success" or code == "TaskExists":
-                continue
-            message = (
-                result.error.message.value if result.error and result.error.message else None
-            ) or "no reason given"
-            reason = f"{redacted(message).splitlines()[0]} [{code}]"
-            if status == "servererror":
-                raise ServiceError(
-                    f"Batch could not {operation}: {reason}.",
-                    service="Batch",
-                    operation=operation,
-                    code=code,
-                    transient=True,
-                )
-            rejected[result.task_id] = reason
-        for spec in specs:
-            if spec.task_id not in seen:
-                rejected[spec.task_id] = "missing from the response of Batch"
-        return rejected
+            results = {result.task_id: result for result in response.result_values or ()}
+            return {
+                spec.task_id: reason
+                for spec in specs
+                if (reason := _rejection(results[spec.task_id], operation)) is not None
+            }
 
     def task_counts(self, job_id: str) -> TaskCounts:
         """Return the number of Batch tasks of a job in each state, with a single request."""
         with translated_errors("Batch", f"count the Batch tasks of job {job_id}"):
             counts = self._client.get_job_task_counts(job_id).task_counts
-        return TaskCounts(active=counts.active, running=counts.running, completed=counts.completed)
+            return TaskCounts(active=counts.active, running=counts.running, completed=counts.completed)
 
     def list_completed_tasks(self, job_id: str, since: datetime | None) -> Iterator[tuple[datetime, BatchTaskOutcome]]:
         """Yield the completion time and outcome of each Batch task that completed at or after `since`."""
@@ -249,7 +252,7 @@ class BatchAccount:
                 select=["id", "state", "stateTransitionTime", "executionInfo", "nodeInfo"],
                 max_results=MAX_PAGE_SIZE,
             ):
-                yield task.state_transition_time, _outcome(task)
+                yield _typed(task.state_transition_time, datetime), _outcome(task)
 
     def list_waiting_tasks(self, job_id: str) -> dict[str, str]:
         """Return the ETags of the Batch tasks that wait for a node, by task id."""
@@ -257,16 +260,15 @@ class BatchAccount:
             found = self._client.list_tasks(
                 job_id, filter="state eq 'active'", select=["id", "eTag"], max_results=MAX_PAGE_SIZE
             )
-            return {task.id: task.etag for task in found}
+            return {_typed(task.id, str): _typed(task.etag, str) for task in found}
 
     def delete_task(self, job_id: str, task_id: str, version: str) -> bool:
         """Delete a Batch task unless its ETag differs from `version`; return whether it was deleted."""
-        try:
-            self._client.delete_task(job_id, task_id, etag=version, match_condition=MatchConditions.IfNotModified)
-        except (ResourceModifiedError, ResourceNotFoundError):
-            return False
-        except AzureError as error:
-            raise translate(error, "Batch", f"delete Batch task {task_id}") from error
+        with translated_errors("Batch", f"delete Batch task {task_id}"):
+            try:
+                self._client.delete_task(job_id, task_id, etag=version, match_condition=MatchConditions.IfNotModified)
+            except (ResourceModifiedError, ResourceNotFoundError):
+                return False
         return True
 
     def reactivate_task(self, job_id: str, task_id: str) -> bool:
@@ -297,7 +299,7 @@ class BatchAccount:
         """List the pools whose last resize failed, with only id, state and errors."""
         with translated_errors("Batch", "list the pools"):
             pools = [_pool(pool) for pool in self._client.list_pools(select=["id", "state", "resizeErrors"])]
-        return [pool for pool in pools if pool.resize_problems]
+            return [pool for pool in pools if pool.resize_problems]
 
     def end_job(self, job_id: str, reason: str) -> None:
         """Terminate a job, which kills its running Batch tasks and rejects new ones."""
@@ -305,6 +307,14 @@ class BatchAccount:
         options: Any = {"terminateReason": reason}
         with translated_errors("Batch", f"terminate job {job_id}"):
             self._client.begin_terminate_job(job_id, options=options, polling_interval=1).wait(MAX_TERMINATION_SECONDS)
+
+    def mark_job(self, job: Job) -> None:
+        """Mark a job in its metadata, so that no later attempt of its flow run adopts it."""
+        if CLEANUP_MARK in job.metadata:
+            return
+        metadata = _metadata({**job.metadata, CLEANUP_MARK: "started"})
+        with suppress(NotFoundError), translated_errors("Batch", f"mark job {job.job_id}"):
+            self._client.update_job(job.job_id, models.BatchJobUpdateOptions(metadata=metadata))
 
     def delete_jobs_and_pools(
         self, job_ids: Iterable[str], pool_ids: Iterable[str], wait_seconds: float
@@ -324,22 +334,18 @@ class BatchAccount:
         ):
             for name in ids:
                 try:
-                    pollers.append(begin_delete(name, polling_interval=1))
-                except ResourceNotFoundError:
+                    with translated_errors("Batch", f"delete {kind} {name}"):
+                        pollers.append(begin_delete(name, polling_interval=1))
+                except NotFoundError:
                     continue
-                except HttpResponseError as error:
-                    if not str(getattr(error.error, "code", "")).endswith("BeingDeleted"):
-                        failures[f"{kind} {name}"] = translate(error, "Batch", f"delete {kind} {name}")
-                except Exception as error:  # noqa: BLE001 - one failure must not stop the other deletions
-                    failures[f"{kind} {name}"] = ServiceError(
-                        f"Batch could not delete {kind} {name}: no response ({type(error).__name__}).",
-                        service="Batch",
-                        operation=f"delete {kind} {name}",
-                        transient=True,
-                    )
-        deadline = datetime.now(timezone.utc) + timedelta(seconds=wait_seconds)
+                except ServiceError as error:
+                    if not error.code.endswith("BeingDeleted"):
+                        failures[f"{kind} {name}"] = error
+        deadline = time.monotonic() + wait_seconds
         for poller in pollers:
-            poller.wait(max(0.0, (deadline - datetime.now(timezone.utc)).total_seconds()))
+            # The deletion was accepted. It continues even if its progress cannot be seen.
+            with suppress(ServiceError), translated_errors("Batch", "get the progress of a deletion"):
+                poller.wait(max(0.0, deadline - time.monotonic()))
         return failures
 
     def list_node_allocations(self, pool_id: str) -> list[NodeAllocation]:
@@ -376,9 +382,41 @@ def _unknown(model: Any, properties: Mapping[str, Any], path: str) -> Iterator[s
                 yield from _unknown(getattr(models, inner[1]), each, f"{path}{name}.")
 
 
+class _DatePolicy(SansIOHTTPPolicy[Any, Any]):
+    """Dates each attempt of a request by the clock of the service."""
+
+    def on_request(self, request: Any) -> None:
+        sign_with_service_time(request, "ocp-date")
+
+
+def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | None:
+    """Return the reason why Batch rejected a Batch task, or None if it is in the job.
+
+    Raises:
+        ServiceError: Batch failed, and a retry can succeed.
+    """
+    status, code = _text(result.status), (result.error.code if result.error else None) or ""
+    if status == "success" or code == "TaskExists":
+        return None
+    message = (result.error.message.value if result.error and result.error.message else None) or "no reason given"
+    reason = f"{redacted(message).splitlines()[0]} [{code}]"
+    if status == "clienterror":
+        return reason
+    raise ServiceError(
+        f"Batch could not {operation}: {reason}.", service="Batch", operation=operation, code=code, transient=True
+    )
+
+
 def _text(value: Any) -> str:
     """Return the lower-case text of an enum value; the SDK returns unknown values as plain strings."""
     return str(getattr(value, "value", value) or "").lower()
+
+
+def _typed(value: Any, kind: type[_T]) -> _T:
+    """Return a value of an answer; raise an error if it is missing or of another type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return value
 
 
 def _instant(instant: datetime) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
@@ -22,8 +22,17 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
-from tasks.azure.client import TransientRetryPolicy, client_options, default_identity, translated_errors
+from tasks.azure.client import (
+    TransientRetryPolicy,
+    client_options,
+    default_identity,
+    sign_with_service_time,
+    translated_errors,
+)
 from tasks.azure.settings import AzureSettings, account_of
+from tasks.azure.transport import is_storage_answer
+from tasks.azure.values import Container
+from tasks.clock import service_time
 from tasks.errors import NotFoundError
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
@@ -55,10 +64,18 @@ class BlobAccount:
             credential=credential,
             max_single_put_size=BLOCK_BYTES,
             max_block_size=BLOCK_BYTES,
+            max_single_get_size=BLOCK_BYTES,
+            max_chunk_get_size=BLOCK_BYTES,
             # With larger blocks, the SDK would read each block twice and out of order, which breaks the hash.
             min_large_block_upload_threshold=BLOCK_BYTES + 1,
-            **client_options(_StorageRetryPolicy()),
+            raw_request_hook=lambda request: sign_with_service_time(request, "x-ms-date"),
+            **client_options(_StorageRetryPolicy(), is_storage_answer),
         )
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the account."""
+        return str(self._service.url).rstrip("/")
 
     def check(self, **request_options: Any) -> None:
         """Check that the account responds and accepts the credential, by listing its containers."""
@@ -92,12 +109,19 @@ class BlobAccount:
         with translated_errors("Storage", f"get container {name}"):
             return dict(self._service.get_container_client(name).get_container_properties().metadata or {})
 
-    def containers(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Return the metadata of the containers whose names start with `prefix`, by name."""
+    def write_container_metadata(self, name: str, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata of a container, which sets its `age` to zero."""
+        with translated_errors("Storage", f"write the metadata of container {name}"):
+            self._service.get_container_client(name).set_container_metadata(dict(metadata))
+
+    def containers(self, prefix: str) -> dict[str, Container]:
+        """Return the containers whose names start with `prefix`, by name."""
         with translated_errors("Storage", f"list containers {prefix}…"):
+            found = list(self._service.list_containers(name_starts_with=prefix, include_metadata=True))
+            now = service_time()
             return {
-                container.name: dict(container.metadata or {})
-                for container in self._service.list_containers(name_starts_with=prefix, include_metadata=True)
+                container.name: Container(metadata=dict(container.metadata or {}), age=now - container.last_modified)
+                for container in found
             }
 
     def delete_container(self, name: str) -> None:
@@ -132,24 +156,28 @@ class BlobAccount:
             OSError: The file cannot be read.
         """
         client = self._service.get_blob_client(container, sha256)
-        with path.open("rb") as file, translated_errors("Storage", f"upload {container}/{sha256}"):
+        operation = f"upload {container}/{sha256}"
+        with path.open("rb") as file:
             if size_bytes <= BLOCK_BYTES:
                 content = file.read(BLOCK_BYTES + 1)
                 is_right = hashlib.sha256(content).hexdigest() == sha256
                 if is_right:
-                    client.upload_blob(content, overwrite=True)
+                    self.upload_bytes(container, sha256, content)
                 return is_right
-            if client.exists():
-                return True
+            with translated_errors("Storage", operation):
+                if client.exists():
+                    return True
             digest = hashlib.sha256()
             blocks: list[BlobBlock] = []
             while block := file.read(BLOCK_BYTES):
                 digest.update(block)
                 blocks.append(BlobBlock(block_id=f"{len(blocks):08}"))
-                client.stage_block(blocks[-1].id, block)
+                with translated_errors("Storage", operation):
+                    client.stage_block(blocks[-1].id, block)
             is_right = digest.hexdigest() == sha256
             if is_right:
-                client.commit_block_list(blocks)
+                with translated_errors("Storage", operation):
+                    client.commit_block_list(blocks)
             return is_right
 
     def upload_archive(self, container: str, blob: str, archive: BinaryIO) -> None:
@@ -157,20 +185,34 @@ class BlobAccount:
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(archive, overwrite=True)
 
-    def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
-        """Download a blob, or only its `last_bytes`.
+    def download(self, container: str, blob: str) -> Iterator[bytes]:
+        """Yield the content of a blob of any size, one block in memory at a time.
+
+        Raises:
+            NotFoundError: The blob does not exist.
+        """
+        operation = f"download {container}/{blob}"
+        with translated_errors("Storage", operation):
+            blocks = self._service.get_blob_client(container, blob).download_blob().chunks()
+        while True:
+            with translated_errors("Storage", operation):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
+    def download_tail(self, container: str, blob: str, length: int) -> bytes:
+        """Download the last `length` bytes of a blob.
 
         Raises:
             NotFoundError: The blob does not exist.
         """
         client = self._service.get_blob_client(container, blob)
         with translated_errors("Storage", f"download {container}/{blob}"):
-            if last_bytes is None:
-                return client.download_blob().readall()
             size_bytes = client.get_blob_properties().size
             if size_bytes == 0:
                 return b""
-            return client.download_blob(offset=max(0, size_bytes - last_bytes)).readall()
+            return client.download_blob(offset=max(0, size_bytes - length)).readall()
 
     def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
         """Return a secret URL that permits reading one blob until `expires_at`.
@@ -213,7 +255,7 @@ class BlobAccount:
         with self._delegation_lock:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
-                starts_at = datetime.now(timezone.utc) - MAX_CLOCK_SKEW
+                starts_at = service_time() - MAX_CLOCK_SKEW
                 ends_at = min(expires_at + MAX_CLOCK_SKEW, starts_at + MAX_KEY_LIFETIME)
                 with translated_errors("Storage", "get a user delegation key"):
                     key = self._service.get_user_delegation_key(starts_at, ends_at)

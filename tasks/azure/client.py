@@ -7,11 +7,11 @@ import json
 import logging
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from email.utils import format_datetime
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 from azure.core.credentials import TokenCredential
@@ -25,26 +25,22 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from azure.core.pipeline.policies import RetryPolicy
-from azure.core.pipeline.transport import RequestsTransport
-from requests import PreparedRequest, Session
-from requests.adapters import HTTPAdapter
 
-from tasks.environment import bypass_proxies_on_loopback, check_certificate_variables
-from tasks.errors import AlreadyExistsError, ConfigurationError, NotFoundError, ServiceError
+from tasks.azure.transport import (
+    TOO_SLOW,
+    TRANSIENT_STATUS_CODES,
+    Answer,
+    CheckedTransport,
+    InvalidAnswerError,
+)
+from tasks.clock import MAX_CLOCK_DIFFERENCE, read_http_date, service_time
+from tasks.errors import AlreadyExistsError, ConfigurationError, NotFoundError, ServiceError, TopnError
 from tasks.redaction import redacted
 
 FIRST_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 90.0
 MAX_REQUEST_RETRIES = 8
 REQUEST_TIMEOUT_SECONDS = 300
-CONNECTION_TIMEOUT_SECONDS = 10
-READ_TIMEOUT_SECONDS = 60
-
-# More than the threads of a flow. The SDK's default transport pools only ten connections and discards the others.
-MAX_CONNECTIONS = 32
-
-# Sources: `RetryPolicyBase` in azure-core; https://learn.microsoft.com/azure/batch/error-handling
-TRANSIENT_STATUS_CODES = frozenset({408, 429, 500, 502, 503, 504})
 
 # Connection errors: a pattern for the text, the error code, and the reason for the user. The text itself is not shown
 # because it contains the URL of the request, which can include a signature.
@@ -53,7 +49,10 @@ CONNECTION_ERRORS = (
     (r"Connection refused", "ConnectionRefused", "nothing listens at its address"),
     (r"Failed to resolve|Name or service not known", "HostUnknown", "its host name cannot be resolved"),
     (r"timed out", "TimedOut", "the request timed out"),
+    (TOO_SLOW, "TooSlow", f"its answer was {TOO_SLOW}"),
 )
+
+INVALID_ANSWER_CODE = "InvalidAnswer"
 
 NO_IDENTITY_CODE = "NoIdentity"
 
@@ -85,6 +84,14 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
         settings["methods"] = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
         return settings
 
+    def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
+        """Also retry a rejected request whose signature is too old or too new: the next one has the service's time."""
+        return super().is_retry(settings, response) or (
+            settings["total"] > 0
+            and response.http_response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+            and _has_wrong_date(response.http_request.headers, response.http_response.headers.get("Date"))
+        )
+
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
         """Return the delay: it doubles with each retry, and varies by 25% to spread parallel requests."""
         retries = max(len(settings["history"]), 1)
@@ -92,31 +99,18 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
         return delay_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - jitter needs no secure random number
 
 
-def client_options(retry_policy: TransientRetryPolicy) -> dict[str, Any]:
-    """Return the keyword arguments that both SDK clients share."""
-    return {"retry_policy": retry_policy, "transport": _transport()}
-
-
-def _transport() -> RequestsTransport:
-    """Return a transport that uses the proxies and certificates of the environment, but no password of `~/.netrc`.
+def client_options(retry_policy: TransientRetryPolicy, is_valid: Callable[[Answer], bool]) -> dict[str, Any]:
+    """Return the keyword arguments that both SDK clients share.
 
     Raises:
         ConfigurationError: A variable names a certificate that cannot be used.
     """
-    check_certificate_variables()
-    bypass_proxies_on_loopback()
-    session = Session()
-    # Without an `auth`, requests replaces the header `Authorization` if `~/.netrc` has an entry for the host.
-    session.auth = _keep_authorization
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
-    return RequestsTransport(
-        session=session, connection_timeout=CONNECTION_TIMEOUT_SECONDS, read_timeout=READ_TIMEOUT_SECONDS
-    )
+    return {"retry_policy": retry_policy, "transport": CheckedTransport(is_valid)}
 
 
-def _keep_authorization(request: PreparedRequest) -> PreparedRequest:
-    return request
+def sign_with_service_time(request: Any, header: str) -> None:
+    """Set the date that the signature of a request contains. The SDKs take this machine's, and keep it in retries."""
+    request.http_request.headers[header] = format_datetime(service_time(), usegmt=True)
 
 
 @lru_cache(maxsize=1)
@@ -131,7 +125,7 @@ def default_identity() -> TokenCredential:
     # It logs many lines of warnings, one per place without a credential. Its error is reported instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     try:
-        return DefaultAzureCredential(transport=_transport())
+        return DefaultAzureCredential(transport=CheckedTransport(lambda _: True))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"No identity can be used: {error}. Check the variables that start with AZURE_."
@@ -152,15 +146,36 @@ def identity_name(scope: str) -> str:
 def translated_errors(service: str, operation: str) -> Iterator[None]:
     """Raise errors of the SDK as errors of topn.
 
+    An answer of the wrong shape makes the SDK, or the code that reads its models, fail with an error of any type.
+
     Raises:
         NotFoundError: The service responded with 404.
         AlreadyExistsError: The name is already in use.
-        ServiceError: Any other error response, or no response.
+        ServiceError: Any other error response, no response, or an answer that is not valid.
     """
     try:
         yield
+    except TopnError:
+        raise
     except AzureError as error:
         raise translate(error, service, operation) from error
+    except OSError as error:
+        # For example, the file of certificates does not exist.
+        message = f"{service} could not {operation}: {redacted(str(error))}."
+        raise ServiceError(message, service=service, operation=operation) from error
+    except Exception as error:
+        raise invalid_answer(service, operation) from error
+
+
+def invalid_answer(service: str, operation: str) -> ServiceError:
+    """Return the error for an answer that is not valid."""
+    return ServiceError(
+        f"{service} could not {operation}: the answer is not valid.",
+        service=service,
+        operation=operation,
+        code=INVALID_ANSWER_CODE,
+        transient=True,
+    )
 
 
 def translate(error: AzureError, service: str, operation: str) -> ServiceError:
@@ -171,8 +186,9 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
     if isinstance(error, HttpResponseError):
         transient = (
             error.status_code in TRANSIENT_STATUS_CODES
+            or _is_broken(error)
             or "BeingDeleted" in code
-            or (code == "AuthenticationFailed" and _has_old_signature(error))
+            or _is_dated_wrongly(error)
         )
         if isinstance(error, ResourceNotFoundError):
             kind = NotFoundError
@@ -187,27 +203,33 @@ def translate(error: AzureError, service: str, operation: str) -> ServiceError:
     )
 
 
-def _has_old_signature(error: HttpResponseError) -> bool:
-    """Check whether a request was signed long before its response, for example because the machine was suspended."""
-    request = getattr(error.response, "request", None)
-    headers: Mapping[str, str] = getattr(request, "headers", {})
-    signed_at = headers.get("x-ms-date") or headers.get("ocp-date")
-    if signed_at is None:
+def _is_dated_wrongly(error: HttpResponseError) -> bool:
+    """Check whether a request was rejected because of its date, for example because the machine was suspended."""
+    response: Any = error.response
+    if error.status_code not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} or response is None:
         return False
-    age = datetime.now(timezone.utc) - parsedate_to_datetime(signed_at)
-    return age.total_seconds() > REQUEST_TIMEOUT_SECONDS
+    return _has_wrong_date(response.request.headers, response.headers.get("Date"))
+
+
+def _has_wrong_date(request: Mapping[str, str], date: str | None) -> bool:
+    """Check whether the date in a signed request differs much from the date of its response."""
+    signed_at = read_http_date(request.get("x-ms-date") or request.get("ocp-date"))
+    answered_at = read_http_date(date)
+    return signed_at is not None and answered_at is not None and abs(answered_at - signed_at) > MAX_CLOCK_DIFFERENCE
 
 
 def _code_and_reason(error: AzureError) -> tuple[str, str]:
     """Return the error code and the first line of the message, which is followed only by ids and headers."""
-    if isinstance(error, (ServiceRequestError, ServiceResponseError)):
+    if isinstance(error, InvalidAnswerError):
+        return INVALID_ANSWER_CODE, f"the answer is not valid ({error.message})"
+    if isinstance(error, ClientAuthenticationError) and error.response is None:
+        found = ENTRA_ERROR.search(str(error))
+        return NO_IDENTITY_CODE, found.group() if found else "no identity was found that can get a token for it"
+    if isinstance(error, (ServiceRequestError, ServiceResponseError)) or _is_broken(error):
         for pattern, code, reason in CONNECTION_ERRORS:
             if found := re.search(pattern, str(error)):
                 return code, f"no response ({reason.format(*(group.strip() for group in found.groups()))})"
         return "", f"no response ({type(error).__name__})"
-    if isinstance(error, ClientAuthenticationError) and error.response is None:
-        found = ENTRA_ERROR.search(str(error))
-        return NO_IDENTITY_CODE, found.group() if found else "no identity was found that can get a token for it"
     details = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
     code = str(getattr(code, "value", code))
@@ -216,6 +238,18 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"
     return code, f"{message} [{code}]" if code and code not in message else message
+
+
+def _is_broken(error: AzureError) -> bool:
+    """Check for an `HttpResponseError` without an error response.
+
+    The SDK raises it for a body that breaks off while it is read, and for a status that does not belong to the request.
+    """
+    return (
+        isinstance(error, HttpResponseError)
+        and not isinstance(error, ClientAuthenticationError)
+        and (error.status_code or 0) < HTTPStatus.MULTIPLE_CHOICES
+    )
 
 
 def _detail(error: AzureError) -> str | None:

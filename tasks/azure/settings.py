@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import ConfigurationError
+from tasks.urls import parse_url
 
 STATE_FOLDER = ".topn"
 
@@ -90,8 +91,8 @@ def read_settings() -> AzureSettings:
         raise ConfigurationError(f"The TOPN_ settings cannot be read: {error}") from error
     own = {name: value for name, value in settings if value is not None}
     _require_no_key(settings, "the environment or .env", own)
-    for name in ENDPOINTS:
-        _require_endpoint(f"TOPN_{name.upper()}", getattr(settings, name))
+    for name in ENDPOINTS & own.keys():
+        parse_url(f"TOPN_{name.upper()}", getattr(settings, name))
     return settings
 
 
@@ -117,6 +118,8 @@ def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr]) -
     Raises:
         ConfigurationError: A value differs between the two, or an endpoint of the block is not valid.
     """
+    for name in ENDPOINTS & block.keys():
+        parse_url(f"{name} of the Prefect block {BLOCK}", _text(block[name]))
     own = {name: value for name, value in settings if value is not None}
     for name in own.keys() & block.keys():
         if _text(own[name]) != _text(block[name]):
@@ -124,8 +127,6 @@ def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr]) -
             raise ConfigurationError(
                 f"TOPN_{name.upper()} and `{name}` of the Prefect block {BLOCK} differ{values}. Unset one of them."
             )
-    for name in ENDPOINTS & block.keys():
-        _require_endpoint(f"{name} of the Prefect block {BLOCK}", _text(block[name]))
     # The constructor would read the environment again.
     return settings.model_copy(update={**block, **own})
 
@@ -140,22 +141,6 @@ def _require_no_key(settings: AzureSettings, where: str, values: Mapping[str, ob
 
 def _text(value: str | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-
-def _require_endpoint(name: str, endpoint: str | None) -> None:
-    if endpoint is not None and not _is_endpoint(endpoint):
-        raise ConfigurationError(
-            f"{name} is {endpoint!r}, which is not an http or https URL. "
-            "Set it to a URL like https://myaccount.westeurope.batch.azure.com."
-        )
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
 
 
 def _missing(settings: AzureSettings) -> list[str]:

@@ -1,11 +1,17 @@
-"""Parameters and return values of the Batch client."""
+"""Parameters and return values of the Batch client.
+
+Return values are checked when they are created: a value of another type raises a `ValueError`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from tasks.model.checked import STRICT, Text
 from tasks.model.pool import PoolOptions
 
 
@@ -109,7 +115,7 @@ class Image:
     runs_containers: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Problem:
     """An error that Batch reports for a pool or a node."""
 
@@ -117,7 +123,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Pool:
     """A pool as Batch describes it.
 
@@ -126,8 +132,8 @@ class Pool:
         identities: Resource ids of the managed identities of its nodes.
     """
 
-    pool_id: str
-    state: str
+    pool_id: Text
+    state: Text
     allocation_state: str
     allocated_at: datetime | None
     resize_problems: tuple[Problem, ...]
@@ -135,39 +141,51 @@ class Pool:
     identities: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Node:
     """A node as Batch describes it."""
 
-    node_id: str
-    state: str
+    node_id: Text
+    state: Text
     problems: tuple[Problem, ...]
     start_task_exit_code: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Job:
     """A job as Batch describes it."""
 
-    job_id: str
+    job_id: Text
     pool_id: str
-    state: str
+    state: Text
     created_at: datetime | None
     terminate_reason: str | None
     metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Container:
+    """A blob container as Storage describes it.
+
+    Attributes:
+        age: Time since its metadata were last written, by the clock of the service.
+    """
+
+    metadata: Mapping[str, str]
+    age: timedelta
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class NodeAllocation:
     """When a node was allocated, and whether it is dedicated or preempted."""
 
-    node_id: str
+    node_id: Text
     allocated_at: datetime | None
     is_dedicated: bool
     is_preempted: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class TaskCounts:
     """The number of Batch tasks of a job in each state."""
 

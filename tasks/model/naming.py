@@ -7,14 +7,18 @@ from collections.abc import Mapping
 
 # Metadata by which a run recognizes its own resources.
 OWNER = "topn"
-METADATA_KEYS = frozenset({"owner", "flow_run_id", "expires_at", "prefect_api", "kept"})
+# Metadata of a job whose run is being cleaned up, or was. A later attempt of the flow run does not adopt it.
+CLEANUP_MARK = "cleanup"
+METADATA_KEYS = frozenset({"owner", "flow_run_id", "expires_at", "kept", CLEANUP_MARK})
 
 # Pools, jobs and containers: `topn-<32 hexadecimal digits of the flow run id>-<generation>`, and a suffix for containers.
 NAME_PREFIX = "topn-"
 APPLICATION_SUFFIX, INPUTS_SUFFIX, OUTPUTS_SUFFIX = "-app", "-in", "-out"
-RUN_NAME = re.compile(rf"{NAME_PREFIX}([0-9a-f]{{32}})-\d+({APPLICATION_SUFFIX}|{INPUTS_SUFFIX}|{OUTPUTS_SUFFIX})?")
+RUN_NAME = re.compile(
+    rf"(?P<attempt>{NAME_PREFIX}[0-9a-f]{{32}}-\d+)({APPLICATION_SUFFIX}|{INPUTS_SUFFIX}|{OUTPUTS_SUFFIX})?"
+)
 
-# Key of the artifact that records each cleanup.
+# Key of the artifact that records the last cleanup of a flow run.
 CLEANUP_ARTIFACT = "topn-cleanup"
 
 
@@ -31,6 +35,11 @@ def is_owned_by(flow_run_id: str, metadata: Mapping[str, str]) -> bool:
 def batch_task_id(key: str, *, is_archive: bool) -> str:
     """Return the id of the Batch task for a content key, or for the hash of several: the same in every attempt."""
     return f"{'p' if is_archive else 'f'}-{key[:32]}"
+
+
+def is_archive_task(task_id: str) -> bool:
+    """Check whether a Batch task has processed an archive of several files."""
+    return task_id.startswith("p-")
 
 
 def input_blob(task_id: str, sha256: str | None) -> str:

@@ -21,16 +21,14 @@ class Run:
     """One attempt of a flow run, up to its cleanup. The names of all its resources are derived from it.
 
     Attributes:
-        generation: Number that distinguishes the names of this attempt from those of earlier ones.
+        generation: Start time in seconds since 1970, by which the names of this attempt differ from those of others.
         deadline_at: When the run stops waiting, and its resources expire.
-        prefect_api: Address of the Prefect server that stores the state of the flow run.
         keep: Resources that neither the cleanup of the run nor a sweep deletes.
     """
 
     flow_run_id: str
     generation: int
     deadline_at: datetime
-    prefect_api: str
     keep: Keep
 
     @property
@@ -41,11 +39,7 @@ class Run:
     @property
     def containers(self) -> Containers:
         """Names of the containers of the run."""
-        return Containers(
-            application=f"{self.name}{APPLICATION_SUFFIX}",
-            inputs=f"{self.name}{INPUTS_SUFFIX}",
-            outputs=f"{self.name}{OUTPUTS_SUFFIX}",
-        )
+        return Containers.of(self.name)
 
     def metadata(self, *, kept: bool) -> dict[str, str]:
         """Return the metadata of a resource of this run: its owner, its expiry and whether it is kept."""
@@ -53,7 +47,6 @@ class Run:
             "owner": OWNER,
             "flow_run_id": self.flow_run_id,
             "expires_at": self.deadline_at.isoformat(timespec="seconds"),
-            "prefect_api": self.prefect_api,
             **({"kept": "true"} if kept else {}),
         }
 
@@ -81,6 +74,20 @@ class Containers:
     application: str
     inputs: str
     outputs: str
+
+    @classmethod
+    def of(cls, run_name: str) -> Containers:
+        """Return the names of the containers of a run, by its name."""
+        return cls(
+            application=f"{run_name}{APPLICATION_SUFFIX}",
+            inputs=f"{run_name}{INPUTS_SUFFIX}",
+            outputs=f"{run_name}{OUTPUTS_SUFFIX}",
+        )
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """All three names."""
+        return (self.application, self.inputs, self.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

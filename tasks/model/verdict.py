@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from tasks.model.checked import STRICT, Text
 from tasks.model.files import InputFile
+from tasks.model.outputs import Outputs
 
 
 class Category(str, Enum):
@@ -45,7 +48,7 @@ class FileError:
     repeat_command: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@checked_dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class BatchTaskOutcome:
     """State of one Batch task, as the service reports it.
 
@@ -57,8 +60,8 @@ class BatchTaskOutcome:
         failure_code: Error code of the service, for example FailureExitCode or BlobNotFound.
     """
 
-    task_id: str
-    state: str
+    task_id: Text
+    state: Text
     result: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -85,10 +88,10 @@ class StoredResult:
     """A result, which later runs reuse, and where it was created.
 
     Attributes:
-        outputs: Content of each output of the workload, by name.
+        outputs: The outputs of the workload, by name. They are not in memory.
     """
 
-    outputs: Mapping[str, bytes]
+    outputs: Outputs
     provenance: Provenance
 
 

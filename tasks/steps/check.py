@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
 
@@ -13,13 +12,11 @@ from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.azure.client import NO_IDENTITY_CODE, identity_name
 from tasks.azure.settings import AzureSettings
+from tasks.clock import MAX_CLOCK_DIFFERENCE, describe_difference, read_http_date
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.model.pool import PoolOptions
 from tasks.steps.pool_selection import check_pool_options, choose_identity, choose_image, support_warning
 from tasks.steps.provision import get_existing_pool
-
-# Half of the difference that tokens and signatures tolerate.
-MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
 
 # Sources: https://learn.microsoft.com/en-us/azure/batch/batch-aad-auth
 # and https://learn.microsoft.com/en-us/azure/storage/blobs/authorize-access-azure-active-directory
@@ -181,20 +178,15 @@ class _ResponseDates:
 
     def __call__(self, response: Any) -> None:
         """Record the date of a response."""
-        if date := response.http_response.headers.get("Date"):
-            self._dates.append(parsedate_to_datetime(date))
+        if date := read_http_date(response.http_response.headers.get("Date")):
+            self._dates.append(date)
 
     def findings(self, service: str, now: datetime) -> Iterator[Finding]:
         """Compare this machine's clock with that of the service."""
         if not self._dates:
             return
         difference = self._dates[0] - now
-        minutes = round(abs(difference) / timedelta(minutes=1))
         if abs(difference) <= MAX_CLOCK_DIFFERENCE:
             yield Finding(status=Status.OK, sentence=f"This machine's clock agrees with that of {service}.")
-            return
-        how = "behind" if difference > timedelta() else "ahead of"
-        sentence = f"This machine's clock is {minutes} minutes {how} that of {service}."
-        yield Finding(
-            status=Status.FAILED, sentence=f"{sentence} Synchronize it (NTP): tokens and signatures depend on it."
-        )
+        else:
+            yield Finding(status=Status.FAILED, sentence=describe_difference(difference, service))

@@ -11,9 +11,11 @@ from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, Pack
 from tasks.model.files import InputFile
 from tasks.model.naming import output_blob
+from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
-from tasks.steps.step import step
+from tasks.steps.partial import PartialFailures
+from tasks.steps.step import step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import RESULTS, file_outcomes
@@ -38,14 +40,16 @@ CATEGORY_OF_PREFIX = {
 # By content key.
 Verdicts = Mapping[str, Verdict]
 
-# Reads an output or a log by its name; `last_bytes` limits it to the end.
-Read = Callable[..., bytes | None]
+# Returns an output or a log by its name, or the last bytes of a log; None if it does not exist.
+ReadOutput = Callable[[str], Output | None]
+ReadTail = Callable[[str], bytes | None]
 
 
 @step("collect {finished.label}")
 def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
     """Return the verdict on each file of a chunk, by content key."""
-    return collect_chunk(blob_account(), results_store(), finished, job, workload, containers)
+    store = results_store(job.job_id, warn)
+    return collect_chunk(blob_account(), store, finished, job, workload, containers)
 
 
 def collect_chunk(
@@ -55,42 +59,76 @@ def collect_chunk(
     job: BatchJob,
     workload: Workload,
     containers: Containers,
+    *,
+    only_in_archive: bool = False,
 ) -> Verdicts:
-    """Return the verdict on each file of a chunk, by content key, and store each result as soon as it is read."""
+    """Return the verdict on each file of a chunk, by content key, and store each result as soon as it is read.
+
+    With `only_in_archive`, leave out the files of a pack that its results archive does not have.
+
+    Raises:
+        ServiceError: A download failed for a transient reason, and the step will be retried.
+    """
     verdicts: dict[str, Verdict] = dict(finished.submitted.failures)
+    failures = PartialFailures("collected", Category.UPLOAD)
+    scratch = Scratch()
     for pack in finished.submitted.staged:
         outcome = finished.outcomes.get(pack.task_id)
-        read_blob = partial(_read_blob, account, containers, pack)
-        unpacked = {}
-        if pack.is_archive and outcome is not None and (archive := read_blob(RESULTS)) is not None:
-            unpacked = file_outcomes(archive, pack, outcome)
+        read_output = partial(_download, account, containers, pack, scratch)
+        read_tail = partial(_download_tail, account, containers, pack)
+        unpacked: Mapping[str, tuple[BatchTaskOutcome, dict[str, Output]]] = {}
+        if pack.is_archive and outcome is not None:
+            found = failures.attempt(pack.files, partial(_unpack, read_output, pack, outcome))
+            if found is None:
+                continue
+            unpacked = found
         for file in pack.files:
-            file_outcome, file_outputs = unpacked.get(file.content_key, (outcome, None))
-            read = read_blob if file_outputs is None else partial(_read_unpacked, file_outputs)
-            verdict = _verdict(read, file, file_outcome, finished.reason, job, workload)
+            if only_in_archive and pack.is_archive and file.content_key not in unpacked:
+                continue
+            judge = partial(_verdict, read_output, read_tail, file, outcome, finished.reason, job, workload)
+            if file.content_key in unpacked:
+                own_outcome, outputs = unpacked[file.content_key]
+                judge = partial(
+                    _verdict, outputs.get, partial(_tail, outputs), file, own_outcome, finished.reason, job, workload
+                )
+            if (verdict := failures.attempt([file], judge)) is None:
+                continue
             if isinstance(verdict, StoredResult):
                 store.put(file.content_key, verdict)
             verdicts[file.content_key] = verdict
-    return verdicts
+    return {**verdicts, **failures.errors}
 
 
-def _read_blob(
-    account: BlobAccount, containers: Containers, pack: Pack, name: str, *, last_bytes: int | None = None
-) -> bytes | None:
-    """Read an output or a log of a Batch task; None if it does not exist."""
+def _unpack(
+    read_output: ReadOutput, pack: Pack, outcome: BatchTaskOutcome
+) -> dict[str, tuple[BatchTaskOutcome, dict[str, Output]]]:
+    archive = read_output(RESULTS)
+    return {} if archive is None else file_outcomes(archive, pack, outcome)
+
+
+def _download(account: BlobAccount, containers: Containers, pack: Pack, scratch: Scratch, name: str) -> Output | None:
+    """Download an output of a Batch task; None if it does not exist."""
     try:
-        return account.download(containers.outputs, output_blob(pack.task_id, name), last_bytes=last_bytes)
+        return scratch.add(account.download(containers.outputs, output_blob(pack.task_id, name)))
     except NotFoundError:
         return None
 
 
-def _read_unpacked(outputs: Mapping[str, bytes], name: str, *, last_bytes: int | None = None) -> bytes | None:
-    del last_bytes  # The logs of a file in a pack are already short.
-    return outputs.get(name)
+def _download_tail(account: BlobAccount, containers: Containers, pack: Pack, name: str) -> bytes | None:
+    """Download the end of a log of a Batch task; None if it does not exist."""
+    try:
+        return account.download_tail(containers.outputs, output_blob(pack.task_id, name), MAX_LOG_BYTES)
+    except NotFoundError:
+        return None
+
+
+def _tail(outputs: Mapping[str, Output], name: str) -> bytes | None:
+    return outputs[name].tail(MAX_LOG_BYTES) if name in outputs else None
 
 
 def _verdict(
-    read: Read,
+    read_output: ReadOutput,
+    read_tail: ReadTail,
     file: InputFile,
     outcome: BatchTaskOutcome | None,
     reason: FileError | None,
@@ -101,10 +139,10 @@ def _verdict(
     if outcome is None:
         return reason or FileError(category=Category.CANCELLED, message="Its Batch task did not complete")
     if outcome.result != "success" or outcome.exit_code != 0:
-        stdout, stderr = (_last_lines(read, log) for log in LOGS)
+        stdout, stderr = (_last_lines(read_tail, log) for log in LOGS)
         return failure_of(file, outcome, stdout, stderr, reason, workload)
-    found = {name: read(name) for name in workload.outputs}
-    outputs = {name: content for name, content in found.items() if content is not None}
+    found = {name: read_output(name) for name in workload.outputs}
+    outputs = Outputs({name: output for name, output in found.items() if output is not None})
     if len(outputs) < len(found):
         return FileError(
             category=Category.UPLOAD,
@@ -158,10 +196,10 @@ def _cause(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: File
     return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, printable(file.name), 1)
 
 
-def _last_lines(read: Read, log: str) -> str:
+def _last_lines(read_tail: ReadTail, log: str) -> str:
     """Read the last lines of a log; empty if it cannot be read, because a missing log does not change the verdict."""
     try:
-        content = read(log, last_bytes=MAX_LOG_BYTES) or b""
+        content = read_tail(log) or b""
     except ServiceError:
         return ""
     return "\n".join(content.decode("utf-8", "replace").strip().splitlines()[-MAX_LOG_LINES:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -21,6 +21,7 @@ from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError
 from tasks.progress import advance, notify
 from tasks.steps.doctor import Doctor
+from tasks.steps.partial import file_error, result_or_error
 from tasks.steps.renew import Renewal
 from tasks.steps.step import step
 from tasks.workload.base import Workload
@@ -44,6 +45,9 @@ TRANSIENT_FAILURE_CODES = frozenset(
     {"FileUploadMiscError", "FileUploadTimedOut", "BlobDownloadMiscError", "BlobDownloadTimedOut"}
 )
 MAX_REACTIVATIONS = 2
+
+# A poll that fails for a permanent reason this many times in a row ends the wait.
+MAX_FAILED_POLLS = 5
 
 # The failure code of a Batch task that a user or the end of its job terminated.
 # Source: https://learn.microsoft.com/en-us/azure/batch/batch-job-task-error-checking
@@ -82,7 +86,7 @@ class FutureSubmissions:
             except Empty:
                 return chunks
             self.open_count -= 1
-            result: object = future.result(raise_on_failure=False)
+            result = result_or_error(future)
             if isinstance(result, StagedChunk):
                 chunks.append(result)
 
@@ -109,8 +113,8 @@ def watch(
 ) -> Iterator[FinishedChunk]:
     """Poll the job until each submitted chunk is finished or waiting cannot help.
 
-    Each poll reads the task counts, and lists only the Batch tasks that completed since the last listing. A transient
-    error of a poll is not a verdict: the next poll tries again, until the deadline.
+    Each poll reads the task counts, and lists only the Batch tasks that completed since the last listing. An error of a
+    poll is not a verdict: the next poll tries again, until the deadline if the error is transient, otherwise a few times.
 
     Yields:
         Every submitted chunk, once. If waiting stopped early, the chunk has the reason.
@@ -118,18 +122,18 @@ def watch(
     watched = _WatchedJob(account, job, submissions, renewal)
     poll_seconds = MIN_POLL_SECONDS
     unchanged_polls = 0
+    failed_polls = 0
     stop_reason: FileError | None = None
     while True:
         changed = False
-        with _transient_errors_notified():
-            try:
-                changed = watched.poll()
-                stuck = not changed and watched.seems_stuck(unchanged_polls)
-                stop_reason = _examine(doctor) if stuck else None
-                if stuck and stop_reason is None:
-                    watched.add_missing()
-            except NotFoundError:
-                stop_reason = _examine(doctor)
+        try:
+            changed, stop_reason = _poll(watched, doctor, unchanged_polls)
+            failed_polls = 0
+        except Exception as error:  # noqa: BLE001 - one bad answer must not end the run
+            failed_polls += not (isinstance(error, ServiceError) and error.transient)
+            failure = file_error(error, "watched", Category.NODE)
+            notify(f"{str(error).rstrip('.') if isinstance(error, ServiceError) else failure.message}. Retrying.")
+            stop_reason = failure if failed_polls >= MAX_FAILED_POLLS else None
         yield from watched.pop_finished(doctor)
         if not watched.chunks and not submissions.open_count:
             return
@@ -141,6 +145,20 @@ def watch(
         unchanged_polls = 0 if changed else unchanged_polls + 1
         poll_seconds = MIN_POLL_SECONDS if changed else min(poll_seconds * POLL_BACKOFF_FACTOR, MAX_POLL_SECONDS)
         clock.sleep(poll_seconds)
+
+
+def _poll(watched: _WatchedJob, doctor: Doctor, unchanged_polls: int) -> tuple[bool, FileError | None]:
+    """Update the known state of the job; return whether it changed, and why waiting cannot help."""
+    try:
+        changed = watched.poll()
+        if changed or not watched.seems_stuck(unchanged_polls):
+            return changed, None
+        stop_reason = _examine(doctor)
+        if stop_reason is None:
+            watched.add_missing()
+    except NotFoundError:
+        return False, _examine(doctor)
+    return False, stop_reason
 
 
 class _WatchedJob:
@@ -241,17 +259,6 @@ class _WatchedJob:
         task_ids = [pack.task_id for pack in chunk.staged]
         outcomes = {task_id: self._outcomes[task_id] for task_id in task_ids if task_id in self._outcomes}
         return FinishedChunk(submitted=chunk, outcomes=outcomes, reason=reason)
-
-
-@contextmanager
-def _transient_errors_notified() -> Iterator[None]:
-    """Suppress a transient error with a note, because the next poll tries again."""
-    try:
-        yield
-    except ServiceError as error:
-        if not error.transient:
-            raise
-        notify(f"{error} Retrying.")
 
 
 def _examine(doctor: Doctor) -> FileError | None:

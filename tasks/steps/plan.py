@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from prefect.runtime import flow_run
+
+from tasks.clock import clock_warning
 from tasks.errors import UsageError
 from tasks.model.chunks import Chunk, Pack
 from tasks.model.files import InputFile
 from tasks.model.inputs import find_inputs
 from tasks.model.output_names import names_below_common_folder, output_names
+from tasks.model.outputs import Scratch
 from tasks.model.plan import Plan
 from tasks.model.verdict import StoredResult
-from tasks.progress import advance
-from tasks.steps.step import step
+from tasks.steps.partial import log_unexpected
+from tasks.steps.step import step, warn
 from tasks.text import printable
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
@@ -40,15 +44,15 @@ READ_BYTES = 1024 * 1024
 
 @step("plan")
 def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_per_task: int | None) -> Plan:
-    """Plan which files to process, and report the totals to the progress listeners.
+    """Plan which files to process.
 
     Raises:
         UsageError: An input is missing or cannot be read.
     """
-    plan = create_plan(inputs, workload, results_store(), refresh=refresh, files_per_task=files_per_task)
-    for stage in ("staged", "submitted", "completed"):
-        advance(stage, total=plan.new_file_count)
-    return plan
+    if warning := clock_warning():
+        warn(warning)
+    store = results_store(str(flow_run.id), warn)
+    return create_plan(inputs, workload, store, refresh=refresh, files_per_task=files_per_task)
 
 
 def create_plan(
@@ -80,14 +84,29 @@ def create_plan(
     by_content = _without_copies(files)
     known: dict[str, StoredResult] = {}
     if not refresh:
-        found = ((file, store.get(key)) for key, file in by_content.items())
+        scratch = Scratch()
+        found = ((file, store.get(key, scratch)) for key, file in by_content.items())
         known = {
             file.content_key: result
             for file, result in found
-            if result is not None and workload.refusal(file, result.outputs) is None
+            if result is not None and _is_accepted(workload, file, result)
         }
     new = [file for key, file in by_content.items() if key not in known]
     return Plan(files=files, unchanged=known, chunks=_chunks(group_into_packs(new, files_per_task)))
+
+
+def _is_accepted(workload: Workload, file: InputFile, result: StoredResult) -> bool:
+    try:
+        return workload.refusal(file, result.outputs) is None
+    except Exception as error:  # noqa: BLE001 - a stored result that the workload cannot read is not used
+        log_unexpected(error)
+        return False
+
+
+def with_results(plan: Plan, results: Mapping[str, StoredResult], files_per_task: int | None) -> Plan:
+    """Return the plan of what remains to be done once there are more results, by content key."""
+    new = [file for chunk in plan.chunks for file in chunk.files if file.content_key not in results]
+    return replace(plan, unchanged={**plan.unchanged, **results}, chunks=_chunks(group_into_packs(new, files_per_task)))
 
 
 def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime, timedelta, timezone
-
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
+from datetime import datetime, timedelta
 
 from tasks.azure import sas_expiry as signatures
 from tasks.azure.accounts import batch_account, blob_account
@@ -16,7 +12,7 @@ from tasks.azure.autoscale import pool_formula
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.azure.values import Blob, JobSpec, Pool, PoolSpec, StartTask
-from tasks.clock import SYSTEM_CLOCK, Clock
+from tasks.clock import SYSTEM_CLOCK, Clock, service_time
 from tasks.errors import (
     AlreadyExistsError,
     ConfigurationError,
@@ -28,7 +24,7 @@ from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.progress import notify
 from tasks.steps.pool_selection import choose_identity, choose_image, support_warning
-from tasks.steps.step import step
+from tasks.steps.step import step, warn
 from tasks.workload.base import Workload
 
 # Another active job usually ends within minutes, or not at all.
@@ -65,7 +61,7 @@ def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Con
         ForeignResourceError: A container with the same name exists and does not belong to this run.
     """
     containers = run.containers
-    for name in (containers.application, containers.inputs, containers.outputs):
+    for name in containers.names:
         try:
             account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
@@ -105,10 +101,10 @@ def ensure_pool(
         ForeignResourceError: A pool with the same name exists and does not belong to this run.
         ConfigurationError: No suitable image exists.
     """
-    now = datetime.now(timezone.utc)
+    now = service_time()
     image = choose_image(account, options.setup, run.deadline_at)
     if warning := support_warning(image, now):
-        _warn(warning)
+        warn(warning)
     pool_start_task = start_task(blobs, run, workload, containers, now, options.setup)
     spec = PoolSpec(
         pool_id=run.name,
@@ -171,7 +167,7 @@ def ensure_job(
         ForeignResourceError: A job with the same name exists and does not belong to this run.
     """
     own_pool = pool_id == run.name
-    remaining_seconds = (run.deadline_at - datetime.now(timezone.utc)).total_seconds()
+    remaining_seconds = (run.deadline_at - service_time()).total_seconds()
     spec = JobSpec(
         job_id=run.name,
         pool_id=pool_id,
@@ -211,12 +207,6 @@ def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline
                 raise
         notify("The account's quota of active jobs is used up. Waiting for another job to end.")
         clock.sleep(QUOTA_POLL_SECONDS)
-
-
-def _warn(message: str) -> None:
-    notify(message)
-    with suppress(MissingContextError):
-        get_run_logger().warning(message)
 
 
 def _check_command(workload: Workload, setup: PoolSetup) -> str:

@@ -22,14 +22,14 @@ from tasks.model.files import InputFile
 from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict
-from tasks.redaction import redacted
 from tasks.report.artifacts import publish
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
+from tasks.steps.partial import file_error, log_unexpected, result_or_error
 from tasks.steps.step import step
-from tasks.text import printable
+from tasks.text import cut, printable
 from tasks.workload.base import Workload
 
 
@@ -84,6 +84,11 @@ def write_all_outputs(output_folder: Path, report: RunReport) -> list[str]:
             write_outputs(output_folder, report.workload, *file, inputs)
         except OSError as error:
             errors.append(f"{printable(file[0].file.output)} ({error.strerror or error})")
+        except Exception as error:  # noqa: BLE001 - a workload that fails on one file must not keep back the others
+            log_unexpected(error)
+            errors.append(
+                f"{printable(file[0].file.output)} (unexpected {type(error).__name__}, see the log of the run)"
+            )
     return errors
 
 
@@ -103,7 +108,7 @@ def write_outputs(
             raise OSError(errno.ELOOP, "a link points outside the output folder")
         if str(folder / path.name) in inputs:
             raise OSError(errno.EEXIST, "the output would replace an input")
-        write_atomically(folder / path.name, content)
+        write_atomically(folder / path.name, content if isinstance(content, bytes) else content.blocks())
 
 
 def collect_verdicts(
@@ -136,10 +141,8 @@ def collect_verdicts(
 
 
 def _error_of(step: PrefectFuture[Any], participle: str, category: Category) -> FileError | None:
-    result: object = step.result(raise_on_failure=False)
-    if not isinstance(result, BaseException):
-        return None
-    return FileError(category=category, message=f"It could not be {participle}: {redacted(str(result)).rstrip('.')}")
+    result = result_or_error(step)
+    return file_error(result, participle, category) if isinstance(result, BaseException) else None
 
 
 def final_state(report: RunReport) -> State[Any]:
@@ -150,7 +153,7 @@ def final_state(report: RunReport) -> State[Any]:
     failed = report.count("failed")
     if not failed:
         return Completed(message=report.headline, data=report)
-    reasons = "; ".join(failure.reason for failure in report.describe_failures(MAX_LISTED))
+    reasons = "; ".join(cut(failure.reason, 300) for failure in report.describe_failures(MAX_LISTED))
     more = f"; and {failed - MAX_LISTED} more" if failed > MAX_LISTED else ""
     error = FilesFailedError(f"{failed} of {len(report.files)} files failed: {reasons}{more}.", report)
     return Failed(message=str(error), data=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tasks.azure.accounts import blob_account
@@ -10,8 +11,9 @@ from tasks.model.chunks import Chunk, Pack, StagedChunk
 from tasks.model.files import InputFile
 from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.run import Containers, Run
-from tasks.model.verdict import FileError
+from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
+from tasks.steps.partial import PartialFailures
 from tasks.steps.step import step
 from tasks.workload.base import Workload
 from tasks.workload.packs import packed
@@ -19,7 +21,7 @@ from tasks.workload.packs import packed
 
 @step("stage {chunk.label}", cached=True)
 def stage_files(run: Run, chunk: Chunk, workload: Workload, containers: Containers) -> StagedChunk:
-    """Upload the files of a chunk; a file that can no longer be read does not fail the others."""
+    """Upload the files of a chunk; a file that cannot be uploaded does not fail the others."""
     del run  # Part of the cache key: staged blobs exist as long as the containers of the run.
     return stage_chunk(blob_account(), chunk, workload, containers)
 
@@ -28,19 +30,23 @@ def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containe
     """Upload the files and archives of a chunk; a file that changed since it was hashed is left out.
 
     Raises:
-        ServiceError: Storage rejected an upload.
+        ServiceError: An upload failed for a transient reason, and the step will be retried.
     """
-    staged, failures = [], {}
+    staged = []
+    failures = PartialFailures("staged", Category.RESOURCE_FILE)
     for pack in chunk.packs:
-        if pack.is_archive:
-            left_out = _stage_archive(account, pack, workload, containers)
-        else:
-            left_out = _stage_file(account, pack.files[0], containers)
-        failures.update(left_out)
-        if uploaded := pack.without(left_out):
+        failures.errors.update(failures.attempt(pack.files, partial(_stage, account, pack, workload, containers)) or {})
+        if uploaded := pack.without(failures.errors):
             staged.append(uploaded)
         advance("staged", done=len(pack.files))
-    return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures)
+    return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures.errors)
+
+
+def _stage(account: BlobAccount, pack: Pack, workload: Workload, containers: Containers) -> dict[str, FileError]:
+    """Upload a pack, and return the errors of the files that were left out, by content key."""
+    if pack.is_archive:
+        return _stage_archive(account, pack, workload, containers)
+    return _stage_file(account, pack.files[0], containers)
 
 
 def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:

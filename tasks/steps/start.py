@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from uuid import UUID
+from datetime import datetime, timedelta
 
-from prefect import get_client
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
 
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
-from tasks.errors import ForeignResourceError
-from tasks.model.naming import CLEANUP_ARTIFACT, run_prefix
+from tasks.clock import service_time
+from tasks.model.naming import CLEANUP_MARK, run_prefix
 from tasks.model.run import Keep, Run
 from tasks.progress import run_started
+from tasks.steps.life import lock_run
 from tasks.steps.step import step
 
 # An earlier attempt that has less time than this before its deadline is not continued.
@@ -27,60 +23,52 @@ MIN_REMAINING_TIME = timedelta(minutes=1)
 
 @step("start")
 def start_run(timeout_minutes: float, keep: Keep) -> Run:
-    """Return the run, named by its flow run and the number of cleanups so far.
+    """Return the run, which is named by its flow run and its start.
 
-    A repeated flow run adopts the resources and the deadline of the earlier attempt. If that deadline has passed or the
-    job has ended, the run uses the next name instead, as after a cleanup.
+    A repeated flow run adopts the resources and the deadline of an earlier attempt if all of them can be used: its
+    containers and its job exist, no cleanup has started, and the deadline is not near.
     """
     flow_run_id = str(flow_run.id)
+    lock_run(flow_run_id)
     run_started(flow_run_id)
-    with get_client(sync_client=True) as client:
-        api = address_of(client)
+    batch, blobs = batch_account(), blob_account()
+    # The answer has the time of the service, by which deadlines count.
+    batch.jobs(run_prefix(flow_run_id))
+    now = service_time()
     run = Run(
         flow_run_id=flow_run_id,
-        generation=len(cleanups_of(UUID(flow_run_id))),
-        deadline_at=datetime.now(timezone.utc) + timedelta(minutes=timeout_minutes),
-        prefect_api=api,
+        generation=int(now.timestamp()),
+        deadline_at=now + timedelta(minutes=timeout_minutes),
         keep=keep,
     )
-    return adopt_or_skip(batch_account(), blob_account(), run)
-
-
-def address_of(client: SyncPrefectClient) -> str:
-    """Return the address of a client's Prefect server without user name and password, as in a run's metadata."""
-    return str(client.api_url.copy_with(userinfo=b""))
+    return adopt_or_skip(batch, blobs, run)
 
 
 def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
-    """Adopt the resources of the run's name if they can be used, or skip to the next name that can.
+    """Adopt the newest complete resources of the flow run, or use a name that it has never used.
 
     Returns:
-        The run, with the deadline of the adopted resources or with the next unused name.
-
-    Raises:
-        ForeignResourceError: A container or a job has the run's name and does not belong to this flow run.
+        The run with the generation and the deadline of the adopted resources, or with its own deadline.
     """
     containers = blobs.containers(run_prefix(run.flow_run_id))
     jobs = {job.job_id: job for job in batch.jobs(run_prefix(run.flow_run_id))}
-    while True:
-        found = [data for name, data in containers.items() if name.startswith(f"{run.name}-")]
-        job = jobs.get(run.name)
-        if job is not None:
-            found.append(dict(job.metadata))
-        if any(not run.owns(metadata) for metadata in found):
-            raise ForeignResourceError(f"`{run.name}` exists and does not belong to this run. Delete it and run again.")
-        expiries = [datetime.fromisoformat(metadata["expires_at"]) for metadata in found]
-        if not expiries:
-            return run
-        if min(expiries) - datetime.now(timezone.utc) > MIN_REMAINING_TIME and (job is None or job.state == "active"):
-            return replace(run, deadline_at=min(expiries))
-        run = replace(run, generation=run.generation + 1)
-
-
-def cleanups_of(flow_run_id: UUID) -> list[Artifact]:
-    """List the cleanup records of a flow run; a cleanup writes its record before the first deletion."""
-    with get_client(sync_client=True) as client:
-        return client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[CLEANUP_ARTIFACT])),
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+    adopted: Run | None = None
+    for job in jobs.values():
+        generation = job.job_id.removeprefix(run_prefix(run.flow_run_id))
+        if not (run.owns(job.metadata) and generation.isdecimal()):
+            continue
+        if job.state != "active" or CLEANUP_MARK in job.metadata:
+            continue
+        attempt = replace(
+            run, generation=int(generation), deadline_at=datetime.fromisoformat(job.metadata["expires_at"])
         )
+        found = [containers.get(name) for name in attempt.containers.names]
+        is_complete = all(container is not None and run.owns(container.metadata) for container in found)
+        has_time = attempt.deadline_at - service_time() > MIN_REMAINING_TIME
+        if is_complete and has_time and (adopted is None or attempt.generation > adopted.generation):
+            adopted = attempt
+    if adopted is not None:
+        return adopted
+    while run.name in jobs or any(name in containers for name in run.containers.names):
+        run = replace(run, generation=run.generation + 1)
+    return run

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque as prefect_opaque
 
 from tasks.errors import ServiceError
+from tasks.progress import notify
 from tasks.report.timing import record_end
 
 STEP_RETRIES = 3
@@ -58,6 +62,19 @@ def opaque(value: T) -> T:
     Prefect still waits for a future, or for a mapped list of futures.
     """
     return cast(T, prefect_opaque(value))
+
+
+def warn(message: str) -> None:
+    """Show a warning on the terminal and in the run's log."""
+    notify(message)
+    with suppress(MissingContextError):
+        get_run_logger().warning(message)
+
+
+def is_last_attempt() -> bool:
+    """Return whether the running step is not retried again; also outside of a step."""
+    context = TaskRunContext.get()
+    return context is None or context.task_run.run_count > context.task.retries
 
 
 def failed_for_transient_reason(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:

@@ -17,6 +17,7 @@ from tasks.model.naming import output_blob
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
+from tasks.steps.partial import PartialFailures
 from tasks.steps.step import step
 from tasks.workload.base import LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
@@ -30,9 +31,13 @@ def submit_batch_tasks(
     run: Run, chunk: StagedChunk, job: BatchJob, workload: Workload, containers: Containers
 ) -> StagedChunk:
     """Add the Batch tasks of a chunk; a rejected Batch task does not fail the others."""
-    submitted = submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers)
+    failures = PartialFailures("submitted", Category.NODE)
+    submitted = failures.attempt(
+        [file for pack in chunk.staged for file in pack.files],
+        lambda: submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers),
+    )
     advance("submitted", done=len(chunk.chunk.files))
-    return submitted
+    return submitted or replace(chunk, staged=(), failures={**chunk.failures, **failures.errors})
 
 
 def submit_chunk(

@@ -1,130 +1,168 @@
-"""Delete the resources of dead runs, of all flow runs.
+"""Delete what dead runs left behind.
 
-A run is dead if its deadline has passed, or if its flow run has ended on the Prefect server in use here. Runs of other
-servers count as alive until their deadlines. A sweep only deletes resources that have both the name and the metadata of
-a run.
+A run is dead if its process in this folder has ended, if its heartbeat is 15 minutes old, or if its deadline has passed.
+A sweep needs no Prefect server. It only deletes resources that have both the name and the metadata of a run.
+
+The pool of a dead run is deleted at once. Its job and containers can have results, which the next run of the same work
+collects. They are deleted after that, or at their expiry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from prefect import get_client
-from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
-from tasks.errors import ServiceError
-from tasks.model.naming import NAME_PREFIX, RUN_NAME, is_owned_by
-from tasks.steps.cleanup import Leftovers, delete, leftovers_below
-from tasks.steps.start import address_of
+from tasks.clock import service_time
+from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, RUN_NAME, is_owned_by
+from tasks.steps.cleanup import (
+    Resources,
+    delete,
+    describe,
+    find_resources,
+    select,
+    without_kept,
+)
+from tasks.steps.life import MAX_HEARTBEAT_AGE, LifeFile, forget_dead_runs, read_life_file
 from tasks.steps.step import step
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepResult:
-    """The resources that a sweep found, and the errors of failed deletions by name."""
+class DeadRun:
+    """One attempt of a dead run.
 
-    leftovers: Leftovers
-    failures: Mapping[str, str]
+    Attributes:
+        name: Name of the attempt, and of its job and pool.
+        resources: What it left behind, without what it keeps.
+        may_have_results: Whether its job has results that nobody has collected.
+    """
+
+    name: str
+    resources: Resources
+    may_have_results: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """The result of a sweep.
+
+    Attributes:
+        found: The resources that the sweep was to delete. A dry run deletes nothing.
+        remaining: Resources that could not be deleted or listed, with the reasons.
+        waiting: Jobs and containers that stay until their expiry, because they may have results.
+    """
+
+    found: tuple[str, ...]
+    remaining: Mapping[str, str]
+    waiting: tuple[str, ...]
 
 
 @step("sweep")
 def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> SweepResult:
     """Delete the resources of dead runs, and log each name."""
-    return _sweep_and_log(timedelta(hours=older_than_hours), dry_run=dry_run)
-
-
-@step("sweep", retries=0)
-def sweep_before_run() -> None:
-    """Delete the resources of dead runs before a new run; an error does not stop the run."""
-    try:
-        _sweep_and_log(timedelta(0), dry_run=False)
-    except ServiceError as error:
-        get_run_logger().warning("The sweep failed: %s", error)
-
-
-def _sweep_and_log(older_than: timedelta, *, dry_run: bool) -> SweepResult:
-    now = datetime.now(timezone.utc)
-    swept = sweep(batch_account(), blob_account(), ended_at_on_own_server, now - older_than, dry_run=dry_run)
-    logger = get_run_logger()
-    for name in swept.leftovers.names:
-        logger.info("%s: %s", "Leftover" if dry_run else "Deleted leftover", name)
-    for name, reason in swept.failures.items():
-        logger.error("Could not delete %s: %s", name, reason)
+    by = service_time() - timedelta(hours=older_than_hours)
+    swept = sweep(batch_account(), blob_account(), by, dry_run=dry_run)
+    log_sweep(swept, is_dry_run=dry_run)
     return swept
+
+
+def log_sweep(swept: SweepResult, *, is_dry_run: bool = False) -> None:
+    """Write what a sweep did to the log of the run."""
+    logger = get_run_logger()
+    for name in swept.found:
+        if name not in swept.remaining:
+            logger.info("%s: %s", "Leftover" if is_dry_run else "Deleted leftover", name)
+    for name, reason in swept.remaining.items():
+        logger.error("Could not delete %s: %s", name, reason)
 
 
 def sweep(
     batch: BatchAccount,
     blobs: BlobAccount,
-    ended_at: Callable[[UUID, str], datetime | None],
     by: datetime,
     *,
     dry_run: bool = False,
+    collect: Callable[[DeadRun], bool] = lambda _: False,
 ) -> SweepResult:
-    """Delete the jobs, pools and containers of runs that were already dead at the time `by`.
+    """Delete the resources of runs that were already dead at the time `by`.
 
     Args:
         batch: The Batch account.
         blobs: The storage account.
-        ended_at: Returns when a flow run ended, from its id and the address of its Prefect server; None if it has not
-            ended or is not known.
         by: Now, or an earlier time to keep the resources of runs that died since.
         dry_run: Only find the resources.
+        collect: Collects the results of a dead run, and returns whether it has no others.
     """
-    end_times: dict[tuple[UUID, str], datetime | None] = {}
-
-    def is_dead(name: str, metadata: Mapping[str, str]) -> bool:
-        flow_run_id = _owner(name, metadata)
-        expires_at = _instant(metadata.get("expires_at", ""))
-        if flow_run_id is None or expires_at is None or metadata.get("kept"):
-            return False
-        if expires_at <= by:
-            return True
-        run = (flow_run_id, metadata.get("prefect_api", ""))
-        if run not in end_times:
-            end_times[run] = ended_at(*run)
-        end = end_times[run]
-        return end is not None and end <= by
-
-    leftovers = leftovers_below(batch, blobs, NAME_PREFIX, is_dead)
-    return SweepResult(leftovers=leftovers, failures={} if dry_run else delete(batch, blobs, leftovers))
-
-
-def ended_at_on_own_server(flow_run_id: UUID, prefect_api: str) -> datetime | None:
-    """Return when a flow run ended; None if it has not ended or is not on the Prefect server in use here.
-
-    Other servers are never contacted. Their addresses come from metadata that others can write, and a request would
-    send this server's credentials there.
-    """
-    with get_client(sync_client=True) as client:
-        if address_of(client) != prefect_api:
-            return None
-        try:
-            flow_run = client.read_flow_run(flow_run_id)
-        except ObjectNotFound:
-            return None
-    return flow_run.state.timestamp if flow_run.state is not None and flow_run.state.is_final() else None
+    resources = find_resources(batch, blobs, NAME_PREFIX)
+    dead = [
+        replace(run, may_have_results=run.may_have_results and not collect(run))
+        for run in find_dead_runs(resources, by)
+    ]
+    waiting = [name for run in dead if run.may_have_results for name in replace(run.resources, pools=()).names]
+    errors = dict(resources.errors)
+    found: list[str] = []
+    for run in dead:
+        unneeded = replace(run.resources, jobs=(), containers={}) if run.may_have_results else run.resources
+        found += unneeded.names
+        if not dry_run:
+            errors |= delete(batch, blobs, unneeded, mark=unneeded.jobs)
+    if not dry_run and not resources.errors:
+        found_runs = {attempt for name, metadata in resources.metadata if (attempt := attempt_of(name, metadata))}
+        forget_dead_runs(except_for={flow_run_id_of(attempt) for attempt in found_runs})
+    return SweepResult(found=tuple(found), remaining=describe(errors), waiting=tuple(waiting))
 
 
-def _owner(name: str, metadata: Mapping[str, str]) -> UUID | None:
-    """Return the id of the flow run in the name of a resource if the metadata has the same one; otherwise None."""
-    match = RUN_NAME.fullmatch(name)
-    if match is None:
+def find_dead_runs(resources: Resources, by: datetime) -> list[DeadRun]:
+    """Return the attempts, among the given resources, that were already dead at the time `by`."""
+    names = {attempt_of(name, metadata): None for name, metadata in resources.metadata}
+    attempts = [(name, select(resources, lambda _, *of, name=name: attempt_of(*of) == name)) for name in names if name]
+    return [run for name, own in attempts if (run := _dead_run(name, own, resources.errors, by)) is not None]
+
+
+def _dead_run(name: str, own: Resources, errors: Mapping[str, Exception], by: datetime) -> DeadRun | None:
+    expiries = [datetime.fromisoformat(metadata["expires_at"]) for _, metadata in own.metadata]
+    ages = [container.age for container in own.containers.values()]
+    file = read_life_file(flow_run_id_of(name))
+    died_at = _died_at(file, max(expiries), min(ages, default=timedelta(0)))
+    if died_at is None or died_at > by:
         return None
-    flow_run_id = UUID(match.group(1))
-    return flow_run_id if is_owned_by(str(flow_run_id), metadata) else None
+    has_ended = file is not None and file.has_ended
+    # If the jobs could not be listed, one may exist.
+    is_collectable = bool(errors) or any(CLEANUP_MARK not in job.metadata for job in own.jobs)
+    return DeadRun(
+        name=name,
+        resources=without_kept(own),
+        may_have_results=is_collectable and not has_ended and max(expiries) > by,
+    )
 
 
-def _instant(text: str) -> datetime | None:
+def _died_at(file: LifeFile | None, expires_at: datetime, heartbeat_age: timedelta) -> datetime | None:
+    """Return from when on a run counts as dead; None if it is alive."""
+    if file is not None:
+        return None if file.is_alive and not file.has_ended else file.written_at
+    if heartbeat_age > MAX_HEARTBEAT_AGE:
+        return service_time() - heartbeat_age + MAX_HEARTBEAT_AGE
+    return expires_at
+
+
+def attempt_of(name: str, metadata: Mapping[str, str]) -> str | None:
+    """Return the attempt of a run that a resource belongs to; None if name or metadata are not those of a run."""
+    match = RUN_NAME.fullmatch(name)
+    if match is None or not is_owned_by(flow_run_id_of(match["attempt"]), metadata):
+        return None
     try:
-        instant = datetime.fromisoformat(text)
+        has_expiry = datetime.fromisoformat(metadata.get("expires_at", "")).tzinfo is not None
     except ValueError:
         return None
-    return instant if instant.tzinfo else None
+    return match["attempt"] if has_expiry else None
+
+
+def flow_run_id_of(attempt: str) -> str:
+    """Return the id of the flow run in the name of an attempt."""
+    return str(UUID(attempt.split("-")[1]))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from tasks.errors import ConfigurationError
 from tasks.model.files import InputFile
+from tasks.model.outputs import Output
 from tasks.model.verdict import FileError, StoredResult
 from tasks.text import printable
 
@@ -51,7 +52,7 @@ class Workload:
         name: First part of the keys of the run's artifacts. It consists of lower-case letters, digits and dashes.
         command: Command for /bin/sh. It runs in a new folder that contains only the input file, named ``input``. The
             variable ``FILES`` is the path of the folder with ``files``. Exit code 0 means success.
-        outputs: Names of files that the command writes in that folder. They are the result and must fit into memory.
+        outputs: Names of files that the command writes in that folder. They are the result.
         files: Contents of the files that are copied to each node, by file name.
         check_command: Command for /bin/sh, also with ``FILES``. A node where it fails runs no Batch tasks.
         done: The word for a file with a new result, as in "5 files: 5 counted".
@@ -92,16 +93,16 @@ class Workload:
         del file, outputs
         return None
 
-    def documents(self, file: InputFile, result: StoredResult) -> dict[str, bytes]:
+    def documents(self, file: InputFile, result: StoredResult) -> Mapping[str, bytes | Output]:
         """Return the content of each output document of a file, by the part of its name after ``_OUTPUT``."""
         del file
-        return {f".{name}": content for name, content in result.outputs.items()}
+        return {f".{name}": output for name, output in result.outputs.parts.items()}
 
     def columns(self, result: StoredResult) -> dict[str, Cell]:
         """Return the row of a file in the results tables; by default the first line of each output."""
         return {
-            name: printable(content[:1000].decode("utf-8", "replace").partition("\n")[0])
-            for name, content in result.outputs.items()
+            name: printable(output.read(1000).decode("utf-8", "replace").partition("\n")[0])
+            for name, output in result.outputs.parts.items()
         }
 
     def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from tasks.model.chunks import Pack
 from tasks.model.files import InputFile
 from tasks.model.inputs import changed_error, unreadable_error
+from tasks.model.outputs import Output
 from tasks.model.verdict import BatchTaskOutcome, FileError
 from tasks.workload.base import NODE_INPUT, Workload
 
@@ -32,6 +33,7 @@ COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
 # File in the folder of each processed file, with the exit code and the number of attempts.
 EXIT = ".exit"
+MAX_EXIT_BYTES = 32
 
 # Error code that Batch reports for a program that failed.
 EXIT_CODE_FAILURE = "FailureExitCode"
@@ -58,38 +60,38 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
 
 
 def file_outcomes(
-    content: bytes, pack: Pack, outcome: BatchTaskOutcome
-) -> dict[str, tuple[BatchTaskOutcome, dict[str, bytes]]]:
+    archive: Output, pack: Pack, outcome: BatchTaskOutcome
+) -> dict[str, tuple[BatchTaskOutcome, dict[str, Output]]]:
     """Read the results archive of a pack; of a truncated archive, read the complete files.
 
     Returns:
         Outcome and outputs of each processed file, by content key. An outcome looks like that of a separate Batch task.
     """
-    folders: dict[str, dict[str, bytes]] = {}
+    folders: dict[str, dict[str, Output]] = {}
     # A malicious header makes tarfile raise errors other than `TarError`.
     with suppress(tarfile.TarError, ArithmeticError, LookupError, ValueError):
-        for path, document in _plain_files(content):
+        for path, document in _plain_files(archive):
             folder, _, name = path.partition("/")
             folders.setdefault(folder, {})[name] = document
-    outputs = ((file, folders.get(_folder(file), {})) for file in pack.files)
-    return {
-        file.content_key: (_file_outcome(documents[EXIT], outcome), documents)
-        for file, documents in outputs
-        if re.fullmatch(rb"\d{1,9} \d{1,9}\n", documents.get(EXIT, b""))
-    }
+    outcomes = {}
+    for file in pack.files:
+        documents = folders.get(_folder(file), {})
+        exit_file = documents[EXIT].read(MAX_EXIT_BYTES) if EXIT in documents else b""
+        if re.fullmatch(rb"\d{1,9} \d{1,9}\n", exit_file):
+            outcomes[file.content_key] = _file_outcome(exit_file, outcome), documents
+    return outcomes
 
 
-def _plain_files(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Read the regular files of an untrusted archive, without extracting them to disk."""
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        for member in archive:
+def _plain_files(archive: Output) -> Iterator[tuple[str, Output]]:
+    """Yield the regular files of an untrusted archive, which are parts of it."""
+    with tarfile.open(fileobj=archive.open(), mode="r:") as members:
+        for member in members:
             if member.size < 0:
                 # With a negative size, tarfile would read the same members again and again.
                 return
-            # A sparse file of a few bytes can expand until memory is full.
-            source = archive.extractfile(member) if member.isfile() and not member.issparse() else None
-            if source is not None:
-                yield member.name, source.read()
+            # The content of a sparse file is not stored as it is, and can expand until memory is full.
+            if member.isfile() and not member.issparse():
+                yield member.name, archive.part(member.offset_data, member.size)
 
 
 def _file_outcome(exit_file: bytes, outcome: BatchTaskOutcome) -> BatchTaskOutcome:
@@ -118,36 +120,47 @@ def _add_file(archive: tarfile.TarFile, file: InputFile) -> FileError | None:
     """Stream a file into an archive; return an error if its content is not the content that was hashed.
 
     If one copy has changed, add the next copy under the same name. On the node, `tar` keeps the last one.
+
+    Raises:
+        OSError: The archive cannot be written.
     """
     failure = changed_error(file)
     for path in (file.path, *file.copies):
         try:
-            if _add_content(archive, file, Path(path)):
-                return None
+            source = Path(path).open("rb")  # noqa: SIM115 - only opening it may fail here
         except OSError as error:
             failure = unreadable_error(file, error)
+            continue
+        with source:
+            content = _PaddedReader(source)
+            member = tarfile.TarInfo(f"{_folder(file)}/{NODE_INPUT}")
+            member.size = file.size_bytes
+            archive.addfile(member, content)
+            if content.error is not None:
+                failure = unreadable_error(file, content.error)
+            elif not content.was_short and not source.read(1) and content.hash.hexdigest() == file.sha256:
+                return None
     return failure
 
 
-def _add_content(archive: tarfile.TarFile, file: InputFile, path: Path) -> bool:
-    member = tarfile.TarInfo(f"{_folder(file)}/{NODE_INPUT}")
-    member.size = file.size_bytes
-    with path.open("rb") as source:
-        content = _PaddedReader(source)
-        archive.addfile(member, content)
-        return not content.was_short and not source.read(1) and content.hash.hexdigest() == file.sha256
-
-
 class _PaddedReader(io.RawIOBase):
-    """A reader that hashes a file, and pads it with zeros if the file has become shorter than its header states."""
+    """A reader that hashes a file, and pads it with zeros if the file is shorter than its header states.
+
+    A file that can no longer be read is padded, too: an archive with half a file would be invalid.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.hash = hashlib.sha256()
         self.was_short = False
+        self.error: OSError | None = None
 
     def read(self, size: int = -1) -> bytes:
-        content = self._file.read(size)
+        content = b""
+        try:
+            content = b"" if self.error else self._file.read(size)
+        except OSError as error:
+            self.error = error
         self.hash.update(content)
         self.was_short = self.was_short or len(content) < size
         return content.ljust(size, b"\0")

@@ -1,109 +1,271 @@
-"""Stores of finished results by content key. They stop later runs from processing the same content again."""
+"""Stores of finished results by content key. They stop later runs from processing the same content again.
+
+A store never fails a run: what cannot be read is processed again, and what cannot be written is processed again by the
+next run. The user gets one warning for each.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
-from tasks.azure.settings import results_location
-from tasks.errors import ConfigurationError, NotFoundError
-from tasks.files import write_atomically
+from tasks.azure.settings import results_location, state_folder
+from tasks.errors import ConfigurationError, NotFoundError, ServiceError
+from tasks.files import ensure_private_folder, write_atomically
+from tasks.model.outputs import BLOCK_BYTES, Output, Outputs, Scratch
 from tasks.model.verdict import Provenance, StoredResult
+from tasks.text import printable
+from tasks.urls import parse_url
+
+# Larger outputs are files of their own beside the entry.
+MAX_INLINE_BYTES = 64 * 1024
+
+# More than an entry with 100 outputs. A larger file is no entry.
+MAX_ENTRY_BYTES = 16 * 1024 * 1024
+
+# A store is not used any longer once it has taken this much time, if that is also this much per result.
+MAX_STORE_SECONDS = 60.0
+MAX_SECONDS_PER_RESULT = 1.0
+
+Warn = Callable[[str], object]
 
 
-class ResultsStore(Protocol):
-    """A store of results by content key."""
+class ResultsStore(ABC):
+    """A store of results by content key, with one JSON document per result. Its methods raise no errors."""
 
-    def get(self, content_key: str) -> StoredResult | None:
-        """Return a result, or None if it does not exist or is damaged."""
+    def __init__(self, warn: Warn = lambda _: None) -> None:
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._is_usable = True
+        self._calls = 0
+        self._seconds = 0.0
+
+    @abstractmethod
+    def _read(self, name: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+
+    @abstractmethod
+    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """Write a file, and replace an existing one."""
+
+    def get(self, content_key: str, scratch: Scratch | None = None) -> StoredResult | None:
+        """Return a result, or None if it does not exist, is damaged or cannot be read.
+
+        Args:
+            content_key: The key of the result.
+            scratch: The temporary file for its outputs.
+        """
+        return self._attempt(
+            "Some stored results cannot be read, so their files are processed again",
+            lambda: self._find(content_key, scratch or Scratch()),
+        )
 
     def put(self, content_key: str, result: StoredResult) -> None:
         """Write a result. Results never expire."""
+        self._attempt(
+            "Some results cannot be stored, so the next run processes their files again",
+            lambda: self._put(content_key, result),
+        )
 
+    def disable(self, problem: str) -> None:
+        """Do not use the store any longer, and warn the user."""
+        self._is_usable = False
+        self._warn_once(problem)
 
-class FolderStore:
-    """A store of results in a folder, with one JSON file per result."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def get(self, content_key: str) -> StoredResult | None:
-        """Return a result, or None if it does not exist or is damaged."""
+    def _attempt(self, problem: str, action: Callable[[], StoredResult | None]) -> StoredResult | None:
+        if not self._is_usable:
+            return None
+        started = time.monotonic()
         try:
-            return _from_json((self._folder / f"{content_key}.json").read_bytes(), content_key)
-        except OSError:
+            return action()
+        except Exception as error:  # noqa: BLE001 - no error of the store may fail the run
+            reason = printable(error.strerror or "") if isinstance(error, OSError) else str(error).rstrip(".")
+            self._warn_once(f"{problem}: {reason}.")
+            # The request was retried for minutes.
+            if isinstance(error, ServiceError) and error.transient:
+                self._is_usable = False
+            return None
+        finally:
+            self._calls += 1
+            self._seconds += time.monotonic() - started
+            if self._seconds > max(MAX_STORE_SECONDS, self._calls * MAX_SECONDS_PER_RESULT) and self._is_usable:
+                self.disable("The results store is slow. This run does not use it any longer.")
+
+    def _warn_once(self, message: str) -> None:
+        problem = message.partition(":")[0]
+        if problem not in self._warned:
+            self._warned.add(problem)
+            self._warn(message)
+
+    def _find(self, content_key: str, scratch: Scratch) -> StoredResult | None:
+        try:
+            return self._get(content_key, scratch)
+        except FileNotFoundError:
+            return None
+        except NotFoundError as error:
+            if error.code == "ContainerNotFound":
+                raise
             return None
 
-    def put(self, content_key: str, result: StoredResult) -> None:
-        """Write a result. Results never expire."""
-        write_atomically(self._folder / f"{content_key}.json", _to_json(content_key, result))
+    def _get(self, content_key: str, scratch: Scratch) -> StoredResult:
+        content = b""
+        for block in self._read(f"{content_key}.json"):
+            content += block
+            if len(content) > MAX_ENTRY_BYTES:
+                raise ValueError("an entry is damaged")
+        try:
+            document = _parse(content, content_key)
+            outputs = {
+                name: self._load(f"{content_key}.{name}", stored, scratch)
+                for name, stored in document["outputs"].items()
+            }
+            return StoredResult(outputs=Outputs(outputs), provenance=Provenance(**document["provenance"]))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError("an entry is damaged") from error
+
+    def _load(self, name: str, stored: str | dict[str, str], scratch: Scratch) -> Output:
+        """Load an output from its entry, or from the file that its entry refers to."""
+        if isinstance(stored, str):
+            return scratch.add([stored.encode()])
+        if "base64" in stored:
+            return scratch.add([base64.b64decode(stored["base64"], validate=True)])
+        output = scratch.add(self._read(name))
+        if _hash(output) != stored["sha256"]:
+            raise ValueError("the content does not match")
+        return output
+
+    def _put(self, content_key: str, result: StoredResult) -> None:
+        outputs: dict[str, str | dict[str, str]] = {}
+        for name, output in result.outputs.parts.items():
+            if output.size_bytes > MAX_INLINE_BYTES:
+                self._write(f"{content_key}.{name}", output.blocks())
+                outputs[name] = {"sha256": _hash(output)}
+                continue
+            content = output.read()
+            try:
+                # People can read text.
+                outputs[name] = content.decode()
+            except UnicodeDecodeError:
+                outputs[name] = {"base64": base64.b64encode(content).decode()}
+        document = {"content_key": content_key, "outputs": outputs, "provenance": asdict(result.provenance)}
+        self._write(f"{content_key}.json", [json.dumps(document | {"sha256": _checksum(document)}).encode()])
 
 
-class ContainerStore:
-    """A store of results in a blob container of the configured storage account, with one JSON blob per result."""
+class FolderStore(ResultsStore):
+    """A store of results in a folder."""
 
-    def __init__(self, account: BlobAccount, container: str) -> None:
+    def __init__(self, folder: Path, warn: Warn = lambda _: None) -> None:
+        super().__init__(warn)
+        self._folder = folder
+
+    def _read(self, name: str) -> Iterator[bytes]:
+        with (self._folder / name).open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+
+    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+        if self._folder.parent == state_folder():
+            ensure_private_folder(self._folder.parent)
+        write_atomically(self._folder / name, blocks)
+
+
+class ContainerStore(ResultsStore):
+    """A store of results in a blob container of the configured storage account."""
+
+    def __init__(self, account: BlobAccount, container: str, warn: Warn = lambda _: None) -> None:
+        super().__init__(warn)
         self._account = account
         self._container = container
 
-    def get(self, content_key: str) -> StoredResult | None:
-        """Return a result, or None if it does not exist or is damaged."""
+    def _read(self, name: str) -> Iterator[bytes]:
+        return self._account.download(self._container, name)
+
+    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+        with Scratch().add(blocks).open() as file:
+            self._account.upload_archive(self._container, name, file)
+
+    def check(self) -> None:
+        """Check that the container exists.
+
+        Raises:
+            ConfigurationError: It does not.
+        """
         try:
-            return _from_json(self._account.download(self._container, f"{content_key}.json"), content_key)
-        except NotFoundError:
-            return None
+            self._account.container_metadata(self._container)
+        except NotFoundError as error:
+            raise ConfigurationError(
+                f"TOPN_RESULTS names the container `{self._container}`, which does not exist. Create it, or unset "
+                "TOPN_RESULTS to keep the results in the state folder."
+            ) from error
+        except ServiceError as error:
+            self.disable(f"The results store is not used: {error}")
 
-    def put(self, content_key: str, result: StoredResult) -> None:
-        """Write a result. Results never expire."""
-        self._account.upload_bytes(self._container, f"{content_key}.json", _to_json(content_key, result))
 
-
-def results_store() -> ResultsStore:
+def results_store(run: str, warn: Warn) -> ResultsStore:
     """Return the store at the location in `TOPN_RESULTS`; by default in the state folder.
 
+    All steps of a run share one store, so that a store that fails delays the run once.
+
+    Args:
+        run: Identifies the run.
+        warn: Shows a warning to the user.
+
     Raises:
-        ConfigurationError: The URL is not the URL of a blob container.
+        ConfigurationError: The location is a URL, but not that of an existing container of the storage account.
     """
-    location = results_location()
+    return _results_store(results_location(), run, warn)
+
+
+@lru_cache(maxsize=4)
+def _results_store(location: str, run: str, warn: Warn) -> ResultsStore:
+    del run
     if not location.startswith(("http://", "https://")):
-        return FolderStore(Path(location))
-    parts = urlsplit(location)
-    endpoint, _, container = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", "")).rpartition("/")
-    if not container or not urlsplit(endpoint).netloc:
-        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which is not the URL of a blob container.")
-    return ContainerStore(blob_account(), container)
+        return FolderStore(Path(location), warn)
+    parse_url("TOPN_RESULTS", location)
+    account = blob_account()
+    base, _, container = location.rstrip("/").rpartition("/")
+    if base.endswith("/") or not container:
+        raise ConfigurationError(f"TOPN_RESULTS is {base!r}, which is not the URL of a blob container.")
+    if _address(base) != _address(account.endpoint):
+        raise ConfigurationError(
+            f"TOPN_RESULTS is {location!r}, which is not a container of the storage account {account.endpoint}. "
+            "Use a container of that account, or a folder."
+        )
+    store = ContainerStore(account, container, warn)
+    store.check()
+    return store
 
 
-def _to_json(content_key: str, result: StoredResult) -> bytes:
-    outputs = {name: _as_text(content) for name, content in result.outputs.items()}
-    provenance = asdict(result.provenance)
-    return json.dumps({"content_key": content_key, "outputs": outputs, "provenance": provenance}).encode()
+def _address(endpoint: str) -> tuple[str, str | None, int | None, str]:
+    parts = urlsplit(endpoint)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port, parts.path.strip("/")
 
 
-def _from_json(content: bytes, content_key: str) -> StoredResult | None:
-    try:
-        found: dict[str, Any] = json.loads(content)
-        if found["content_key"] != content_key:
-            return None
-        outputs = {name: _as_bytes(text) for name, text in found["outputs"].items()}
-        return StoredResult(outputs=outputs, provenance=Provenance(**found["provenance"]))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return None
+def _parse(content: bytes, content_key: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(content)
+    if document.pop("sha256") != _checksum(document) or document["content_key"] != content_key:
+        raise ValueError("the content does not match")
+    return document
 
 
-def _as_text(content: bytes) -> str | dict[str, str]:
-    """Return text unchanged, so that people can read it, and encode other content in Base64."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(content).decode()}
+def _checksum(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _as_bytes(text: str | dict[str, str]) -> bytes:
-    return text.encode() if isinstance(text, str) else base64.b64decode(text["base64"], validate=True)
+def _hash(output: Output) -> str:
+    digest = hashlib.sha256()
+    for block in output.blocks():
+        digest.update(block)
+    return digest.hexdigest()

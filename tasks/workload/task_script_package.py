@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.azure.settings import state_folder
-from tasks.files import write_atomically
+from tasks.files import ensure_private_folder, write_atomically
 from tasks.progress import notify
 
 # With a fixed time, equal sources produce equal packages. Zip files cannot store an earlier time.
@@ -98,6 +98,7 @@ def _compiled(source: bytes) -> dict[str, bytes]:
             name = f"counts-{machine}.so"
             path = folder / name
             if not path.exists():
+                ensure_private_folder(state_folder())
                 write_atomically(path, _compile(source, machine))
             libraries[f"{NATIVE_FOLDER}/{name}"] = path.read_bytes()
     except (OSError, subprocess.SubprocessError) as error:

@@ -60,7 +60,10 @@ def topn(local_azure, prefect_api, tmp_path):
 
 @pytest.fixture
 def topn_alone(tmp_path):
-    """`topn` without configuration and with an empty home folder, so that it starts its own servers."""
+    """`topn` without configuration and with an empty home folder, so that it starts its own servers.
+
+    Only a password is set, which belongs to another Prefect server.
+    """
     home = tmp_path / "home"
     home.mkdir()
     return TopnProcess(HOME=str(home), TOPN_STATE=str(tmp_path / "state"))

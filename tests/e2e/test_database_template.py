@@ -6,9 +6,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from contextlib import closing
 from pathlib import Path
+
+from tests_support import send_to_prefect
 
 from flows.servers.prefect_server import template_path
 from flows.servers.processes import PrefectServer
@@ -54,7 +55,7 @@ def test_server_starts_on_template_copy(tmp_path):
     tmp_path.joinpath("prefect.db-wal").write_bytes(Path(sys.executable).read_bytes()[:100_000])
     with PrefectServer(tmp_path) as server:
         server.wait()
-        answer = urllib.request.urlopen(f"{server.api_url}/block_types/slug/secret")
-    assert answer.status == 200
+        found = send_to_prefect(server.api_url, "/block_types/slug/secret", password=server.password)
+    assert found["slug"] == "secret"
     assert rows(tmp_path / "prefect.db")["block_type"] == rows(template_path())["block_type"]
     assert (tmp_path / "prefect-server.log").read_text() == ""

@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests_support import independent_count
+from tests_support import independent_count, leftovers_of
 
 from tasks.model.run import Keep
 
@@ -21,7 +21,7 @@ DELETE = ("tasks.steps.cleanup", "delete", "delete_jobs_and_pools")
 def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
     """Field reports 2, 3 and 31: each retry adopts what exists, and the run completes."""
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
-    from tasks.steps.cleanup import delete, find_leftovers  # noqa: PLC0415
+    from tasks.steps.cleanup import delete  # noqa: PLC0415
 
     for number in range(FILES):
         Path(f"{number}.txt").write_text(f"w{number} same " * (number + 1))
@@ -41,7 +41,7 @@ def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
         expected = independent_count(Path(f"{number}.txt").read_text())
         assert (found["words"], found["distinct"], found["top"]) == expected
     batch, blobs = batch_account(), blob_account()
-    assert find_leftovers(batch, blobs, flow_run_id, Keep(job=True)).names == ()
+    assert leftovers_of(batch, blobs, flow_run_id, Keep(job=True)).names == ()
     outcomes = [
         outcome
         for job in batch.jobs(f"topn-{flow_run_id.hex}-")
@@ -50,4 +50,4 @@ def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
     # One Batch task counted each file once; files finished before a kill were not counted again.
     assert len(outcomes) == len({outcome.task_id for outcome in outcomes}) == FILES
     assert {(outcome.result, outcome.retry_count, outcome.requeue_count) for outcome in outcomes} == {("success", 0, 0)}
-    delete(batch, blobs, find_leftovers(batch, blobs, flow_run_id, Keep()))
+    delete(batch, blobs, leftovers_of(batch, blobs, flow_run_id))

@@ -55,14 +55,14 @@ DEBUG = {
 class Campaign:
     """Runs on a separate local Azure and Prefect server, with all files that they write."""
 
-    def __init__(self, folder, azure, api_url):
+    def __init__(self, folder, azure, prefect):
         self.folder = folder
         self.azure = azure
         self.output = folder / "output"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("TOPN_", "PREFECT_"))},
             **DEBUG,
-            "PREFECT_API_URL": api_url,
+            **prefect.client_environment,
             "PREFECT_HOME": str(folder / "prefect-home"),
             "PREFECT_LOCAL_STORAGE_PATH": str(folder / "storage"),
             "TOPN_STATE": str(folder / "state"),
@@ -176,7 +176,7 @@ def campaign(tmp_path_factory):
     )
     with patch.context(), azure, Processes() as processes, PrefectServer(folder / "prefect") as prefect:
         prefect.wait()
-        done = Campaign(folder, azure, prefect.api_url)
+        done = Campaign(folder, azure, prefect)
         with done.start() as process:
             run_all(done, process)
             process.stdin.close()

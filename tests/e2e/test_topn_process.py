@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import urllib.request
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY, processes_of, wait_until
+from tests_support import REPOSITORY, processes_of, send_to_prefect, wait_until
 
 from flows.servers.processes import PrefectServer
 
@@ -40,17 +38,15 @@ def test_run_starts_own_servers_and_keeps_history(topn_alone, data):
 
     with PrefectServer(Path(state)) as server:
         server.wait()
-        names = completed_task_runs(server.api_url)
+        names = completed_task_runs(server)
     assert sorted(names) == sorted(
         ["sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
         + [f"{step} {n} of {len(data)}" for step in ("stage", "submit", "collect") for n in range(1, len(data) + 1)]
     )
 
 
-def completed_task_runs(api_url):
-    request = urllib.request.Request(f"{api_url}/task_runs/filter", b"{}", {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        runs = json.load(answer)
+def completed_task_runs(server):
+    runs = send_to_prefect(server.api_url, "/task_runs/filter", {}, password=server.password)
     assert {run["state_type"] for run in runs} == {"COMPLETED"}
     return [run["name"] for run in runs]
 

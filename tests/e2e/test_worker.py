@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY, independent_count, processes_of, wait_until
+from tests_support import REPOSITORY, independent_count, leftovers_of, processes_of, wait_until
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
@@ -132,10 +132,8 @@ def batch():
 
 def leftovers(flow_run_id):
     from tasks.azure.accounts import blob_account  # noqa: PLC0415 - after the environment is set
-    from tasks.model.run import Keep  # noqa: PLC0415
-    from tasks.steps.cleanup import find_leftovers  # noqa: PLC0415
 
-    return find_leftovers(batch(), blob_account(), flow_run_id, Keep()).names
+    return leftovers_of(batch(), blob_account(), flow_run_id).names
 
 
 def wait_until_nothing_is_left(flow_run_id):

@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 from run_files import HOSTILE_NAMES, MIXED_FILES
-from tests_support import REPOSITORY, resources_of_runs
+from tests_support import REPOSITORY, resources_of_runs, send_to_prefect
 from topn_support import Topn, environment_of
+
+from localbatch import LocalAzure
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,28 @@ def no_pictures(monkeypatch):
     from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
 
     monkeypatch.setattr(artifacts, "_pictures", lambda report: None)
+
+
+@pytest.fixture(scope="session")
+def failing_azure(tmp_path_factory):
+    """A local Azure whose services can be made to fail. Its tests have the mark `xdist_group("failing_azure")`."""
+    folder = tmp_path_factory.mktemp("failing")
+    with LocalAzure(state_dir=folder, pace="instant", storage_faults=True) as azure:
+        yield azure
+
+
+@pytest.fixture
+def read_run(prefect_api):
+    """Return a function that reads the flow run with the given name, and its artifacts by key."""
+
+    def read(run_name):
+        flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
+        artifacts = send_to_prefect(prefect_api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        flow_run = send_to_prefect(prefect_api, f"/flow_runs/{flow_run_id}")
+        assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
+        return flow_run, {artifact["key"]: artifact for artifact in artifacts}
+
+    return read
 
 
 @pytest.fixture(scope="session")

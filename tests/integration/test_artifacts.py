@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
-from tests_support import wait_until
+from markdown_support import Shown
+from tests_support import send_to_prefect, wait_until
 
 SHARED = pytest.mark.xdist_group("shared_runs")
 
 NAMES = {"topn-summary", "topn-results", "topn-progress", "topn-cleanup"}
-
-
-def post(api_url, path, query):
-    request = urllib.request.Request(
-        f"{api_url}/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
-
-
-@pytest.fixture
-def read_run(prefect_api):
-    """Return a function that reads the flow run with the given name, and its artifacts by key."""
-
-    def read(run_name):
-        flow_run_id = run_name.removeprefix("topn-").rpartition("-")[0]
-        artifacts = post(prefect_api, "artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        with urllib.request.urlopen(f"{prefect_api}/flow_runs/{flow_run_id}", timeout=30) as answer:
-            flow_run = json.load(answer)
-        assert len({artifact["key"] for artifact in artifacts}) == len(artifacts)
-        return flow_run, {artifact["key"]: artifact for artifact in artifacts}
-
-    return read
 
 
 @SHARED
@@ -52,20 +28,21 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
     files = completed_run.found["files"]
     summary = artifacts["topn-summary"]
     assert summary["description"] == "5 files: 5 counted"
-    assert "| Batch tasks completed | 5 |" in summary["data"]
-    assert f"| Words in all files | {sum(file['words'] for file in files):,} |" in summary["data"]
+    found = Shown(summary["data"])
+    assert ["Batch tasks completed", "5"] in found.rows
+    assert ["Words in all files", f"{sum(file['words'] for file in files):,}"] in found.rows
     assert "This run did not use Azure and cost nothing" in summary["data"]
     for step in ("sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
         assert f"| {step} | 1 |" in summary["data"]
     for step in ("stage", "submit", "collect"):
         assert f"| {step} | 5 |" in summary["data"]
     assert summary["data"].count("](data:image/svg+xml;base64,") == 2
-    rows = json.loads(artifacts["topn-results"]["data"])
-    assert [(row["file"], row["words"], row["top words"]) for row in rows] == [
+    _, *rows = Shown(artifacts["topn-results"]["data"]).rows
+    assert [(name, words, top) for name, _, words, _, top in rows] == [
         (file["file"], f"{file['words']:,}", ", ".join(f"{word} {count:,}" for word, count in file["top"]))
         for file in files
     ]
-    logs = post(prefect_api, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
+    logs = send_to_prefect(prefect_api, "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
     assert any("Finished in state Completed()" in log["message"] for log in logs)
     assert not [log["message"] for log in logs if "hook" in log["message"].lower() and "clean_up" not in log["message"]]
     progress = artifacts["topn-progress"]
@@ -76,7 +53,9 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
 def test_unchanged_run_publishes_no_batch_tasks(completed_run, repeated_run, read_run, prefect_api):
     flow_run, artifacts = read_run(repeated_run.found["run"])
     _, earlier = read_run(completed_run.found["run"])
-    [latest] = post(prefect_api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}})
+    [latest] = send_to_prefect(
+        prefect_api, "/artifacts/latest/filter", {"artifacts": {"key": {"any_": ["topn-summary"]}}}
+    )
     assert latest["latest_id"] != earlier["topn-summary"]["id"]
 
     assert flow_run["name"] == flow_run["state"]["message"] == "5 files: 5 unchanged"
@@ -116,7 +95,7 @@ def flow_run_id(prefect_api):
 
 def artifacts_of(api_url, flow_run_id, key):
     query = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}, "artifacts": {"key": {"any_": [key]}}}
-    return [(found["data"], found["description"]) for found in post(api_url, "artifacts/filter", query)]
+    return [(found["data"], found["description"]) for found in send_to_prefect(api_url, "/artifacts/filter", query)]
 
 
 def test_progress_updates_one_artifact(flow_run_id, prefect_api, monkeypatch):
@@ -169,7 +148,8 @@ class Proxy:
                     if self._is_refused(data):
                         client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                         return
-                server.sendall(data)
+                # The server refuses requests with the address of another server in the header Host.
+                server.sendall(data.replace(urlsplit(self.api_url).netloc.encode(), self._target.netloc.encode()))
 
     def _whole(self, client, data):
         while b"\r\n\r\n" not in data:
@@ -219,7 +199,7 @@ def test_unwritable_artifacts_only_warn(topn, prefect_api, assert_nothing_left):
     assert (found["state"], found["counted"]) == ("completed", 1)
     flow_run_id = found["run"].removeprefix("topn-").rpartition("-")[0]
     query = {"logs": {"flow_run_id": {"any_": [str(UUID(flow_run_id))]}, "level": {"ge_": 30}}}
-    said = "\n".join(log["message"] for log in post(prefect_api, "logs/filter", query))
+    said = "\n".join(log["message"] for log in send_to_prefect(prefect_api, "/logs/filter", query))
     for what in ("progress", "topn-summary", "topn-results", "name"):
         assert f"The run's {what} could not be written" in said
     assert_nothing_left()

@@ -37,7 +37,9 @@ def batch_server(azure_settings, monkeypatch, tmp_path):
     started = []
 
     def start(**options):
-        server = LocalBatch(state_dir=tmp_path / f"batch-{len(started)}", pace="instant", **options)
+        server = LocalBatch(
+            state_dir=tmp_path / f"batch-{len(started)}", pace="instant", key=azure_settings.key, **options
+        )
         started.append(server.__enter__())
         monkeypatch.setenv("TOPN_BATCH_ENDPOINT", server.endpoint)
         return server

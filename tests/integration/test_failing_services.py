@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from tests_support import independent_count, resources_of_runs, wait_until
 
-from localbatch import LocalAzure
-
 FILES = 6
 TENTH = 0.1
 FAULTS = {
@@ -21,13 +19,6 @@ FAULTS = {
 }
 
 pytestmark = pytest.mark.xdist_group("failing_azure")
-
-
-@pytest.fixture(scope="module")
-def failing_azure(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("failing")
-    with LocalAzure(state_dir=folder, pace="instant", storage_faults=True) as azure:
-        yield azure
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -6,11 +6,10 @@ import json
 import re
 import runpy
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY
+from tests_support import REPOSITORY, send_to_prefect
 
 from tasks.report.model import FilesFailedError
 
@@ -38,10 +37,8 @@ def run_script(topn, assert_nothing_left):
 
 def artifacts(prefect_api, key):
     """Return the newest artifact with a key."""
-    query = json.dumps({"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}).encode()
-    request = urllib.request.Request(f"{prefect_api}/artifacts/filter", query, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)[0]
+    query = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+    return send_to_prefect(prefect_api, "/artifacts/filter", query)[0]
 
 
 def test_shell_command_makes_short_workload(run_script, prefect_api):

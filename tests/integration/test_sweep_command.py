@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -14,33 +17,20 @@ from tasks.workload.word_counts import word_count_workload
 
 
 @pytest.fixture
-def client(prefect_api):
-    from prefect import get_client  # noqa: PLC0415 - takes seconds
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415 - as above
-
-    with temporary_settings({PREFECT_API_URL: prefect_api}), get_client(sync_client=True) as client:
-        yield client
-
-
-@pytest.fixture
-def flow_run(client):
-    """A flow run in the state Running, as after its process was killed."""
-    from prefect import Flow  # noqa: PLC0415 - takes seconds
-    from prefect.states import Running  # noqa: PLC0415 - as above
-
-    return client.create_flow_run(Flow(lambda: None, name="of a test"), state=Running())
-
-
-@pytest.fixture
-def leftovers(flow_run, prefect_api, azure_settings):
-    """The resources of that run, whose deadline is in one hour."""
-    run = Run(
-        flow_run_id=str(flow_run.id),
-        generation=0,
-        deadline_at=datetime.now(timezone.utc) + timedelta(hours=1),
-        prefect_api=f"{prefect_api}/",
+def run(azure_settings):
+    """A run whose deadline is in one hour."""
+    now = datetime.now(timezone.utc)
+    return Run(
+        flow_run_id=str(uuid.uuid4()),
+        generation=int(now.timestamp()),
+        deadline_at=now + timedelta(hours=1),
         keep=Keep(),
     )
+
+
+@pytest.fixture
+def leftovers(run):
+    """The resources of that run."""
     workload = word_count_workload(3, ignore_case=False)
     batch, blobs = batch_account(), blob_account()
     containers = ensure_containers(blobs, run, workload)
@@ -50,14 +40,18 @@ def leftovers(flow_run, prefect_api, azure_settings):
     return [f"job {run.name}", f"pool {run.name}", *(f"container {run.name}-{name}" for name in ("app", "in", "out"))]
 
 
-def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, assert_nothing_left):
-    from prefect.states import Crashed  # noqa: PLC0415 - takes seconds
+def test_sweep_deletes_leftovers_of_ended_run(topn, run, leftovers, assert_nothing_left):
+    def at(**ago):
+        moment = (datetime.now(timezone.utc) - timedelta(**ago)).timestamp()
+        os.utime(file, (moment, moment))
 
-    # The run counts as running until its deadline, so nothing shows that it is dead.
-    alive = topn("sweep")
-    assert (alive.returncode, alive.stdout) == (0, "")
+    # Its process may be in another folder, so nothing shows that the run is dead.
+    assert (topn("sweep").returncode, topn("sweep").stdout) == (0, "")
 
-    client.set_flow_run_state(flow_run.id, Crashed(), force=True)
+    file = Path(topn.environment["TOPN_STATE"], "runs", run.flow_run_id)
+    file.parent.mkdir(parents=True)
+    file.write_text("1")
+    at(minutes=30)
     named = topn("sweep", "--dry-run")
     assert named.returncode == 0, named.stderr
     assert sorted(named.stdout.splitlines()) == sorted(f"left behind: {name}" for name in leftovers)
@@ -66,3 +60,17 @@ def test_sweep_deletes_leftovers_of_dead_run(topn, client, flow_run, leftovers, 
     deleted = topn("sweep")
     assert sorted(deleted.stdout.splitlines()) == sorted(f"deleted: {name}" for name in leftovers)
     assert_nothing_left()
+    topn("sweep")
+    assert not file.exists()
+
+
+def test_sweep_keeps_results_of_dead_run(topn, run, leftovers):
+    """Only the pool costs money. A run of the same files can still collect the results."""
+    file = Path(topn.environment["TOPN_STATE"], "runs", run.flow_run_id)
+    file.parent.mkdir(parents=True)
+    file.touch()
+    swept = topn("sweep")
+    assert (swept.returncode, swept.stdout) == (0, f"deleted: pool {run.name}\n")
+    assert "4 more stay until their deadline" in swept.stderr
+    file.write_text("1")
+    assert topn("sweep").returncode == 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Self
@@ -22,6 +23,7 @@ from uuid import UUID, uuid4
 import cloudpickle
 import httpx
 import prefect
+import prefect.context
 import prefect.logging
 import prefect.logging.loggers
 import pytest
@@ -110,12 +112,6 @@ class Client:
         self._server.requests += 1
         self._server.fails(operation)
 
-    def read_artifacts(self, *, artifact_filter: Any, flow_run_filter: Any) -> list[SimpleNamespace]:
-        """List the artifacts with the given keys and flow runs."""
-        self._request("read_artifacts")
-        keys, runs = artifact_filter.key.any_, flow_run_filter.id.any_
-        return [found for found in self._server.artifacts if found.key in keys and found.flow_run_id in runs]
-
     def create_artifact(self, artifact: Any) -> SimpleNamespace:
         """Add an artifact."""
         self._request("create_artifact")
@@ -135,16 +131,12 @@ class Client:
         self._request("update_flow_run")
         self._server.runs[flow_run_id].name = name
 
-    def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
-        """Read a flow run.
-
-        Raises:
-            ObjectNotFound: No such flow run exists.
-        """
-        self._request("read_flow_run")
-        if flow_run_id not in self._server.runs:
-            raise ObjectNotFound(KeyError(flow_run_id))
-        return self._server.runs[flow_run_id]
+    def set_flow_run_state(self, flow_run_id: UUID, state: State[Any], *, force: bool) -> None:
+        """Replace the state of a flow run."""
+        if not force:
+            raise NotImplementedError("a state without orchestration rules")
+        self._request("set_flow_run_state")
+        self._server.runs[flow_run_id].state = with_result(state)
 
     def read_block_document_by_name(self, *_: Any, **__: Any) -> Any:
         """Raise `ObjectNotFound`: in the simulation, settings come from the environment."""
@@ -197,6 +189,10 @@ class Future(PrefectFuture[Any]):
             callback(self)
 
 
+# The running attempt of a step, in each fiber.
+_running: ContextVar[SimpleNamespace | None] = ContextVar("running", default=None)
+
+
 class _TaskRun:
     """One run of a task with its retries, in the fiber that calls `run`."""
 
@@ -230,6 +226,8 @@ class _TaskRun:
         while True:
             if is_submitted and self._engine.is_ending:
                 raise CancelledError("Task run cancelled by the task runner")
+            attempt = SimpleNamespace(task=self._task, task_run=SimpleNamespace(run_count=retries + 1))
+            token = _running.set(attempt)
             try:
                 result = self._task.fn(*arguments, **options)
                 if key is not None:
@@ -242,6 +240,8 @@ class _TaskRun:
                 self._engine.world.note(f"retry {self.name}: {type(error).__name__}")
                 self._engine.world.sleep(self._delay(retries))
                 retries += 1
+            finally:
+                _running.reset(token)
 
     def generate(self) -> Generator[Any, None, None]:
         """Run a generator task, without retries and cache."""
@@ -363,7 +363,8 @@ class Engine:
                 flow, with_result(Failed(message=f"Flow run encountered an exception: {error!r}", data=error))
             )
             return state if state.is_final() else self._call(flow, flow_run)
-        return self._set_state(flow, with_result(result if isinstance(result, State) else Completed(data=result)))
+        state = self._set_state(flow, with_result(result if isinstance(result, State) else Completed(data=result)))
+        return state if state.is_final() else self._call(flow, flow_run)
 
     def _set_state(self, flow: Flow[..., Any], state: FinalState) -> FinalState:
         flow_run = self.flow_run
@@ -472,6 +473,7 @@ class Engine:
         replace_everywhere(patches, prefect.logging.get_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.logging.loggers.flow_run_logger, lambda *_, **__: logger)
         replace_everywhere(patches, prefect.runtime.flow_run, self.runtime)
+        replace_everywhere(patches, prefect.context.TaskRunContext, SimpleNamespace(get=_running.get))
         yield
 
 

@@ -27,7 +27,8 @@ import flows.cli.main
 import flows.cli.run
 import flows.cli.sweep
 import flows.topn
-import tasks.azure.client
+import tasks.azure.transport
+import tasks.clock
 import tasks.report.artifacts
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
@@ -47,6 +48,8 @@ from simulation.world import START, Fiber, Process, World
 from tasks.azure import accounts
 from tasks.report import timing
 from tasks.report.model import FilesFailedError, RunReport
+from tasks.steps import life as signs_of_life
+from tasks.workload import results_store
 
 BATCH_ENDPOINT = "http://127.0.0.1:10100"
 STORAGE_ACCOUNT = "simulated"
@@ -102,6 +105,7 @@ class Outcome:
 
     Attributes:
         counted: How often the nodes counted each content, by SHA-256.
+        repeated: Ids of Batch tasks that ran although they had succeeded before the client started.
         leftovers: Resources of the last run some minutes after its end.
         leftovers_of_dead: Resources of killed clients' runs at the same time.
         leftovers_after_sweep: Resources of all runs after the last sweep, except kept ones.
@@ -114,6 +118,7 @@ class Outcome:
     plan: Plan
     lives: list[Life] = field(default_factory=list)
     counted: Mapping[str, int] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     leftovers_of_dead: list[str] = field(default_factory=list)
@@ -167,11 +172,14 @@ class _History:
         self._client: tuple[Process, Fiber, Exit, int] | None = None
         self._has_changed = True
         self._has_ended = False
+        self._completed: set[str] = set()
         self._foreign: list[str] = []
         self._failure: Exception | None = None
         self._logs = io.StringIO()
         store = Store()
-        self._batch = BatchService(store, PACES[plan.pace], root_of=self._root_of)
+        self._batch = BatchService(
+            store, PACES[plan.pace], root_of=self._root_of, key=DEVELOPMENT_KEY, accepts_machine_time=False
+        )
         self.storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, self._service_now)
         self._wire = Wire(
             world=world,
@@ -190,6 +198,7 @@ class _History:
             send=self._wire.send,
             report=self._receive,
             seconds=self._work_seconds,
+            now=self._service_now,
         )
 
     # The whole history.
@@ -267,8 +276,10 @@ class _History:
         life = Life(exit=exit_, flow_run=flow_run, started_at=self.world.now)
         if arguments is None:
             self.outcome.lives.append(life)
-        for cache in (accounts._batch_account, accounts._blob_account):
+        for cache in (accounts._batch_account, accounts._blob_account, results_store._results_store):
             cache.cache_clear()
+        # A new process knows only the clock of its machine.
+        tasks.clock._ahead = timedelta()
         timing.finished_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")
@@ -280,7 +291,7 @@ class _History:
 
         out, err = io.StringIO(), io.StringIO()
         send = self._wire.client(process)
-        self._patches.setattr(tasks.azure.client, "Session", lambda: InProcessSession(send))
+        self._patches.setattr(tasks.azure.transport, "Session", lambda: InProcessSession(send))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             fiber = self.world.spawn("client", process, work)
             self._client, self._has_ended = (process, fiber, exit_, self._wire.count), False
@@ -289,6 +300,13 @@ class _History:
             self.world.kill(process)
             self.world.wait(lambda: not process.fibers)
         self._client = None
+        _release_locks()
+        self._completed |= {
+            task.id
+            for job in self._batch.store.jobs.values()
+            for task in job.tasks.values()
+            if task.execution.result == "success"
+        }
         if self._failure is not None:
             raise self._failure
         life.stdout, life.stderr = out.getvalue(), err.getvalue()
@@ -371,6 +389,9 @@ class _History:
         self._change()
 
     def _work_seconds(self, action: StartRun) -> float:
+        task_id = action.environment.get("AZ_BATCH_TASK_ID", "")
+        if task_id in self._completed:
+            self.outcome.repeated.append(task_id)
         return self.world.random.uniform(*self.plan.task_seconds)
 
     # Faults.
@@ -412,6 +433,9 @@ class _History:
             raise ConnectionError("The Prefect server does not answer.")
 
     def _before(self, call: Call) -> None:
+        if call.operation == "get_account_list":
+            # The other run is alive in another folder: this is its heartbeat.
+            self.storage.containers[OTHER_RUN].modified_at = self._service_now()
         if not self._is_faulty:
             return
         for file in [file for file in self._pending_fates if file.at <= call.number]:
@@ -478,7 +502,7 @@ class _History:
     def send_as_other(self, method: str, path: str, body: object = None) -> int:
         """Send a request of another user to the Batch account and return the status."""
         content = b"" if body is None else json.dumps(body).encode()
-        headers = {"ocp-date": http_date(self.world.now)}
+        headers = {"ocp-date": http_date(self._service_now())}
         if body is not None or method != "GET":
             headers |= {"content-length": str(len(content)), "content-type": "application/json; odata=minimalmetadata"}
         query = "api-version=2025-06-01"
@@ -494,10 +518,10 @@ class _History:
             "mine": {"whose": "mine"},
             "topn-mine": {},
             EXISTING_POOL: {},
-            OTHER_RUN: _marks(OTHER_RUN, far, "http://127.0.0.1:9/api"),
+            OTHER_RUN: _marks(OTHER_RUN, far),
         }
         if self.plan.dead_run:
-            owners[DEAD_RUN] = _marks(DEAD_RUN, past, "http://127.0.0.1:9/api")
+            owners[DEAD_RUN] = _marks(DEAD_RUN, past)
         for name, metadata in owners.items():
             items = [{"name": key, "value": value} for key, value in metadata.items()]
             created = self.send_as_other(
@@ -584,6 +608,8 @@ class _History:
         patches.setattr(sdk_poller, "threading", threads)
         patches.setattr(tasks.report.artifacts, "Thread", threads.Thread)
         patches.setattr(tasks.report.artifacts, "Event", threads.Event)
+        patches.setattr(signs_of_life, "Thread", threads.Thread)
+        patches.setattr(signs_of_life, "Event", threads.Event)
         # Drawing takes longer than a whole history, and compiling even longer. Other tests cover both.
         patches.setattr(tasks.report.artifacts, "_pictures", lambda _: None)
         patches.setattr(tasks.report.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
@@ -592,7 +618,6 @@ class _History:
         patches.setattr(flows.cli.run, "connected", contextlib.nullcontext)
         patches.setattr(flows.cli.sweep, "use_make_up_servers", lambda _: None)
         patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
-        patches.setattr(flows.cli.sweep, "require_reachable_prefect", lambda: None)
         for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):
             patches.setattr(log, "handlers", [logging.StreamHandler(self._logs)])
             patches.setattr(log, "level", level)
@@ -609,9 +634,15 @@ def _store_data(life: Life, data: object) -> None:
         life.error = life.error or data
 
 
-def _marks(name: str, expires_at: str, prefect_api: str) -> dict[str, str]:
-    flow_run_id = str(UUID(name.split("-")[1]))
-    return {"owner": "topn", "flow_run_id": flow_run_id, "expires_at": expires_at, "prefect_api": prefect_api}
+def _marks(name: str, expires_at: str) -> dict[str, str]:
+    return {"owner": "topn", "flow_run_id": str(UUID(name.split("-")[1])), "expires_at": expires_at}
+
+
+def _release_locks() -> None:
+    """Release the file locks of a process that has ended, as the kernel does."""
+    for descriptor in signs_of_life._locked.values():
+        os.close(descriptor)
+    signs_of_life._locked.clear()
 
 
 def _is_run(name: str) -> bool:

@@ -35,6 +35,7 @@ CATEGORIES_BY_CAUSE = {
     "disable_job": {"cancelled", "wall_clock"},
     "pause_job": {"cancelled", "wall_clock"},
     "delete_pool": {"node", "cancelled"},
+    "delete_container": {"resource_file", "upload"},
     "terminate_task": {"cancelled"},
     "start_task_fails": {"node", "wall_clock", "cancelled"},
     "allocation_fails": {"node", "wall_clock", "cancelled"},
@@ -177,7 +178,7 @@ def _with_report(life: Life, report: RunReport) -> Iterator[str]:
         yield f"{len(report.failed)} files failed, and the state is {life.state.name}"
     if life.status is None:
         return
-    if life.status != (EXIT_FAILED if failed else 0):
+    if life.status != (EXIT_FAILED if failed or "Could not delete" in life.stderr else 0):
         yield f"{len(report.failed)} files failed, and the exit status is {life.status}"
     document = json.loads(life.stdout)
     if [file["status"] == "failed" for file in document["files"]] != [file.result is None for file in report.files]:
@@ -193,6 +194,8 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
     has_inputs = "does not exist" in said or "no input" in said or "cannot be read" in said or "required: INPUT" in said
     if has_inputs and any(name.startswith("file ") for name in outcome.fired):
         return
+    if outcome.fired.get("prefect"):
+        return
     if outcome.plan.foreign and "does not belong to this run" in said:
         return
     if not justified_categories(outcome, life) - {"upload"}:
@@ -201,8 +204,12 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
 
 def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
     """Check that nodes count a content once, and again only after a lost or failed attempt."""
+    has_collected = not (
+        outcome.plan.refresh or outcome.plan.acts or outcome.plan.store_fails or outcome.plan.damages_store
+    )
+    if has_collected and outcome.repeated and not _has_outage(outcome) and not _new_starts(outcome):
+        yield f"Batch tasks ran again: {outcome.repeated}"
     repeats = sum(times for name, times in outcome.fired.items() if name in RECOUNT_CAUSES)
-    # A new run counts the files of a dead run again: see NOT_YET.
     lives = len(outcome.lives)
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
     bad = {
@@ -253,10 +260,13 @@ def cleanup_deletes_exactly_own_resources(outcome: Outcome) -> Iterator[str]:
 
 
 def _is_reported(outcome: Outcome, life: Life, name: str) -> bool:
-    """Check whether the user is notified of a leftover that has a cause."""
+    """Check whether the user is notified of a leftover that has a cause, by its name or by the prefix of its run."""
+    kind, _, own_name = name.partition(" ")
+    names = (name, f"{kind}s {'-'.join(own_name.split('-')[:2])}-…")
     if life.status is not None:
-        return _has_outage(outcome) and name in life.stderr and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
-    return _has_outage(outcome) and life.state is not None and name in str(life.state.message)
+        is_listed = any(name in life.stderr for name in names) and "topn sweep" in life.stderr
+        return _has_outage(outcome) and is_listed and life.status in {EXIT_FAILED, EXIT_INTERRUPTED}
+    return _has_outage(outcome) and life.state is not None and any(name in str(life.state.message) for name in names)
 
 
 def no_node_outlives_deadline(outcome: Outcome) -> Iterator[str]:

@@ -16,6 +16,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import Message
 from http import HTTPStatus
 from pathlib import Path
@@ -43,6 +44,7 @@ class Nodes:
     Attributes:
         report: Receives the report of a process that ended.
         seconds: Returns the duration of a Batch task.
+        now: The clock of the services.
         counted: How often each content was counted, by SHA-256.
     """
 
@@ -52,6 +54,7 @@ class Nodes:
     send: Callable[[Request], Response]
     report: Callable[[Report], None]
     seconds: Callable[[StartRun], float]
+    now: Callable[[], datetime]
     counted: Counter[str] = field(default_factory=Counter)
     _killed: set[int] = field(default_factory=set)
 
@@ -76,7 +79,7 @@ class Nodes:
         for folder in (root / SHARED, directory):
             folder.mkdir(parents=True, exist_ok=True)
         environment = _environment(action, root)
-        storage = _Storage(self.world, self.send)
+        storage = _Storage(self.world, self.send, self.now)
         code: int | None = None
         failure = None
         try:
@@ -160,8 +163,8 @@ class Nodes:
 class _Storage(StorageClient):
     """The storage client of a node, without a socket."""
 
-    def __init__(self, world: World, send: Callable[[Request], Response]) -> None:
-        super().__init__(lambda: world.now)
+    def __init__(self, world: World, send: Callable[[Request], Response], now: Callable[[], datetime]) -> None:
+        super().__init__(now)
         self._world = world
         self._send = send
 

@@ -1,7 +1,6 @@
 """The plan of a history: files, options, faults, and how each client exits.
 
-A scenario is a plan written by hand; `plan_of` creates a plan from a seed. `plan_of` leaves out the faults that the
-product does not survive yet, which are in `scenarios.NOT_YET`.
+A scenario is a plan written by hand; `plan_of` creates a plan from a seed.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ BAD = (b"one two\xff three", b"one\x00two", "d\xe9j\xe0 vu".encode("latin-1"))
 REQUESTS = 80
 
 # Faults that only delay a run, because requests are retried until they succeed.
-TRANSIENT = ("status", "cut", "late", "lag")
+TRANSIENT = ("status", "cut", "late", "lag", "html", "half")
 
 
 def plan_of(seed: int) -> Plan:
@@ -188,10 +187,12 @@ def plan_of(seed: int) -> Plan:
         pace=chance.choice(("real", *("fast",) * 5, *("instant",) * 4)),
         task_seconds=chance.choice(((0.1, 1.0), (0.1, 1.0), (0.1, 1.0), (0.5, 20.0), (30.0, 120.0))),
         dead_run=chance.random() < 0.3,
-        skew=chance.choice((0.0, 0.0, 0.0, chance.uniform(-100, 100))),
+        skew=chance.choice((0.0, 0.0, 0.0, chance.uniform(-100, 100), chance.choice(SKEWS))),
         wire=wire,
         acts=acts,
         prefect_fails=chance.choice(((), (), (), ("update_flow_run",), ("update_artifact",))),
+        store_fails=chance.random() < 0.1,
+        damages_store=chance.random() < 0.2,
         exits=exits,
     )
 
@@ -231,7 +232,6 @@ OPERATIONS = (
 )
 
 # Less than the number of retries, so that a request still succeeds if it meets another fault, too.
-# Requests that fail for good are in scenarios.NOT_YET.
 MAX_BURST = 5
 
 
@@ -263,8 +263,14 @@ def _blinding_fault(chance: random.Random) -> WireFault:
     return WireFault(kind="status", service="batch", operation=operation, first=chance.randint(1, REQUESTS), status=503)
 
 
+# Seconds that break signatures, deadlines, or both.
+SKEWS = (-4200.0, -840.0, -600.0, 600.0, 840.0, 4200.0)
+
 NODE_ACTS = ("preempt_node", "preempt_node", "make_node_unusable", "vanish_node")
-OPERATOR_ACTS = ("terminate_job", "delete_job", "pause_job", "delete_pool", "delete_task", "terminate_task")
+OPERATOR_ACTS = (
+    *("terminate_job", "delete_job", "pause_job", "delete_pool", "delete_task", "terminate_task"),
+    "delete_container",
+)
 STALLS = ("disable_job", "start_task_fails", "allocation_fails", "endless_task", "upload_fails", "lose_node")
 
 

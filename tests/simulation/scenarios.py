@@ -1,4 +1,4 @@
-"""Scenarios written by hand: faults that the simulation found, and faults that the product does not survive yet."""
+"""Scenarios written by hand: faults that the product did not survive."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _no_leftovers_of_dead(outcome: Outcome) -> list[str]:
     return [f"the next run left {name}" for name in outcome.leftovers_of_dead]
 
 
-# Fixed faults that a seed found. A seed replays on one version only, but a scenario on all.
+# Fixed faults. A seed replays on one version only, but a scenario on all.
 FIXED: Mapping[str, Scenario] = {
     "copy deleted": Scenario(
         problem="One of two files with the same content was deleted, and both failed in its name.",
@@ -104,18 +104,6 @@ FIXED: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
-}
-
-# Faults that the product does not survive yet. Each violates an invariant, and `plan_of` leaves out its kind.
-NOT_YET: Mapping[str, Scenario] = {
-    "invalid job list in cleanup": Scenario(
-        problem="The cleanup gets HTML with status 200 as the job list: all resources stay, with exit status 0.",
-        plan=Plan(
-            files=TEXTS,
-            wire=(WireFault(kind="html", service="batch", operation="list_jobs", first=20, times=1),),
-            pace="instant",
-        ),
-    ),
     "pool deletion rejected": Scenario(
         problem="A pool that cannot be deleted stays silently, with exit status 0.",
         plan=Plan(
@@ -147,14 +135,43 @@ NOT_YET: Mapping[str, Scenario] = {
         plan=Plan(files=(*TEXTS, FileSpec(name="bad.txt", content=b"\xff")), flow_retries=1, pace="instant"),
     ),
     "dead run on own server": Scenario(
-        problem="A run that died on its own Prefect server is swept only after its deadline.",
-        plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=40, then="again"), Exit()), dead_run=False),
-        check=_no_leftovers_of_dead,
+        problem="A run that died on its own Prefect server was swept only after its deadline.",
+        plan=Plan(
+            files=TEXTS,
+            exits=(Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit()),
+            pace="instant",
+            dead_run=False,
+        ),
+        check=lambda outcome: [*violations(outcome), *_no_leftovers_of_dead(outcome)],
     ),
     "dead run counted again": Scenario(
-        problem="A new run counts files again that a dead run has counted.",
-        plan=Plan(files=TEXTS, exits=(Exit(kind="killed", at=130, then="again"), Exit()), dead_run=False),
-        check=_counted_once,
+        problem="A new run counted files again that a dead run had counted.",
+        plan=Plan(
+            files=TEXTS,
+            exits=(Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit()),
+            pace="instant",
+            dead_run=False,
+        ),
+        check=lambda outcome: [*violations(outcome), *_counted_once(outcome)],
+    ),
+    "pack of dead run counted again": Scenario(
+        problem="A new run counted a pack again that a dead run had counted.",
+        plan=Plan(
+            files=TEXTS,
+            files_per_task=2,
+            exits=(Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit()),
+            pace="instant",
+            dead_run=False,
+        ),
+        check=lambda outcome: [*violations(outcome), *_counted_once(outcome), *_no_leftovers_of_dead(outcome)],
+    ),
+    "invalid job list in cleanup": Scenario(
+        problem="The cleanup gets HTML with status 200 as the job list: all resources stay, with exit status 0.",
+        plan=Plan(
+            files=TEXTS,
+            wire=(WireFault(kind="html", service="batch", operation="list_jobs", first=20, times=1),),
+            pace="instant",
+        ),
     ),
     "upload rejected": Scenario(
         problem="One upload is rejected permanently: the whole run fails with an unreadable message.",
@@ -196,5 +213,19 @@ NOT_YET: Mapping[str, Scenario] = {
     "clock an hour ahead": Scenario(
         problem="With the services' clock 70 minutes ahead, no node starts, and the message does not name the clock.",
         plan=Plan(files=TEXTS, skew=4200.0, deployed=True, timeout_minutes=21),
+    ),
+    "clock an hour behind": Scenario(
+        problem="With the services' clock 70 minutes behind, Batch rejected the date of each request.",
+        plan=Plan(files=TEXTS, skew=-4200.0, deployed=True, timeout_minutes=21),
+    ),
+    "deadline with wrong clock": Scenario(
+        problem="A deadline by the clock of the client passed an hour too late, or too early, for the service.",
+        plan=Plan(
+            files=TEXTS,
+            skew=4200.0,
+            deployed=True,
+            timeout_minutes=5,
+            acts=(Act(name="endless_task", at=1, options={"task": "*"}),),
+        ),
     ),
 }

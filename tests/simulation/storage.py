@@ -103,7 +103,7 @@ class Container:
     """A container with its committed blobs, and the uncommitted blocks by blob name."""
 
     metadata: dict[str, str]
-    created_at: datetime
+    modified_at: datetime
     etag: str
     committed: dict[str, Blob] = field(default_factory=dict)
     uncommitted: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -158,6 +158,7 @@ class MemoryStorage:
             ("GET", "container", "container", ""): (self._get_container, ""),
             ("HEAD", "container", "container", ""): (self._get_container, ""),
             ("DELETE", "container", "container", ""): (self._delete_container, ""),
+            ("PUT", "container", "container", "metadata"): (self._set_container_metadata, ""),
             ("GET", "container", "container", "list"): (self._list_blobs, "l"),
             ("PUT", "blob", "", ""): (self._put_blob, "cw"),
             ("PUT", "blob", "", "block"): (self._put_block, "w"),
@@ -255,7 +256,7 @@ class MemoryStorage:
         for name, container in page.items():
             metadata = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in container.metadata.items())
             items += (
-                f"<Container><Name>{name}</Name><Properties><Last-Modified>{_date(container.created_at)}</Last-Modified>"
+                f"<Container><Name>{name}</Name><Properties><Last-Modified>{_date(container.modified_at)}</Last-Modified>"
                 f"<Etag>{container.etag}</Etag></Properties>"
                 f"{f'<Metadata>{metadata}</Metadata>' if has_metadata and metadata else ''}</Container>"
             )
@@ -264,17 +265,19 @@ class MemoryStorage:
     def _create_container(self, call: _Call) -> Response:
         if call.container in self.containers:
             raise _StorageError("ContainerAlreadyExists")
-        prefix = "x-ms-meta-"
-        headers = call.request.headers.items()
-        metadata = {name[len(prefix) :]: value for name, value in headers if name.startswith(prefix)}
-        container = Container(metadata, self._now(), self._new_etag())
+        container = Container(_metadata(call), self._now(), self._new_etag())
         self.containers[call.container] = container
-        return Response(201, {"ETag": container.etag, "Last-Modified": _date(container.created_at)})
+        return Response(201, {"ETag": container.etag, "Last-Modified": _date(container.modified_at)})
+
+    def _set_container_metadata(self, call: _Call) -> Response:
+        container = self._container(call)
+        container.metadata, container.modified_at, container.etag = _metadata(call), self._now(), self._new_etag()
+        return Response(200, {"ETag": container.etag, "Last-Modified": _date(container.modified_at)})
 
     def _get_container(self, call: _Call) -> Response:
         container = self._container(call)
         metadata = {f"x-ms-meta-{name}": value for name, value in container.metadata.items()}
-        return Response(200, {"ETag": container.etag, "Last-Modified": _date(container.created_at), **metadata})
+        return Response(200, {"ETag": container.etag, "Last-Modified": _date(container.modified_at), **metadata})
 
     def _delete_container(self, call: _Call) -> Response:
         self._container(call)
@@ -361,6 +364,12 @@ class MemoryStorage:
         self._blob(call)
         del self._container(call).committed[call.blob]
         return Response(202, {})
+
+
+def _metadata(call: _Call) -> dict[str, str]:
+    prefix = "x-ms-meta-"
+    headers = call.request.headers.items()
+    return {name[len(prefix) :]: value for name, value in headers if name.startswith(prefix)}
 
 
 def _page(items: Mapping[str, _T], query: Mapping[str, str]) -> tuple[dict[str, _T], str]:

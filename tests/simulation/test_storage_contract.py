@@ -16,11 +16,12 @@ import pytest
 import requests
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobBlock, generate_blob_sas, generate_container_sas
+from tests_support import read_blob
 
 from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from simulation.storage import Container, InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
-from tasks.azure import client as azure_core
+from tasks.azure import transport as azure_transport
 from tasks.azure.blob import BLOCK_BYTES, BlobAccount
 from tasks.azure.settings import AzureSettings
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
@@ -77,7 +78,7 @@ def open_account(kind, request, monkeypatch):
     settings = AzureSettings(storage_endpoint=endpoint, storage_account=STORAGE_ACCOUNT, storage_key=STORAGE_KEY)
     with monkeypatch.context() as patch:
         if kind == "memory":
-            patch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
+            patch.setattr(azure_transport, "Session", lambda: InProcessSession(storage.answer))
         return Account(BlobAccount(settings), http, node)
 
 
@@ -108,6 +109,13 @@ def test_container_keeps_its_metadata(blobs, container):
     assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
 
 
+def test_metadata_are_replaced_as_a_whole(blobs, container):
+    blobs.write_container_metadata(container, {"run": "c"})
+    assert blobs.container_metadata(container) == {"run": "c"}
+    with pytest.raises(NotFoundError):
+        blobs.write_container_metadata(f"{container}-none", {})
+
+
 def test_container_name_is_unique(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
@@ -120,7 +128,7 @@ def test_deleted_container_is_gone_at_once(blobs, container):
     blobs.delete_container(container)
     for use in (
         lambda: blobs.container_metadata(container),
-        lambda: blobs.download(container, "a"),
+        lambda: read_blob(blobs, container, "a"),
         lambda: blobs.upload_bytes(container, "a", b""),
         lambda: blobs.upload_archive(container, "a", BytesIO(bytes(BLOCK_BYTES + 1))),
     ):
@@ -129,7 +137,7 @@ def test_deleted_container_is_gone_at_once(blobs, container):
         assert caught.value.code == "ContainerNotFound"
     blobs.create_container(container, {})
     with pytest.raises(NotFoundError):
-        blobs.download(container, "a")
+        read_blob(blobs, container, "a")
 
 
 @pytest.mark.parametrize(
@@ -146,8 +154,10 @@ def test_containers_are_listed_by_prefix_in_pages(blobs):
     expected = {f"{prefix}-{i}": {"i": str(i)} for i in range(5)}
     for name, metadata in reversed(expected.items()):
         blobs.create_container(name, metadata)
-    assert blobs.containers(prefix) == expected
-    assert blobs.containers(f"{prefix}-3") == {f"{prefix}-3": {"i": "3"}}
+    found = blobs.containers(prefix)
+    assert {name: container.metadata for name, container in found.items()} == expected
+    assert all(timedelta(0) <= container.age < timedelta(minutes=5) for container in found.values())
+    assert list(blobs.containers(f"{prefix}-3")) == [f"{prefix}-3"]
     assert blobs.containers(f"{prefix}-x") == {}
     pages, token = [], None
     while token or not pages:
@@ -163,7 +173,7 @@ def test_containers_are_listed_by_prefix_in_pages(blobs):
 def test_blobs_may_have_odd_names(account, container, name):
     content = name.encode()
     account.blobs.upload_bytes(container, name, content)
-    assert account.blobs.download(container, name) == content
+    assert read_blob(account.blobs, container, name) == content
     url = account.blobs.read_url(container, name.replace("\\", "/"), now() + timedelta(hours=1))
     assert account.send("GET", url) == (200, content)
     assert list_blobs(account, container) == (200, [name.replace("\\", "/")])
@@ -175,21 +185,22 @@ def test_blob_is_overwritten_unless_forbidden(blobs, container):
     with pytest.raises(HttpResponseError) as caught:
         blobs._service.get_blob_client(container, "a").upload_blob(b"third")
     assert caught.value.error_code == "BlobAlreadyExists"
-    assert blobs.download(container, "a") == b"second"
+    assert read_blob(blobs, container, "a") == b"second"
 
 
 @pytest.mark.parametrize("last_bytes", [None, 1, 3])
 @pytest.mark.parametrize("content", [b"", b"1", b"0123456789"])
 def test_blob_is_read_whole_or_from_end(blobs, container, content, last_bytes):
     blobs.upload_bytes(container, "a", content)
-    assert blobs.download(container, "a", last_bytes=last_bytes) == content[-(last_bytes or 99) :]
+    read = read_blob(blobs, container, "a") if last_bytes is None else blobs.download_tail(container, "a", last_bytes)
+    assert read == content[-(last_bytes or 99) :]
 
 
 @pytest.mark.parametrize("last_bytes", [None, 5])
 def test_missing_blobs_and_containers_are_distinguished(blobs, container, last_bytes):
     for name, code in ((container, "BlobNotFound"), ("missing", "ContainerNotFound")):
         with pytest.raises(NotFoundError) as caught:
-            blobs.download(name, "a", last_bytes=last_bytes)
+            read_blob(blobs, name, "a") if last_bytes is None else blobs.download_tail(name, "a", last_bytes)
         assert caught.value.code == code
 
 
@@ -200,7 +211,7 @@ def test_file_arrives_under_its_hash(blobs, container, tmp_path, size):
     digest = hashlib.sha256(content).hexdigest()
     for _ in range(2):
         assert blobs.upload_file(container, tmp_path / "file", size, digest)
-    assert blobs.download(container, digest) == content
+    assert read_blob(blobs, container, digest) == content
 
 
 @pytest.mark.parametrize("size", [1, BLOCK_BYTES + 1])
@@ -209,14 +220,14 @@ def test_changed_file_creates_no_blob(blobs, container, tmp_path, size):
     digest = hashlib.sha256(b"something else").hexdigest()
     assert not blobs.upload_file(container, tmp_path / "file", size, digest)
     with pytest.raises(NotFoundError):
-        blobs.download(container, digest)
+        read_blob(blobs, container, digest)
 
 
 def test_archive_is_uploaded_as_stream(blobs, container):
     content = random.Random(1).randbytes(BLOCK_BYTES + 1000)
     for archive in (content[:1000], content):
         blobs.upload_archive(container, "archive", BytesIO(archive))
-        assert blobs.download(container, "archive") == archive
+        assert read_blob(blobs, container, "archive") == archive
 
 
 def test_chunked_download_expects_one_version(blobs, container):
@@ -252,30 +263,30 @@ def test_block_list_selects_and_orders_blocks(blobs, container):
     for name in ("1", "2", "3"):
         client.stage_block(name, name.encode())
     with pytest.raises(NotFoundError):
-        blobs.download(container, "a")
+        read_blob(blobs, container, "a")
     client.commit_block_list([BlobBlock("3"), BlobBlock("1")])
-    assert blobs.download(container, "a") == b"31"
+    assert read_blob(blobs, container, "a") == b"31"
     client.stage_block("1", b"one")
     client.commit_block_list([BlobBlock("1"), BlobBlock("3"), BlobBlock("3")])
-    assert blobs.download(container, "a") == b"one33"
+    assert read_blob(blobs, container, "a") == b"one33"
     with pytest.raises(HttpResponseError) as caught:
         client.commit_block_list([BlobBlock("2")])
     assert (caught.value.status_code, caught.value.error_code) == (400, "InvalidBlockList")
-    assert blobs.download(container, "a") == b"one33"
+    assert read_blob(blobs, container, "a") == b"one33"
 
 
 def test_blob_beyond_one_request_is_read_whole(blobs, container):
     """The SDK downloads a blob above 32 MiB in several requests."""
     content = b"0123456789abcdef" * (33 * 1024 * 1024 // 16)
     blobs.upload_bytes(container, "large", content)
-    assert hashlib.sha256(blobs.download(container, "large")).digest() == hashlib.sha256(content).digest()
+    assert hashlib.sha256(read_blob(blobs, container, "large")).digest() == hashlib.sha256(content).digest()
 
 
 def test_containers_beyond_one_page_are_listed(monkeypatch):
     """A page has at most 5,000 containers."""
     storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, now)
     storage.containers |= {f"many-{number}": Container({}, now(), "etag") for number in range(5001)}
-    monkeypatch.setattr(azure_core, "Session", lambda: InProcessSession(storage.answer))
+    monkeypatch.setattr(azure_transport, "Session", lambda: InProcessSession(storage.answer))
     settings = AzureSettings(
         storage_endpoint=storage.endpoint, storage_account=STORAGE_ACCOUNT, storage_key=STORAGE_KEY
     )
@@ -326,7 +337,7 @@ def test_read_signature_reads_its_blob_only(account, container):
     assert account.send("DELETE", url) == (403, "AuthorizationPermissionMismatch")
     listing = f"{base.rpartition('/')[0]}?restype=container&comp=list&{signature}"
     assert account.send("GET", listing) == (403, "AuthorizationFailure")
-    assert account.blobs.download(container, "a") == b"content"
+    assert read_blob(account.blobs, container, "a") == b"content"
 
 
 def test_write_signature_writes_to_its_container_only(account, container):
@@ -336,7 +347,7 @@ def test_write_signature_writes_to_its_container_only(account, container):
     url = f"{base}/a?{signature}"
     for content in (b"first", b"second"):
         assert account.send("PUT", url, content, **PUT)[0] == 201
-        assert account.blobs.download(container, "a") == content
+        assert read_blob(account.blobs, container, "a") == content
     for refused in (
         account.send("GET", url),
         account.send("GET", f"{base}?restype=container&comp=list&{signature}"),
@@ -356,7 +367,7 @@ def test_create_signature_does_not_overwrite(account, container):
     url = account.sign(container, "a", permission="c")
     assert account.send("PUT", url, b"first", **PUT)[0] == 201
     assert account.send("PUT", url, b"second", **PUT) == (403, "AuthorizationPermissionMismatch")
-    assert account.blobs.download(container, "a") == b"first"
+    assert read_blob(account.blobs, container, "a") == b"first"
 
 
 @pytest.mark.parametrize(
@@ -424,7 +435,7 @@ def test_node_sends_output_files(account, container, tmp_path):
     send(url)
     send(url)
     assert list_blobs(account, container) == (200, ["out/a.json", "out/empty.json"])
-    assert account.blobs.download(container, "out/a.json") == b"content"
+    assert read_blob(account.blobs, container, "out/a.json") == b"content"
     missing = account.sign(f"{container}-x", permission="cw")
     for refused, code in (
         (account.sign(container, permission="r"), "FileUploadAccessDenied"),

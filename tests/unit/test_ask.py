@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
-from flows.cli.run import _confirm_and_delete
+from flows.cli.run import confirm_keep
 from flows.console import ask
 from tasks.model.run import Keep
-from tasks.steps import cleanup
 
 
 @pytest.mark.parametrize(
@@ -26,15 +23,12 @@ def test_any_answer_but_no_means_yes(answer, is_yes):
         ({}, "n\ny\n", Keep(job=True)),
         ({}, "y\nn\n", Keep(pool=True)),
         ({}, "", Keep()),
-        ({"keep_job": True}, "y\n", Keep(job=True)),
-        ({"keep_pool": True, "keep_containers": True}, "y\n", Keep(pool=True, containers=True)),
+        ({"job": True}, "y\n", Keep(job=True)),
+        ({"pool": True, "containers": True}, "y\n", Keep(pool=True, containers=True)),
     ],
 )
-def test_answers_and_options_decide_what_to_keep(topn, monkeypatch, options, stdin, keep):
-    calls = []
-    monkeypatch.setattr(cleanup, "clean_up_run", lambda flow_run_id, keep: calls.append((flow_run_id, keep)) or {})
-    options = {"keep_containers": False, "keep_job": False, "keep_pool": False} | options
-
-    topn.call(_confirm_and_delete, "the run", argparse.Namespace(**options), stdin=stdin)
-
-    assert calls == [("the run", keep)]
+def test_answers_and_options_decide_what_to_keep(topn, options, stdin, keep):
+    given = Keep(**{"containers": False, "job": False, "pool": False} | options)
+    kept = []
+    topn.call(lambda: kept.append(confirm_keep(given)) or 0, stdin=stdin)
+    assert kept == [keep]

@@ -32,6 +32,7 @@ LAYERS = {
         "errors",
         "environment",
         "prefect_api",
+        "urls",
         "model",
         "azure",
         "workload",

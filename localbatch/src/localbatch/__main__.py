@@ -20,10 +20,12 @@ from localbatch.faults.definitions import FaultError
 from localbatch.faults.script import read_script
 from localbatch.local_azure import LocalAzure
 from localbatch.nodes.simulated import SECONDS
-from localbatch.options import RUNNERS, Options, RequestRecord
+from localbatch.options import DEVELOPMENT_KEY, RUNNERS, Options, RequestRecord
+from localbatch.processes.azurite import STORAGE_KEY
 from localbatch.processes.certificate import Certificate
 from localbatch.processes.installation import AzuriteError, install_azurite
 from localbatch.processes.launcher import Launcher
+from localbatch.processes.private import PRIVATE_UMASK, ensure_private_folder
 from localbatch.rules.agenda import PACES
 
 BATCH_PORT = 10100
@@ -48,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--state", type=Path, help="folder of the data, which is in its folder azure (default: $TOPN_STATE or .topn)"
+    )
+    serve.add_argument(
+        "--development-key",
+        action="store_true",
+        help="use the well-known keys, with which every user of this machine can run programs as you "
+        "(default: random keys, kept in the folder of the data)",
     )
     serve.add_argument("--log", action="store_true", help="print each request to the Batch account on stderr")
     serve.add_argument("--stop-on-eof", action="store_true", help="also stop at the end of standard input")
@@ -96,7 +104,10 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--key", dest="certificate_key", type=Path, metavar="FILE", help="key of the certificate")
     parser.add_argument(
-        "--oauth", dest="oauth_mode", choices=["basic"], help="also accept bearer tokens, without checking signatures"
+        "--oauth",
+        dest="oauth_mode",
+        choices=["basic"],
+        help="also accept bearer tokens, without checking signatures: every user of this machine can write a token",
     )
     parser.add_argument("--tenant", metavar="ID", help="the only tenant whose tokens are accepted (default: any)")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="fault script, as JSON")
@@ -182,8 +193,11 @@ class _Wakeup:
 
 def _serve(arguments: argparse.Namespace) -> int:
     state = arguments.state or Path(os.environ.get("TOPN_STATE") or ".topn")
+    os.umask(PRIVATE_UMASK)
+    ensure_private_folder(state)
+    keys = {"key": DEVELOPMENT_KEY, "storage_key": STORAGE_KEY} if arguments.development_key else {}
     on_request = _print_request if arguments.log else None
-    azure = _local_azure(arguments, state_dir=state / "azure", on_request=on_request)
+    azure = _local_azure(arguments, state_dir=state / "azure", on_request=on_request, **keys)
     wakeup = _Wakeup()
     if arguments.stop_on_eof:
         threading.Thread(target=_wait_for_eof, args=(wakeup,), daemon=True).start()
@@ -191,6 +205,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(azure.endpoint, azure.storage_endpoint, sep="\n")
         for name, value in azure.environment.items():
             print(f"export {name}={value}")
+        print(f"export AZURE_STORAGE_CONNECTION_STRING='{azure.connection_string}'")
         # Programs that start this one wait for this line.
         print("ready", flush=True)
         wakeup.wait()

@@ -27,7 +27,7 @@ from localbatch.api.routes import ROUTES, Match, call_handler, match_route
 from localbatch.api.tokens import check_token
 from localbatch.faults.definitions import Fault, code_of, message_of
 from localbatch.faults.script import Faults
-from localbatch.options import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
+from localbatch.options import DEVELOPMENT_ACCOUNT
 from localbatch.rules.agenda import Pace
 from localbatch.rules.scheduler import Scheduler
 from localbatch.wire import http_date
@@ -91,11 +91,12 @@ class BatchService:
         pace: Pace,
         *,
         root_of: Callable[[Node], Path],
+        key: str,
         name: str = DEVELOPMENT_ACCOUNT,
-        key: str = DEVELOPMENT_KEY,
         oauth: bool = False,
         tenant: str | None = None,
         faults: Faults | None = None,
+        accepts_machine_time: bool = True,
     ) -> None:
         """Create an account.
 
@@ -103,11 +104,12 @@ class BatchService:
             store: Its records.
             pace: The durations of transitional states.
             root_of: Returns the root folder of a node.
-            name: The name of the account.
-            key: Its key, in Base64.
+            key: The key of the account, in Base64.
+            name: Its name.
             oauth: Whether bearer tokens are accepted too. Their signatures are not checked.
             tenant: The id of the only tenant whose tokens are accepted.
             faults: The fault script; by default an empty one.
+            accepts_machine_time: Whether requests may also be dated by the clock of this machine.
         """
         self.name = name
         self.key = key
@@ -116,6 +118,7 @@ class BatchService:
         self.faults = faults or new_faults()
         self._root_of = root_of
         self._oauth = oauth
+        self._accepts_machine_time = accepts_machine_time
         self._tenant = tenant
 
     def tick(self, now: datetime) -> tuple[Sequence[Action], datetime | None]:
@@ -203,8 +206,8 @@ class BatchService:
             path=request.path,
             query=request.query,
             headers=request.headers,
-            # Clients use the clock of the machine, even if the clock of the service was moved.
-            now=datetime.now(timezone.utc),
+            # A client may use the clock of the machine, even if the clock of the service was moved.
+            clocks=(now, datetime.now(timezone.utc)) if self._accepts_machine_time else (now,),
         )
 
 

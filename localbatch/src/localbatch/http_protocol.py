@@ -6,7 +6,8 @@ import asyncio
 import json
 from datetime import datetime, timezone
 
-from starlette.types import Receive, Scope, Send
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from localbatch import errors
@@ -14,12 +15,48 @@ from localbatch.api.responses import JSON_TYPE
 
 # https://learn.microsoft.com/rest/api/batchservice/tasks/create-task-collection: larger requests fail.
 MAX_BODY_BYTES = 1 << 20
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 # The timeout for each part of a body.
 BODY_SECONDS = 30.0
 # How long a client may continue to send after its request was refused.
 LINGER_SECONDS = 5.0
 # The extension of the ASGI scope that closes the connection.
 _CLOSE = "localbatch.close"
+
+
+class OwnHostOnly:
+    """An ASGI application that refuses requests from the pages of other servers.
+
+    A browser names the page in the header Origin. If the page's host name was rebound to 127.0.0.1, the browser names it
+    in the header Host. Programs send no Origin.
+    """
+
+    def __init__(self, app: ASGIApp, endpoint: str) -> None:
+        """Wrap an application that serves at a URL of this machine."""
+        self._app = app
+        scheme, _, address = endpoint.partition("://")
+        port = address.rpartition(":")[2]
+        # Clients omit the default port.
+        ports = ("", f":{port}") if port == DEFAULT_PORTS[scheme] else (f":{port}",)
+        hosts = [f"{name}{each}" for name in ("127.0.0.1", "localhost", "[::1]") for each in ports]
+        self._own = {b"host": address, b"origin": endpoint}
+        self._allowed = {
+            b"host": {host.encode() for host in hosts},
+            b"origin": {f"{scheme}://{host}".encode() for host in hosts},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request, or refuse it with a sentence."""
+        sent = {name: value.lower() for name, value in scope["headers"] if name in self._allowed}
+        # Every browser sends Host. h11 refuses a request with two of them.
+        for name, value in {b"host": b"", **sent}.items():
+            if value not in self._allowed[name]:
+                sent_value, field = value.decode("latin-1"), name.decode().title()
+                message = f"Refused: {field} is {sent_value!r} instead of {self._own[name]!r}.\n"
+                # A body may still arrive.
+                await PlainTextResponse(message, 403, {"Connection": "close"})(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class BatchProtocol(H11Protocol):

@@ -18,6 +18,7 @@ from localbatch.local_batch import NODES, LocalBatch
 from localbatch.options import Options
 from localbatch.processes.azurite import STORAGE_ACCOUNT, Azurite
 from localbatch.processes.launcher import Launcher
+from localbatch.processes.private import ensure_private_folder, load_key
 from localbatch.processes.running import Running
 
 # A server that was killed may still hold its folder for a moment.
@@ -50,7 +51,6 @@ class LocalAzure(Running):
         self._storage_faults = Faults(OPERATIONS, names=REQUEST_FAULTS) if options.storage_faults else None
         self.faults = new_faults()
         self.storage_account = STORAGE_ACCOUNT
-        self.storage_key = options.storage_key
 
     @property
     def storage_faults(self) -> Faults:
@@ -80,12 +80,13 @@ class LocalAzure(Running):
                 state_dir = Path(tempfile.mkdtemp(prefix="localbatch-")).resolve()
                 launcher = Launcher(remove=[state_dir])
             stack.callback(launcher.close)
+            self.storage_key = options.storage_key or load_key(state_dir / "storage.key")
             azurite = Azurite(
                 state_dir / "blob",
                 # With faults, clients talk to the proxy instead.
                 port=0 if self._storage_faults else options.storage_port,
                 launcher=launcher,
-                key=options.storage_key,
+                key=self.storage_key,
                 certificate=options.certificate,
                 oauth=options.oauth,
             )
@@ -94,6 +95,7 @@ class LocalAzure(Running):
             self.batch = LocalBatch(
                 options,
                 state_dir=state_dir,
+                key=options.key or load_key(state_dir / "batch.key"),
                 launcher=launcher,
                 faults=self.faults,
                 storage_script=self._storage_faults,
@@ -122,6 +124,14 @@ class LocalAzure(Running):
             "TOPN_STORAGE_KEY": self.storage_key,
         }
 
+    @property
+    def connection_string(self) -> str:
+        """The connection string of the storage account, which other clients accept in AZURE_STORAGE_CONNECTION_STRING."""
+        return (
+            f"DefaultEndpointsProtocol={self.storage_endpoint.partition(':')[0]};AccountName={self.storage_account};"
+            f"AccountKey={self.storage_key};BlobEndpoint={self.storage_endpoint};"
+        )
+
 
 def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
     """Lock a folder, or the first free one next to it, and return it with the open lock file."""
@@ -129,7 +139,7 @@ def claim_directory(wanted: Path) -> tuple[Path, IO[str]]:
     number = 1
     while True:
         directory = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        directory.mkdir(parents=True, exist_ok=True)
+        ensure_private_folder(directory)
         lock = (directory / "lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

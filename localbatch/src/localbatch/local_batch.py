@@ -22,18 +22,20 @@ from starlette.types import Message, Receive, Scope, Send
 from localbatch import errors
 from localbatch.account.records import Action, Node, Report
 from localbatch.account.store import Store
+from localbatch.api.auth import verify_password
 from localbatch.api.tokens import STORAGE_AUDIENCE, issue_token
 from localbatch.batch_service import BatchService, Request
 from localbatch.clock import Clock
 from localbatch.faults.definitions import Fault
 from localbatch.faults.endpoint import serve_faults
 from localbatch.faults.script import Faults, meet
-from localbatch.http_protocol import BatchProtocol, drop, read_body
+from localbatch.http_protocol import BatchProtocol, OwnHostOnly, drop, read_body
 from localbatch.nodes.agent import NodeAgent
 from localbatch.nodes.simulated import SimulatedOutput, SimulatedRunner
 from localbatch.nodes.transfer import StorageClient
 from localbatch.options import Options, RequestRecord
 from localbatch.processes.launcher import Launcher
+from localbatch.processes.private import ensure_private_folder, new_key
 from localbatch.processes.running import Running
 from localbatch.processes.sockets import abort_connections, listen
 from localbatch.rules.agenda import PACES, Pace
@@ -106,7 +108,7 @@ class LocalBatch(Running):
             store,
             _pace(options.pace, options.node_start_seconds),
             root_of=lambda node: self._agent.root_of(node),  # noqa: PLW0108 - the agent exists after the start.
-            key=options.key,
+            key=options.key or new_key(),
             oauth=options.oauth,
             tenant=options.tenant,
             faults=faults,
@@ -127,6 +129,7 @@ class LocalBatch(Running):
         options, certificate = self._options, self._options.certificate
         with contextlib.ExitStack() as stack:
             state_dir = Path(options.state_dir or tempfile.mkdtemp(prefix="localbatch-")).resolve()
+            ensure_private_folder(state_dir)
             nodes = state_dir / NODES
             launcher = self._launcher
             if not launcher:
@@ -141,7 +144,7 @@ class LocalBatch(Running):
             self._agent = self._start_runner(nodes, launcher)
             stack.callback(self._agent.stop)
             config = uvicorn.Config(
-                self._app,
+                OwnHostOnly(self._app, self.endpoint),
                 interface="asgi3",
                 http=BatchProtocol,
                 ws="none",
@@ -242,7 +245,10 @@ class LocalBatch(Running):
             return
         request = self._request(scope, body)
         if request.path in self._scripts:
-            await serve_faults(self._scripts[request.path], scope, body)(scope, receive, send)
+            is_authentic = verify_password(self.account, self.key, request.headers)
+            await serve_faults(self._scripts[request.path], request.method, body, is_authentic=is_authentic)(
+                scope, receive, send
+            )
             return
         fault = await meet(self.faults, request.operation, request.path)
         status, size = await self._respond(request, fault, refusal, scope, receive, send)

@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from localbatch.clock import Clock
-from localbatch.processes.azurite import STORAGE_KEY
 from localbatch.processes.certificate import Certificate
 
-# Like those of Azurite, the default account and key are well known.
+# Like those of Azurite, this account and key are well known. Anyone on the machine can use an account with this key.
 DEVELOPMENT_ACCOUNT = "localbatch"
 DEVELOPMENT_KEY = "bG9jYWxiYXRjaCBpcyBubyBzZWNyZXQsIGl0cyBrZXkgaXMgd2VsbCBrbm93bi4="
 
@@ -50,7 +49,7 @@ class Options:
             uses it, the first free folder next to it is used. Default: a temporary folder.
         pace: The durations of transitional states: instant, fast or real.
         port: The port of the Batch account; if it is taken or 0, any free port.
-        key: The key of the Batch account, in Base64.
+        key: The key of the Batch account, in Base64; None for a random one, which a local Azure keeps in its folder.
         pool_quota: Maximum number of pools.
         job_quota: Maximum number of jobs that are not completed.
         core_quota: Maximum number of cores of the dedicated nodes of all pools; None for no limit.
@@ -65,14 +64,14 @@ class Options:
         tenant: The id of the only tenant whose tokens are accepted.
         on_request: Called after each request to the Batch account.
         storage_port: The port of the storage account; if it is taken or 0, any free port.
-        storage_key: The key of the storage account, in Base64.
+        storage_key: The key of the storage account, in Base64; None for a random one, which is kept in the folder.
         storage_faults: Whether faults can be injected into requests to the storage account, by a proxy in front of it.
     """
 
     state_dir: Path | str | None = None
     pace: str = "fast"
     port: int = 0
-    key: str = DEVELOPMENT_KEY
+    key: str | None = None
     # The service reported these two quotas for a new account in 2024.
     pool_quota: int = 100
     job_quota: int = 300
@@ -88,7 +87,7 @@ class Options:
     tenant: str | None = None
     on_request: Callable[[RequestRecord], None] | None = None
     storage_port: int = 0
-    storage_key: str = STORAGE_KEY
+    storage_key: str | None = None
     storage_faults: bool = False
 
     def __post_init__(self) -> None:

@@ -67,12 +67,12 @@ def test_invalid_filter_value_is_refused(ask):
 
 @pytest.fixture
 def say(local_azure):
-    """Send bytes to the account, and perhaps no more than these; return all that comes back."""
+    """Send bytes to the account, with its name for the host x, and perhaps no more; return all that comes back."""
 
     def send(text, *, ends=False):
         address = urlsplit(local_azure.endpoint)
         with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
-            connection.sendall(text)
+            connection.sendall(text.replace(b"host: x", f"host: {address.netloc}".encode()))
             if ends:
                 connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(1 << 16), b""))
@@ -124,6 +124,11 @@ def test_incomplete_unsigned_body_is_refused(say, ask, monkeypatch):
     assert (head.split()[1], json.loads(content)["code"]) == (b"403", "AuthenticationFailed")
     assert b"connection: close" in head.lower()
     assert ask("GET", f"/jobs/partial?{API}")[0] == 404
+
+
+def test_refused_page_is_disconnected(say):
+    """The server does not wait for the body that a page announced."""
+    assert say(PARTIAL.replace(b"host: x", b"host: evil.example")).startswith(b"HTTP/1.1 403 ")
 
 
 def test_incomplete_signed_body_times_out(ask, monkeypatch):

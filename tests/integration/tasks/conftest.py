@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from tests_support import POLL_SECONDS, Submitted
+from tests_support import POLL_SECONDS, Submitted, leftovers_of
 
 from localbatch import LocalBatch
 from tasks.azure.accounts import batch_account, blob_account
@@ -26,7 +26,7 @@ from tasks.model.chunks import Chunk, Pack
 from tasks.model.files import InputFile
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep, Run
-from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.cleanup import delete
 from tasks.steps.doctor import Doctor
 from tasks.steps.monitor import watch
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
@@ -53,7 +53,6 @@ def make_run(**lifetime):
         flow_run_id=str(uuid.uuid4()),
         generation=0,
         deadline_at=datetime.now(timezone.utc) + timedelta(**lifetime),
-        prefect_api="http://127.0.0.1:4200/api",
         keep=Keep(),
     )
 
@@ -120,7 +119,7 @@ def provisioned(batch, blobs, run, workload, pool_options):
     pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
     job = ensure_job(batch, blobs, run, workload, containers, pool_id)
     yield containers, job
-    delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
+    delete(batch, blobs, leftovers_of(batch, blobs, run.flow_run_id))
 
 
 class SeparateAzure:

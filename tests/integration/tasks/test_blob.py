@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from tests_support import read_blob
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BLOCK_BYTES, MAX_CLOCK_SKEW
@@ -56,7 +57,7 @@ def test_read_url_cannot_write_or_delete(blobs, container):
     url = blobs.read_url(container, "a", now() + SOON)
     assert send(url, "PUT", b"changed")[0] == 403
     assert send(url, "DELETE")[0] == 403
-    assert blobs.download(container, "a") == b"content"
+    assert read_blob(blobs, container, "a") == b"content"
 
 
 def test_read_url_cannot_read_other_blob(blobs, container):
@@ -74,7 +75,7 @@ def test_write_url_creates_and_replaces_blobs(blobs, container):
     base, _, signature = blobs.write_url(container, now() + SOON).partition("?")
     for content in (b"first", b"second"):
         assert send(f"{base}/folder/a?{signature}", "PUT", content)[0] == 201
-    assert blobs.download(container, "folder/a") == b"second"
+    assert read_blob(blobs, container, "folder/a") == b"second"
 
 
 def test_write_url_cannot_read_list_or_delete(blobs, container):
@@ -104,7 +105,7 @@ def text_file(tmp_path, size):
 def test_file_is_uploaded_under_its_hash(blobs, container, tmp_path, size):
     path, content, sha256 = text_file(tmp_path, size)
     assert blobs.upload_file(container, path, size, sha256)
-    assert blobs.download(container, sha256) == content
+    assert read_blob(blobs, container, sha256) == content
 
 
 @pytest.mark.parametrize("size", [3, BLOCK_BYTES, BLOCK_BYTES + 1])
@@ -114,7 +115,7 @@ def test_changed_file_creates_no_blob(blobs, container, tmp_path, size, change):
     path.write_bytes(content + change if change else content[:-1] + b"?")
     assert not blobs.upload_file(container, path, size, sha256)
     with pytest.raises(NotFoundError):
-        blobs.download(container, sha256)
+        read_blob(blobs, container, sha256)
 
 
 def test_existing_long_file_is_not_uploaded_again(blobs, container, tmp_path):
@@ -122,22 +123,22 @@ def test_existing_long_file_is_not_uploaded_again(blobs, container, tmp_path):
     assert blobs.upload_file(container, path, len(content), sha256)
     path.write_bytes(b"not even read")
     assert blobs.upload_file(container, path, len(content), sha256)
-    assert blobs.download(container, sha256) == content
+    assert read_blob(blobs, container, sha256) == content
 
 
 def test_download_reads_only_last_bytes(blobs, container):
     blobs.upload_bytes(container, "log", b"0123456789")
-    assert blobs.download(container, "log", last_bytes=4) == b"6789"
-    assert blobs.download(container, "log", last_bytes=100) == b"0123456789"
+    assert blobs.download_tail(container, "log", 4) == b"6789"
+    assert blobs.download_tail(container, "log", 100) == b"0123456789"
     blobs.upload_bytes(container, "empty", b"")
-    assert blobs.download(container, "empty", last_bytes=4) == b""
+    assert blobs.download_tail(container, "empty", 4) == b""
 
 
 def test_conflict_and_missing_blob_raise_different_errors(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
     with pytest.raises(NotFoundError):
-        blobs.download(container, "missing")
+        read_blob(blobs, container, "missing")
     with pytest.raises(NotFoundError):
         blobs.container_metadata(f"test-{uuid.uuid4().hex}")
 

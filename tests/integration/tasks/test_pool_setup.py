@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from uuid import UUID
 
 import pytest
+from tests_support import leftovers_of
 
 from localbatch.account.images import IMAGES
 from tasks.azure.accounts import batch_account
 from tasks.model.pool import PoolSetup
-from tasks.model.run import Keep
 from tasks.progress import listen
-from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.cleanup import delete
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 from tasks.steps.renew import Renewal
@@ -42,7 +41,7 @@ def received(batch, blobs, run, workload, pool_options):
         return batch._client.get_pool(run.name).as_dict()
 
     yield create
-    delete(batch, blobs, find_leftovers(batch, blobs, UUID(run.flow_run_id), Keep()))
+    delete(batch, blobs, leftovers_of(batch, blobs, run.flow_run_id))
 
 
 def test_plain_pool_has_no_optional_properties(received):

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests_support import leftovers_of
 
-from tasks.azure.values import JobSpec
+from tasks.azure.values import Container, JobSpec
 from tasks.errors import ConfigurationError, ForeignResourceError
 from tasks.model.run import Keep
 from tasks.model.verdict import Category
-from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.cleanup import delete
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool, get_existing_pool
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
@@ -40,7 +41,7 @@ def test_foreign_resources_are_never_adopted(batch, blobs, run, workload, pool_o
     with pytest.raises(ForeignResourceError, match=r"Job `topn-.*` does not belong to this run"):
         ensure_job(batch, blobs, mine, workload, parts[0], run.name)
 
-    assert find_leftovers(batch, blobs, uuid.UUID(mine.flow_run_id), Keep()).names == ()
+    assert leftovers_of(batch, blobs, mine.flow_run_id).names == ()
 
     batch.delete_jobs_and_pools([mine.name], [], 5)
     blobs.delete_container(f"{mine.name}-app")
@@ -52,27 +53,28 @@ def test_cleanup_deletes_all_generations_and_is_idempotent(batch, blobs, run, wo
         containers = ensure_containers(blobs, generation, workload)
         ensure_pool(batch, blobs, generation, workload, containers, pool_options, 1)
         ensure_job(batch, blobs, generation, workload, containers, generation.name)
-    flow_run_id = uuid.UUID(run.flow_run_id)
-    leftovers = find_leftovers(batch, blobs, flow_run_id, Keep())
+    flow_run_id = run.flow_run_id
+    leftovers = leftovers_of(batch, blobs, flow_run_id)
     assert len(leftovers.names) == 10
 
     assert delete(batch, blobs, leftovers) == {}
     assert delete(batch, blobs, leftovers) == {}
 
-    assert find_leftovers(batch, blobs, flow_run_id, Keep()).names == ()
+    assert leftovers_of(batch, blobs, flow_run_id).names == ()
 
 
 def test_cleanup_keeps_requested_resources(batch, blobs, run, parts):
-    flow_run_id = uuid.UUID(run.flow_run_id)
-    assert find_leftovers(batch, blobs, flow_run_id, Keep(containers=True, pool=True)).names == (f"job {run.name}",)
-    assert len(find_leftovers(batch, blobs, flow_run_id, Keep(job=True)).names) == 4
+    flow_run_id = run.flow_run_id
+    assert leftovers_of(batch, blobs, flow_run_id, Keep(containers=True, pool=True)).names == (f"job {run.name}",)
+    assert len(leftovers_of(batch, blobs, flow_run_id, Keep(job=True)).names) == 4
 
 
 def test_cleanup_reports_failures_and_continues(batch, blobs, run, parts):
-    leftovers = find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep())
-    failures = delete(batch, blobs, replace(leftovers, containers=("Not-A-Name", *leftovers.containers)))
+    leftovers = leftovers_of(batch, blobs, run.flow_run_id)
+    nothing = Container(metadata={}, age=timedelta(0))
+    failures = delete(batch, blobs, replace(leftovers, containers={"Not-A-Name": nothing, **leftovers.containers}))
     assert list(failures) == ["container Not-A-Name"]
-    assert find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names == ()
+    assert leftovers_of(batch, blobs, run.flow_run_id).names == ()
 
 
 def test_missing_existing_pool_is_rejected(batch):

@@ -7,14 +7,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from tests_support import leftovers_of, wait_until
 
 from localbatch import LocalBatch
 from tasks.azure.batch import BatchAccount
 from tasks.azure.settings import AzureSettings
 from tasks.azure.values import JobSpec
-from tasks.errors import ForeignResourceError
 from tasks.model.run import Keep
-from tasks.steps.cleanup import delete, find_leftovers
+from tasks.steps.cleanup import delete
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
 from tasks.steps.start import adopt_or_skip
 from tasks.steps.sweep import sweep
@@ -25,10 +25,6 @@ NOW = datetime.now(timezone.utc)
 @pytest.fixture
 def batch(batch_without_nodes):
     return batch_without_nodes
-
-
-def no_run_known(flow_run_id, prefect_api):
-    """Return None, as for a Prefect server that has no such run."""
 
 
 @pytest.fixture
@@ -45,50 +41,87 @@ def create_resources(batch, blobs, workload, pool_options):
 
     yield create
     for run in created:
-        delete(batch, blobs, find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()))
+        delete(batch, blobs, leftovers_of(batch, blobs, run.flow_run_id))
+
+
+@pytest.fixture
+def dead(monkeypatch, tmp_path):
+    """Return a function that leaves the file of a dead run in the state folder."""
+    monkeypatch.setenv("TOPN_STATE", str(tmp_path / "state"))
+
+    def create(run):
+        file = tmp_path / "state" / "runs" / run.flow_run_id
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+    return create
 
 
 def remaining(batch, blobs, run):
-    return set(find_leftovers(batch, blobs, uuid.UUID(run.flow_run_id), Keep()).names)
+    return set(leftovers_of(batch, blobs, run.flow_run_id).names)
 
 
 def test_sweep_deletes_resources_after_deadline(batch, blobs, run, create_resources):
     names = create_resources(run)
-    swept = sweep(batch, blobs, no_run_known, run.deadline_at + timedelta(minutes=1))
-    assert names <= set(swept.leftovers.names)
-    assert swept.failures == {}
+    swept = sweep(batch, blobs, run.deadline_at + timedelta(minutes=1))
+    assert names <= set(swept.found)
+    assert swept.remaining == {}
     assert remaining(batch, blobs, run) == set()
 
 
-def test_sweep_keeps_resources_of_unknown_runs_before_deadline(batch, blobs, run, create_resources):
+def test_sweep_keeps_resources_of_living_runs(batch, blobs, run, create_resources):
     names = create_resources(run)
-    assert names.isdisjoint(sweep(batch, blobs, no_run_known, NOW).leftovers.names)
+    assert names.isdisjoint(sweep(batch, blobs, datetime.now(timezone.utc)).found)
     assert remaining(batch, blobs, run) == names
 
 
-def test_sweep_deletes_resources_of_ended_runs(batch, blobs, run, create_resources):
+def test_only_pool_of_dead_run_goes_before_deadline(batch, blobs, run, create_resources, dead):
     names = create_resources(run)
+    dead(run)
+    swept = sweep(batch, blobs, datetime.now(timezone.utc))
+    assert f"pool {run.name}" in swept.found
+    assert set(swept.waiting) >= names - {f"pool {run.name}"}
+    assert remaining(batch, blobs, run) == names - {f"pool {run.name}"}
 
-    def ended_an_hour_ago(flow_run_id, prefect_api):
-        assert prefect_api == run.prefect_api
-        return NOW - timedelta(hours=1) if str(flow_run_id) == run.flow_run_id else None
 
-    assert names.isdisjoint(sweep(batch, blobs, ended_an_hour_ago, NOW - timedelta(hours=2)).leftovers.names)
-    assert names <= set(sweep(batch, blobs, ended_an_hour_ago, NOW).leftovers.names)
+def test_collected_dead_run_goes_as_a_whole(batch, blobs, run, create_resources, dead):
+    names = create_resources(run)
+    dead(run)
+    assert names <= set(sweep(batch, blobs, datetime.now(timezone.utc), collected=[run.name]).found)
+    assert remaining(batch, blobs, run) == set()
+
+
+def test_dead_run_without_job_goes_as_a_whole(batch, blobs, run, create_resources, dead):
+    create_resources(run)
+    dead(run)
+    batch.delete_jobs_and_pools([run.name], [], 10)
+    sweep(batch, blobs, datetime.now(timezone.utc))
     assert remaining(batch, blobs, run) == set()
 
 
 def test_dry_run_lists_leftovers_and_deletes_nothing(batch, blobs, run, create_resources):
     names = create_resources(run)
-    swept = sweep(batch, blobs, no_run_known, run.deadline_at, dry_run=True)
-    assert names <= set(swept.leftovers.names)
+    swept = sweep(batch, blobs, run.deadline_at, dry_run=True)
+    assert names <= set(swept.found)
     assert remaining(batch, blobs, run) == names
 
 
 def test_sweep_ignores_kept_resources(batch, blobs, run, create_resources):
     kept = replace(run, keep=Keep(containers=True, job=True, pool=True))
     names = create_resources(kept)
-    assert names.isdisjoint(sweep(batch, blobs, no_run_known, run.deadline_at).leftovers.names)
+    assert names.isdisjoint(sweep(batch, blobs, run.deadline_at).found)
+
+
+def test_heartbeat_resets_age_of_container(blobs, run):
+    containers = run.containers
+    blobs.create_container(containers.outputs, run.metadata(kept=False))
+    wait_until(lambda: blobs.containers(containers.outputs)[containers.outputs].age > timedelta(0), "time has passed")
+    before = blobs.containers(containers.outputs)[containers.outputs].age
+    blobs.write_container_metadata(containers.outputs, run.metadata(kept=False))
+    after = blobs.containers(containers.outputs)[containers.outputs]
+    assert after.age < before
+    assert after.metadata == run.metadata(kept=False)
+    blobs.delete_container(containers.outputs)
 
 
 FOREIGN = [
@@ -113,10 +146,10 @@ def test_sweep_ignores_similar_foreign_resources(batch, blobs, name, metadata):
     batch.create_job(JobSpec(job_id=name, pool_id="nowhere", wall_clock_seconds=600, metadata=metadata))
     blobs.create_container(name, metadata)
 
-    swept = sweep(batch, blobs, no_run_known, NOW + timedelta(days=1), dry_run=True)
-    cleanup = find_leftovers(batch, blobs, flow_run_id, Keep())
+    swept = sweep(batch, blobs, NOW + timedelta(days=1), dry_run=True)
+    cleanup = leftovers_of(batch, blobs, flow_run_id)
 
-    assert not [found for found in swept.leftovers.names if name in found]
+    assert not [found for found in (*swept.found, *swept.waiting) if name in found]
     if metadata.get("flow_run_id") != str(flow_run_id):
         assert cleanup.names == ()
     batch.delete_jobs_and_pools([name], [], 10)
@@ -129,22 +162,37 @@ def test_retry_adopts_resources_and_deadline(batch, blobs, run, create_resources
     assert adopt_or_skip(batch, blobs, later) == replace(run, deadline_at=run.deadline_at.replace(microsecond=0))
 
 
-def test_retry_after_deadline_uses_next_generation(batch, blobs, run, create_resources):
+def test_retry_after_deadline_uses_new_name(batch, blobs, run, create_resources):
     create_resources(replace(run, deadline_at=NOW))
     assert adopt_or_skip(batch, blobs, run) == replace(run, generation=1)
 
 
-def test_retry_after_job_end_uses_next_generation(batch, blobs, run, workload, create_resources):
+def test_retry_after_job_end_uses_new_name(batch, blobs, run, create_resources):
     create_resources(run)
     batch.end_job(run.name, "test")
     assert adopt_or_skip(batch, blobs, run).generation == 1
 
 
-def test_run_refuses_foreign_container(batch, blobs, run):
-    blobs.create_container(f"{run.name}-in", {"owner": "somebody"})
-    with pytest.raises(ForeignResourceError):
-        adopt_or_skip(batch, blobs, run)
-    blobs.delete_container(f"{run.name}-in")
+def test_retry_never_adopts_what_is_being_deleted(batch, blobs, run, create_resources):
+    """The mark counts, even if nothing was deleted yet."""
+    create_resources(run)
+    batch.mark_job(batch.job(run.name))
+    assert adopt_or_skip(batch, blobs, run).generation == 1
+    assert batch.job(run.name).metadata == {**run.metadata(kept=False), "cleanup": "started"}
+
+
+@pytest.mark.parametrize("missing", ["application", "inputs", "outputs"])
+def test_retry_never_adopts_incomplete_resources(batch, blobs, run, create_resources, missing):
+    create_resources(run)
+    blobs.delete_container(getattr(run.containers, missing))
+    assert adopt_or_skip(batch, blobs, run).generation == 1
+
+
+def test_retry_never_adopts_foreign_container(batch, blobs, run, create_resources):
+    create_resources(run)
+    blobs.write_container_metadata(run.containers.inputs, {"owner": "somebody"})
+    assert adopt_or_skip(batch, blobs, run).generation == 1
+    blobs.write_container_metadata(run.containers.inputs, run.metadata(kept=False))
 
 
 def test_run_without_resources_starts_unchanged(batch, blobs, run):

@@ -16,6 +16,5 @@ def run():
         flow_run_id=str(uuid.uuid4()),
         generation=0,
         deadline_at=datetime.now(timezone.utc) + timedelta(minutes=10),
-        prefect_api="http://127.0.0.1:4200/api",
         keep=Keep(),
     )

@@ -50,8 +50,10 @@ def test_other_statuses_are_permanent(status):
 def test_rejected_date_of_old_request_is_transient(header, hours, transient):
     """A machine that slept sends a request long after signing it; a retry has a new date."""
     error = make_error(sdk.ClientAuthenticationError, 403, "AuthenticationFailed")
-    signed_at = format_datetime(datetime.now(timezone.utc) - timedelta(hours=hours), usegmt=True)
-    error.response = SimpleNamespace(request=SimpleNamespace(headers={header: signed_at}))
+    now = datetime.now(timezone.utc)
+    signed_at = format_datetime(now - timedelta(hours=hours), usegmt=True)
+    headers = {"Date": format_datetime(now, usegmt=True)}
+    error.response = SimpleNamespace(request=SimpleNamespace(headers={header: signed_at}), headers=headers)
     assert translate(error, "Batch", "do it").transient is transient
 
 

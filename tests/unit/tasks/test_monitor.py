@@ -9,10 +9,11 @@ from run_reports import input_file
 from tests_support import MovableClock, Submitted
 
 from tasks.azure.values import TaskCounts
+from tasks.errors import ServiceError
 from tasks.model.chunks import Chunk, Pack, StagedChunk
 from tasks.model.run import BatchJob
 from tasks.model.verdict import BatchTaskOutcome, Category
-from tasks.steps.monitor import DEADLINE_GRACE, MAX_POLL_SECONDS, watch
+from tasks.steps.monitor import DEADLINE_GRACE, MAX_FAILED_POLLS, MAX_POLL_SECONDS, watch
 
 JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
 
@@ -25,6 +26,28 @@ class Account:
 
     def list_completed_tasks(self, job_id, since):
         return iter(())
+
+
+class FailingAccount(Account):
+    """An account whose task counts fail the first `times` times."""
+
+    def __init__(self, error, times):
+        self._error = error
+        self._times = times
+        self.polls = 0
+
+    def task_counts(self, job_id):
+        self.polls += 1
+        if self.polls <= self._times:
+            raise self._error
+        return TaskCounts(active=0, running=0, completed=1)
+
+    def list_completed_tasks(self, job_id, since):
+        [pack] = staged_chunk(1).staged
+        yield datetime.now(timezone.utc), BatchTaskOutcome(task_id=pack.task_id, state="completed")
+
+
+REFUSED = ServiceError("Batch could not count: No [X].", service="Batch", operation="count")
 
 
 class LateListing:
@@ -83,6 +106,23 @@ def test_wait_ends_at_deadline():
     assert finished.outcomes == {}
     waited = clock.now() - (deadline_at + DEADLINE_GRACE)
     assert timedelta() < waited <= timedelta(seconds=MAX_POLL_SECONDS)
+
+
+@pytest.mark.parametrize("error", [REFUSED, KeyError("x")])
+def test_few_failed_polls_change_nothing(error):
+    account, clock = FailingAccount(error, MAX_FAILED_POLLS - 1), MovableClock()
+    deadline_at = clock.now() + timedelta(hours=1)
+    [finished] = watch(account, JOB, Submitted(staged_chunk(1)), deadline_at, Renewal(), HealthyDoctor(), clock)
+    assert (finished.reason, len(finished.outcomes)) == (None, 1)
+
+
+@pytest.mark.parametrize(("error", "words"), [(REFUSED, "No [X]"), (KeyError("x"), "unexpected KeyError('x')")])
+def test_many_failed_polls_end_wait_with_reason(error, words):
+    account, clock = FailingAccount(error, 1000), MovableClock()
+    deadline_at = clock.now() + timedelta(hours=1)
+    [finished] = watch(account, JOB, Submitted(staged_chunk(1)), deadline_at, Renewal(), HealthyDoctor(), clock)
+    assert words in finished.reason.message
+    assert account.polls == MAX_FAILED_POLLS
 
 
 @pytest.mark.parametrize("seconds", [1, 3600])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from run_reports import input_file
 
 from tasks.model.chunks import Pack
+from tasks.model.outputs import Output
 from tasks.model.verdict import BatchTaskOutcome
 from tasks.steps.plan import MAX_PACK_BYTES, group_into_packs, pack_size
 from tasks.workload.packs import file_outcomes
@@ -44,17 +45,17 @@ def make_pack(count):
 @given(st.integers(0, 20_000))
 def test_truncated_archive_yields_complete_members(cut_at):
     pack = make_pack(8)
-    found = file_outcomes(archive_of(*pack.files)[:cut_at], pack, OUTCOME)
+    found = file_outcomes(Output.of(archive_of(*pack.files)[:cut_at]), pack, OUTCOME)
     for file in pack.files:
         if file.content_key in found and "out.txt" in found[file.content_key][1]:
-            assert found[file.content_key][1]["out.txt"] == file.name.encode()
+            assert found[file.content_key][1]["out.txt"].read() == file.name.encode()
     if cut_at >= len(archive_of(*pack.files)):
         assert len(found) == 8
 
 
 @given(st.binary(max_size=2000))
 def test_invalid_archive_yields_no_results(content):
-    assert file_outcomes(content, make_pack(2), OUTCOME) == {}
+    assert file_outcomes(Output.of(content), make_pack(2), OUTCOME) == {}
 
 
 def make_member(name, kind=tarfile.REGTYPE, text=b"", **attributes):
@@ -98,9 +99,9 @@ FOLDER = make_pack(1).files[0].content_key[:32]
 )
 def test_hostile_member_is_no_output(member, text, tmp_path):
     before = sorted(tmp_path.iterdir())
-    found = file_outcomes(hostile_archive((member, text)), make_pack(1), OUTCOME)
+    found = file_outcomes(Output.of(hostile_archive((member, text))), make_pack(1), OUTCOME)
     [(outcome, outputs)] = found.values()
-    assert (outcome.exit_code, outputs["out.txt"]) == (0, b"file0.txt")
+    assert (outcome.exit_code, outputs["out.txt"].read()) == (0, b"file0.txt")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -112,7 +113,7 @@ def test_negative_member_size_ends_archive():
         head[at + 124 : at + 136] = (-offset_back).to_bytes(12, "big", signed=True)
         head[at + 148 : at + 156] = b" " * 8
         head[at + 148 : at + 156] = b"%06o\0 " % sum(head[at : at + 512])
-        assert len(file_outcomes(bytes(head), make_pack(1), OUTCOME)) == 1
+        assert len(file_outcomes(Output.of(bytes(head)), make_pack(1), OUTCOME)) == 1
 
 
 @given(st.data())
@@ -126,7 +127,7 @@ def test_corrupt_archive_neither_raises_nor_hangs(data):
         content[offset : offset + len(written)] = written
         content[at + 148 : at + 156] = b" " * 8
         content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
-    file_outcomes(bytes(content), make_pack(1), OUTCOME)
+    file_outcomes(Output.of(bytes(content)), make_pack(1), OUTCOME)
 
 
 @pytest.mark.parametrize("written", [b"", b"0", b"x 1\n", b"0 1 2\n", b"-1 1\n", b"9" * 5000 + b" 1\n"])
@@ -137,7 +138,7 @@ def test_malformed_exit_file_is_no_result(written):
         member = tarfile.TarInfo(f"{pack.files[0].content_key[:32]}/.exit")
         member.size = len(written)
         archive.addfile(member, io.BytesIO(written))
-    assert file_outcomes(content.getvalue(), pack, OUTCOME) == {}
+    assert file_outcomes(Output.of(content.getvalue()), pack, OUTCOME) == {}
 
 
 @given(st.lists(st.integers(0, MAX_PACK_BYTES * 2), max_size=300), st.one_of(st.none(), st.integers(1, 50)))

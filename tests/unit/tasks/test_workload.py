@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from run_reports import PROVENANCE, input_file
 
 from tasks.errors import ConfigurationError
+from tasks.model.outputs import Output, Outputs
 from tasks.model.verdict import StoredResult
 from tasks.workload.base import Workload
 from tasks.workload.results_store import FolderStore
@@ -51,13 +52,16 @@ def test_hash_ignores_display_options():
 @given(st.dictionaries(st.text(), st.binary()))
 def test_arbitrary_outputs_are_stored_unchanged(tmp_path_factory, outputs):
     store = FolderStore(tmp_path_factory.mktemp("store"))
-    result = StoredResult(outputs=outputs, provenance=PROVENANCE)
+    result = StoredResult(outputs=Outputs.of(outputs), provenance=PROVENANCE)
     store.put("key", result)
     assert store.get("key") == result
 
 
 def test_default_columns_show_outputs_plainly():
-    result = StoredResult(outputs={"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"}, provenance=PROVENANCE)
+    result = StoredResult(outputs=Outputs.of({"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"}), provenance=PROVENANCE)
     assert LINES.columns(result) == {"lines.txt": "3", "raw": "\ufffd\\x1b[31m"}
-    assert LINES.documents(input_file(1), result) == {".lines.txt": b"3\nrest", ".raw": b"\xff\x1b[31m"}
+    assert LINES.documents(input_file(1), result) == {
+        ".lines.txt": Output.of(b"3\nrest"),
+        ".raw": Output.of(b"\xff\x1b[31m"),
+    }
     assert (LINES.figures([result]), LINES.picture([result]), LINES.refusal(input_file(1), {})) == ([], None, None)

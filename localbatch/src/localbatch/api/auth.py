@@ -1,4 +1,4 @@
-"""Authentication with the key of the account: the SharedKey scheme.
+"""Authentication with the key of the account: the SharedKey scheme, and a password for the fault script.
 
 https://learn.microsoft.com/rest/api/batchservice/authenticate-requests-to-the-azure-batch-service
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, quote, unquote
 
@@ -60,9 +60,16 @@ def sign(key: str, text: str) -> str:
 
 
 def verify(
-    account: str, key: str, *, method: str, path: str, query: str, headers: Mapping[str, str], now: datetime
+    account: str,
+    key: str,
+    *,
+    method: str,
+    path: str,
+    query: str,
+    headers: Mapping[str, str],
+    clocks: Collection[datetime],
 ) -> None:
-    """Check that a request was signed recently with the key of the account.
+    """Check that a request was signed recently, by one of the clocks, with the key of the account.
 
     Raises:
         ServiceError: AuthenticationFailed, or InvalidAuthenticationInfo if the header is malformed.
@@ -81,10 +88,21 @@ def verify(
             AuthenticationErrorDetail="The ocp-date header is missing or is not a date"
         ) from None
     # An old date would allow replaying recorded requests.
-    if abs(now - sent_at) > MAX_CLOCK_SKEW:
+    if all(abs(now - sent_at) > MAX_CLOCK_SKEW for now in clocks):
         raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
     # Some HTTP clients encode the path again after signing it. They sign the fully encoded path.
     encoded = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
     expected = [sign(key, string_to_sign(account, method, each, query, headers)) for each in (path, encoded)]
     if name != account or not any(hmac.compare_digest(signature, each) for each in expected):
         raise errors.authentication_failed(AuthenticationErrorDetail="The signature does not match")
+
+
+def password_header(account: str, key: str) -> str:
+    """Return the Authorization header that contains the account and its key (RFC 7617), as `curl --user` sends it."""
+    return f"Basic {base64.b64encode(f'{account}:{key}'.encode()).decode()}"
+
+
+def verify_password(account: str, key: str, headers: Mapping[str, str]) -> bool:
+    """Check that a request contains the account and its key."""
+    sent, expected = headers.get("authorization", ""), password_header(account, key)
+    return hmac.compare_digest(sent.encode(), expected.encode())

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 
 from starlette.responses import JSONResponse, Response
-from starlette.types import Scope
 
 from localbatch.faults.script import Faults
 
 
-def serve_faults(faults: Faults | None, scope: Scope, body: bytes) -> Response:
+def serve_faults(faults: Faults | None, method: str, body: bytes, *, is_authentic: bool) -> Response:
     """Return the response to a request for a fault script: GET lists it, POST adds to it, DELETE clears it."""
-    client = scope.get("client")
-    # Only browsers send an Origin: no web page may change the faults of this machine.
-    is_browser = any(name == b"origin" for name, _ in scope["headers"])
-    if not client or not ipaddress.ip_address(client[0]).is_loopback or is_browser:
-        return JSONResponse({"error": "Only programs on this machine may use the fault script."}, 403)
+    if not is_authentic:
+        message = (
+            "The fault script needs the name and the key of the Batch account, as `curl --user NAME:KEY` sends them."
+        )
+        return JSONResponse({"error": message}, 401)
     if faults is None:
         return JSONResponse({"error": "Storage faults are off. Start with --storage-faults."}, 404)
-    if scope["method"] == "GET":
+    if method == "GET":
         return JSONResponse({"faults": faults.listing()})
-    if scope["method"] == "POST":
+    if method == "POST":
         try:
             return JSONResponse({"faults": faults.add_all(json.loads(body))}, 201)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 400)
-    if scope["method"] == "DELETE":
+    if method == "DELETE":
         faults.clear()
         return Response(status_code=204)
     return JSONResponse({"error": "The fault script allows GET, POST and DELETE."}, 405)

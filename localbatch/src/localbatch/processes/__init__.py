@@ -1,1 +1,1 @@
-"""Processes, sockets and certificates of this machine."""
+"""Processes, sockets, certificates and private files of this machine."""

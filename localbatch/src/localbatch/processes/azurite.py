@@ -16,7 +16,7 @@ from localbatch.processes.installation import AzuriteError, find_azurite, find_n
 from localbatch.processes.launcher import Child, Launcher
 from localbatch.processes.sockets import choose_port
 
-# The well-known account and key of Azurite.
+# The well-known account and key of Azurite. Anyone on the machine can use an account with this key.
 STORAGE_ACCOUNT = "devstoreaccount1"
 STORAGE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
@@ -37,7 +37,7 @@ class Azurite:
         *,
         port: int,
         launcher: Launcher,
-        key: str = STORAGE_KEY,
+        key: str,
         certificate: Certificate | None = None,
         oauth: bool = False,
     ) -> None:

@@ -149,6 +149,9 @@ def main(in_terminal: str, *remove: str) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if in_terminal == "0":
+        # Other users of the machine must not read the files of the storage account and of Batch tasks.
+        os.umask(0o077)
     _adopt()
     server = socket.socket(fileno=sys.stdin.fileno())
     while (received := socket.recv_fds(server, 1, 5))[0]:
