@@ -86,7 +86,8 @@ def _block_values_on(api_url: str) -> dict[str, str | SecretStr]:
             document = client.read_block_document_by_name(NAME, SLUG, include_secrets=True)
     except ObjectNotFound as error:
         # Other servers do not have the page, but do not answer with JSON.
-        if "json" in error.http_exc.response.headers.get("content-type", ""):
+        response = getattr(error.http_exc, "response", None)
+        if response is not None and "json" in response.headers.get("content-type", ""):
             return {}
         raise ConfigurationError(describe_prefect_error(error.http_exc, api_url)) from error
     except Exception as error:
