@@ -20,7 +20,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.settings import get_current_settings
 from pydantic import SecretStr
 
-from flows.console import print_message, protected_output
+from flows.console import print_message, print_result, protected_output
 from flows.servers.connect import (
     prefect_api_url,
     prepare_environment,
@@ -44,10 +44,12 @@ DEFAULT_HEARTBEAT_SECONDS = 180
 # A run that enters the same state again within this time is not reported again.
 MIN_REPEAT_SECONDS = 10
 
-# Slack, Mattermost, Rocket.Chat and others accept this format.
+# Slack, Mattermost, Rocket.Chat and others accept this format. Without the replacements, a text such as `<!channel>` in a
+# file name would notify everyone. Source: https://docs.slack.dev/messaging/formatting-message-text#escaping
 PAYLOAD = (
     '{"text": {{ ("Run " ~ flow_run.name ~ " of " ~ flow.name ~ " is " ~ flow_run.state.name ~ ": "'
-    ' ~ (flow_run.state.message or "no reason given") ~ " " ~ (flow_run | ui_url or "")) | tojson }}}'
+    ' ~ (flow_run.state.message or "no reason given") ~ " " ~ (flow_run | ui_url or ""))'
+    ' | replace("&", "&amp;") | replace("<", "&lt;") | replace(">", "&gt;") | tojson }}}'
 )
 
 EXIT_CONFIGURATION = 2
@@ -117,7 +119,7 @@ def _create_or_update(automation: AutomationCore) -> None:
             client.update_automation(found.id, automation)
         if not existing:
             client.create_automation(automation)
-    print(f"{'updated' if existing else 'created'}: {automation.name}")
+    print_result(f"{'updated' if existing else 'created'}: {automation.name}")
 
 
 def _webhook_url() -> str:

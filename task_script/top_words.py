@@ -19,6 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# Parts of ordinary names and words that `str.isprintable` rejects: spaces of several scripts, and the joiners in Persian
+# and Indic words and in emoji.
+PRINTABLE = "\u00a0\u200c\u200d\u202f\u3000"
+
 # Limit of all common file systems.
 MAX_NAME_BYTES = 255
 
@@ -148,13 +152,12 @@ def find_clash(files: Sequence[str], outputs: Sequence[Outputs]) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Escape line breaks, terminal control characters, and characters that cannot be encoded."""
+    """Escape line breaks, control characters, invisible characters, and characters that cannot be encoded."""
     if text.isprintable():
         return text
-    import re  # noqa: PLC0415 - See the module docstring.
-
-    # Control characters, line and paragraph separators, and surrogates (bytes of a file name that are not UTF-8).
-    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda match: ascii(match.group())[1:-1], text)
+    return "".join(
+        character if character.isprintable() or character in PRINTABLE else ascii(character)[1:-1] for character in text
+    )
 
 
 def _quote(text: str) -> str:

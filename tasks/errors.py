@@ -7,6 +7,7 @@
     │   ├── NotFoundError      the requested resource does not exist
     │   └── AlreadyExistsError the resource to create already exists
     ├── ForeignResourceError   a resource with a name of this run belongs to something else
+    ├── PrefectServerError     the Prefect server failed during the run
     ├── OutputError            outputs cannot be written; their results are stored
     └── FilesFailedError       the run ended, and some files have no result (report)
 
@@ -15,9 +16,14 @@ Each message describes the problem, with the value that causes it, and what to d
 
 from __future__ import annotations
 
+from tasks.text import printable
+
 
 class TopnError(Exception):
-    """Base class of all errors of topn. Its message is written for users."""
+    """Base class of all errors of topn. Its message is one printable line for users."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(TopnError):
@@ -60,6 +66,10 @@ class AlreadyExistsError(ServiceError):
 
 class ForeignResourceError(TopnError):
     """A resource with a name of this run exists, but its metadata is not from this run."""
+
+
+class PrefectServerError(TopnError):
+    """The Prefect server failed during the run."""
 
 
 class OutputError(TopnError):

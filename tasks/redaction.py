@@ -10,6 +10,8 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+from tasks.text import printable_lines
+
 HIDDEN = "[hidden]"
 
 # A shorter text is not a key, and would occur in many messages.
@@ -44,7 +46,8 @@ def redacted(text: str) -> str:
 def protect(*keys: str) -> None:
     """Redact these keys, and all signatures and tokens, in every log record of this process from now on.
 
-    This replaces the log record factory, which creates the records of all loggers. A filter applies to one logger only.
+    Control characters in records are escaped as well, because handlers write to terminals. This replaces the log record
+    factory, which creates the records of all loggers. A filter applies to one logger only.
     """
     _keys.update(form for key in keys if len(key) >= MIN_KEY_LENGTH for form in (key, quote(key, safe="")))
     if not isinstance(logging.getLogRecordFactory(), _RedactingFactory):
@@ -52,7 +55,7 @@ def protect(*keys: str) -> None:
 
 
 class _RedactingFactory:
-    """Log record factory that wraps another one, and redacts the messages and tracebacks of its records."""
+    """Log record factory that wraps another one, and makes the messages and tracebacks of its records safe."""
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
@@ -64,11 +67,11 @@ class _RedactingFactory:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - logging itself reports a message that does not match its arguments
             return record
-        if (safe := redacted(message)) != message:
+        if (safe := printable_lines(redacted(message))) != message:
             record.msg, record.args = safe, ()
         if record.exc_info:
             trace = self._formatter.formatException(record.exc_info)
-            if (safe := redacted(trace)) != trace:
+            if (safe := printable_lines(redacted(trace))) != trace:
                 # A handler may ignore `exc_text` and format `exc_info` again.
                 record.exc_info, record.exc_text = None, safe
         return record

@@ -6,7 +6,7 @@ import argparse
 from datetime import datetime, timezone
 
 from flows.cli.exit_status import EXIT_USAGE
-from flows.console import print_message
+from flows.console import print_message, print_result
 from flows.servers.connect import azure_connected
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, read_pool_setup
 
@@ -43,7 +43,7 @@ def print_findings(pool_options: PoolOptions) -> int:
         settings = configured_azure()
         failed = 0
         for finding in check(batch_account(), blob_account(), settings, pool_options, datetime.now(timezone.utc)):
-            print(f"{finding.status.value + ':':<7} {finding.sentence}", flush=True)
+            print_result(f"{finding.status.value + ':':<7} {finding.sentence}")
             failed += finding.status is Status.FAILED
     print_message(f"{failed} failed. Nothing was created." if failed else "A run can start. Nothing was created.")
     return failed

@@ -10,15 +10,15 @@ from threading import RLock
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import print_message
+from flows.console import print_message, print_result, terminal_text
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
+from tasks.redaction import redacted
 from tasks.report.failure import Failure
 from tasks.report.markdown import cell_text
 from tasks.report.model import RunReport
@@ -75,7 +75,7 @@ class _BarListener:
             elif progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
-                self._console.print(escape(progress.note))
+                self._console.print(terminal_text(redacted(progress.note)))
                 self._last_note = progress.note
 
 
@@ -112,24 +112,25 @@ def print_table(report: RunReport, output_folder: str) -> None:
     columns = next((row for row in rows if row), {})
     for name, cell in columns.items():
         is_number = isinstance(cell, int)
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        heading = terminal_text(name)
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     table.add_column("status", no_wrap=True)
     for file, row in zip(report.files, rows, strict=True):
-        cells = [escape(cell_text(row[name])) or "-" if name in row else "-" for name in columns]
-        status = report.status_words[file.status] if file.result else "[red]failed[/red]"
-        table.add_row(escape(printable(file.file.name)), *cells, status)
+        cells = [cell_text(row[name]) if name in row else "" for name in columns]
+        status = terminal_text(report.status_words[file.status], "" if file.result else "red")
+        table.add_row(terminal_text(printable(file.file.name)), *(terminal_text(cell or "-") for cell in cells), status)
     if not console.is_terminal:
         # Files and pipes have no width. Rich's default of 80 columns would wrap the table.
         console.width = max(console.width, 160)
     console.print(table)
     failures = report.describe_failures()
     for failure in failures[:MAX_DETAILED_FAILURES]:
-        _print_failure(console, failure)
+        _print_failure(failure)
     for failure in failures[MAX_DETAILED_FAILURES:]:
-        _print_reason(console, failure)
-    console.print(f"\n{_summary(report)}", soft_wrap=True)
+        _print_reason(failure)
+    print_result(f"\n{_summary(report)}")
     if report.count("failed") < len(report.files):
-        console.print(f"Outputs are in {escape(printable(output_folder))}/", soft_wrap=True)
+        print_result(f"Outputs are in {printable(output_folder)}/")
 
 
 def print_json(report: RunReport) -> None:
@@ -165,21 +166,21 @@ def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, 
     sys.stdout.write("\n")
 
 
-def _print_failure(console: Console, failure: Failure) -> None:
+def _print_failure(failure: Failure) -> None:
     """Print the reason, details, logs and local command of a failure."""
     facts = "; ".join(f"{label} {text}" for label, text in failure.facts)
     lines = [f"  {facts}"] if facts else []
     lines += [f"  {name}: {line}" for name, text in failure.logs for line in text.splitlines()]
     if failure.repeat_command:
         lines.append(f"  reproduce it locally: {failure.repeat_command}")
-    console.print()
-    _print_reason(console, failure)
+    print_result("")
+    _print_reason(failure)
     for line in lines:
-        console.print(escape(line), soft_wrap=True)
+        print_result(line)
 
 
-def _print_reason(console: Console, failure: Failure) -> None:
-    console.print(f"failed: {escape(failure.reason)} \\[{failure.category}]", soft_wrap=True)
+def _print_reason(failure: Failure) -> None:
+    print_result(f"failed: {failure.reason} [{failure.category}]")
 
 
 def _summary(report: RunReport) -> str:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if options.command == "run":
                 return run_flow(options, interruption)
             return COMMANDS[options.command](options)
-        except (KeyboardInterrupt, Exception) as error:
+        except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - every error is printed without secrets
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
                 if isinstance(error, (UsageError, ConfigurationError)):
@@ -48,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "PREFECT_, the file prefect.toml and the Prefect profile."
                     )
                 else:
+                    # Python itself would print the traceback with secrets and control characters.
+                    print_message("".join(traceback.format_exception(error)).rstrip())
                     interruption.print_remaining()
-                    raise
+                    return EXIT_FAILED
                 return EXIT_FAILED if interruption.print_remaining() else EXIT_USAGE
         print_message("Interrupted.")
         if not interruption.print_remaining():

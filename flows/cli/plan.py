@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from flows.cli.exit_status import EXIT_USAGE
-from flows.console import print_message
+from flows.console import print_message, print_result
 from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.inputs import find_inputs
@@ -57,15 +57,15 @@ def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions) -> 
     unchanged = [file for file in plan.files if file.content_key in plan.unchanged] if plan else []
     new = [file for file in plan.files if file.content_key not in plan.unchanged] if plan else []
     batch_tasks = plan.batch_task_count if plan else 0
-    print(f"{len(new)} new, {len(unchanged)} unchanged, {len(invalid)} invalid.")
+    print_result(f"{len(new)} new, {len(unchanged)} unchanged, {len(invalid)} invalid.")
     if batch_tasks:
         nodes = min(pool.nodes, -(-batch_tasks // pool.slots))
-        print(
+        print_result(
             f"A run would add {_counted(batch_tasks, 'Batch task')}, on up to {_counted(nodes, 'node')} "
             f"({pool.vm_size}) with {_counted(pool.slots, 'slot')} each."
         )
     else:
-        print("A run would create nothing.")
+        print_result("A run would create nothing.")
     _print_names("new", new)
     _print_names("unchanged", unchanged)
     for message in invalid:
@@ -80,6 +80,6 @@ def _counted(count: int, noun: str) -> str:
 
 def _print_names(kind: str, files: Sequence[InputFile]) -> None:
     for file in files[:MAX_LISTED_FILES]:
-        print(f"{kind}: {printable(file.name)} ({file.size_bytes:,} bytes)")
+        print_result(f"{kind}: {printable(file.name)} ({file.size_bytes:,} bytes)")
     if len(files) > MAX_LISTED_FILES:
-        print(f"{kind}: and {len(files) - MAX_LISTED_FILES:,} more")
+        print_result(f"{kind}: and {len(files) - MAX_LISTED_FILES:,} more")

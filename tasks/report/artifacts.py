@@ -21,7 +21,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.progress import Progress, listen
-from tasks.report.markdown import failures, failures_summary, results_json, results_summary, summary
+from tasks.report.markdown import failures, failures_summary, results, results_summary, summary
 from tasks.report.model import RunReport
 from tasks.text import cut, printable
 from tasks.workload.base import Picture
@@ -44,21 +44,23 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
     """Write the artifacts of a run that has ended, and use its headline as its name."""
     with get_client(sync_client=True) as client:
 
-        def create(suffix: str, kind: str, render: Callable[[], str], description: str) -> None:
+        def create(suffix: str, render: Callable[[], str], description: str) -> None:
             key = f"{report.workload.name}-{suffix}"
             _try(
                 key,
                 lambda: client.create_artifact(
-                    ArtifactCreate(key=key, type=kind, data=render(), description=description, flow_run_id=flow_run_id)
+                    ArtifactCreate(
+                        key=key, type="markdown", data=render(), description=description, flow_run_id=flow_run_id
+                    )
                 ),
             )
 
         pictures = _try("pictures", lambda: _pictures(report)) or ()
-        create("summary", "markdown", lambda: summary(report, *pictures), report.headline)
+        create("summary", lambda: summary(report, *pictures), report.headline)
         if len(report.failed) < len(report.files):
-            create("results", "table", lambda: results_json(report), results_summary(report))
+            create("results", lambda: results(report), results_summary(report))
         if report.failed:
-            create("failures", "markdown", lambda: failures(report), failures_summary(report))
+            create("failures", lambda: failures(report), failures_summary(report))
         _try("name", lambda: client.update_flow_run(flow_run_id, name=report.headline))
 
 

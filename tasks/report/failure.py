@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.model.verdict import Category, FileError, FileReport
-from tasks.text import printable
+from tasks.text import printable, printable_lines
 
 # What an error of each category means.
 MEANINGS = {
@@ -64,6 +64,6 @@ def describe(file: FileReport, error: FileError) -> Failure:
         category=error.category.value,
         meaning=MEANINGS[error.category],
         facts=tuple(facts),
-        logs=tuple((log, "\n".join(map(printable, lines.splitlines()))) for log, lines in logs if lines),
+        logs=tuple((log, printable_lines("\n".join(lines.splitlines()))) for log, lines in logs if lines),
         repeat_command=printable(error.repeat_command),
     )

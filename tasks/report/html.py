@@ -21,7 +21,7 @@ from tasks.report.markdown import (
     waiting_sentence,
 )
 from tasks.report.model import RunReport
-from tasks.text import cut, printable
+from tasks.text import cut, printable, printable_lines
 from tasks.workload.base import Cell
 from tasks.workload.drawing import DARK_COLOURS
 
@@ -51,6 +51,7 @@ def render(report: RunReport, folder: Path) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_printable,
     )
     with_result = report.with_result
     picture = report.workload.picture(report.results)
@@ -75,6 +76,11 @@ def render(report: RunReport, folder: Path) -> str:
     )
 
 
+def _printable(value: object) -> object:
+    """Make every text on the page printable; the environment then escapes it as HTML."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _safe_svg(svg: str) -> Markup:
     """Mark a picture as safe HTML."""
     return Markup(svg)  # noqa: S704 - matplotlib has escaped the text in it
@@ -95,4 +101,4 @@ def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path
 def _cell(name: str, cell: Cell) -> Mapping[str, Any]:
     if isinstance(cell, int):
         return {"name": name, "kind": "number", "pairs": [(f"{cell:,}", "")]}
-    return {"name": name, "kind": "text", "pairs": [(cut(cell), "")] if isinstance(cell, str) else cell}
+    return {"name": name, "kind": "text", "pairs": [(cut(printable(cell)), "")] if isinstance(cell, str) else cell}

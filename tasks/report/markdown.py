@@ -1,19 +1,19 @@
 """The text of a run's artifacts, rendered from its report. Its size has a limit that does not depend on the files.
 
-Names, words and program output are untrusted. They appear only in code spans, code blocks, table cells or escaped.
+Prefect's pages render Markdown with HTML, and load its images. Names, words, messages and program output are untrusted, so
+they appear only through `escape_markdown`, `code` and `block`.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import Counter
 
 from tasks.model.files import InputFile
 from tasks.report.failure import MEANINGS, Failure
 from tasks.report.model import Price, RunReport, Usage
-from tasks.text import cut, printable
+from tasks.text import cut, printable, printable_lines
 from tasks.workload.base import Cell, Picture
 
 MAX_ROWS = 500
@@ -98,9 +98,9 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         picture: The picture of the results, if any.
     """
     lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
-    lines += [f"| {name} | {text}{f' ({remark})' if remark else ''} |" for name, text, remark in key_figures(report)]
+    lines += [_row(name, f"{text} ({remark})" if remark else text) for name, text, remark in key_figures(report)]
     if sentences := notes(report):
-        lines += ["", escaped(" ".join(sentences))]
+        lines += ["", escape_markdown(" ".join(sentences))]
     if report.failed:
         lines += [
             "",
@@ -116,39 +116,46 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
     lines += ["| step | task runs | start | duration |", "|---|--:|--:|--:|"]
     for time in report.steps:
         since = (time.started_at - report.steps[0].started_at).total_seconds()
-        lines.append(f"| {time.step} | {time.task_runs} | {duration(since)} | {duration(time.seconds)} |")
+        lines.append(_row(time.step, str(time.task_runs), duration(since), duration(time.seconds)))
     if sentence := waiting_sentence(report):
         lines += ["", sentence]
     if picture is not None:
-        lines += ["", f"## {picture.title}", "", _picture(picture.title, picture.svg), "", picture.sentence]
-    lines += ["", "## Outputs", "", f"In {code(printable(report.output_folder))} on {code(printable(report.host))}."]
+        title = escape_markdown(picture.title)
+        lines += ["", f"## {title}", "", _picture(title, picture.svg), "", escape_markdown(picture.sentence)]
+    lines += ["", "## Outputs", "", f"In {code(report.output_folder)} on {code(report.host)}."]
     return "\n".join(lines)
 
 
-def results_rows(report: RunReport) -> list[dict[str, str]]:
-    """Return the rows of the results table, at most `MAX_ROWS`."""
-    return [
-        {
-            "file": cut(printable(file.file.name)),
-            "status": report.status_words[file.status],
-            **{name: cell_text(cell) for name, cell in report.workload.columns(result).items()},
-        }
-        for file, result in report.with_result[:MAX_ROWS]
-    ]
+def results(report: RunReport) -> str:
+    """Render a table with the results of the first `MAX_ROWS` files in Markdown.
+
+    One version of Prefect's pages renders the cells of a table artifact as Markdown, and the other one does not. So no
+    text can be escaped for both.
+    """
+    rows = [(file, report.workload.columns(result)) for file, result in report.with_result[:MAX_ROWS]]
+    columns = rows[0][1] if rows else {}
+    alignments = ["--:" if isinstance(cell, int) else "---" for cell in columns.values()]
+    return "\n".join(
+        [
+            _row("file", "status", *columns),
+            f"|{'|'.join(['---', '---', *alignments])}|",
+            *(
+                _row(
+                    cut(printable(file.file.name), 80), report.status_words[file.status], *map(cell_text, row.values())
+                )
+                for file, row in rows
+            ),
+        ]
+    )
 
 
 def cell_text(cell: Cell) -> str:
-    """Format a cell as plain text."""
+    """Format a cell as one line of plain text."""
     if isinstance(cell, str):
-        return cut(cell)
+        return cut(printable(cell))
     if isinstance(cell, int):
         return f"{cell:,}"
-    return ", ".join(" ".join(pair).strip() for pair in cell)
-
-
-def results_json(report: RunReport) -> str:
-    """Return the results table as the JSON data of a table artifact."""
-    return json.dumps(results_rows(report))
+    return printable(", ".join(" ".join(pair).strip() for pair in cell))
 
 
 def results_summary(report: RunReport) -> str:
@@ -161,7 +168,7 @@ def results_summary(report: RunReport) -> str:
 
 def failures_summary(report: RunReport) -> str:
     """List the first failed files and their errors in Markdown."""
-    named = [f"- {escaped(cut(failure.reason, 300))}" for failure in report.describe_failures(MAX_LISTED)]
+    named = [f"- {escape_markdown(cut(failure.reason, 300))}" for failure in report.describe_failures(MAX_LISTED)]
     more = report.count("failed") - len(named)
     return "\n".join([*named, *([f"- and {more:,} more"] if more else [])])
 
@@ -188,7 +195,7 @@ def failures(report: RunReport) -> str:
 
 
 def _failure_section(failure: Failure, file: InputFile) -> list[str]:
-    lines = [f"## {code(cut(failure.name))}", "", escaped(cut(failure.message, 1000)), ""]
+    lines = [f"## {code(cut(failure.name))}", "", escape_markdown(cut(failure.message, 1000)), ""]
     lines += [f"- {label}: {code(text)}" for label, text in (("category", failure.category), *failure.facts)]
     lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
     for name, text in failure.logs:
@@ -200,19 +207,28 @@ def _failure_section(failure: Failure, file: InputFile) -> list[str]:
 
 def code(text: str) -> str:
     """Format text as a code span with delimiters that the text cannot close."""
+    text = printable(text)
     fence = "`" * (_max_backtick_run(text) + 1)
     return f"{fence} {text} {fence}" if "`" in text or text.strip() != text or not text else f"{fence}{text}{fence}"
 
 
 def block(text: str) -> str:
     """Format text as a code block with a fence that the text cannot close."""
+    text = printable_lines(text)
     fence = "`" * max(3, _max_backtick_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
-def escaped(text: str) -> str:
-    """Escape everything in text that Markdown or HTML could interpret."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+def escape_markdown(text: str) -> str:
+    """Escape everything in one line of text that Markdown or HTML could interpret."""
+    # Four leading spaces would start a code block.
+    escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", printable(text).strip(" "))
+    # Prefect's pages turn addresses into links after they have resolved the escapes. A comment splits an address.
+    return re.sub(r"(?i)\\:(?=\\/\\/)|www(?=\\\.)|\\@", r"\g<0><!-- -->", escaped)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def _max_backtick_run(text: str) -> int:

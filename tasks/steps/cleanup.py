@@ -30,7 +30,7 @@ from tasks.model.naming import CLEANUP_ARTIFACT, is_owned_by, run_prefix
 from tasks.model.run import Keep
 from tasks.progress import cleanup_ended, cleanup_started
 from tasks.redaction import redacted
-from tasks.report.markdown import escaped
+from tasks.report.markdown import escape_markdown
 from tasks.steps.life import mark_ended
 from tasks.text import printable
 
@@ -174,7 +174,7 @@ def delete(
 
 def describe(errors: Mapping[str, Exception]) -> dict[str, str]:
     """Return the reasons of errors, for users."""
-    return {name: redacted(str(error) or type(error).__name__) for name, error in errors.items()}
+    return {name: printable(redacted(str(error) or type(error).__name__)) for name, error in errors.items()}
 
 
 def select(resources: Resources, is_selected: Callable[[str, str, Mapping[str, str]], bool]) -> Resources:
@@ -227,9 +227,9 @@ def _report_to_prefect(flow_run_id: UUID, state: State[object], cleanup: Cleanup
 
 def render_cleanup(cleanup: Cleanup) -> str:
     """Render the result of a cleanup as Markdown."""
-    lines = ["Deleted:", "", *(f"- {name}" for name in cleanup.deleted)]
+    lines = ["Deleted:", "", *(f"- {escape_markdown(name)}" for name in cleanup.deleted)]
     if cleanup.remaining:
         lines += ["", "Could not be deleted:", ""]
-        lines += [f"- {name}: {escaped(printable(reason))}" for name, reason in cleanup.remaining.items()]
+        lines += [f"- {escape_markdown(f'{name}: {reason}')}" for name, reason in cleanup.remaining.items()]
         lines += ["", HOW_TO_REMOVE]
     return "\n".join(lines)

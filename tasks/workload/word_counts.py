@@ -180,7 +180,7 @@ def as_text(result: StoredResult) -> str:
         "Job:": provenance.job_id,
         "Pool:": provenance.pool_id,
     }
-    return "\n".join([*words, "", *(f"{title:11} {place}" for title, place in places.items()), ""])
+    return "\n".join([*words, "", *(f"{title:11} {printable(place)}" for title, place in places.items()), ""])
 
 
 def _count(value: Any) -> int:

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 from browser_support import open_browser, sign_in
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from run_reports import HOSTILE, hostile_report
 from tests_support import wait_until
 
 from localbatch.api.auth import password_header
+from tasks.report.html import write_page
+from tasks.report.markdown import block, code, escape_markdown, failures, failures_summary, results, summary
+from tasks.text import printable, printable_lines
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -64,6 +70,150 @@ def endless_tasks(up):
     urllib.request.urlopen(urllib.request.Request(faults, body, headers)).close()
     yield
     urllib.request.urlopen(urllib.request.Request(faults, headers=headers, method="DELETE")).close()
+
+
+# Syntax of Markdown, HTML and addresses. The address is one where nothing listens.
+SYNTAX = [
+    "q![](http://127.0.0.1:9/p)q",
+    "[a]: http://127.0.0.1:9/",
+    "<img src=http://127.0.0.1:9/i>",
+    *["http://127.0.0.1:9/x", "HTTPS://a.example", "ftp://a.example", "www.a.example", "WWW.a.example", "me@a.example"],
+    *[
+        "[link](http://127.0.0.1:9/l)",
+        "<http://127.0.0.1:9/>",
+        "<script>alert(1)</script>",
+        "</li>",
+        "</td>",
+        "<b>",
+        "<!--",
+        "-->",
+        "<?",
+    ],
+    *[
+        "&amp;",
+        "&#65;",
+        "&lt;",
+        "`",
+        "``",
+        "```",
+        "~~~",
+        "**b**",
+        "__init__",
+        "*",
+        "_",
+        "~~s~~",
+        "---",
+        "===",
+        "|",
+        "\\|",
+        "\\",
+        "[^1]",
+        "$x$",
+        ":smile:",
+        "a",
+        "é",
+        "中",
+    ],
+    *("# h", "> q", "- ", "+ ", "1. ", "1) ", "[ ]", "    ", " ", "\n", "\x1b[31m", "\u202e"),
+]
+texts = st.one_of(st.lists(st.sampled_from(SYNTAX), min_size=1, max_size=6).map("".join), st.text(min_size=1))
+
+
+def generated(strategy, count):
+    """Return random values. One page shows all of them, so that the test needs only one page."""
+    values = []
+
+    @settings(max_examples=count, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def collect(value):
+        values.append(value)
+
+    collect()
+    return values
+
+
+# Returns the texts below the element that contains `end`, and the names of all elements.
+READ_TEXTS = """end => {
+  let page = [...document.querySelectorAll('*')].filter(found => found.textContent.trim() === end).pop();
+  while (!page.querySelector('table')) page = page.parentElement;
+  const texts = selector => [...page.querySelectorAll(selector)].map(found => found.textContent);
+  return {items: texts('ul > li'), codes: texts('ol > li'), cells: texts('td'), blocks: texts('pre'),
+    elements: [...new Set([...page.querySelectorAll('*')].map(found => found.localName))]};
+}"""
+
+# The old pages wrap texts in `div` and `span`, and draw a line below a heading.
+TEXT_ELEMENTS = set("div span hr h1 h2 p ul ol li code pre table thead tbody tr th td".split())  # noqa: SIM905
+
+
+def normalized(texts):
+    return [" ".join(text.split()) for text in texts]
+
+
+@pytest.fixture
+def foreign_requests(page, up):
+    """The addresses of other servers that the page requested because of the artifacts."""
+    found = []
+
+    def add(request):
+        # The pages themselves send usage statistics.
+        if not request.url.startswith((up.pages_url, "data:", "blob:")) and "amplitude.com" not in request.url:
+            found.append(request.url)
+
+    page.on("request", add)
+    return found
+
+
+@pytest.mark.parametrize("pages", ["/v2", ""])
+def test_artifact_shows_any_text_as_text(up, page, foreign_requests, pages):
+    found = [*SYNTAX, *generated(texts, 300)]
+    # The old pages decode character references in code blocks.
+    blocks = [text for text in found if "&" not in text][:100]
+    lines = [f"- {escape_markdown(text)}" for text in found]
+    lines += ["", "codes", "", *(f"1. {code(text)}" for text in found)]
+    lines += ["", "cells", "", "| a | b |", "|---|---|", *(f"| {escape_markdown(text)} | b |" for text in found), ""]
+    lines += [*(f"{block(text)}\n" for text in blocks), "the end"]
+    items = "\n".join(f"- {escape_markdown(text)}" for text in SYNTAX)
+    artifact = up.post("/artifacts/", key="texts", type="markdown", data="\n".join(lines), description=items)
+    page.goto(f"{up.pages_url}{pages}/artifacts/artifact/{artifact['id']}", wait_until="domcontentloaded")
+    shows(page, "the end")
+    shown = page.evaluate(READ_TEXTS, "the end")
+    assert normalized(shown["items"]) == normalized(map(printable, found))
+    assert normalized(shown["codes"]) == normalized(map(printable, found))
+    assert normalized(shown["cells"][::2]) == normalized(map(printable, found))
+    assert normalized(shown["blocks"]) == normalized(map(printable_lines, blocks))
+    assert set(shown["elements"]) <= TEXT_ELEMENTS
+    for text in normalized(map(printable, SYNTAX)):
+        assert page.locator("li", has_text=text).count() >= 2 or len(text) < 2, f"the description does not show {text}"
+    assert page.locator("li img, li b, li script").count() == 0
+    assert foreign_requests == []
+
+
+@pytest.mark.parametrize("pages", ["/v2", ""])
+def test_artifacts_of_hostile_run_contain_no_foreign_elements(up, page, foreign_requests, pages, screenshot):
+    report = hostile_report()
+    for name, render in (("summary", summary), ("results", results), ("failures", failures)):
+        data = f"{render(report)}\n\n| a |\n|---|\n\nthe end"
+        artifact = up.post("/artifacts/", key=name, type="markdown", data=data, description=failures_summary(report))
+        page.goto(f"{up.pages_url}{pages}/artifacts/artifact/{artifact['id']}", wait_until="domcontentloaded")
+        shows(page, "the end")
+        assert set(page.evaluate(READ_TEXTS, "the end")["elements"]) <= TEXT_ELEMENTS
+        screenshot(f"hostile-{name}{pages.replace('/', '-')}")
+    assert foreign_requests == []
+
+
+def test_html_report_shows_hostile_texts_as_text(tmp_path):
+    requests = []
+    path = write_page(hostile_report(), tmp_path)
+    with open_browser() as page:
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        shown = page.evaluate("document.body.textContent")
+        assert page.locator("main :is(img, script, iframe, object, b, strong, em)").count() == 0
+        links = page.eval_on_selector_all("a", "all => all.map(a => a.href)")
+    for text in HOSTILE:
+        assert printable_lines(text)[:30] in shown
+    assert all(link.startswith("file:///") for link in links)
+    assert requests == [path.as_uri()]
 
 
 def text_file():
@@ -149,7 +299,7 @@ def test_cancelling_run_from_page_leaves_no_resources(up, endless_tasks, page, s
     page.get_by_role("alertdialog").get_by_role("button", name="Cancel", exact=False).last.click()
     shows(page, "Cancelled")
     screenshot("cancelled")
-    done = up.second_terminal("flows.cli.main", "sweep", "--dry-run")
+    done = up.second_terminal("topn_command", "sweep", "--dry-run")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 

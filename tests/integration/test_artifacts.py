@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+from markdown_support import Shown
 from tests_support import send_to_prefect, wait_until
 
 SHARED = pytest.mark.xdist_group("shared_runs")
@@ -28,16 +28,17 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
     files = completed_run.found["files"]
     summary = artifacts["topn-summary"]
     assert summary["description"] == "5 files: 5 counted"
-    assert "| Batch tasks completed | 5 |" in summary["data"]
-    assert f"| Words in all files | {sum(file['words'] for file in files):,} |" in summary["data"]
+    found = Shown(summary["data"])
+    assert ["Batch tasks completed", "5"] in found.rows
+    assert ["Words in all files", f"{sum(file['words'] for file in files):,}"] in found.rows
     assert "This run did not use Azure and cost nothing" in summary["data"]
     for step in ("sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
         assert f"| {step} | 1 |" in summary["data"]
     for step in ("stage", "submit", "collect"):
         assert f"| {step} | 5 |" in summary["data"]
     assert summary["data"].count("](data:image/svg+xml;base64,") == 2
-    rows = json.loads(artifacts["topn-results"]["data"])
-    assert [(row["file"], row["words"], row["top words"]) for row in rows] == [
+    _, *rows = Shown(artifacts["topn-results"]["data"]).rows
+    assert [(name, words, top) for name, _, words, _, top in rows] == [
         (file["file"], f"{file['words']:,}", ", ".join(f"{word} {count:,}" for word, count in file["top"]))
         for file in files
     ]

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from flows.cli import main
-from flows.cli.exit_status import EXIT_INTERRUPTED
+from flows.cli.exit_status import EXIT_FAILED, EXIT_INTERRUPTED
 from tasks.errors import ConfigurationError
 
 
@@ -24,10 +24,12 @@ def test_interrupt_exits_130_whatever_it_surfaces_as(monkeypatch, capsys, number
     assert "Interrupted." in capsys.readouterr().err
 
 
-def test_error_without_an_interrupt_is_raised(monkeypatch):
+def test_unexpected_error_prints_printable_traceback_without_secrets(monkeypatch, capsys):
     def failed(_options):
-        raise ValueError("a defect")
+        raise ValueError("a defect\x1b[2J at /c?sig=c2VjcmV0c2VjcmV0")
 
     monkeypatch.setitem(main.COMMANDS, "check", failed)
-    with pytest.raises(ValueError, match="a defect"):
-        main.main(["check"])
+    assert main.main(["check"]) == EXIT_FAILED
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("Traceback (most recent call last):\n")
+    assert stderr.endswith("ValueError: a defect\\x1b[2J at /c?sig=[hidden]\n")

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 import pytest
-from markdown_it import MarkdownIt
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_support import Shown
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.model.cleanup import Cleanup
 from tasks.model.verdict import Category
 from tasks.report.markdown import (
+    block,
     code,
     duration,
-    escaped,
+    escape_markdown,
     failures,
     failures_summary,
     key_figures,
     notes,
-    results_json,
+    results,
     results_summary,
     summary,
     waiting_sentence,
 )
 from tasks.report.model import Price
 from tasks.steps.cleanup import render_cleanup
-from tasks.text import cut
-
-
-def rendered(markdown):
-    """Render Markdown and keep inline HTML, as the Prefect UI does."""
-    return MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+from tasks.text import cut, printable, printable_lines
 
 
 def figure(report, name):
@@ -53,16 +48,22 @@ def test_headline_omits_zero_counts():
 
 
 def test_summary_lists_results_and_usage():
-    text = summary(run_report(counted(1), counted(2, unchanged=True), failed(3), usage=usage()))
-    assert text.startswith("# 3 files: 1 counted, 1 unchanged, 1 failed\n")
-    assert "| Batch tasks completed | 7 (2 retried, 1 moved to another node) |" in text
-    assert "| Node-minutes | 120.0 |" in text
-    assert "| Cost of the nodes | 1.00 USD (estimated) |" in text
-    assert "at 0\\.5 USD per hour \\(set for this run\\)" in text
-    assert "For 1 min 10 s of that time (70%), no Batch task ran" in text
-    assert "| plan | 1 | 0.0 s | 2.0 s |" in text
-    assert "`/data/results` on `worker1`" in text
-    assert "file3\\.txt\\: The program ended with exit code 137" in text
+    found = Shown(summary(run_report(counted(1), counted(2, unchanged=True), failed(3), usage=usage())))
+    for row in (
+        ["Batch tasks completed", "7 (2 retried, 1 moved to another node)"],
+        ["Node-minutes", "120.0"],
+        ["Cost of the nodes", "1.00 USD (estimated)"],
+        ["plan", "1", "0.0 s", "2.0 s"],
+    ):
+        assert row in found.rows
+    for text in (
+        "3 files: 1 counted, 1 unchanged, 1 failed\n",
+        "at 0.5 USD per hour (set for this run)",
+        "For 1 min 10 s of that time (70%), no Batch task ran",
+        "/data/results on worker1",
+        "file3.txt: The program ended with exit code 137",
+    ):
+        assert text in found.text
 
 
 def test_unchanged_run_does_not_mention_azure():
@@ -117,9 +118,9 @@ def test_cost_names_price_and_exclusions(price, changes, cost, note):
 def test_results_table_is_bounded_and_names_omissions():
     top = tuple((f"word{n}", 1000 - n) for n in range(1000))
     report = run_report(*(counted(n, top=top) for n in range(600)))
-    document = results_json(report)
+    document = results(report)
     assert len(document) < 300_000
-    assert len(json.loads(document)) == 500
+    assert len(Shown(document).rows) == 1 + 500
     assert (
         results_summary(report) == "The results of the first 500 of 600 files. The output folder contains all results."
     )
@@ -157,28 +158,51 @@ def test_reason_names_its_file_once():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_not_rendered_as_markdown(text):
-    one_line = text.replace("\n", " ")
-    for written in (code(one_line), escaped(one_line)):
-        html = rendered(f"- {written}")
-        assert set(re.findall(r"<(\w+)", html)) <= {"ul", "li", "code"}
+    assert_shown_as_text(text)
+
+
+@given(st.one_of(st.text(), st.text("!-:@[]`{}~_*<>()/&#;|\\ \n\x1b1aw")))
+def test_any_text_is_shown_as_text(text):
+    assert_shown_as_text(text)
+
+
+def assert_shown_as_text(text):
+    for markdown, elements in (
+        (f"- {escape_markdown(text)}", {"ul", "li"}),
+        (f"- {code(text)}", {"ul", "li", "code"}),
+        (f"| {escape_markdown(text)} |\n|---|", {"table", "thead", "tr", "th"}),
+    ):
+        found = Shown(markdown)
+        assert found.elements == elements
+        assert found.text.strip() == printable(text).strip()
+    found = Shown(block(text))
+    assert found.elements == {"pre", "code"}
+    assert found.text.rstrip("\n") == printable_lines(text).rstrip("\n")
+
+
+def test_results_table_shows_names_and_words():
+    found = Shown(results(run_report(counted(1, "a|*b*.txt", top=(("q![](http://127.0.0.1:1/p)q", 3),)))))
+    assert found.rows == [
+        ["file", "status", "words", "distinct", "top words"],
+        ["a|*b*.txt", "counted", "1,000", "100", "q![](http://127.0.0.1:1/p)q 3"],
+    ]
+    assert not found.elements & {"img", "a", "em"}
 
 
 def test_pages_contain_no_foreign_markup():
     report = hostile_report()
-    for page in (summary(report), failures(report), failures_summary(report), results_summary(report)):
-        html = rendered(page)
-        assert set(re.findall(r"<(\w+)", html)) <= set(
+    for page in (summary(report), results(report), failures(report), failures_summary(report), results_summary(report)):
+        assert Shown(page).elements <= set(
             "h1 h2 table thead tbody tr th td p ul li code pre".split()  # noqa: SIM905
         )
-        assert "http" not in "".join(re.findall(r"<[^>]*>", html))
         assert "\x1b" not in page
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_cleanup_record_contains_no_foreign_markup(text):
-    html = rendered(render_cleanup(Cleanup(deleted=("job topn-1",), remaining={"pool topn-1": text})))
-    assert set(re.findall(r"<(\w+)", html)) == {"p", "ul", "li", "code"}
-    assert html.count("<li>") == 2
+    found = Shown(render_cleanup(Cleanup(deleted=("job topn-1",), remaining={"pool topn-1": text})))
+    assert found.elements == {"p", "ul", "li", "code"}
+    assert f"pool topn-1: {printable(text)}" in found.text
 
 
 def test_long_names_are_cut_in_middle():

@@ -56,7 +56,7 @@ def test_transient_error_ends_step_while_it_is_retried(monkeypatch):
         PartialFailures("staged", Category.NODE).attempt(FILES[:1], failing(refused(transient=True)))
 
 
-def test_service_that_does_not_answer_is_not_tried_for_each_file():
+def test_silent_service_is_not_tried_per_file():
     failures = PartialFailures("staged", Category.NODE)
     tried = []
 

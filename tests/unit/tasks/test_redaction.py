@@ -92,6 +92,15 @@ def test_logged_traceback_has_no_signature(log):
     assert SIGNATURE not in log()
 
 
+def test_log_records_contain_no_control_characters(log):
+    protect()
+    logging.getLogger("some.library").warning("a\x1b[2J%s\nnext\tline", "\u202eb")
+    error = ValueError("c\x9b2J")
+    logging.getLogger("some.library").error("failed", exc_info=(ValueError, error, None))
+    assert log().startswith("a\\x1b[2J\\u202eb\nnext\tline\n")
+    assert "ValueError: c\\x9b2J" in log()
+
+
 def test_malformed_log_call_is_left_to_logging(log, monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
     protect()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from run_reports import counted, failed, run_report
 
-from tasks.steps.report import write_all_outputs
+from tasks.errors import NotFoundError, OutputError, ServiceError, TopnError
+from tasks.report.model import FilesFailedError
+from tasks.steps.report import final_state, write_all_outputs
 
 
 @pytest.fixture
@@ -90,3 +93,26 @@ def test_input_is_never_replaced(folder, monkeypatch):
     assert write_all_outputs(Path(), report) == ["a_OUTPUT (the output would replace an input)"]
     assert mine.read_text() == "my own text"
     assert (folder / "b_OUTPUT.txt").exists()
+
+
+def test_final_state_names_failures_in_bounded_printable_text():
+    message = final_state(run_report(*(failed(n, f"{n}\x1b[2J", "\u202e" * 5000) for n in range(20)))).message
+    assert message.startswith("20 of 20 files failed: 0\\x1b[2J: \\u202e")
+    assert message.endswith("; and 10 more.")
+    assert message.isprintable()
+    assert len(message) < 4000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TopnError("a\x1b[2J\nb"),
+        OutputError("a\x1b[2J\nb"),
+        NotFoundError("a\x1b[2J\nb", service="Batch", operation="get pool p"),
+        ServiceError("a\x1b[2J\nb", service="Batch", operation="get pool p"),
+        FilesFailedError("a\x1b[2J\nb", run_report(failed(1))),
+    ],
+)
+def test_error_message_is_one_printable_line(error):
+    assert str(error) == "a\\x1b[2J\\nb"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from run_reports import counted, result_of
 
 from task_script.top_words import Summary, render_text
 from tasks.files import write_atomically
+from tasks.model.verdict import Provenance
+from tasks.text import printable_lines
 from tasks.workload.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
 
 GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
@@ -48,11 +52,19 @@ def test_incomplete_output_is_rejected():
             parse_counts(json.dumps({key: value for key, value in GOOD.items() if key != name}).encode())
 
 
-@pytest.mark.parametrize("top", [(), (("the", 120), ("a\x1b", 7))])
-def test_text_output_equals_node_output(top):
-    environment = {f"AZ_BATCH_{name}_ID": name[0].lower() for name in ("NODE", "TASK", "JOB", "POOL")}
-    on_node = render_text(Summary("input", "00", 1, 1, 1, list(top)), environment)
-    assert as_text(result_of("00", top)) == on_node
+@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.integers(0, 999)), max_size=2), st.text(min_size=1))
+def test_text_output_equals_node_output_and_is_printable(top, place):
+    environment = {f"AZ_BATCH_{name}_ID": place for name in ("NODE", "TASK", "JOB", "POOL")}
+    on_node = render_text(Summary("input", "00", 1, 1, 1, top), environment)
+    provenance = Provenance(node_id=place, task_id=place, job_id=place, pool_id=place)
+    assert as_text(result_of("00", top, provenance)) == on_node
+    assert printable_lines(on_node) == on_node
+
+
+def test_words_of_every_script_are_printed_unchanged():
+    # Persian with a zero-width non-joiner, Sinhala and an emoji with zero-width joiners.
+    for word in ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "ශ්\u200dරී", "👩\u200d👧"):
+        assert f"3  {word}\n" in as_text(result_of("00", ((word, 3),)))
 
 
 def test_most_frequent_words_are_summed_over_files():
