@@ -76,6 +76,7 @@ lint: tools
 	$(BIN)/mypy
 
 docs: tools
+	@mkdir -p -m 700 .topn
 	@# -E: build all pages, because Sphinx does not detect changes of the code that the reference is generated from.
 	$(BIN)/sphinx-build -E -W --keep-going -n -q docs .topn/docs
 	@echo "The site is .topn/docs/index.html"
@@ -84,7 +85,7 @@ bench: tools
 	$(BIN)/python -m bench
 
 sbom: tools
-	@mkdir -p .topn
+	@mkdir -p -m 700 .topn
 	@# Reproducible output has no serial number and timestamp, so equal installations have equal bills of materials.
 	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o .topn/sbom.json
 	cd $(AZURITE) && PATH="$(CURDIR)/$(BIN):$$PATH" npm sbom --omit=dev --package-lock-only --sbom-format cyclonedx --loglevel=error >$(CURDIR)/.topn/sbom-azurite.json

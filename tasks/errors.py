@@ -7,6 +7,7 @@
     │   ├── NotFoundError      the requested resource does not exist
     │   └── AlreadyExistsError the resource to create already exists
     ├── ForeignResourceError   a resource with a name of this run belongs to something else
+    ├── PrefectServerError     the Prefect server failed during the run
     ├── OutputError            outputs cannot be written; their results are stored
     └── FilesFailedError       the run ended, and some files have no result (report)
 
@@ -65,6 +66,10 @@ class AlreadyExistsError(ServiceError):
 
 class ForeignResourceError(TopnError):
     """A resource with a name of this run exists, but its metadata is not from this run."""
+
+
+class PrefectServerError(TopnError):
+    """The Prefect server failed during the run."""
 
 
 class OutputError(TopnError):

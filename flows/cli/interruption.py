@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+# A thread cannot raise an exception in the main thread, but a signal handler runs there.
+FAILURE_SIGNAL = signal.SIGUSR1
+
 # A stopping run starts its cleanup within this time, once its threads have finished their current requests.
 MAX_STOPPING_SECONDS = 15.0
 
@@ -42,6 +45,7 @@ class Interruption:
         self._flow_run_id = ""
         self._is_cleaning_up = False
         self._remaining: Mapping[str, str] | None = None
+        self.failure = ""
 
     @contextmanager
     def handle_signals(self) -> Iterator[Interruption]:
@@ -53,6 +57,7 @@ class Interruption:
         # Prefect handles SIGTERM while a flow runs, even if it was ignored. It does not receive a blocked signal.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ignored)
         before = {name: signal.signal(name, self._on_signal) for name in STOP_SIGNALS if name not in ignored}
+        before[FAILURE_SIGNAL] = signal.signal(FAILURE_SIGNAL, self._on_signal)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         try:
             yield self
@@ -73,6 +78,11 @@ class Interruption:
             numbers = b""
         self._is_requested = self._is_requested or any(number in STOP_SIGNALS for number in numbers)
         return self._is_requested
+
+    def fail(self, failure: str) -> None:
+        """End the run from another thread, because something that it needs has failed."""
+        self.failure = failure
+        os.kill(os.getpid(), FAILURE_SIGNAL)
 
     def watch(self, progress: Progress) -> None:
         """Record the id of the flow run, the start of its cleanup and what the cleanup did not delete."""
@@ -111,7 +121,9 @@ class Interruption:
         return bool(self._remaining)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        if number == FAILURE_SIGNAL and not self.failure:
+            return
         is_stopping = self._is_cleaning_up or time.monotonic() - self._requested_at < MAX_STOPPING_SECONDS
         note = "Still cleaning up. The run stops when this is done." if is_stopping else "Stopping and cleaning up."
         if not notify(note):

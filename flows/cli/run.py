@@ -14,12 +14,13 @@ from flows.cli.display import print_failed_json, print_json, print_table, show_p
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
 from flows.console import ask, print_message
-from flows.servers.connect import connected
-from tasks.errors import ConfigurationError, TopnError, UsageError
+from flows.servers.connect import connected, prefect_api_url
+from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
 from tasks.model.inputs import find_inputs
 from tasks.model.output_names import names_below_common_folder
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
+from tasks.prefect_api import describe_prefect_error
 from tasks.progress import listen
 from tasks.redaction import redacted
 from tasks.report.model import FilesFailedError
@@ -41,7 +42,7 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     _require_writable("output", options.output)
     if options.report is not None:
         _require_writable("report", options.report)
-    with connected():
+    with connected(on_prefect_exit=interruption.fail):
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - the SDKs are imported by now
 
         check_pool_options(pool_options)
@@ -58,6 +59,10 @@ def _call_flow(
     with show_progress(), listen(interruption.watch):
         try:
             outcome = _outcome(options, pool_options)
+        except KeyboardInterrupt as error:
+            if not interruption.failure:
+                raise
+            outcome = error
         finally:
             # An interrupted run does not ask. What the user could have kept by an answer is deleted.
             interruption.clean_up_if_needed()
@@ -67,6 +72,8 @@ def _call_flow(
     if interruption.is_requested and isinstance(report, BaseException):
         # An interrupt inside Prefect's code can surface as an error of another type.
         raise KeyboardInterrupt
+    if interruption.failure and isinstance(report, BaseException):
+        report = PrefectServerError(f"{interruption.failure} Run again: what was collected is not counted again.")
     status = _print_outcome(report, options, names)
     if options.ask:
         interruption.clean_up(confirm_keep(keep))
@@ -107,7 +114,7 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
         # While a flow runs, Prefect's own handler receives SIGTERM.
         raise KeyboardInterrupt from error
     except Exception as error:  # noqa: BLE001 - Prefect itself failed, for example because its server is gone
-        return error
+        return PrefectServerError(describe_prefect_error(error, prefect_api_url()))
 
 
 def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespace, names: Sequence[str]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 from flows.console import print_message, show_starting
 from flows.servers.addresses import read_published_addresses
@@ -18,16 +20,21 @@ from tasks.environment import bypass_proxies_on_loopback, check_certificate_vari
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.prefect_api import describe_prefect_error
 
+POLL_SECONDS = 0.5
+
 # A Prefect server took 60 ms to record a task run on a busy machine. These timeouts leave a wide margin.
 HISTORY_TIMEOUT_SECONDS = 30.0
 HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN = 0.5
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Run the block with a Prefect server and an Azure, and set their addresses in `os.environ`.
 
     Local servers keep their data in the state folder. The Prefect server is stopped once it has recorded the history.
+
+    Args:
+        on_prefect_exit: Called with a message, in another thread, if the Prefect server of this process exits early.
 
     Raises:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
@@ -56,6 +63,9 @@ def connected() -> Iterator[None]:
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # Logs are for the Prefect UI. The terminal shows progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+        # Otherwise, each log record that a Prefect server does not receive is an error on the terminal.
+        logging.raiseExceptions = False
         with show_starting():
             import flows.topn  # noqa: F401, PLC0415 - takes seconds, during which the servers start
 
@@ -67,11 +77,27 @@ def connected() -> Iterator[None]:
             else:
                 require_reachable_prefect()
             _use_azure(azure)
+        if server is None:
+            yield
+            return
+        ended = Event()
+        Thread(target=_watch, args=(server, ended, on_prefect_exit), daemon=True).start()
         try:
             yield
         finally:
-            if server is not None:
+            ended.set()
+            if server.exit_message() is None:
                 _wait_for_history(server)
+
+
+def _watch(server: PrefectServer, ended: Event, on_exit: Callable[[str], None]) -> None:
+    while not ended.wait(POLL_SECONDS):
+        if (message := server.exit_message()) is not None:
+            # Each request would be retried for a minute.
+            os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
+            _refresh_prefect_settings()
+            on_exit(message)
+            return
 
 
 @contextmanager

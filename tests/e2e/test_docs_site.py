@@ -48,7 +48,11 @@ class Terminal:
 def terminal(up, tmp_path):
     """A second terminal beside `make up`, in a folder without earlier results."""
     variables = {"HOME": str(up.home), "TOPN_STATE": str(up.state_folder), "TOPN_RESULTS": str(tmp_path / "known")}
-    return Terminal(make_checkout(tmp_path / "topn"), os.environ | variables)
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_AUTH_STRING"}
+    folder = make_checkout(tmp_path / "topn")
+    # The pages use a terminal in the folder of `make up`.
+    (folder / "prefect.toml").symlink_to(up.cwd / "prefect.toml")
+    return Terminal(folder, inherited | variables)
 
 
 @pytest.mark.xdist_group("up")
