@@ -27,9 +27,11 @@ def test_killed_run_frees_nodes_after_deadline(flow_runs, azure_settings, azure_
     Path("endless.txt").write_text("one two")
     azure_faults.add("endless_task", task="*")
     flow_run_id = flow_runs.create(inputs=["endless.txt"], timeout_minutes=60)
-    name = f"topn-{flow_run_id.hex}-0"
+    prefix = f"topn-{flow_run_id.hex}-"
     process = flow_runs.start(flow_run_id)
-    wait_until(lambda: any(job.job_id == name for job in batch.jobs(name)), "the job", while_running=process)
+    wait_until(lambda: list(batch.jobs(prefix)), "the job", while_running=process)
+    [job] = batch.jobs(prefix)
+    name = job.job_id
     wait_until(lambda: batch.task_counts(name).running == 1, "the Batch task to run", while_running=process)
     process.kill()
     process.communicate(timeout=60)
