@@ -11,6 +11,10 @@ AZURITE := localbatch/src/localbatch/azurite_package
 # Let Python keep the bytecode of what it imports; otherwise each process compiles 2,000 modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Import nothing from PYTHONPATH and the current folder, where users may have modules of the same names.
+unexport PYTHONPATH
+export PYTHONSAFEPATH := 1
+
 .PHONY: setup tools compiled pins run up test test-all test-layers simulate lint docs bench sbom clean
 
 setup: $(READY)

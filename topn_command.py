@@ -16,3 +16,7 @@ def main() -> int:
     from flows.cli.process import run_process  # noqa: PLC0415 - see the docstring
 
     return run_process()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -69,7 +69,7 @@ def small_files_in_packs_against_single_files(folder: Path, environment: Mapping
         path = folder / f"{number}.txt"
         path.write_text(" ".join(f"word{number * place % 97}" for place in range(300)))
         names.append(str(path))
-    topn = [sys.executable, "-m", "flows.cli.main", "run", "--json", "--refresh", "--output", str(folder / "out")]
+    topn = [sys.executable, "-m", "topn_command", "run", "--json", "--refresh", "--output", str(folder / "out")]
     commands = {
         f"{SMALL_FILE_COUNT} small files, {per_task} per Batch task": [*topn, "--files-per-task", str(per_task), *names]
         for per_task in (100, 1)
@@ -82,7 +82,7 @@ def _against_an_empty_flow(
     title: str, options: list[str], folder: Path, environment: Mapping[str, str]
 ) -> dict[str, object]:
     texts = sorted(str(path) for path in (REPOSITORY / "data").glob("human_rights_*.txt"))
-    topn = [sys.executable, "-m", "flows.cli.main", "run", "--json", *options, "--output", str(folder / "out"), *texts]
+    topn = [sys.executable, "-m", "topn_command", "run", "--json", *options, "--output", str(folder / "out"), *texts]
     commands = {
         title: topn,
         "empty flow": [sys.executable, str(REPOSITORY / "bench" / "empty_flow.py"), str(folder / "empty")],

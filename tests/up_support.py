@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import uuid
+from pathlib import Path
 
 from tests_support import REPOSITORY, processes_of, send_to_prefect, wait_until
 
@@ -19,6 +20,23 @@ STOP_SECONDS = 100
 # A busy Prefect server responds late.
 RESPONSE_SECONDS = 65
 POST_SECONDS = 200
+
+COMMAND = [str(Path(sys.executable).with_name("topn"))]
+
+# Of the standard library, of packages that Prefect needs, and of this repository.
+HIDING_MODULES = (
+    "random",
+    "ctypes",
+    "asyncio",
+    "json",
+    "ssl",
+    "prefect",
+    "httpx",
+    "uvicorn",
+    "localbatch",
+    "flows",
+    "tasks",
+)
 
 USUAL_PORTS = (4200, 10100, 10000)
 
@@ -31,6 +49,21 @@ def make_checkout(folder):
             (folder / path.name).symlink_to(path)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
+
+
+def write_hiding_modules(*folders):
+    """Write modules that hide others, as users do by accident, and return the file in which they would note their use.
+
+    A folder does not get a module that it has already.
+    """
+    executed = folders[0].absolute() / "executed.log"
+    code = f"import sys\nopen({str(executed)!r}, 'a').write(f'{{__file__}} {{sys.argv}}\\n')\nraise SystemExit(1)\n"
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        for module in HIDING_MODULES:
+            if not (folder / module).exists() and not (folder / f"{module}.py").exists():
+                (folder / f"{module}.py").write_text(code)
+    return executed
 
 
 class Up:
@@ -53,7 +86,7 @@ class Up:
     def start(self):
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.servers.up"],
+                [sys.executable, "-P", "-m", "flows.servers.up"],
                 cwd=self.cwd,
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,

@@ -7,14 +7,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack, suppress
 
 import pytest
 from flow_run_support import FlowRuns
-from up_support import USUAL_PORTS, Up, make_checkout
-
-COMMAND = [sys.executable, "-m", "flows.cli.main"]
+from up_support import COMMAND, USUAL_PORTS, Up, make_checkout, write_hiding_modules
 
 
 class TopnProcess:
@@ -30,7 +27,7 @@ class TopnProcess:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=self._environment_with(variables),
+            env=self.environment_with(variables),
             check=False,
         )
 
@@ -41,7 +38,7 @@ class TopnProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=self._environment_with(variables),
+            env=self.environment_with(variables),
             start_new_session=True,
         )
 
@@ -51,7 +48,7 @@ class TopnProcess:
         assert done.returncode == status, done.stderr
         return json.loads(done.stdout)
 
-    def _environment_with(self, variables):
+    def environment_with(self, variables):
         return {**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", **self.environment, **variables}
 
 
@@ -59,6 +56,12 @@ class TopnProcess:
 def topn(local_azure, prefect_api, tmp_path):
     """`topn` on the servers of the tests, with a new state folder."""
     return TopnProcess(**local_azure.environment, PREFECT_API_URL=prefect_api, TOPN_STATE=str(tmp_path / "state"))
+
+
+@pytest.fixture
+def topn_without_prefect(local_azure, tmp_path):
+    """`topn` on the local Azure of the tests, which starts a Prefect server of its own."""
+    return TopnProcess(**local_azure.environment, TOPN_STATE=str(tmp_path / "state"), HOME=str(tmp_path))
 
 
 @pytest.fixture
@@ -87,11 +90,15 @@ def up(tmp_path_factory):
             with suppress(OSError):
                 taken.bind(("127.0.0.1", port))
                 taken.listen()
-        instance = Up(folder, cwd=make_checkout(folder / "topn"))
+        checkout = make_checkout(folder / "topn")
+        # No child of `make up` uses these modules and this proxy.
+        executed = write_hiding_modules(checkout)
+        instance = Up(folder, cwd=checkout, **dict.fromkeys(("HTTP_PROXY", "all_proxy"), "http://127.0.0.1:9"))
         stack.callback(instance.stop)
         yield instance.start()
         assert instance.end(signal.SIGTERM) == 0
         assert instance.processes() == []
+        assert not executed.exists(), executed.read_text()
 
 
 @pytest.fixture

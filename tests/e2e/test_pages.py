@@ -299,7 +299,7 @@ def test_cancelling_run_from_page_leaves_no_resources(up, endless_tasks, page, s
     page.get_by_role("alertdialog").get_by_role("button", name="Cancel", exact=False).last.click()
     shows(page, "Cancelled")
     screenshot("cancelled")
-    done = up.second_terminal("flows.cli.main", "sweep", "--dry-run")
+    done = up.second_terminal("topn_command", "sweep", "--dry-run")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 

@@ -75,7 +75,7 @@ def test_bad_parameter_creates_no_run(up):
 
 @pytest.mark.xdist_group("up")
 def test_topn_run_finds_running_servers(up):
-    done = up.second_terminal("flows.cli.main", "run", "--json", text_file())
+    done = up.second_terminal("topn_command", "run", "--json", text_file())
     assert done.returncode == 0, done.stderr
     assert "starting" not in done.stderr
     flow_run_id = json.loads(done.stdout)["run"].split("-")[1]

@@ -236,7 +236,7 @@ def assert_counted():
 def topn_sweep(deployed):
     def sweep():
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "sweep"],
+            [sys.executable, "-m", "topn_command", "sweep"],
             env=deployed.environment,
             capture_output=True,
             text=True,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from graphlib import TopologicalSorter
@@ -198,3 +200,13 @@ def test_grouped_tests_stay_in_one_process(request):
     if not request.config.getoption("loadgroup", False):
         pytest.skip("only with --dist loadgroup")
     assert request.node.nodeid.endswith("@checked")
+
+
+def test_make_hides_modules_of_user():
+    command = ["make", "--silent", "--eval=variables:;env", "variables"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True, check=True
+    )
+    variables = done.stdout.splitlines()
+    assert "PYTHONSAFEPATH=1" in variables
+    assert not any(line.startswith("PYTHONPATH=") for line in variables)
