@@ -35,7 +35,7 @@ from tasks.azure.transport import (
 )
 from tasks.clock import MAX_CLOCK_DIFFERENCE, read_http_date, service_time
 from tasks.errors import AlreadyExistsError, ConfigurationError, NotFoundError, ServiceError, TopnError
-from tasks.redaction import redacted
+from tasks.redaction import redact
 
 FIRST_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 90.0
@@ -163,7 +163,7 @@ def translated_errors(service: str, operation: str) -> Iterator[None]:
         raise translate(error, service, operation) from error
     except OSError as error:
         # For example, the file of certificates does not exist.
-        message = f"{service} could not {operation}: {redacted(str(error))}."
+        message = f"{service} could not {operation}: {redact(str(error))}."
         raise ServiceError(message, service=service, operation=operation) from error
     except Exception as error:
         raise invalid_answer(service, operation) from error
@@ -235,7 +235,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     details = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
     code = str(getattr(code, "value", code))
-    message = redacted(_detail(error) or str(error.message or error))
+    message = redact(_detail(error) or str(error.message or error))
     message = message.split("\n", 1)[0].strip().rstrip(".")
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"

@@ -29,7 +29,7 @@ from tasks.errors import ServiceError, TopnError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError
 from tasks.progress import notify
-from tasks.redaction import redacted
+from tasks.redaction import redact
 from tasks.report.timing import record_end
 from tasks.text import printable
 
@@ -147,12 +147,12 @@ class PartialFailures:
 def file_error(error: BaseException, participle: str, category: Category) -> FileError:
     """Return the error of the files of a failed step, and write the traceback of an unexpected error to the run's log."""
     if isinstance(error, TopnError):
-        reason = redacted(str(error)).rstrip(".")
+        reason = redact(str(error)).rstrip(".")
     elif isinstance(error, OSError) and error.strerror:
         reason = printable(error.strerror)
     else:
         log_unexpected(error)
-        reason = f"unexpected {redacted(printable(repr(error)))}, see the log of the run"
+        reason = f"unexpected {redact(printable(repr(error)))}, see the log of the run"
     return FileError(category=category, message=f"It could not be {participle}: {reason}")
 
 
