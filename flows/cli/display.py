@@ -18,7 +18,7 @@ from rich.text import Text
 from flows.console import print_message, print_result, terminal_text
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
-from tasks.redaction import redacted
+from tasks.redaction import redact
 from tasks.report.failure import Failure
 from tasks.report.markdown import cell_text
 from tasks.report.model import RunReport
@@ -75,7 +75,7 @@ class _BarListener:
             elif progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
-                self._console.print(terminal_text(redacted(progress.note)))
+                self._console.print(terminal_text(redact(progress.note)))
                 self._last_note = progress.note
 
 
