@@ -55,7 +55,7 @@ class WordCountWorkload(Workload):
         """Return the hash of the task script's sources, which is the same for compiled and pure Python packages."""
         return dict.fromkeys(self.files, self.sources_sha256)
 
-    def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
+    def output_error(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
         """Return an error if the output is not valid, or does not belong to this content."""
         try:
             counts = parse_counts(outputs[OUTPUT])
