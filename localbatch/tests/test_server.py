@@ -199,6 +199,18 @@ def test_missing_azurite_is_one_sentence(monkeypatch, tmp_path, command):
     assert "Azurite is not installed; run `localbatch install`." in result.stderr
 
 
+def test_install_without_home_uses_folder_of_python(monkeypatch, tmp_path):
+    monkeypatch.delenv("LOCALBATCH_DATA", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", __file__)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert azurite_folder().parent == tmp_path / "share" / "localbatch"
+    # A user with a home folder finds it, too.
+    azurite_folder().mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert azurite_folder().parent == tmp_path / "share" / "localbatch"
+
+
 def test_install_keeps_installed_version(monkeypatch, tmp_path):
     monkeypatch.setenv("LOCALBATCH_DATA", str(tmp_path))
     azurite_folder().mkdir()
@@ -240,6 +252,19 @@ def test_exec_forwards_signals(tmp_path):
         assert process.wait(60) == 128 + signal.SIGTERM
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_exec_keeps_ignored_signals_ignored(number):
+    """As with `nohup`: the terminal sends the signal to the command, too."""
+    command = [*LOCALBATCH, "exec", "--", "sh", "-c", "echo started; read answer; exit $answer"]
+    ignoring = ["sh", "-c", f"trap '' {number.name.removeprefix('SIG')}; exec \"$@\"", "sh", *command]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(ignoring, **pipes) as process:
+        process.stdout.readline()
+        os.killpg(process.pid, number)
+        process.communicate("7\n", timeout=60)
+    assert process.returncode == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -86,7 +86,7 @@ class BatchAccount:
             endpoint=endpoint,
             credential=credential,
             per_retry_policies=[_DatePolicy()],
-            **client_options(TransientRetryPolicy(), is_batch_answer),
+            **client_options("Batch", TransientRetryPolicy(), is_batch_answer),
         )
 
     def images(self, **request_options: Any) -> list[Image]:
@@ -386,7 +386,7 @@ class _DatePolicy(SansIOHTTPPolicy[Any, Any]):
     """Dates each attempt of a request by the clock of the service."""
 
     def on_request(self, request: Any) -> None:
-        sign_with_service_time(request, "ocp-date")
+        sign_with_service_time(request, "Batch", "ocp-date")
 
 
 def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | None:

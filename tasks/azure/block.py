@@ -84,8 +84,12 @@ def _block_values_on(api_url: str) -> dict[str, str | SecretStr]:
     try:
         with get_client(sync_client=True) as client:
             document = client.read_block_document_by_name(NAME, SLUG, include_secrets=True)
-    except ObjectNotFound:
-        return {}
+    except ObjectNotFound as error:
+        # Other servers do not have the page, but do not answer with JSON.
+        response = getattr(error.http_exc, "response", None)
+        if response is not None and "json" in response.headers.get("content-type", ""):
+            return {}
+        raise ConfigurationError(describe_prefect_error(error.http_exc, api_url)) from error
     except Exception as error:
         raise ConfigurationError(describe_prefect_error(error, api_url)) from error
     fields = AzureSettings.model_fields.keys() & document.data.keys()

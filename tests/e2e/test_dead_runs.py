@@ -12,12 +12,6 @@ from tests_support import independent_count, processes_of, resources_of_runs, wa
 FILES = 4
 
 
-@pytest.fixture(params=["topn", "topn_without_prefect"])
-def topn_of_user(request):
-    """`topn` with the Prefect server of the tests, or with one of its own."""
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture
 def texts():
     texts = {f"{number}.txt": f"w{number} {os.getcwd()} " * (number + 1) for number in range(FILES)}
@@ -40,13 +34,15 @@ def job_of_new_run(before):
     return names[0].removeprefix("job ") if names else None
 
 
-@pytest.mark.parametrize("options", [(), ("--files-per-task", "3")])
-def test_killed_run_is_collected_and_swept(topn_of_user, texts, assert_nothing_left, local_azure, waiting, options):
+@pytest.mark.parametrize(("command", "options"), [("topn_without_prefect", ()), ("topn", ("--files-per-task", "3"))])
+def test_killed_run_is_collected_and_swept(request, texts, assert_nothing_left, local_azure, waiting, command, options):
+    """With a Prefect server of its own or a shared one, and with one file or several per Batch task."""
     from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set
 
+    topn = request.getfixturevalue(command)
     before = resources_of_runs()
     batch_tasks = FILES if not options else 2
-    process = topn_of_user.start("run", *texts, *options)
+    process = topn.start("run", *texts, *options)
 
     def completed():
         job_id = job_of_new_run(before)
@@ -58,13 +54,13 @@ def test_killed_run_is_collected_and_swept(topn_of_user, texts, assert_nothing_l
     waiting()
     seen = len(local_azure.batch.requests)
 
-    found = topn_of_user.json(*texts, *options)
+    found = topn.json(*texts, *options)
 
     for file in found["files"]:
         expected = independent_count(texts[Path(file["file"]).name])
         assert (file["words"], file["distinct"], file["top"]) == expected
     assert {file["status"] for file in found["files"]} == {"unchanged"}
-    added = [record for record in local_azure.batch.requests[seen:] if record.path.endswith("addtaskcollection")]
+    added = [record for record in list(local_azure.batch.requests)[seen:] if record.path.endswith("addtaskcollection")]
     assert added == []
     assert_nothing_left()
 

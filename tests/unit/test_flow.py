@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import cloudpickle
 import pytest
 import yaml
+from prefect import Flow
 from tests_support import REPOSITORY
+from topn_support import process_environment
 
+from flows.sweep import sweep as sweep_flow
 from flows.topn import topn as topn_flow
+from tasks.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -42,3 +47,22 @@ def test_deployments_run_one_at_a_time_on_schedule():
     }
     limits = [deployment["concurrency_limit"] for deployment in document["deployments"]]
     assert limits == [{"limit": 1, "collision_strategy": "CANCEL_NEW"}] * 2
+
+
+@pytest.mark.parametrize("flow", [topn_flow, sweep_flow])
+def test_flow_works_in_another_process(flow):
+    """Prefect sends a served flow, and the flows that it calls, by value: without the names of their modules."""
+    sent = cloudpickle.loads(cloudpickle.dumps(flow))
+    assert sent.fn is not flow.fn
+    assert isinstance(sent, Flow)
+    assert sent.validate_parameters({}) == flow.validate_parameters({})
+
+
+@pytest.mark.parametrize("url", [None, ""])
+def test_call_without_server_says_how(empty_home, url):
+    variables = {} if url is None else {"PREFECT_API_URL": url}
+    with (
+        process_environment(HOME=str(empty_home), **variables),
+        pytest.raises(ConfigurationError, match=r"No Prefect server is configured.*connected\(\)"),
+    ):
+        topn_flow()

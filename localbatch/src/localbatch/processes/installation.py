@@ -57,7 +57,7 @@ def azurite_folder() -> Path:
 
 def _can_be_created(folder: Path) -> bool:
     existing = next(parent for parent in folder.parents if os.path.exists(parent))
-    return os.access(existing, os.W_OK | os.X_OK)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def install_azurite() -> Path:
