@@ -72,6 +72,8 @@ class _BarListener:
                 self._ids[progress.step] = self._bars.add_task(
                     progress.step, total=progress.total, completed=progress.done
                 )
+            elif progress.total is not None:
+                self._bars.reset(self._ids[progress.step], total=progress.total, completed=progress.done)
             elif progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
@@ -92,7 +94,8 @@ class _LineListener:
         with self._lock:
             step = progress.step
             if progress.total is not None:
-                self._totals[step] = progress.total
+                # If Prefect retries the flow, the step starts again.
+                self._totals[step], self._done[step] = progress.total, 0
             total = self._totals.get(step, 0)
             before = self._done.get(step, 0)
             now = self._done[step] = before + progress.done
