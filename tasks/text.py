@@ -23,7 +23,7 @@ def printable_lines(text: str) -> str:
     return _printable(text, PRINTABLE | {"\n", "\t"})
 
 
-def cut(text: str, max_length: int = DEFAULT_MAX_LENGTH) -> str:
+def shorten(text: str, max_length: int = DEFAULT_MAX_LENGTH) -> str:
     """Shorten a text to `max_length` characters. The middle is removed, since names often differ at the end."""
     if len(text) <= max_length:
         return text

@@ -43,7 +43,7 @@ def print_findings(pool_options: PoolOptions) -> int:
         settings = configured_azure()
         failed = 0
         for finding in check(batch_account(), blob_account(), settings, pool_options, datetime.now(timezone.utc)):
-            print_result(f"{finding.status.value + ':':<7} {finding.sentence}")
+            print_result(f"{finding.status.value + ':':<7} {finding.message}")
             failed += finding.status is Status.FAILED
     print_message(f"{failed} failed. Nothing was created." if failed else "A run can start. Nothing was created.")
     return failed

@@ -234,7 +234,7 @@ class Account(RuleBasedStateMachine):
                 assert node.state != "idle" or not node.tasks
 
     @invariant()
-    def counts_are_those_of_the_tasks(self):
+    def counts_match_tasks(self):
         for job in self.store.jobs.values():
             for name in ("active", "running", "succeeded", "failed"):
                 counted = [task for task in job.tasks.values() if count_name(task) == name]
@@ -242,7 +242,7 @@ class Account(RuleBasedStateMachine):
                 assert getattr(job.slot_counts, name) == sum(task.slots for task in counted)
 
     @invariant()
-    def a_task_is_in_one_place(self):
+    def tasks_are_in_one_place(self):
         for job in self.store.jobs.values():
             for key, task in job.tasks.items():
                 is_placed = task.state in {"preparing", "running"}
@@ -254,7 +254,7 @@ class Account(RuleBasedStateMachine):
             assert all(job.tasks.get(key) is task for key, task in job.placed.items())
 
     @invariant()
-    def what_is_completed_stays_completed(self):
+    def completed_tasks_stay_completed(self):
         for job in self.store.jobs.values():
             for task in job.tasks.values():
                 if task.state == "completed":
@@ -264,7 +264,7 @@ class Account(RuleBasedStateMachine):
                     assert self.ended.get(id(task), (None,))[0] is not task
 
     @invariant()
-    def nothing_runs_on_a_node_that_is_gone_or_down(self):
+    def nothing_runs_on_absent_nodes(self):
         for run in self.store.runs.values():
             node = run.node
             pool = self.store.pools.get(node.pool_id)

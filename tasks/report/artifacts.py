@@ -23,7 +23,7 @@ from prefect.runtime import flow_run
 from tasks.progress import Progress, listen
 from tasks.report.markdown import failures, failures_summary, results, results_summary, summary
 from tasks.report.model import RunReport
-from tasks.text import cut, printable
+from tasks.text import printable, shorten
 from tasks.workload.base import Picture
 
 PROGRESS_SECONDS = 3.0
@@ -37,7 +37,7 @@ STEPS = ("staged", "submitted", "completed")
 def name_at_start() -> str:
     """Return the name of a flow run until it ends, such as "working on a.txt"."""
     inputs = [printable(str(path)) for path in flow_run.parameters.get("inputs") or ()]
-    return cut(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", 80)
+    return shorten(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", 80)
 
 
 def publish(flow_run_id: UUID, report: RunReport) -> None:

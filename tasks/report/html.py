@@ -21,7 +21,7 @@ from tasks.report.markdown import (
     waiting_sentence,
 )
 from tasks.report.model import RunReport
-from tasks.text import cut, printable, printable_lines
+from tasks.text import printable, printable_lines, shorten
 from tasks.workload.base import Cell
 from tasks.workload.drawing import DARK_COLOURS
 
@@ -72,7 +72,7 @@ def render(report: RunReport, folder: Path) -> str:
         more_files=len(with_result) - MAX_ROWS,
         dark_colours=DARK_COLOURS,
         duration=duration,
-        cut=cut,
+        shorten=shorten,
     )
 
 
@@ -90,7 +90,7 @@ def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path
     suffix = next(iter(report.workload.documents(file.file, result)), "")
     output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{suffix}"), folder.absolute())
     return {
-        "name": cut(printable(file.file.name)),
+        "name": shorten(printable(file.file.name)),
         "status": file.status,
         "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
         # Quoting the colon as well stops a name from being read as a URL scheme, such as `javascript:`.
@@ -101,4 +101,4 @@ def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path
 def _cell(name: str, cell: Cell) -> Mapping[str, Any]:
     if isinstance(cell, int):
         return {"name": name, "kind": "number", "pairs": [(f"{cell:,}", "")]}
-    return {"name": name, "kind": "text", "pairs": [(cut(printable(cell)), "")] if isinstance(cell, str) else cell}
+    return {"name": name, "kind": "text", "pairs": [(shorten(printable(cell)), "")] if isinstance(cell, str) else cell}

@@ -13,7 +13,7 @@ from collections import Counter
 from tasks.model.files import InputFile
 from tasks.report.failure import MEANINGS, Failure
 from tasks.report.model import Price, RunReport, Usage
-from tasks.text import cut, printable, printable_lines
+from tasks.text import printable, printable_lines, shorten
 from tasks.workload.base import Cell, Picture
 
 MAX_ROWS = 500
@@ -141,7 +141,9 @@ def results(report: RunReport) -> str:
             f"|{'|'.join(['---', '---', *alignments])}|",
             *(
                 _row(
-                    cut(printable(file.file.name), 80), report.status_words[file.status], *map(cell_text, row.values())
+                    shorten(printable(file.file.name), 80),
+                    report.status_words[file.status],
+                    *map(cell_text, row.values()),
                 )
                 for file, row in rows
             ),
@@ -152,7 +154,7 @@ def results(report: RunReport) -> str:
 def cell_text(cell: Cell) -> str:
     """Format a cell as one line of plain text."""
     if isinstance(cell, str):
-        return cut(printable(cell))
+        return shorten(printable(cell))
     if isinstance(cell, int):
         return f"{cell:,}"
     return printable(", ".join(" ".join(pair).strip() for pair in cell))
@@ -168,7 +170,7 @@ def results_summary(report: RunReport) -> str:
 
 def failures_summary(report: RunReport) -> str:
     """List the first failed files and their errors in Markdown."""
-    named = [f"- {escape_markdown(cut(failure.reason, 300))}" for failure in report.describe_failures(MAX_LISTED)]
+    named = [f"- {escape_markdown(shorten(failure.reason, 300))}" for failure in report.describe_failures(MAX_LISTED)]
     more = report.count("failed") - len(named)
     return "\n".join([*named, *([f"- and {more:,} more"] if more else [])])
 
@@ -187,7 +189,7 @@ def failures(report: RunReport) -> str:
     for failure, file in zip(report.describe_failures(MAX_DETAILS), failed, strict=False):
         lines += ["", *_failure_section(failure, file.file)]
     if len(failed) > MAX_DETAILS:
-        rest = [cut(printable(file.file.name), 80) for file in failed[MAX_DETAILS : MAX_DETAILS + MAX_ROWS]]
+        rest = [shorten(printable(file.file.name), 80) for file in failed[MAX_DETAILS : MAX_DETAILS + MAX_ROWS]]
         lines += ["", f"## {len(failed) - MAX_DETAILS:,} more", "", block("\n".join(rest))]
         if (unnamed := len(failed) - MAX_DETAILS - len(rest)) > 0:
             lines += ["", f"{unnamed:,} more files are not listed here. `topn run --json` lists all files."]
@@ -195,7 +197,7 @@ def failures(report: RunReport) -> str:
 
 
 def _failure_section(failure: Failure, file: InputFile) -> list[str]:
-    lines = [f"## {code(cut(failure.name))}", "", escape_markdown(cut(failure.message, 1000)), ""]
+    lines = [f"## {code(shorten(failure.name))}", "", escape_markdown(shorten(failure.message, 1000)), ""]
     lines += [f"- {label}: {code(text)}" for label, text in (("category", failure.category), *failure.facts)]
     lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
     for name, text in failure.logs:

@@ -37,7 +37,7 @@ class Finding:
     """The finding of one check: one line, which includes what to do if the check failed."""
 
     status: Status
-    sentence: str
+    message: str
 
 
 def check(
@@ -106,8 +106,8 @@ def _access(service: str, settings: AzureSettings, request: Callable[[], object]
         request()
     except ServiceError as error:
         return _failure(error, settings, f" [{endpoint}, with {_credential(service, settings, error.code)}]")
-    sentence = f"{service} responds at {endpoint} and accepts {_credential(service, settings)}."
-    return Finding(status=Status.OK, sentence=sentence)
+    message = f"{service} responds at {endpoint} and accepts {_credential(service, settings)}."
+    return Finding(status=Status.OK, message=message)
 
 
 def _credential(service: str, settings: AzureSettings, code: str = "") -> str:
@@ -117,29 +117,29 @@ def _credential(service: str, settings: AzureSettings, code: str = "") -> str:
     return f"the identity ({name})" if name else "an identity"
 
 
-def _attempt(settings: AzureSettings, sentence: str, request: Callable[[], object]) -> Finding:
+def _attempt(settings: AzureSettings, message: str, request: Callable[[], object]) -> Finding:
     try:
         request()
     except ServiceError as error:
         return _failure(error, settings)
-    return Finding(status=Status.OK, sentence=sentence)
+    return Finding(status=Status.OK, message=message)
 
 
 def _failure(error: ServiceError, settings: AzureSettings, where: str = "") -> Finding:
-    sentence = f"{str(error).removesuffix('.')}{where}. {advice(error, settings)}"
-    return Finding(status=Status.FAILED, sentence=sentence)
+    message = f"{str(error).removesuffix('.')}{where}. {advice(error, settings)}"
+    return Finding(status=Status.FAILED, message=message)
 
 
 def _image(batch: BatchAccount, options: PoolOptions, now: datetime) -> Finding:
     if options.setup.image_id is not None:
-        return Finding(status=Status.NOTE, sentence="The image `image_id` is not checked until a run.")
+        return Finding(status=Status.NOTE, message="The image `image_id` is not checked until a run.")
     try:
         image = choose_image(batch, options.setup, now)
     except (ConfigurationError, ServiceError) as error:
-        return Finding(status=Status.FAILED, sentence=str(error))
+        return Finding(status=Status.FAILED, message=str(error))
     if warning := support_warning(image, now):
-        return Finding(status=Status.NOTE, sentence=warning)
-    return Finding(status=Status.OK, sentence=f"Nodes would use the image {image.offer} {image.sku}.")
+        return Finding(status=Status.NOTE, message=warning)
+    return Finding(status=Status.OK, message=f"Nodes would use the image {image.offer} {image.sku}.")
 
 
 def _quota(batch: BatchAccount) -> Finding:
@@ -151,23 +151,23 @@ def _quota(batch: BatchAccount) -> Finding:
             for problem in pool.resize_problems
         ]
     except ServiceError as error:
-        return Finding(status=Status.FAILED, sentence=str(error))
+        return Finding(status=Status.FAILED, message=str(error))
     for pool_id, problem in problems:
         if "Quota" in problem.code:
             shortage = f"Pool `{pool_id}` cannot get its nodes: {problem.message.rstrip('.')} [{problem.code}]."
-            sentence = f"{shortage} Request more quota in the portal (Batch account, Quotas), or delete pools."
-            return Finding(status=Status.FAILED, sentence=sentence)
-    sentence = "No pool is waiting for quota. The portal shows the quotas (Batch account, Quotas)."
-    return Finding(status=Status.OK, sentence=sentence)
+            message = f"{shortage} Request more quota in the portal (Batch account, Quotas), or delete pools."
+            return Finding(status=Status.FAILED, message=message)
+    message = "No pool is waiting for quota. The portal shows the quotas (Batch account, Quotas)."
+    return Finding(status=Status.OK, message=message)
 
 
 def _existing_pool(batch: BatchAccount, pool_id: str, options: PoolOptions) -> Finding:
     try:
         identity = choose_identity(pool_id, get_existing_pool(batch, pool_id).identities, options.setup)
     except (ConfigurationError, ServiceError) as error:
-        return Finding(status=Status.FAILED, sentence=str(error))
+        return Finding(status=Status.FAILED, message=str(error))
     how = f"as `{identity.rsplit('/', 1)[-1]}`" if identity else "with signed URLs"
-    return Finding(status=Status.OK, sentence=f"Pool `{pool_id}` exists. Its nodes read and write blobs {how}.")
+    return Finding(status=Status.OK, message=f"Pool `{pool_id}` exists. Its nodes read and write blobs {how}.")
 
 
 class _ResponseDates:
@@ -187,6 +187,6 @@ class _ResponseDates:
             return
         difference = self._dates[0] - now
         if abs(difference) <= MAX_CLOCK_DIFFERENCE:
-            yield Finding(status=Status.OK, sentence=f"This machine's clock agrees with that of {service}.")
+            yield Finding(status=Status.OK, message=f"This machine's clock agrees with that of {service}.")
         else:
-            yield Finding(status=Status.FAILED, sentence=describe_difference(difference, service))
+            yield Finding(status=Status.FAILED, message=describe_difference(difference, service))

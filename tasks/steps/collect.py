@@ -148,8 +148,8 @@ def _verdict(
             message="Its Batch task succeeded, but an output is missing from the container",
             exit_code=0,
         )
-    if (refusal := workload.refusal(file, outputs)) is not None:
-        return refusal
+    if (error := workload.output_error(file, outputs)) is not None:
+        return error
     provenance = Provenance(
         node_id=outcome.node_id or "-", task_id=outcome.task_id, job_id=job.job_id, pool_id=job.pool_id
     )

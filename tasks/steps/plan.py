@@ -96,7 +96,7 @@ def create_plan(
 
 def _is_accepted(workload: Workload, file: InputFile, result: StoredResult) -> bool:
     try:
-        return workload.refusal(file, result.outputs) is None
+        return workload.output_error(file, result.outputs) is None
     except Exception as error:  # noqa: BLE001 - a stored result that the workload cannot read is not used
         log_unexpected(error)
         return False

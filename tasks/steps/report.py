@@ -28,7 +28,7 @@ from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
 from tasks.steps.step import file_error, log_unexpected, result_or_error, step
-from tasks.text import cut, printable
+from tasks.text import printable, shorten
 from tasks.workload.base import Workload
 
 
@@ -152,7 +152,7 @@ def final_state(report: RunReport) -> State[Any]:
     failed = report.count("failed")
     if not failed:
         return Completed(message=report.headline, data=report)
-    reasons = "; ".join(cut(failure.reason, 300) for failure in report.describe_failures(MAX_LISTED))
+    reasons = "; ".join(shorten(failure.reason, 300) for failure in report.describe_failures(MAX_LISTED))
     more = f"; and {failed - MAX_LISTED} more" if failed > MAX_LISTED else ""
     error = FilesFailedError(f"{failed} of {len(report.files)} files failed: {reasons}{more}.", report)
     return Failed(message=str(error), data=error)

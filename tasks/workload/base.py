@@ -88,7 +88,7 @@ class Workload:
         """Return the hash of each of `files`, by name."""
         return {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
 
-    def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
+    def output_error(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
         """Return an error if these outputs are not a valid result of this file, or None."""
         del file, outputs
         return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
-from tasks.text import cut, printable
+from tasks.text import printable, shorten
 from tasks.workload.base import NODE_INPUT, Cell, Picture, Workload
 from tasks.workload.task_script_package import TaskScriptPackage
 
@@ -55,7 +55,7 @@ class WordCountWorkload(Workload):
         """Return the hash of the task script's sources, which is the same for compiled and pure Python packages."""
         return dict.fromkeys(self.files, self.sources_sha256)
 
-    def refusal(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
+    def output_error(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
         """Return an error if the output is not valid, or does not belong to this content."""
         try:
             counts = parse_counts(outputs[OUTPUT])
@@ -79,7 +79,7 @@ class WordCountWorkload(Workload):
             if free < 0:
                 top.append(("…", ""))
                 break
-            top.append((cut(printable(word), 40), f"{count:,}"))
+            top.append((shorten(printable(word), 40), f"{count:,}"))
             free -= len(" ".join(top[-1])) + 2
         return {"words": counts.words, "distinct": counts.distinct, "top words": top}
 
@@ -97,7 +97,7 @@ class WordCountWorkload(Workload):
         longest = max(len(counts_of(result).top) for result in results)
         return Picture(
             title="Most frequent words",
-            svg=bars_picture([(cut(printable(word), 30), count) for word, count in words]),
+            svg=bars_picture([(shorten(printable(word), 30), count) for word, count in words]),
             sentence=f"Sums over all files. Only the top {longest} words of each file are included.",
         )
 

@@ -150,7 +150,7 @@ def evaluate(formula):
     )
 
 
-def reboot_node_that_is(state):
+def reboot_node_in(state):
     def cause(scene):
         node_id = scene.node(state)
         scene.client.begin_reboot_node("p", node_id, REQUEUE)
@@ -208,8 +208,8 @@ by(
     call("begin_resize_pool", "p", models.BatchPoolResizeOptions(target_dedicated_nodes=1)),
 )
 by(409, "PoolQuotaReached", create_pool(), call("create_pool", models.BatchPoolCreateOptions(id="q", vm_size="x")))
-by(409, "NodeBeingCreated", reboot_node_that_is("creating"))
-by(409, "NodeBeingStarted", reboot_node_that_is("starting"))
+by(409, "NodeBeingCreated", reboot_node_in("creating"))
+by(409, "NodeBeingStarted", reboot_node_in("starting"))
 by(409, "JobExists", create_job(), create_job())
 by(409, "JobBeingTerminated", create_job(), terminate_job, create_task())
 by(409, "JobBeingDeleted", create_job(), delete_job, create_task())
@@ -249,13 +249,13 @@ by(
 
 
 @causes(401, "AuthenticationFailed")
-def show_a_token_that_is_none(scene):
+def send_invalid_token(scene):
     scene.batch._service._oauth = True
     return scene.ask("GET", f"/pools?{VERSION}", authorization="Bearer x")[:2]
 
 
 @causes(500, "OperationTimedOut")
-def send_less_than_announced(scene):
+def send_incomplete_body(scene):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(http_protocol, "BODY_SECONDS", 0.2)
         return scene.ask("POST", f"/pools?{VERSION}", b"{}", content_length="9")[:2]
@@ -276,7 +276,7 @@ def reboot_while_reimaging(scene):
 
 
 @causes(409, "NodeStateUnusable")
-def reboot_an_unusable_node(scene):
+def reboot_unusable_node(scene):
     node_id = scene.node()
     with scene.store.lock:
         scene.scheduler.nodes.make_unusable(scene.store.node("p", node_id), "DiskFull", "Full", scene.now)
@@ -284,19 +284,19 @@ def reboot_an_unusable_node(scene):
 
 
 @causes(409, "NodeAlreadyInTargetSchedulingState")
-def enable_what_is_enabled(scene):
+def enable_enabled_node(scene):
     scene.client.enable_node_scheduling("p", scene.node())
 
 
 @causes(304, "ConditionNotMet")
-def get_what_has_not_changed(scene):
+def get_unchanged_resource(scene):
     scene.pool()
     etag = scene.client.get_pool("p").etag
     scene.client.get_pool("p", etag=etag, match_condition=MatchConditions.IfModified)
 
 
 @causes(412, "ConditionNotMet")
-def patch_what_has_changed(scene):
+def patch_changed_resource(scene):
     scene.pool()
     patch = models.BatchPoolUpdateOptions(metadata=[])
     scene.client.update_pool("p", patch, etag="0x8D0", match_condition=MatchConditions.IfNotModified)
@@ -312,7 +312,7 @@ def read_beyond_the_end(scene):
 
 
 @causes(500, "InternalError")
-def meet_a_broken_service(scene):
+def call_failing_service(scene):
     scene.store.jobs = None
     try:
         list(scene.client.list_jobs())

@@ -26,7 +26,7 @@ from tasks.report.markdown import (
 )
 from tasks.report.model import Price
 from tasks.steps.cleanup import render_cleanup
-from tasks.text import cut, printable, printable_lines
+from tasks.text import printable, printable_lines, shorten
 
 
 def figure(report, name):
@@ -206,5 +206,5 @@ def test_cleanup_record_contains_no_foreign_markup(text):
 
 
 def test_long_names_are_cut_in_middle():
-    assert cut("a" * 100 + "end.txt", 30) == "a" * 10 + "…" + "a" * 12 + "end.txt"
-    assert cut("short") == "short"
+    assert shorten("a" * 100 + "end.txt", 30) == "a" * 10 + "…" + "a" * 12 + "end.txt"
+    assert shorten("short") == "short"

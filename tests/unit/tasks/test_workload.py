@@ -64,4 +64,4 @@ def test_default_columns_show_outputs_plainly():
         ".lines.txt": Output.of(b"3\nrest"),
         ".raw": Output.of(b"\xff\x1b[31m"),
     }
-    assert (LINES.figures([result]), LINES.picture([result]), LINES.refusal(input_file(1), {})) == ([], None, None)
+    assert (LINES.figures([result]), LINES.picture([result]), LINES.output_error(input_file(1), {})) == ([], None, None)
