@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from tasks.redaction import redacted
+from tasks.redaction import redact
 from tasks.text import printable_lines
 
 
@@ -28,7 +28,7 @@ STANDARD_STREAMS = ("stdin", "stdout", "stderr")
 
 def print_message(message: str) -> None:
     """Print a message to stderr, with secrets redacted. Results go to stdout."""
-    Console(stderr=True, highlight=False).print(terminal_text(redacted(message)), soft_wrap=True)
+    Console(stderr=True, highlight=False).print(terminal_text(redact(message)), soft_wrap=True)
 
 
 def print_result(text: str) -> None:

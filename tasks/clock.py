@@ -16,8 +16,8 @@ MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
 # Differences up to this are delays of the network, or seconds that a date leaves out.
 MAX_DELAY = timedelta(seconds=30)
 
-# What the services' clock is ahead of this machine's.
-_ahead = timedelta()
+# How far the clock of each service is ahead of this machine's.
+_ahead: dict[str, timedelta] = {}
 
 
 class Clock(Protocol):
@@ -39,24 +39,26 @@ def read_http_date(text: str | None) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
-def learn_service_time(date: datetime) -> None:
-    """Compare this machine's clock with the `Date` of an answer."""
-    global _ahead  # noqa: PLW0603 - all clients and steps of the process share the time
+def learn_service_time(service: str, date: datetime) -> None:
+    """Compare this machine's clock with the `Date` of an answer of a service."""
     ahead = date - datetime.now(timezone.utc)
     if abs(ahead) <= MAX_DELAY:
-        _ahead = timedelta()
-    elif abs(ahead - _ahead) > MAX_DELAY:
-        _ahead = ahead
+        _ahead.pop(service, None)
+    elif abs(ahead - _ahead.get(service, timedelta())) > MAX_DELAY:
+        _ahead[service] = ahead
 
 
-def service_time() -> datetime:
-    """Return the current time in UTC by the clock of the services, as far as their answers tell it."""
-    return datetime.now(timezone.utc) + _ahead
+def service_time(service: str = "Batch") -> datetime:
+    """Return the current time in UTC by the clock of a service, as far as its answers tell it."""
+    return datetime.now(timezone.utc) + _ahead.get(service, timedelta())
 
 
 def clock_warning() -> str | None:
-    """Return a sentence if this machine's clock differs too much from that of the services."""
-    return None if abs(_ahead) <= MAX_CLOCK_DIFFERENCE else describe_difference(_ahead, "the services")
+    """Return a sentence if this machine's clock differs too much from that of a service."""
+    differing = (
+        describe_difference(ahead, service) for service, ahead in _ahead.items() if abs(ahead) > MAX_CLOCK_DIFFERENCE
+    )
+    return next(differing, None)
 
 
 def describe_difference(ahead: timedelta, service: str) -> str:
@@ -70,7 +72,7 @@ def describe_difference(ahead: timedelta, service: str) -> str:
 
 
 class SystemClock:
-    """The system's clock, corrected by its difference from that of the services."""
+    """The system's clock, corrected by its difference from that of Batch, which enforces deadlines."""
 
     def now(self) -> datetime:
         """Return the current time in UTC."""

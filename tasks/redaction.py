@@ -35,7 +35,7 @@ _SECRETS = re.compile(
 _keys: set[str] = set()
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """Return a text with its secrets replaced by `HIDDEN`."""
     # Iterate over a copy, since another thread may add a key.
     for key in tuple(_keys):
@@ -67,11 +67,11 @@ class _RedactingFactory:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - logging itself reports a message that does not match its arguments
             return record
-        if (safe := printable_lines(redacted(message))) != message:
+        if (safe := printable_lines(redact(message))) != message:
             record.msg, record.args = safe, ()
         if record.exc_info:
             trace = self._formatter.formatException(record.exc_info)
-            if (safe := printable_lines(redacted(trace))) != trace:
+            if (safe := printable_lines(redact(trace))) != trace:
                 # A handler may ignore `exc_text` and format `exc_info` again.
                 record.exc_info, record.exc_text = None, safe
         return record

@@ -71,7 +71,7 @@ def process_environment(**variables: str) -> Iterator[None]:
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
 
-    from tasks import redaction  # noqa: PLC0415 - as above
+    from tasks import clock, redaction  # noqa: PLC0415 - as above
     from tasks.report import timing  # noqa: PLC0415 - as above
 
     keys, make_record = set(redaction._keys), logging.getLogRecordFactory()
@@ -88,6 +88,7 @@ def process_environment(**variables: str) -> Iterator[None]:
             for worker in (EventsWorker, APILogWorker):
                 worker.drain_all(at_exit=False)
             timing.finished_task_runs.clear()
+            clock._ahead.clear()
             redaction._keys.intersection_update(keys)
             logging.setLogRecordFactory(make_record)
 

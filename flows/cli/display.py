@@ -18,7 +18,7 @@ from rich.text import Text
 from flows.console import print_message, print_result, terminal_text
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
-from tasks.redaction import redacted
+from tasks.redaction import redact
 from tasks.report.failure import Failure
 from tasks.report.markdown import cell_text
 from tasks.report.model import RunReport
@@ -72,10 +72,12 @@ class _BarListener:
                 self._ids[progress.step] = self._bars.add_task(
                     progress.step, total=progress.total, completed=progress.done
                 )
+            elif progress.total is not None:
+                self._bars.reset(self._ids[progress.step], total=progress.total, completed=progress.done)
             elif progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
-                self._console.print(terminal_text(redacted(progress.note)))
+                self._console.print(terminal_text(redact(progress.note)))
                 self._last_note = progress.note
 
 
@@ -92,7 +94,8 @@ class _LineListener:
         with self._lock:
             step = progress.step
             if progress.total is not None:
-                self._totals[step] = progress.total
+                # If Prefect retries the flow, the step starts again.
+                self._totals[step], self._done[step] = progress.total, 0
             total = self._totals.get(step, 0)
             before = self._done.get(step, 0)
             now = self._done[step] = before + progress.done

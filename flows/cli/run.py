@@ -22,7 +22,7 @@ from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
 from tasks.prefect_api import describe_prefect_error
 from tasks.progress import listen
-from tasks.redaction import redacted
+from tasks.redaction import redact
 from tasks.report.model import FilesFailedError
 from tasks.text import printable
 
@@ -130,7 +130,7 @@ def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespa
     if isinstance(outcome, (UsageError, ConfigurationError)):
         raise outcome
     if isinstance(outcome, BaseException):
-        message = redacted(str(outcome) if isinstance(outcome, TopnError) else f"{type(outcome).__name__}: {outcome}")
+        message = redact(str(outcome) if isinstance(outcome, TopnError) else f"{type(outcome).__name__}: {outcome}")
         print_message(f"The run failed: {message}")
         if options.json:
             print_failed_json("", names, message)

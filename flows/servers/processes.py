@@ -35,7 +35,7 @@ START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 20.0
 POLL_SECONDS = 0.05
 MAX_QUOTED_LOG_LINES = 5
-PASSWORD_BYTES = 24
+PASSWORD_BYTES = 16
 
 # Prepares the signals of a server, then executes the given command. The first argument lists the signals that stop the
 # server, even if this process ignores them. On Linux, the first of them is sent when this process exits:
@@ -197,7 +197,7 @@ class PrefectServer(Service):
         listener = _listen_on_free_port(port)
         self.pages_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.api_url = f"{self.pages_url}/api"
-        self.password = password or f"topn:{secrets.token_urlsafe(PASSWORD_BYTES)}"
+        self.password = password or f"topn:{secrets.token_hex(PASSWORD_BYTES)}"
         # `PREFECT_HOME=.topn prefect server start` shows the same history later.
         inherited = prefect_environment(state)
         # The server does not need the account keys, so keep them out of its environment.

@@ -48,7 +48,7 @@ from tasks.azure.values import (
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.naming import CLEANUP_MARK
 from tasks.model.verdict import BatchTaskOutcome
-from tasks.redaction import redacted
+from tasks.redaction import redact
 
 # Source: Batch REST API 2025-06-01, Task - Create Task Collection.
 MAX_TASKS_PER_REQUEST = 100
@@ -86,7 +86,7 @@ class BatchAccount:
             endpoint=endpoint,
             credential=credential,
             per_retry_policies=[_DatePolicy()],
-            **client_options(TransientRetryPolicy(), is_batch_answer),
+            **client_options("Batch", TransientRetryPolicy(), is_batch_answer),
         )
 
     def images(self, **request_options: Any) -> list[Image]:
@@ -386,7 +386,7 @@ class _DatePolicy(SansIOHTTPPolicy[Any, Any]):
     """Dates each attempt of a request by the clock of the service."""
 
     def on_request(self, request: Any) -> None:
-        sign_with_service_time(request, "ocp-date")
+        sign_with_service_time(request, "Batch", "ocp-date")
 
 
 def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | None:
@@ -399,7 +399,7 @@ def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | No
     if status == "success" or code == "TaskExists":
         return None
     message = (result.error.message.value if result.error and result.error.message else None) or "no reason given"
-    reason = f"{redacted(message).splitlines()[0]} [{code}]"
+    reason = f"{redact(message).splitlines()[0]} [{code}]"
     if status == "clienterror":
         return reason
     raise ServiceError(
@@ -432,7 +432,7 @@ def _read_metadata(items: Iterable[models.BatchMetadataItem] | None) -> dict[str
 
 
 def _problem(error: Any) -> Problem:
-    return Problem(code=error.code or "Unknown", message=redacted(error.message or "no message").splitlines()[0])
+    return Problem(code=error.code or "Unknown", message=redact(error.message or "no message").splitlines()[0])
 
 
 def _resource_files(blobs: Iterable[Blob]) -> list[models.ResourceFile]:
@@ -534,7 +534,7 @@ def _outcome(task: models.BatchTask) -> BatchTaskOutcome:
         ended_at=info.end_time if info else None,
         exit_code=info.exit_code if info else None,
         failure_code=failure.code if failure else None,
-        failure_message=redacted(failure.message or "") if failure else None,
+        failure_message=redact(failure.message or "") if failure else None,
         node_id=task.node_info.node_id if task.node_info else None,
         retry_count=info.retry_count if info else 0,
         requeue_count=info.requeue_count if info else 0,

@@ -39,6 +39,9 @@ from tasks.errors import NotFoundError
 # memory. A blob can have 50,000 blocks. Source: https://learn.microsoft.com/rest/api/storageservices/put-block-list
 BLOCK_BYTES = 8 * 1024 * 1024
 
+# A larger blob is downloaded in parts of this size. The SDK holds up to ten of them in memory.
+DOWNLOAD_BYTES = 2 * 1024 * 1024
+
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
 MAX_CLOCK_SKEW = timedelta(minutes=15)
@@ -64,12 +67,12 @@ class BlobAccount:
             credential=credential,
             max_single_put_size=BLOCK_BYTES,
             max_block_size=BLOCK_BYTES,
-            max_single_get_size=BLOCK_BYTES,
-            max_chunk_get_size=BLOCK_BYTES,
+            max_single_get_size=DOWNLOAD_BYTES,
+            max_chunk_get_size=DOWNLOAD_BYTES,
             # With larger blocks, the SDK would read each block twice and out of order, which breaks the hash.
             min_large_block_upload_threshold=BLOCK_BYTES + 1,
-            raw_request_hook=lambda request: sign_with_service_time(request, "x-ms-date"),
-            **client_options(_StorageRetryPolicy(), is_storage_answer),
+            raw_request_hook=lambda request: sign_with_service_time(request, "Storage", "x-ms-date"),
+            **client_options("Storage", _StorageRetryPolicy(), is_storage_answer),
         )
 
     @property
@@ -118,7 +121,7 @@ class BlobAccount:
         """Return the containers whose names start with `prefix`, by name."""
         with translated_errors("Storage", f"list containers {prefix}…"):
             found = list(self._service.list_containers(name_starts_with=prefix, include_metadata=True))
-            now = service_time()
+            now = service_time("Storage")
             return {
                 container.name: Container(metadata=dict(container.metadata or {}), age=now - container.last_modified)
                 for container in found
@@ -255,7 +258,7 @@ class BlobAccount:
         with self._delegation_lock:
             key = self._delegation_key
             if key is None or datetime.fromisoformat(str(key.signed_expiry).replace("Z", "+00:00")) < expires_at:
-                starts_at = service_time() - MAX_CLOCK_SKEW
+                starts_at = service_time("Storage") - MAX_CLOCK_SKEW
                 ends_at = min(expires_at + MAX_CLOCK_SKEW, starts_at + MAX_KEY_LIFETIME)
                 with translated_errors("Storage", "get a user delegation key"):
                     key = self._service.get_user_delegation_key(starts_at, ends_at)

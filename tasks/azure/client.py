@@ -35,7 +35,7 @@ from tasks.azure.transport import (
 )
 from tasks.clock import MAX_CLOCK_DIFFERENCE, read_http_date, service_time
 from tasks.errors import AlreadyExistsError, ConfigurationError, NotFoundError, ServiceError, TopnError
-from tasks.redaction import redacted
+from tasks.redaction import redact
 
 FIRST_BACKOFF_SECONDS = 0.25
 MAX_BACKOFF_SECONDS = 90.0
@@ -99,18 +99,20 @@ class TransientRetryPolicy(RetryPolicy[Any, Any]):
         return delay_seconds * random.uniform(0.75, 1.25)  # noqa: S311 - jitter needs no secure random number
 
 
-def client_options(retry_policy: TransientRetryPolicy, is_valid: Callable[[Answer], bool]) -> dict[str, Any]:
+def client_options(
+    service: str, retry_policy: TransientRetryPolicy, is_valid: Callable[[Answer], bool]
+) -> dict[str, Any]:
     """Return the keyword arguments that both SDK clients share.
 
     Raises:
         ConfigurationError: A variable names a certificate that cannot be used.
     """
-    return {"retry_policy": retry_policy, "transport": CheckedTransport(is_valid)}
+    return {"retry_policy": retry_policy, "transport": CheckedTransport(service, is_valid)}
 
 
-def sign_with_service_time(request: Any, header: str) -> None:
+def sign_with_service_time(request: Any, service: str, header: str) -> None:
     """Set the date that the signature of a request contains. The SDKs take this machine's, and keep it in retries."""
-    request.http_request.headers[header] = format_datetime(service_time(), usegmt=True)
+    request.http_request.headers[header] = format_datetime(service_time(service), usegmt=True)
 
 
 @lru_cache(maxsize=1)
@@ -125,7 +127,7 @@ def default_identity() -> TokenCredential:
     # It logs many lines of warnings, one per place without a credential. Its error is reported instead.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
     try:
-        return DefaultAzureCredential(transport=CheckedTransport(lambda _: True))
+        return DefaultAzureCredential(transport=CheckedTransport("Entra ID", lambda _: True))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"No identity can be used: {error}. Check the variables that start with AZURE_."
@@ -161,7 +163,7 @@ def translated_errors(service: str, operation: str) -> Iterator[None]:
         raise translate(error, service, operation) from error
     except OSError as error:
         # For example, the file of certificates does not exist.
-        message = f"{service} could not {operation}: {redacted(str(error))}."
+        message = f"{service} could not {operation}: {redact(str(error))}."
         raise ServiceError(message, service=service, operation=operation) from error
     except Exception as error:
         raise invalid_answer(service, operation) from error
@@ -233,7 +235,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     details = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(details, "code", None) or ""
     code = str(getattr(code, "value", code))
-    message = redacted(_detail(error) or str(error.message or error))
+    message = redact(_detail(error) or str(error.message or error))
     message = message.split("\n", 1)[0].strip().rstrip(".")
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"

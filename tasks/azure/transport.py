@@ -78,7 +78,7 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
     the environment, but no password of `~/.netrc`.
     """
 
-    def __init__(self, is_valid: Callable[[Answer], bool]) -> None:
+    def __init__(self, service: str, is_valid: Callable[[Answer], bool]) -> None:
         check_certificate_variables()
         bypass_proxies_on_loopback()
         session = Session()
@@ -92,6 +92,7 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
             read_timeout=READ_TIMEOUT_SECONDS,
             connection_data_block_size=BLOCK_BYTES,
         )
+        self._service = service
         self._is_valid = is_valid
 
     def send(self, request: Any, **options: Any) -> Any:
@@ -116,7 +117,7 @@ class CheckedTransport(RequestsTransport):  # type: ignore[misc]  # the package 
             response.internal_response.close()
             raise InvalidAnswerError(f"HTTP {answer.status} with a body that is not from the service")
         if date := read_http_date(answer.headers.get("date")):
-            learn_service_time(date)
+            learn_service_time(self._service, date)
         return response
 
 
@@ -131,6 +132,8 @@ def is_batch_answer(answer: Answer) -> bool:
         if answer.status >= HTTPStatus.BAD_REQUEST:
             return "json" in answer.headers.get("content-type", "")
         return "ocp-batch-file-isdirectory" in answer.headers
+    if answer.method == "HEAD":
+        return True
     is_addition = answer.path[-1] == "addtaskcollection"
     if answer.status < HTTPStatus.BAD_REQUEST and not answer.body:
         return answer.status < HTTPStatus.MULTIPLE_CHOICES and answer.method != "GET" and not is_addition

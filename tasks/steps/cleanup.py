@@ -29,7 +29,7 @@ from tasks.model.cleanup import HOW_TO_REMOVE, Cleanup
 from tasks.model.naming import CLEANUP_ARTIFACT, is_owned_by, run_prefix
 from tasks.model.run import Keep
 from tasks.progress import cleanup_ended, cleanup_started
-from tasks.redaction import redacted
+from tasks.redaction import redact
 from tasks.report.markdown import escape_markdown
 from tasks.steps.life import mark_ended
 from tasks.text import printable
@@ -174,7 +174,7 @@ def delete(
 
 def describe(errors: Mapping[str, Exception]) -> dict[str, str]:
     """Return the reasons of errors, for users."""
-    return {name: printable(redacted(str(error) or type(error).__name__)) for name, error in errors.items()}
+    return {name: printable(redact(str(error) or type(error).__name__)) for name, error in errors.items()}
 
 
 def select(resources: Resources, is_selected: Callable[[str, str, Mapping[str, str]], bool]) -> Resources:

@@ -14,8 +14,7 @@ from tasks.model.naming import output_blob
 from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
-from tasks.steps.partial import PartialFailures
-from tasks.steps.step import step, warn
+from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import RESULTS, file_outcomes

@@ -21,9 +21,8 @@ from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError
 from tasks.progress import advance, notify
 from tasks.steps.doctor import Doctor
-from tasks.steps.partial import file_error, result_or_error
 from tasks.steps.renew import Renewal
-from tasks.steps.step import step
+from tasks.steps.step import file_error, result_or_error, step
 from tasks.workload.base import Workload
 
 # The poll interval grows while nothing changes, and is reset when something does.

@@ -19,8 +19,7 @@ from tasks.model.output_names import names_below_common_folder, output_names
 from tasks.model.outputs import Scratch
 from tasks.model.plan import Plan
 from tasks.model.verdict import StoredResult
-from tasks.steps.partial import log_unexpected
-from tasks.steps.step import step, warn
+from tasks.steps.step import log_unexpected, step, warn
 from tasks.text import printable
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store

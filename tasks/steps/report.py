@@ -27,8 +27,7 @@ from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
-from tasks.steps.partial import file_error, log_unexpected, result_or_error
-from tasks.steps.step import step
+from tasks.steps.step import file_error, log_unexpected, result_or_error, step
 from tasks.text import cut, printable
 from tasks.workload.base import Workload
 

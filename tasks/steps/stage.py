@@ -13,8 +13,7 @@ from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.run import Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
-from tasks.steps.partial import PartialFailures
-from tasks.steps.step import step
+from tasks.steps.step import PartialFailures, step
 from tasks.workload.base import Workload
 from tasks.workload.packs import packed
 

@@ -1,4 +1,6 @@
-"""The `@step` decorator: every step of a run is a Prefect task with the same retries.
+"""The `@step` decorator, and errors that fail only some files of a step.
+
+Every step of a run is a Prefect task with the same retries.
 
 A step that creates a resource is idempotent and never cached, because the resource of a cached result could be gone.
 A step that depends on such a resource is cached by the name of the run, which changes with each cleanup, and by the
@@ -8,7 +10,8 @@ contents of its chunk.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -17,15 +20,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque as prefect_opaque
 
-from tasks.errors import ServiceError
+from tasks.errors import ServiceError, TopnError
+from tasks.model.files import InputFile
+from tasks.model.verdict import Category, FileError
 from tasks.progress import notify
+from tasks.redaction import redact
 from tasks.report.timing import record_end
+from tasks.text import printable
 
 STEP_RETRIES = 3
+
+# Each request to a service that does not answer is retried for minutes.
+MAX_UNANSWERED = 3
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,3 +99,75 @@ def key_of_run_and_chunk(context: TaskRunContext, parameters: dict[str, Any]) ->
     """Return a cache key for the step, the name of the run and the contents of the chunk."""
     parts = (context.task.task_key, parameters["run"].name, parameters["chunk"].key)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class PartialFailures:
+    """The errors of single files in one run of a step.
+
+    A transient error ends the step while Prefect still retries it. In the last attempt, it fails only its files.
+
+    Attributes:
+        errors: The errors by content key.
+    """
+
+    def __init__(self, participle: str, category: Category) -> None:
+        """Create an empty collection.
+
+        Args:
+            participle: What the step does to a file, for example "staged".
+            category: The category of the errors.
+        """
+        self.errors: dict[str, FileError] = {}
+        self._participle = participle
+        self._category = category
+        self._unanswered: list[FileError] = []
+
+    def attempt(self, files: Iterable[InputFile], action: Callable[[], T]) -> T | None:
+        """Run a part of the step; if it fails, record the error of its files and return None.
+
+        Raises:
+            ServiceError: The error is transient, and the step will be retried.
+        """
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            failure = self._unanswered[-1]
+        else:
+            try:
+                return action()
+            except Exception as error:
+                is_transient = isinstance(error, ServiceError) and error.transient
+                if is_transient and not is_last_attempt():
+                    raise
+                failure = file_error(error, self._participle, self._category)
+                if is_transient:
+                    self._unanswered.append(failure)
+        self.errors.update({file.content_key: failure for file in files})
+        return None
+
+
+def file_error(error: BaseException, participle: str, category: Category) -> FileError:
+    """Return the error of the files of a failed step, and write the traceback of an unexpected error to the run's log."""
+    if isinstance(error, TopnError):
+        reason = redact(str(error)).rstrip(".")
+    elif isinstance(error, OSError) and error.strerror:
+        reason = printable(error.strerror)
+    else:
+        log_unexpected(error)
+        reason = f"unexpected {redact(printable(repr(error)))}, see the log of the run"
+    return FileError(category=category, message=f"It could not be {participle}: {reason}")
+
+
+def log_unexpected(error: BaseException) -> None:
+    """Write an error that no code expects to the run's log, with its traceback."""
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
+    with suppress(MissingContextError):
+        logger = get_run_logger()
+    logger.error("An unexpected error failed some files.", exc_info=error)
+
+
+def result_or_error(future: PrefectFuture[T]) -> T | BaseException:
+    """Return the result of a step or its error; also of a step that never started, because the step before failed."""
+    try:
+        result: T | BaseException = future.result(raise_on_failure=False)
+    except Exception as error:  # noqa: BLE001 - Prefect raises it instead of returning it
+        return error
+    return result

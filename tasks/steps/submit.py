@@ -17,8 +17,7 @@ from tasks.model.naming import output_blob
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
-from tasks.steps.partial import PartialFailures
-from tasks.steps.step import step
+from tasks.steps.step import PartialFailures, step
 from tasks.workload.base import LOGS, NODE_INPUT, Workload
 from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
 

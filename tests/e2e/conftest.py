@@ -59,6 +59,12 @@ def topn(local_azure, prefect_api, tmp_path):
 
 
 @pytest.fixture
+def topn_without_prefect(local_azure, tmp_path):
+    """`topn` on the local Azure of the tests, which starts a Prefect server of its own."""
+    return TopnProcess(**local_azure.environment, TOPN_STATE=str(tmp_path / "state"), HOME=str(tmp_path))
+
+
+@pytest.fixture
 def topn_alone(tmp_path):
     """`topn` without configuration and with an empty home folder, so that it starts its own servers.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import stat
 from pathlib import Path
 
 from tests_support import wait_until
 
+from flows.servers.prefect_server import template_path
 from flows.servers.processes import PrefectServer
 
 
@@ -19,6 +22,19 @@ def test_server_does_not_inherit_azure_keys(tmp_path, monkeypatch):
         environment = (process / "environ").read_bytes()
     assert str(tmp_path).encode() in environment
     assert b"TOPN_" not in environment
+
+
+def test_older_database_becomes_private(tmp_path):
+    database = tmp_path / "prefect.db"
+    shutil.copy(template_path(), database)
+    database.chmod(0o644)
+    tmp_path.chmod(0o755)
+    with PrefectServer(tmp_path) as server:
+        server.wait()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("prefect*")}
+    assert {"prefect.db", "prefect.db-wal", "prefect-server.log"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
 def test_second_server_uses_another_port(tmp_path):

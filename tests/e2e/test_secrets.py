@@ -186,12 +186,23 @@ def campaign(tmp_path_factory):
         for number, signature in enumerate(sorted(signatures)):
             search.add(f"signature {number}", signature)
     patch.undo()
-    return SimpleNamespace(folder=folder, search=search, signatures=signatures, processes=processes, output=done.output)
+    return SimpleNamespace(
+        folder=folder,
+        search=search,
+        password=prefect.password,
+        signatures=signatures,
+        processes=processes,
+        output=done.output,
+    )
 
 
 def test_files_and_databases_contain_no_secret(campaign):
     """The search covers output, logs, reports, results, Prefect's storage and database, blobs and node directories."""
     assert campaign.search.found_below(campaign.folder) == {}
+
+
+def test_files_contain_no_prefect_password(campaign):
+    assert Search(password=campaign.password).found_below(campaign.folder) == {}
 
 
 def test_processes_expose_no_secret(campaign):

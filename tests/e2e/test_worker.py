@@ -115,11 +115,11 @@ class Deployed:
 
     def wait_for_running_batch_task(self, flow_run_id):
         """Wait until the run's job has a running Batch task, so that all resources exist."""
-        job_id = f"topn-{flow_run_id.hex}-0"
+        prefix = f"topn-{flow_run_id.hex}-"
 
         def is_running():
             assert self.state(flow_run_id) not in TERMINAL, self.run(flow_run_id).state
-            return any(job.job_id == job_id for job in batch().jobs(job_id)) and batch().task_counts(job_id).running
+            return any(batch().task_counts(job.job_id).running for job in batch().jobs(prefix))
 
         wait_until(is_running, "a Batch task is running", seconds=END_TIMEOUT_SECONDS)
 

@@ -25,6 +25,26 @@ def run_flow(topn):
     return run
 
 
+def test_failed_run_is_retried_then_cleaned_up(topn, azure_settings, assert_nothing_left):
+    """Prefect's own retries can be set in the settings, on the flow or in a call."""
+    from flows.topn import topn as flow  # noqa: PLC0415 - takes seconds
+    from tasks.progress import listen  # noqa: PLC0415 - as above
+
+    Path("good.txt").write_text(f"one two two {uuid.uuid4()}")
+    Path("bad.txt").write_bytes(b"\xff")
+    started = []
+    with topn.environ(), listen(lambda progress: started.append(progress.flow_run_id)):
+        retried = flow.with_options(retries=1, retry_delay_seconds=0)
+        state = retried(inputs=["good.txt", "bad.txt"], return_state=True)
+
+    assert len(list(filter(None, started))) == 2
+    assert state.is_failed()
+    report = state.result(raise_on_failure=False).report
+    # The second attempt has the results of the first.
+    assert [file.status for file in report.files] == ["unchanged", "failed"]
+    assert_nothing_left()
+
+
 def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothing_left):
     """The call raises because one file failed; the exception has the report."""
     from tasks.azure.accounts import batch_account  # noqa: PLC0415 - after the environment is set

@@ -38,7 +38,7 @@ from localbatch.api import auth
 from localbatch.batch_service import BatchService
 from localbatch.rules.agenda import PACES
 from localbatch.wire import http_date
-from simulation.engine import Engine, Server
+from simulation.engine import API_URL, Engine, Server
 from simulation.engine import logger as prefect_logger
 from simulation.nodes import Nodes
 from simulation.plan import Act, Exit, Plan, WireFault
@@ -279,7 +279,7 @@ class _History:
         for cache in (accounts._batch_account, accounts._blob_account, results_store._results_store):
             cache.cache_clear()
         # A new process knows only the clock of its machine.
-        tasks.clock._ahead = timedelta()
+        tasks.clock._ahead.clear()
         timing.finished_task_runs.clear()
         self._engine.flow_run = None
         process = Process("client")
@@ -615,7 +615,8 @@ class _History:
         patches.setattr(tasks.report.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
         patches.setattr(tasks.workload.task_script_package, "_compiled", lambda _: {})
         # A run would start its servers as processes.
-        patches.setattr(flows.cli.run, "connected", contextlib.nullcontext)
+        patches.setattr(flows.topn, "PREFECT_API_URL", SimpleNamespace(value=lambda: API_URL))
+        patches.setattr(flows.cli.run, "connected", lambda **_: contextlib.nullcontext())
         patches.setattr(flows.cli.sweep, "use_make_up_servers", lambda _: None)
         patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
         for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):

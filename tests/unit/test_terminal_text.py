@@ -13,7 +13,7 @@ from run_reports import counted, failed, run_report
 
 from flows.cli.display import print_table, show_progress
 from flows.console import ask, print_message, print_result
-from tasks.progress import notify
+from tasks.progress import advance, notify
 from tasks.text import printable, printable_lines
 
 # What rich writes for the styles of the table: bold, red and the end of both.
@@ -82,3 +82,14 @@ def test_notes_and_questions_are_harmless():
         (ask, f"question{text}", lambda: "y"),
     ):
         assert printable(text) in printed(call, *arguments)
+
+
+def test_retried_flow_counts_from_zero_again():
+    def attempts():
+        with show_progress():
+            for _ in range(2):
+                advance("staged", total=1)
+                advance("staged", done=1)
+
+    output = printed(attempts)
+    assert not re.search(r"2( of |/)1", output)

@@ -12,6 +12,8 @@ from localbatch import http_protocol
 
 API = "api-version=2025-06-01"
 
+SEND_SECONDS = 60.0
+
 
 @pytest.mark.parametrize(
     "body",
@@ -66,12 +68,14 @@ def test_invalid_filter_value_is_refused(ask):
 
 
 @pytest.fixture
-def say(local_azure):
+def say(local_azure, monkeypatch):
     """Send bytes to the account, with its name for the host x, and perhaps no more; return all that comes back."""
+    # On a busy machine, sending takes long. The server must not close the connection before that.
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", SEND_SECONDS)
 
     def send(text, *, ends=False):
         address = urlsplit(local_azure.endpoint)
-        with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        with socket.create_connection((address.hostname, address.port), timeout=SEND_SECONDS) as connection:
             connection.sendall(text.replace(b"host: x", f"host: {address.netloc}".encode()))
             if ends:
                 connection.shutdown(socket.SHUT_WR)

@@ -158,7 +158,7 @@ def test_wrong_shape_of_batch_answer_is_transient(proxied_batch, batch_proxy, jo
     assert_transient(BATCH[name][0], batch_proxy, WRONG_SHAPES, proxied_batch, job)
 
 
-@pytest.mark.parametrize("name", ["jobs", "task_counts", "add_tasks", "list_completed_tasks"])
+@pytest.mark.parametrize("name", ["jobs", "pool", "nodes", "add_tasks"])
 def test_one_invalid_batch_answer_changes_nothing(proxied_batch, batch_proxy, job, name):
     expected = outcome(BATCH[name][0], proxied_batch, job)
     for replace in (html, half, broken_off, html_not_found):
@@ -224,7 +224,7 @@ def test_wrong_body_of_storage_answer_is_transient(proxied_blobs, blob_proxy, co
     assert_transient(BLOBS[name], blob_proxy, replaces, proxied_blobs, container, path)
 
 
-@pytest.mark.parametrize("name", ["containers", "upload_bytes", "upload_file", "upload_archive", "download"])
+@pytest.mark.parametrize("name", ["container_metadata", "upload_bytes", "upload_file", "upload_archive", "download"])
 def test_one_invalid_storage_answer_changes_nothing(proxied_blobs, blob_proxy, container, path, name):
     expected = outcome(BLOBS[name], proxied_blobs, container, path)
     for replace in (html, html_forbidden, html_not_found, half, broken_off):

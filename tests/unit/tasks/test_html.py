@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from run_reports import HOSTILE, counted, failed, hostile_report, run_report, us
 
 from tasks.report.charts import time_picture
 from tasks.report.html import MAX_DETAILS, MAX_ROWS, render, write_page
-from tasks.text import printable
+from tasks.text import printable, printable_lines
 from tasks.workload.drawing import DARK_COLOURS
+from tasks.workload.word_counts import WordCountWorkload
 
 
 class Page(HTMLParser):
@@ -79,6 +81,27 @@ def test_hostile_texts_are_shown_literally(page):
     for text in texts:
         # As a name, as a word, as the name of a failed file, and as its program's output.
         assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 4, text
+
+
+class HostileWorkload(WordCountWorkload):
+    """A workload whose figures and columns contain control characters."""
+
+    def figures(self, results):
+        return [("figure\x1b[2J", "value\u202e")]
+
+    def columns(self, result):
+        return {"column\x9b": "cell\x07", "words": [("word\u2066", "3")]}
+
+
+def test_page_contains_only_printable_text(page):
+    report = hostile_report()
+    workload = HostileWorkload(
+        **{field.name: getattr(report.workload, field.name) for field in fields(report.workload)}
+    )
+    found = page(replace(report, workload=workload, run_name="run\x1b"))
+    assert printable_lines(found.text) == found.text
+    for text in ("figure\\x1b[2J", "value\\u202e", "column\\x9b", "cell\\x07", "word\\u2066", "run\\x1b"):
+        assert text in found.text
 
 
 def test_links_lead_to_outputs(tmp_path):

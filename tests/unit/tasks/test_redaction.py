@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from tasks import redaction
-from tasks.redaction import HIDDEN, protect, redacted
+from tasks.redaction import HIDDEN, protect, redact
 
 SIGNATURE = "Zm9vYmFy%2Bc2VjcmV0c2VjcmV0%3D"
 
@@ -50,7 +50,7 @@ def log():
     ],
 )
 def test_signature_is_redacted_in_every_form(text):
-    safe = redacted(text)
+    safe = redact(text)
     assert SIGNATURE not in safe
     assert "c2VjcmV0" not in safe
     assert HIDDEN in safe
@@ -58,17 +58,17 @@ def test_signature_is_redacted_in_every_form(text):
 
 @pytest.mark.parametrize("text", ["", "design=yes", "the sig of a file", "sig=", "SharedKey is a scheme", "a b c"])
 def test_harmless_text_is_unchanged(text):
-    assert redacted(text) == text
+    assert redact(text) == text
 
 
 def test_url_password_is_redacted():
     text = "no answer from https://me:pa$s&w0rd@prefect.example/api, nor from https://prefect.example:443/a@b"
-    assert redacted(text) == text.replace("pa$s&w0rd", HIDDEN)
+    assert redact(text) == text.replace("pa$s&w0rd", HIDDEN)
 
 
 def test_protected_key_is_redacted():
     protect("k+/e==yyy", "key", "")
-    assert redacted("key k+/e==yyy, k%2B%2Fe%3D%3Dyyy.") == f"key {HIDDEN}, {HIDDEN}."
+    assert redact("key k+/e==yyy, k%2B%2Fe%3D%3Dyyy.") == f"key {HIDDEN}, {HIDDEN}."
 
 
 def test_every_logger_redacts_signatures_and_keys(log):

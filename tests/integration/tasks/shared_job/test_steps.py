@@ -146,7 +146,7 @@ def test_results_can_be_stored_in_blob_container(blobs, local_azure, monkeypatch
     container = f"results-{uuid.uuid4().hex}"
     blobs.create_container(container, {})
     monkeypatch.setenv("TOPN_RESULTS", f"{local_azure.storage_endpoint}/{container}")
-    store = results_store("run", pytest.fail)
+    store = results_store("run", print)
     assert isinstance(store, ContainerStore)
     assert store.get("0" * 64) is None
     blobs.upload_bytes(container, f"{'0' * 64}.json", b"damaged")

@@ -9,8 +9,8 @@ from run_reports import input_file
 
 from tasks.errors import ServiceError
 from tasks.model.verdict import Category
-from tasks.steps import partial
-from tasks.steps.partial import MAX_UNANSWERED, PartialFailures
+from tasks.steps import step
+from tasks.steps.step import MAX_UNANSWERED, PartialFailures
 
 FILES = [input_file(number) for number in range(MAX_UNANSWERED + 2)]
 
@@ -51,7 +51,7 @@ def test_unexpected_error_has_traceback_in_log(caplog):
 
 
 def test_transient_error_ends_step_while_it_is_retried(monkeypatch):
-    monkeypatch.setattr(partial, "is_last_attempt", lambda: False)
+    monkeypatch.setattr(step, "is_last_attempt", lambda: False)
     with pytest.raises(ServiceError):
         PartialFailures("staged", Category.NODE).attempt(FILES[:1], failing(refused(transient=True)))
 

@@ -1,0 +1,175 @@
+"""A file that cannot be staged, submitted or collected fails alone, with the true reason."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests_support import independent_count
+
+from flows.topn import FLOW, run_workload
+from localbatch import LocalAzure, LocalBatch
+from tasks.report.model import FilesFailedError
+from tasks.workload.base import Workload
+
+pytestmark = pytest.mark.xdist_group("failing_azure")
+
+
+@pytest.fixture(scope="module")
+def failing_azure(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failing")
+    with LocalAzure(state_dir=folder, pace="instant", storage_faults=True) as azure:
+        yield azure
+
+
+@pytest.fixture
+def storage_faults(failing_azure):
+    yield failing_azure.storage_faults
+    failing_azure.storage_faults.clear()
+
+
+def write_texts(count):
+    texts = {f"{number}.txt": f"word {number} of {Path.cwd()}" for number in range(count)}
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    return texts
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def errors(found):
+    return {file["file"]: file["error"]["message"] for file in found["files"] if file["status"] == "failed"}
+
+
+def assert_counted(found, texts):
+    for file in found["files"]:
+        if file["status"] != "failed":
+            assert (file["words"], file["distinct"], file["top"]) == independent_count(texts[file["file"]])
+
+
+@pytest.mark.parametrize("arguments", [(), ("--files-per-task", "3")], ids=["files", "packs"])
+def test_refused_upload_fails_its_files_only(topn, failing_azure, storage_faults, arguments):
+    texts = write_texts(6)
+    path = f"*/{digest(texts['2.txt'])}" if not arguments else "*-in/p-*.tar"
+    storage_faults.add("answer", operation="put_blob", path=path, status=403, code="AuthorizationFailure")
+    found = topn.json(*texts, *arguments, status=1, **failing_azure.environment)
+    failed = errors(found)
+    assert len(failed) == (3 if arguments else 1)
+    for message in failed.values():
+        assert message.startswith("It could not be staged: Storage could not upload ")
+        assert "[AuthorizationFailure]" in message
+    assert_counted(found, texts)
+
+
+def test_refused_download_fails_its_file_only(topn, failing_azure, storage_faults):
+    texts = write_texts(3)
+    storage_faults.add("answer", operation="get_blob", path="*-out/*_OUTPUT.json", status=403, code="BlobArchived")
+    found = topn.json(*texts, status=1, **failing_azure.environment)
+    [message] = errors(found).values()
+    assert message.startswith("It could not be collected: Storage could not download ")
+    assert "[BlobArchived]" in message
+    assert_counted(found, texts)
+
+
+class Fragile(Workload):
+    """A workload with a mistake that shows on one file."""
+
+    def refusal(self, file, outputs):
+        return {"0.txt": None, "2.txt": None}[file.name]
+
+
+FRAGILE = Fragile(name="fragile", command="wc -l < input > lines.txt", outputs=("lines.txt",))
+
+
+def test_mistake_of_workload_fails_its_file_only(topn, failing_azure, caplog):
+    from prefect import flow  # noqa: PLC0415 - after the environment is clean
+
+    write_texts(3)
+
+    @flow(name="fragile", **FLOW)
+    def fragile():
+        return run_workload(FRAGILE, ["*.txt"], "out")
+
+    with (
+        topn.environ(**failing_azure.environment),
+        caplog.at_level(logging.ERROR),
+        pytest.raises(FilesFailedError) as failure,
+    ):
+        fragile()
+    [failed] = failure.value.report.failed
+    assert failed.file.name == "1.txt"
+    assert failed.error.message == "It could not be collected: unexpected KeyError('1.txt'), see the log of the run"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0_OUTPUT.lines.txt", "2_OUTPUT.lines.txt"]
+    assert "Traceback" in caplog.text
+    assert "in refusal" in caplog.text
+
+
+def test_changed_files_fail_with_true_reason(topn, failing_azure, storage_faults):
+    """Chunks of which nothing can be staged have different keys."""
+    texts = write_texts(4)
+    storage_faults.add(
+        "answer", operation="put_blob", path="*-in/*", times=100, status=403, code="AuthorizationFailure"
+    )
+    failed = errors(topn.json(*texts, status=1, **failing_azure.environment))
+    assert len(failed) == 4
+    assert all("It could not be staged" in message for message in failed.values())
+
+
+def test_failing_results_store_is_only_a_warning(topn, failing_azure, tmp_path):
+    texts = write_texts(3)
+    (tmp_path / "store").write_text("A file in place of a folder.")
+    done = topn("run", "--json", *texts, TOPN_RESULTS=str(tmp_path / "store"), **failing_azure.environment)
+    assert done.returncode == 0
+    assert done.stderr.count("Some results cannot be stored") == 1
+    assert len(list(Path("results").glob("*_OUTPUT.txt"))) == 3
+
+
+def test_container_store_must_exist_in_account(topn, failing_azure):
+    write_texts(1)
+    endpoint = failing_azure.environment["TOPN_STORAGE_ENDPOINT"]
+    for location, words in (
+        (f"{endpoint}/missing", "which does not exist"),
+        ("https://other.blob.core.windows.net/results", "which is not a container of the storage account"),
+        (f"{endpoint}/results?sv=1", "is a URL with parameters"),
+    ):
+        done = topn("run", "0.txt", TOPN_RESULTS=location, **failing_azure.environment)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    assert failing_azure.batch.requests[-1].method == "GET"
+
+
+def test_unreadable_stored_result_is_counted_again(topn, failing_azure, storage_faults):
+    texts = write_texts(2)
+    with topn.environ(**failing_azure.environment):
+        from tasks.azure.accounts import blob_account  # noqa: PLC0415 - after the environment is set
+
+        name = f"store-{digest(str(Path.cwd()))[:20]}"
+        blob_account().create_container(name, {})
+    location = f"{failing_azure.environment['TOPN_STORAGE_ENDPOINT']}/{name}"
+    variables = {"TOPN_RESULTS": location, **failing_azure.environment}
+    topn.json(*texts, **variables)
+    storage_faults.add("answer", operation="get_blob", path=f"*/{name}/*", status=409, code="BlobArchived")
+    done = topn("run", *texts, **variables)
+    assert done.returncode == 0
+    assert "1 counted, 1 unchanged" in done.stdout + done.stderr
+    assert done.stderr.count("Some stored results cannot be read, so their files are processed again") == 1
+    assert "[BlobArchived]" in done.stderr
+
+
+@pytest.mark.parametrize("minutes", [10, 70])
+def test_run_warns_about_clock(topn, failing_azure, tmp_path, minutes):
+    with LocalBatch(state_dir=tmp_path / "batch", pace="instant") as batch:
+        batch.advance(timedelta(minutes=minutes))
+        account = {
+            "TOPN_BATCH_ENDPOINT": batch.endpoint,
+            "TOPN_BATCH_ACCOUNT": batch.account,
+            "TOPN_BATCH_KEY": batch.key,
+        }
+        write_texts(1)
+        done = topn("run", "0.txt", **failing_azure.environment | account)
+    assert done.returncode == 0
+    assert done.stderr.count(f"This machine's clock is {minutes} minutes behind that of Batch.") == 1
