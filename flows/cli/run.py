@@ -113,6 +113,9 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
     except TerminationSignal as error:
         # While a flow runs, Prefect's own handler receives SIGTERM.
         raise KeyboardInterrupt from error
+    except TopnError:
+        # The parameters are too large for the Prefect server.
+        raise
     except Exception as error:  # noqa: BLE001 - Prefect itself failed, for example because its server is gone
         return PrefectServerError(describe_prefect_error(error, prefect_api_url())) if is_from_prefect(error) else error
 
