@@ -87,7 +87,9 @@ def test_only_pool_of_dead_run_goes_before_deadline(batch, blobs, run, create_re
 def test_collected_dead_run_goes_as_a_whole(batch, blobs, run, create_resources, dead):
     names = create_resources(run)
     dead(run)
-    assert names <= set(sweep(batch, blobs, datetime.now(timezone.utc), collected=[run.name]).found)
+    assert names <= set(
+        sweep(batch, blobs, datetime.now(timezone.utc), collect=lambda dead: dead.name == run.name).found
+    )
     assert remaining(batch, blobs, run) == set()
 
 
