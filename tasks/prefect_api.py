@@ -10,6 +10,11 @@ REJECTED_STATUS_CODES = frozenset({401, 403})
 MIN_SERVER_ERROR = 500
 
 
+def is_from_prefect(error: BaseException) -> bool:
+    """Check whether an error, or one of its causes, comes from Prefect's client."""
+    return any(type(cause).__module__.partition(".")[0] in {"httpx", "httpcore", "prefect"} for cause in _causes(error))
+
+
 def describe_prefect_error(error: BaseException, api_url: str | None) -> str:
     """Describe why a request to a Prefect server failed, and what to do.
 

@@ -26,6 +26,7 @@ _SECRETS = re.compile(
         | \b (?: SharedAccessSignature | AccountKey ) \s*=
         | \b SharedKey (?:Lite)? \s+ [\w.-]+ :
         | \b Bearer \s+
+        | \b authorization ["']? \s* [:=,] \s* ["']? Basic \s+
         | :// [^/\s:@]* : (?= [^/\s@]+ @ )
     )
     (?: (?<= :) [^/\s@]+ (?= @) | [\w+/=%.~-]{8,} )

@@ -20,7 +20,7 @@ from tasks.model.inputs import find_inputs
 from tasks.model.output_names import names_below_common_folder
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
-from tasks.prefect_api import describe_prefect_error
+from tasks.prefect_api import describe_prefect_error, is_from_prefect
 from tasks.progress import listen
 from tasks.redaction import redact
 from tasks.report.model import FilesFailedError
@@ -113,8 +113,11 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
     except TerminationSignal as error:
         # While a flow runs, Prefect's own handler receives SIGTERM.
         raise KeyboardInterrupt from error
+    except TopnError:
+        # The parameters are too large for the Prefect server.
+        raise
     except Exception as error:  # noqa: BLE001 - Prefect itself failed, for example because its server is gone
-        return PrefectServerError(describe_prefect_error(error, prefect_api_url()))
+        return PrefectServerError(describe_prefect_error(error, prefect_api_url())) if is_from_prefect(error) else error
 
 
 def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespace, names: Sequence[str]) -> int:

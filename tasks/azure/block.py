@@ -10,12 +10,13 @@ from functools import lru_cache
 from prefect import get_client
 from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 from pydantic import Field, SecretStr
 
 from tasks.azure.settings import BLOCK, AzureSettings, load_settings
 from tasks.errors import ConfigurationError
 from tasks.prefect_api import describe_prefect_error
+from tasks.redaction import protect
 
 SLUG, _, NAME = BLOCK.partition("/")
 
@@ -81,6 +82,8 @@ def block_values() -> dict[str, str | SecretStr]:
 
 @lru_cache(maxsize=4)
 def _block_values_on(api_url: str) -> dict[str, str | SecretStr]:
+    # Prefect's library for WebSockets logs these at level DEBUG.
+    protect(*(value for setting in (PREFECT_API_AUTH_STRING, PREFECT_API_KEY) if (value := setting.value())))
     try:
         with get_client(sync_client=True) as client:
             document = client.read_block_document_by_name(NAME, SLUG, include_secrets=True)

@@ -148,11 +148,12 @@ def test_user_server_with_password_and_limit(topn, texts, tmp_path):
         assert topn("run", "a long*.txt", **variables).returncode == 0
 
 
+# A runner starts other processes, which import the script again.
 SERVE = """
-import sys
 from flows.topn import topn
 
-topn.serve(name="served", pause_on_shutdown=False)
+if __name__ == "__main__":
+    topn.serve(name="served", pause_on_shutdown=False)
 """
 
 PARENT = """
@@ -164,7 +165,8 @@ from flows.topn import topn
 def parent(inputs: list[str]):
     return topn(inputs, return_state=True).type.value
 
-parent.serve(name="served", pause_on_shutdown=False)
+if __name__ == "__main__":
+    parent.serve(name="served", pause_on_shutdown=False)
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests_support import independent_count
 
-from flows.topn import FLOW, run_workload
+from flows.topn import run_workload, workload_flow
 from localbatch import LocalAzure, LocalBatch
 from tasks.report.model import FilesFailedError
 from tasks.workload.base import Workload
@@ -87,11 +87,9 @@ FRAGILE = Fragile(name="fragile", command="wc -l < input > lines.txt", outputs=(
 
 
 def test_mistake_of_workload_fails_its_file_only(topn, failing_azure, caplog):
-    from prefect import flow  # noqa: PLC0415 - after the environment is clean
-
     write_texts(3)
 
-    @flow(name="fragile", **FLOW)
+    @workload_flow("fragile")
     def fragile():
         return run_workload(FRAGILE, ["*.txt"], "out")
 
@@ -135,7 +133,7 @@ def test_container_store_must_exist_in_account(topn, failing_azure):
     for location, words in (
         (f"{endpoint}/missing", "which does not exist"),
         ("https://other.blob.core.windows.net/results", "which is not a container of the storage account"),
-        (f"{endpoint}/results?sv=1", "is a URL with parameters"),
+        (f"{endpoint}/results?sv=1", "contains more than an address"),
     ):
         done = topn("run", "0.txt", TOPN_RESULTS=location, **failing_azure.environment)
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr

@@ -178,7 +178,11 @@ def _with_report(life: Life, report: RunReport) -> Iterator[str]:
         yield f"{len(report.failed)} files failed, and the state is {life.state.name}"
     if life.status is None:
         return
-    if life.status != (EXIT_FAILED if failed or "Could not delete" in life.stderr else 0):
+    # What the run could not delete of dead runs is only a warning.
+    left_something = any(
+        "Could not delete" in line and not line.startswith("Dead runs") for line in life.stderr.splitlines()
+    )
+    if life.status != (EXIT_FAILED if failed or left_something else 0):
         yield f"{len(report.failed)} files failed, and the exit status is {life.status}"
     document = json.loads(life.stdout)
     if [file["status"] == "failed" for file in document["files"]] != [file.result is None for file in report.files]:

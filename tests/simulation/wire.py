@@ -177,7 +177,7 @@ def _half(whole: Response) -> Response:
     """Truncate a body and adjust its Content-Length, as a faulty proxy does."""
     body = whole.body[: len(whole.body) // 2]
     headers = {name: value for name, value in whole.headers.items() if name.lower() != "content-length"}
-    return Response(HTTPStatus.OK, {**headers, "content-length": str(len(body))}, body)
+    return Response(whole.status, {**headers, "content-length": str(len(body))}, body)
 
 
 def _batch_request(request: Request) -> batch_service.Request:

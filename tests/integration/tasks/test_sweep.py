@@ -113,15 +113,23 @@ def test_sweep_ignores_kept_resources(batch, blobs, run, create_resources):
 
 
 def test_heartbeat_resets_age_of_container(blobs, run):
-    containers = run.containers
-    blobs.create_container(containers.outputs, run.metadata(kept=False))
-    wait_until(lambda: blobs.containers(containers.outputs)[containers.outputs].age > timedelta(0), "time has passed")
-    before = blobs.containers(containers.outputs)[containers.outputs].age
-    blobs.write_container_metadata(containers.outputs, run.metadata(kept=False))
-    after = blobs.containers(containers.outputs)[containers.outputs]
-    assert after.age < before
-    assert after.metadata == run.metadata(kept=False)
-    blobs.delete_container(containers.outputs)
+    name = run.containers.outputs
+    blobs.create_container(name, run.metadata(kept=False))
+
+    def written_at():
+        return blobs._service.get_container_client(name).get_container_properties().last_modified
+
+    created_at = written_at()
+
+    def is_renewed():
+        blobs.write_container_metadata(name, run.metadata(kept=False))
+        return written_at() > created_at
+
+    wait_until(is_renewed, "the metadata are newer")
+    found = blobs.containers(name)[name]
+    assert found.metadata == run.metadata(kept=False)
+    assert found.age < timedelta(minutes=5)
+    blobs.delete_container(name)
 
 
 FOREIGN = [

@@ -46,6 +46,7 @@ def log():
         f'{{"sig":"{SIGNATURE}"}}',
         f"Authorization: SharedKey account:{SIGNATURE}",
         f"authorization: Bearer {SIGNATURE}",
+        f"authorization: Basic {SIGNATURE}",
         f"AccountName=a;AccountKey={SIGNATURE};EndpointSuffix=core",
     ],
 )
