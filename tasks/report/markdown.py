@@ -143,7 +143,7 @@ def results(report: RunReport) -> str:
                 _row(
                     shorten(printable(file.file.name), 80),
                     report.status_words[file.status],
-                    *map(cell_text, row.values()),
+                    *(cell_text(row.get(name, "")) for name in columns),
                 )
                 for file, row in rows
             ),

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from markdown_support import Shown
 from tests_support import REPOSITORY, send_to_prefect
 
 from tasks.report.model import FilesFailedError
@@ -45,8 +46,11 @@ def test_shell_command_makes_short_workload(run_script, prefect_api):
     run_script(LINE_COUNTS, a=b"1\n2\n3\n", b=b"")
     assert Path("lines/a_OUTPUT.lines.txt").read_text() == "3\n"
     assert Path("lines/b_OUTPUT.lines.txt").read_text() == "0\n"
-    rows = artifacts(prefect_api, "lines-results")["data"].splitlines()
-    assert rows[2:] == [r"| a\.txt | counted | 3 |", r"| b\.txt | counted | 0 |"]
+    assert Shown(artifacts(prefect_api, "lines-results")["data"]).rows == [
+        ["file", "status", "lines.txt"],
+        ["a.txt", "counted", "3"],
+        ["b.txt", "counted", "0"],
+    ]
     assert artifacts(prefect_api, "lines-progress")["description"].startswith("2 of 2 completed")
     # A second run counts nothing.
     run_script(LINE_COUNTS)
@@ -57,8 +61,11 @@ def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
     with pytest.raises(FilesFailedError, match=r"bad\.txt is not UTF-8 text at byte 0"):
         run_script(MAX_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"
-    assert artifacts(prefect_api, "longest-results")["data"].splitlines()[2:] == [r"| good\.txt | done | 5 |"]
-    assert "| Longest line of all | 5 letters |" in artifacts(prefect_api, "longest-summary")["data"]
+    assert Shown(artifacts(prefect_api, "longest-results")["data"]).rows == [
+        ["file", "status", "letters"],
+        ["good.txt", "done", "5"],
+    ]
+    assert ["Longest line of all", "5 letters"] in Shown(artifacts(prefect_api, "longest-summary")["data"]).rows
     failures = artifacts(prefect_api, "longest-failures")["data"]
     assert "| input | 1 |" in failures
     # The repeat command expects a folder with the shipped files.
