@@ -12,7 +12,7 @@ from tasks.errors import ConfigurationError
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("surfaces_as", [KeyboardInterrupt, ValueError, ConfigurationError])
-def test_interrupt_exits_130_whatever_it_surfaces_as(monkeypatch, capsys, number, surfaces_as):
+def test_interrupt_exits_130_whatever_it_surfaces_as(monkeypatch, capsys, request, number, surfaces_as):
     def interrupted(_options):
         try:
             os.kill(os.getpid(), number)
@@ -20,6 +20,9 @@ def test_interrupt_exits_130_whatever_it_surfaces_as(monkeypatch, capsys, number
             raise surfaces_as("Error in a callback: KeyboardInterrupt") from error
 
     monkeypatch.setitem(main.COMMANDS, "check", interrupted)
+    # `nohup`, for example, starts tests with an ignored signal.
+    before = signal.signal(number, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(number, before))
     assert main.main(["check"]) == EXIT_INTERRUPTED
     assert "Interrupted." in capsys.readouterr().err
 
