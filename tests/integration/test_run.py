@@ -149,7 +149,7 @@ def test_kept_resources_have_pool_file_settings(topn, azure_settings, assert_not
     assert found["counted"] == 1
     assert [job.job_id for job in jobs] == [pool.pool_id for pool in pools] == [name]
     assert sorted(containers) == [f"{name}-app", f"{name}-in", f"{name}-out"]
-    assert all(data["owner"] == "topn" and "expires_at" in data for data in containers.values())
+    assert all(run.metadata["owner"] == "topn" and "expires_at" in run.metadata for run in containers.values())
     assert "$AZ_BATCH_NODE_SHARED_DIR/mine" in pool["startTask"]["commandLine"]
     assert {"name": "costCenter", "value": "42"} in pool["metadata"]
     assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
@@ -164,7 +164,7 @@ def test_ask_deletes_only_confirmed_resources(topn, azure_settings):
     assert done.returncode == 0, done.stderr
     assert "Delete the job?" in done.stderr
     assert "Delete the pool?" in done.stderr
-    name = re.search(r"topn-[0-9a-f]{32}-0", done.stdout).group()
+    name = re.search(r"topn-[0-9a-f]{32}-\d+", done.stdout).group()
     jobs, pools = batch_account().jobs(name), batch_account().pools(name)
     batch_account().delete_jobs_and_pools([name], [name], 10)
     assert (len(jobs), len(pools)) == (1, 0)
