@@ -41,15 +41,16 @@ class Account:
     blobs: BlobAccount
     http: requests.Session
     node: StorageClient
+    key: str
 
     def sign(self, container, blob=None, *, permission, starts_in=None, expires_in=3600):
         """Return the signed URL of a container or a blob."""
         start = None if starts_in is None else now() + timedelta(seconds=starts_in)
         options = {"permission": permission, "start": start, "expiry": now() + timedelta(seconds=expires_in)}
         if blob is None:
-            signature = generate_container_sas(STORAGE_ACCOUNT, container, STORAGE_KEY, **options)
+            signature = generate_container_sas(STORAGE_ACCOUNT, container, self.key, **options)
             return f"{self.blobs._service.get_container_client(container).url}?{signature}"
-        signature = generate_blob_sas(STORAGE_ACCOUNT, container, blob, account_key=STORAGE_KEY, **options)
+        signature = generate_blob_sas(STORAGE_ACCOUNT, container, blob, account_key=self.key, **options)
         return f"{self.blobs._service.get_blob_client(container, blob).url}?{signature}"
 
     def send(self, method, url, body=b"", **headers):
@@ -62,6 +63,7 @@ def open_account(kind, request, monkeypatch):
     http = requests.Session()
     http.trust_env = False
     node = StorageClient(now)
+    key = STORAGE_KEY
     if kind == "memory":
         storage = MemoryStorage(STORAGE_ACCOUNT, STORAGE_KEY, now)
         endpoint = storage.endpoint
@@ -74,12 +76,13 @@ def open_account(kind, request, monkeypatch):
         ):
             node._opener.add_handler(handler)
     else:
-        endpoint = request.getfixturevalue("local_azure").storage_endpoint
-    settings = AzureSettings(storage_endpoint=endpoint, storage_account=STORAGE_ACCOUNT, storage_key=STORAGE_KEY)
+        azure = request.getfixturevalue("local_azure")
+        endpoint, key = azure.storage_endpoint, azure.storage_key
+    settings = AzureSettings(storage_endpoint=endpoint, storage_account=STORAGE_ACCOUNT, storage_key=key)
     with monkeypatch.context() as patch:
         if kind == "memory":
             patch.setattr(azure_transport, "Session", lambda: InProcessSession(storage.answer))
-        return Account(BlobAccount(settings), http, node)
+        return Account(BlobAccount(settings), http, node, key)
 
 
 @pytest.fixture(params=["azurite", "memory"])
@@ -476,7 +479,7 @@ def choose_operation(rng, prefix):
         "create": lambda account: account.blobs.create_container(container, {"number": number}),
         "delete": lambda account: account.blobs._service.delete_container(container),
         "properties": lambda account: account.blobs.container_metadata(container),
-        "containers": lambda account: account.blobs.containers(prefix),
+        "containers": lambda account: {name: each.metadata for name, each in account.blobs.containers(prefix).items()},
         "put": lambda account: account.blobs.upload_bytes(container, blob, content),
         "add": lambda account: client(account, unstaged).upload_blob(content),
         "stage": lambda account: client(account, staged).stage_block(blocks[0].id if blocks else "0", content),
