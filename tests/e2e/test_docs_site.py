@@ -132,7 +132,7 @@ def test_reference_is_complete(site):
 
     from flows.cli.arguments import build_parser  # noqa: PLC0415
     from flows.sweep import sweep  # noqa: PLC0415
-    from tasks.steps import start  # noqa: PLC0415
+    from tasks.model.naming import CLEANUP_ARTIFACT  # noqa: PLC0415
 
     folder, _ = site
     flow = importlib.import_module("flows.topn")
@@ -153,4 +153,4 @@ def test_reference_is_complete(site):
     )
     created = re.findall(r'\bcreate\("(\w+)"', (REPOSITORY / "tasks/report/artifacts.py").read_text())
     assert len(created) == 3
-    has("artifacts", [f"topn-{name}" for name in (*created, "progress")] + [start.CLEANUP_ARTIFACT])
+    has("artifacts", [f"topn-{name}" for name in (*created, "progress")] + [CLEANUP_ARTIFACT])

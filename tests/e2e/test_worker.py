@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,14 +199,15 @@ def test_run_of_killed_worker_leaves_nothing(deployed, endless, topn_sweep):
 
 
 def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
-    """The run still counts as running, so the sweep keeps its resources, and a retry adopts them."""
+    """A sweep deletes the pool of the dead run, and keeps its job and containers, which a retry adopts."""
     from prefect.states import Crashed  # noqa: PLC0415
 
     deployed.stop_worker(signal.SIGTERM)
     wait_until(lambda: flow_processes(endless) == [], "the flow's process is gone", seconds=END_TIMEOUT_SECONDS)
     assert deployed.state(endless) == "RUNNING"
     assert len(leftovers(endless)) == 5
-    assert topn_sweep().stdout == ""
+    assert re.fullmatch(r"deleted: pool topn-\w+-\d+\n", topn_sweep().stdout)
+    assert len(leftovers(endless)) == 4
 
     deployed.set_state(endless, Crashed(), force=True)
     seen = len(deployed.azure.batch.requests)
@@ -220,8 +222,7 @@ def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
         for record in list(deployed.azure.batch.requests)[seen:]
         if record.method == "POST" and record.path in {"/jobs", "/pools"}
     ]
-    # The retry adopts the existing job and pool.
-    assert {record.status for record in creating} == {409}
+    assert {(record.path, record.status) for record in creating} == {("/jobs", 409), ("/pools", 201)}
     wait_until_nothing_is_left(endless)
 
 
