@@ -251,7 +251,10 @@ def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     page.wait_for_url(lambda url: not url.endswith("/run"), wait_until="commit")
     wait_until(lambda: len(up.runs()) == len(before) + 1, "the run exists")
 
-    page.goto(f"{up.pages_url}/v2/runs/flow-run/{up.runs()[0]}", wait_until="domcontentloaded")
+    flow_run_id = up.runs()[0]
+    reported = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"key": {"any_": ["topn-cleanup"]}}}
+    wait_until(lambda: up.post("/artifacts/filter", **reported), "the run is over and cleaned up")
+    page.goto(f"{up.pages_url}/v2/runs/flow-run/{flow_run_id}", wait_until="domcontentloaded")
     shows(page, "Completed")
     page.get_by_role("tab", name="Task Runs").click()
     for step in ("start", "plan", "create pool", "stage 1 of 1", "submit 1 of 1", "collect 1 of 1", "report"):
