@@ -30,14 +30,14 @@ MUTATIONS = (
     Mutation(
         area="cleanup",
         path="tasks/steps/cleanup.py",
-        before="containers=() if keep.containers else found.containers",
-        after="containers=()",
+        before="for name in resources.containers:",
+        after="for name in ():",
     ),
     Mutation(
         area="sweep",
         path="tasks/steps/sweep.py",
-        before="if expires_at <= by:",
-        after="if expires_at <= by - timedelta(days=365):",
+        before="    return expires_at\n",
+        after="    return expires_at + timedelta(days=365)\n",
     ),
     Mutation(
         area="retries",
@@ -78,13 +78,13 @@ MUTATIONS = (
     Mutation(
         area="adoption",
         path="tasks/steps/start.py",
-        before=' and (job is None or job.state == "active")',
-        after="",
+        before='if job.state != "active" or CLEANUP_MARK in job.metadata:',
+        after="if False:",
     ),
     Mutation(
         area="exit status",
         path="flows/cli/run.py",
-        before="return EXIT_FAILED if report.failed else 0",
+        before="return EXIT_FAILED if outcome.failed else 0",
         after="return 0",
     ),
 )
