@@ -302,8 +302,14 @@ def test_cancelling_run_from_page_leaves_no_resources(up, endless_tasks, page, s
     page.get_by_role("alertdialog").get_by_role("button", name="Cancel", exact=False).last.click()
     shows(page, "Cancelled")
     screenshot("cancelled")
-    done = up.second_terminal("topn_command", "sweep", "--dry-run")
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+    def nothing_is_left():
+        done = up.second_terminal("topn_command", "sweep", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        return done.stdout == ""
+
+    # The hook deletes the resources after the state is set.
+    wait_until(nothing_is_left, "the resources are deleted")
 
 
 def test_block_form_hides_keys(up, page, screenshot):
