@@ -39,10 +39,10 @@ def localbatch_wheel(tmp_path_factory):
     return build(tmp_path_factory.mktemp("localbatch-wheel"), LOCALBATCH)
 
 
-def test_wheel_holds_exactly_three_packages(wheel):
+def test_wheel_holds_packages_and_command_only(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn_command.py", "topn-0.1.0.dist-info"}
     assert all(name.endswith((".py", ".c", ".json", ".jinja", ".sh")) for name in names if "dist-info" not in name)
     # Data files that the code reads.
     assert {"tasks/workload/run_pack.sh", "tasks/report/report.html.jinja", "task_script/native/counts.c"} <= set(names)
