@@ -79,7 +79,7 @@ def test_refused_download_fails_its_file_only(topn, failing_azure, storage_fault
 class Fragile(Workload):
     """A workload with a mistake that shows on one file."""
 
-    def refusal(self, file, outputs):
+    def output_error(self, file, outputs):
         return {"0.txt": None, "2.txt": None}[file.name]
 
 
@@ -104,7 +104,7 @@ def test_mistake_of_workload_fails_its_file_only(topn, failing_azure, caplog):
     assert failed.error.message == "It could not be collected: unexpected KeyError('1.txt'), see the log of the run"
     assert sorted(path.name for path in Path("out").iterdir()) == ["0_OUTPUT.lines.txt", "2_OUTPUT.lines.txt"]
     assert "Traceback" in caplog.text
-    assert "in refusal" in caplog.text
+    assert "in output_error" in caplog.text
 
 
 def test_changed_files_fail_with_true_reason(topn, failing_azure, storage_faults):
