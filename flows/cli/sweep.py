@@ -8,7 +8,6 @@ from flows.cli.exit_status import EXIT_FAILED
 from flows.console import print_message, print_result
 from flows.servers.connect import prefect_api_url, use_make_up_servers
 from tasks.azure.settings import load_settings, state_folder
-from tasks.clock import service_time
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -23,8 +22,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.sweep import sweep  # noqa: PLC0415 - as above
 
-    by = service_time() - options.older_than
-    swept = sweep(batch_account(), blob_account(), by, dry_run=options.dry_run)
+    swept = sweep(batch_account(), blob_account(), options.older_than, dry_run=options.dry_run)
     for name in swept.found:
         if name not in swept.remaining:
             print_result(f"{'left behind' if options.dry_run else 'deleted'}: {name}")

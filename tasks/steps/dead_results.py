@@ -12,7 +12,6 @@ from prefect.runtime import flow_run
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
-from tasks.clock import service_time
 from tasks.errors import ServiceError
 from tasks.model.chunks import Chunk, FinishedChunk, Pack, StagedChunk
 from tasks.model.cleanup import Cleanup
@@ -49,7 +48,7 @@ def sweep_before_run(plan: Plan, workload: Workload, refresh: bool, files_per_ta
         collected.update(results)
         return is_complete
 
-    swept = sweep(batch, blobs, service_time(), collect=collect)
+    swept = sweep(batch, blobs, collect=collect)
     log_sweep(swept)
     if swept.remaining:
         notify(f"Dead runs left something behind. {Cleanup(remaining=swept.remaining).problem}")

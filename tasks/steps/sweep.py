@@ -66,8 +66,7 @@ class SweepResult:
 @step("sweep")
 def sweep_dead_runs(older_than_hours: float, dry_run: bool) -> SweepResult:
     """Delete the resources of dead runs, and log each name."""
-    by = service_time() - timedelta(hours=older_than_hours)
-    swept = sweep(batch_account(), blob_account(), by, dry_run=dry_run)
+    swept = sweep(batch_account(), blob_account(), timedelta(hours=older_than_hours), dry_run=dry_run)
     log_sweep(swept, is_dry_run=dry_run)
     return swept
 
@@ -85,21 +84,23 @@ def log_sweep(swept: SweepResult, *, is_dry_run: bool = False) -> None:
 def sweep(
     batch: BatchAccount,
     blobs: BlobAccount,
-    by: datetime,
+    older_than: timedelta = timedelta(0),
     *,
     dry_run: bool = False,
     collect: Callable[[DeadRun], bool] = lambda _: False,
 ) -> SweepResult:
-    """Delete the resources of runs that were already dead at the time `by`.
+    """Delete the resources of dead runs.
 
     Args:
         batch: The Batch account.
         blobs: The storage account.
-        by: Now, or an earlier time to keep the resources of runs that died since.
+        older_than: Only delete the resources of runs that died at least this long ago.
         dry_run: Only find the resources.
         collect: Collects the results of a dead run, and returns whether it has no others.
     """
     resources = find_resources(batch, blobs, NAME_PREFIX)
+    # After the first request, the clock of the services is known.
+    by = service_time() - older_than
     dead = [
         replace(run, may_have_results=run.may_have_results and not collect(run))
         for run in find_dead_runs(resources, by)

@@ -205,6 +205,8 @@ class _History:
 
     def main(self) -> None:
         """Play the history in the main fiber."""
+        # A shell starts background commands with an ignored SIGINT, and `topn` keeps an ignored signal ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with self._environment():
             self.world.spawn("service", self.service, self._serve)
             self._create_others()

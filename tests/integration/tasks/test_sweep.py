@@ -13,6 +13,7 @@ from localbatch import LocalBatch
 from tasks.azure.batch import BatchAccount
 from tasks.azure.settings import AzureSettings
 from tasks.azure.values import JobSpec
+from tasks.clock import service_time
 from tasks.model.run import Keep
 from tasks.steps.cleanup import delete
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
@@ -63,7 +64,7 @@ def remaining(batch, blobs, run):
 
 def test_sweep_deletes_resources_after_deadline(batch, blobs, run, create_resources):
     names = create_resources(run)
-    swept = sweep(batch, blobs, run.deadline_at + timedelta(minutes=1))
+    swept = sweep(batch, blobs, service_time() - (run.deadline_at + timedelta(minutes=1)))
     assert names <= set(swept.found)
     assert swept.remaining == {}
     assert remaining(batch, blobs, run) == set()
@@ -71,14 +72,14 @@ def test_sweep_deletes_resources_after_deadline(batch, blobs, run, create_resour
 
 def test_sweep_keeps_resources_of_living_runs(batch, blobs, run, create_resources):
     names = create_resources(run)
-    assert names.isdisjoint(sweep(batch, blobs, datetime.now(timezone.utc)).found)
+    assert names.isdisjoint(sweep(batch, blobs).found)
     assert remaining(batch, blobs, run) == names
 
 
 def test_only_pool_of_dead_run_goes_before_deadline(batch, blobs, run, create_resources, dead):
     names = create_resources(run)
     dead(run)
-    swept = sweep(batch, blobs, datetime.now(timezone.utc))
+    swept = sweep(batch, blobs)
     assert f"pool {run.name}" in swept.found
     assert set(swept.waiting) >= names - {f"pool {run.name}"}
     assert remaining(batch, blobs, run) == names - {f"pool {run.name}"}
@@ -87,9 +88,7 @@ def test_only_pool_of_dead_run_goes_before_deadline(batch, blobs, run, create_re
 def test_collected_dead_run_goes_as_a_whole(batch, blobs, run, create_resources, dead):
     names = create_resources(run)
     dead(run)
-    assert names <= set(
-        sweep(batch, blobs, datetime.now(timezone.utc), collect=lambda dead: dead.name == run.name).found
-    )
+    assert names <= set(sweep(batch, blobs, collect=lambda dead: dead.name == run.name).found)
     assert remaining(batch, blobs, run) == set()
 
 
@@ -97,13 +96,13 @@ def test_dead_run_without_job_goes_as_a_whole(batch, blobs, run, create_resource
     create_resources(run)
     dead(run)
     batch.delete_jobs_and_pools([run.name], [], 10)
-    sweep(batch, blobs, datetime.now(timezone.utc))
+    sweep(batch, blobs)
     assert remaining(batch, blobs, run) == set()
 
 
 def test_dry_run_lists_leftovers_and_deletes_nothing(batch, blobs, run, create_resources):
     names = create_resources(run)
-    swept = sweep(batch, blobs, run.deadline_at, dry_run=True)
+    swept = sweep(batch, blobs, service_time() - (run.deadline_at), dry_run=True)
     assert names <= set(swept.found)
     assert remaining(batch, blobs, run) == names
 
@@ -111,7 +110,7 @@ def test_dry_run_lists_leftovers_and_deletes_nothing(batch, blobs, run, create_r
 def test_sweep_ignores_kept_resources(batch, blobs, run, create_resources):
     kept = replace(run, keep=Keep(containers=True, job=True, pool=True))
     names = create_resources(kept)
-    assert names.isdisjoint(sweep(batch, blobs, run.deadline_at).found)
+    assert names.isdisjoint(sweep(batch, blobs, service_time() - (run.deadline_at)).found)
 
 
 def test_heartbeat_resets_age_of_container(blobs, run):
@@ -156,7 +155,7 @@ def test_sweep_ignores_similar_foreign_resources(batch, blobs, name, metadata):
     batch.create_job(JobSpec(job_id=name, pool_id="nowhere", wall_clock_seconds=600, metadata=metadata))
     blobs.create_container(name, metadata)
 
-    swept = sweep(batch, blobs, NOW + timedelta(days=1), dry_run=True)
+    swept = sweep(batch, blobs, service_time() - (NOW + timedelta(days=1)), dry_run=True)
     cleanup = leftovers_of(batch, blobs, flow_run_id)
 
     assert not [found for found in (*swept.found, *swept.waiting) if name in found]
