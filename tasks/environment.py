@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,6 +73,7 @@ def check_certificate_variables() -> None:
             raise _invalid_variable("SSLKEYLOGFILE", path, error.strerror or str(error)) from error
 
 
+@lru_cache
 def _check_certificates(path: str, *, may_be_folder: bool) -> None:
     import ssl  # noqa: PLC0415 - slow, and most environments have none of these variables
 
