@@ -225,8 +225,8 @@ def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
     for digest, times in outcome.counted.items():
         # Batch and each retry of the run count failed files again.
         times_each = 2 * lives if digest in bad else runs * (2 if outcome.plan.refresh else 1)
-        if outcome.plan.files_per_task:
-            # A retry with other files creates other packs.
+        if outcome.plan.files_per_task or outcome.plan.damages_store or outcome.plan.store_fails:
+            # A retry with other files creates other packs. Without stored results, it counts again.
             times_each = max(times_each, lives)
         if times > times_each * (1 + 3 * repeats):
             yield f"{digest[:8]} was counted {times} times"
