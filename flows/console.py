@@ -7,7 +7,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,18 +17,23 @@ from rich.text import Text
 from tasks.redaction import redact
 from tasks.text import printable_lines
 
+STANDARD_STREAMS = ("stdin", "stdout", "stderr")
+
 
 def terminal_text(text: str, style: str = "") -> Text:
     """Return a text as a terminal shows it: no control characters, and no markup or emoji codes that rich interprets."""
     return Text(printable_lines(text), style)
 
 
-STANDARD_STREAMS = ("stdin", "stdout", "stderr")
-
-
 def print_message(message: str) -> None:
     """Print a message to stderr, with secrets redacted. Results go to stdout."""
     Console(stderr=True, highlight=False).print(terminal_text(redact(message)), soft_wrap=True)
+
+
+def print_failed_deletions(remaining: Mapping[str, str]) -> None:
+    """Print to stderr what could not be deleted, with the reasons."""
+    for name, reason in remaining.items():
+        print_message(f"Could not delete {name}: {reason}")
 
 
 def print_result(text: str) -> None:

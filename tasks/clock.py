@@ -48,9 +48,14 @@ def learn_service_time(service: str, date: datetime) -> None:
         _ahead[service] = ahead
 
 
-def service_time(service: str = "Batch") -> datetime:
-    """Return the current time in UTC by the clock of a service, as far as its answers tell it."""
-    return datetime.now(timezone.utc) + _ahead.get(service, timedelta())
+def service_time(service: str = "Batch", at: datetime | None = None) -> datetime:
+    """Return the current time in UTC by the clock of a service, as far as its answers tell it.
+
+    Args:
+        service: "Batch" or "Storage".
+        at: Another time than now, by this machine's clock.
+    """
+    return (at or datetime.now(timezone.utc)) + _ahead.get(service, timedelta())
 
 
 def clock_warning() -> str | None:

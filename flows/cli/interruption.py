@@ -1,4 +1,4 @@
-"""Handling of the signals that stop a run."""
+"""Handling of the signals that stop a run, and its cleanup if Prefect does not do it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.console import print_message
+from flows.console import print_failed_deletions, print_message
 from tasks.model.cleanup import HOW_TO_REMOVE
 from tasks.progress import CLEANUP, Progress, notify
 
@@ -114,11 +114,11 @@ class Interruption:
         if self._remaining is None and self._flow_run_id:
             print_message(f"The cleanup did not finish. {HOW_TO_REMOVE}")
             return True
-        for name, reason in (self._remaining or {}).items():
-            print_message(f"Could not delete {name}: {reason}")
-        if self._remaining:
-            print_message(HOW_TO_REMOVE)
-        return bool(self._remaining)
+        if not self._remaining:
+            return False
+        print_failed_deletions(self._remaining)
+        print_message(HOW_TO_REMOVE)
+        return True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame

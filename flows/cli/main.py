@@ -40,19 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - every error is printed without secrets
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:
-                if isinstance(error, (UsageError, ConfigurationError)):
-                    print_message(str(error))
-                elif _is_from_prefect_settings(error):
-                    print_message(
-                        f"The settings of Prefect cannot be read: {_summary(error)}. Check the variables that start with "
-                        "PREFECT_, the file prefect.toml and the Prefect profile."
-                    )
-                else:
-                    # Python itself would print the traceback with secrets and control characters.
-                    print_message("".join(traceback.format_exception(error)).rstrip())
-                    interruption.print_remaining()
-                    return EXIT_FAILED
-                return EXIT_FAILED if interruption.print_remaining() else EXIT_USAGE
+                status = _print_error(error)
+                return EXIT_FAILED if interruption.print_remaining() else status
         print_message("Interrupted.")
         if not interruption.print_remaining():
             print_message("Everything that the run created was deleted, except what an option keeps.")
@@ -60,6 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # compiled from a string, as in dataclasses. Executing another string resets that flag.
         exec("")  # noqa: S102
         return EXIT_INTERRUPTED
+
+
+def _print_error(error: BaseException) -> int:
+    """Print an error that ended a command, and return the exit code."""
+    if isinstance(error, (UsageError, ConfigurationError)):
+        print_message(str(error))
+        return EXIT_USAGE
+    if _is_from_prefect_settings(error):
+        print_message(
+            f"The settings of Prefect cannot be read: {_summary(error)}. Check the variables that start with PREFECT_, the "
+            "file prefect.toml and the Prefect profile."
+        )
+        return EXIT_USAGE
+    # Python itself would print the traceback with secrets and control characters.
+    print_message("".join(traceback.format_exception(error)).rstrip())
+    return EXIT_FAILED
 
 
 def _is_from_prefect_settings(error: BaseException) -> bool:

@@ -83,7 +83,7 @@ def _call_flow(
 
 
 def confirm_keep(keep: Keep) -> Keep:
-    """Return what to keep: what `keep` or the answers to the questions of the tutorial keep."""
+    """Return what the user keeps, by options or by answers to the tutorial's questions."""
     return replace(keep, job=keep.job or not ask("Delete the job?"), pool=keep.pool or not ask("Delete the pool?"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flows.cli.exit_status import EXIT_FAILED
-from flows.console import print_message, print_result
+from flows.console import print_failed_deletions, print_message, print_result
 from flows.servers.connect import prefect_api_url, use_make_up_servers
 from tasks.azure.settings import load_settings, state_folder
 
@@ -26,8 +26,7 @@ def run_sweep(options: argparse.Namespace) -> int:
     for name in swept.found:
         if name not in swept.remaining:
             print_result(f"{'left behind' if options.dry_run else 'deleted'}: {name}")
-    for name, reason in swept.remaining.items():
-        print_message(f"Could not delete {name}: {reason}")
+    print_failed_deletions(swept.remaining)
     print_message(f"{len(swept.found)} left behind by dead runs.")
     if swept.waiting:
         print_message(

@@ -112,10 +112,9 @@ def azure_connected() -> Iterator[None]:
     is_local = read_settings().may_be_local
     if prefect_api_url():
         require_reachable_prefect()
-    if is_local and prefect_api_url():
         from tasks.azure.block import block_values  # noqa: PLC0415 - imports Prefect, which is slow
 
-        is_local = not block_values()
+        is_local = is_local and not block_values()
     if not is_local:
         yield
         return

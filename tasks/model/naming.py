@@ -18,6 +18,9 @@ RUN_NAME = re.compile(
     rf"(?P<attempt>{NAME_PREFIX}[0-9a-f]{{32}}-\d+)({APPLICATION_SUFFIX}|{INPUTS_SUFFIX}|{OUTPUTS_SUFFIX})?"
 )
 
+# Batch tasks of one file, and of an archive of several.
+FILE_TASK_PREFIX, ARCHIVE_TASK_PREFIX = "f-", "p-"
+
 # Key of the artifact that records the last cleanup of a flow run.
 CLEANUP_ARTIFACT = "topn-cleanup"
 
@@ -34,12 +37,12 @@ def is_owned_by(flow_run_id: str, metadata: Mapping[str, str]) -> bool:
 
 def batch_task_id(key: str, *, is_archive: bool) -> str:
     """Return the id of the Batch task for a content key, or for the hash of several: the same in every attempt."""
-    return f"{'p' if is_archive else 'f'}-{key[:32]}"
+    return f"{ARCHIVE_TASK_PREFIX if is_archive else FILE_TASK_PREFIX}{key[:32]}"
 
 
 def is_archive_task(task_id: str) -> bool:
     """Check whether a Batch task has processed an archive of several files."""
-    return task_id.startswith("p-")
+    return task_id.startswith(ARCHIVE_TASK_PREFIX)
 
 
 def input_blob(task_id: str, sha256: str | None) -> str:

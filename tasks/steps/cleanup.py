@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -93,8 +94,7 @@ def clean_up(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -
         log.warning("Nothing was cleaned up: %s", error)
         return
     cleanup_ended(cleanup.remaining)
-    for name, reason in cleanup.remaining.items():
-        log.error("Could not delete %s: %s", name, reason)
+    log_remaining(log, cleanup.remaining)
     _report_to_prefect(flow_run.id, state, cleanup)
 
 
@@ -126,9 +126,9 @@ def clean_up_run(flow_run_id: UUID, keep: Keep | None = None) -> Cleanup:
 def find_resources(batch: BatchAccount, blobs: BlobAccount, prefix: str) -> Resources:
     """Find the jobs, pools and containers whose names start with `prefix`, except those that are being deleted."""
     errors: dict[str, Exception] = {}
-    jobs = _attempt(errors, f"jobs {prefix}…", lambda: batch.jobs(prefix))
-    pools = _attempt(errors, f"pools {prefix}…", lambda: batch.pools(prefix))
-    containers = _attempt(errors, f"containers {prefix}…", lambda: blobs.containers(prefix))
+    jobs = _attempt(errors, f"jobs {prefix}…", partial(batch.jobs, prefix))
+    pools = _attempt(errors, f"pools {prefix}…", partial(batch.pools, prefix))
+    containers = _attempt(errors, f"containers {prefix}…", partial(blobs.containers, prefix))
     return Resources(
         jobs=tuple(job for job in jobs or () if job.state != "deleting"),
         pools=tuple(pool for pool in pools or () if pool.state != "deleting"),
@@ -158,18 +158,24 @@ def delete(
 
     A later attempt of the flow run does not adopt a marked job, even if its deletion fails.
     """
-    errors: dict[str, Exception] = {}
+    unmarked: dict[str, Exception] = {}
     for job in mark:
-        unmarked: dict[str, Exception] = {}
-        _attempt(unmarked, job.job_id, lambda job=job: batch.mark_job(job))  # type: ignore[misc]
-        if unmarked:
-            logger.info("Could not mark job %s: %s", job.job_id, unmarked[job.job_id])
+        _attempt(unmarked, job.job_id, partial(batch.mark_job, job))
+    for job_id, error in unmarked.items():
+        logger.info("Could not mark job %s: %s", job_id, error)
+    errors: dict[str, Exception] = {}
     errors |= batch.delete_jobs_and_pools(
         [job.job_id for job in resources.jobs], [pool.pool_id for pool in resources.pools], MAX_WAIT_SECONDS
     )
     for name in resources.containers:
-        _attempt(errors, f"container {name}", lambda name=name: blobs.delete_container(name))  # type: ignore[misc]
+        _attempt(errors, f"container {name}", partial(blobs.delete_container, name))
     return errors
+
+
+def log_remaining(log: logging.Logger | logging.LoggerAdapter[logging.Logger], remaining: Mapping[str, str]) -> None:
+    """Write what could not be deleted to the log of a run."""
+    for name, reason in remaining.items():
+        log.error("Could not delete %s: %s", name, reason)
 
 
 def describe(errors: Mapping[str, Exception]) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from prefect.runtime import flow_run
+
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.errors import NotFoundError, ServiceError
@@ -47,7 +49,7 @@ ReadTail = Callable[[str], bytes | None]
 @step("collect {finished.label}")
 def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
     """Return the verdict on each file of a chunk, by content key."""
-    store = results_store(job.job_id, warn)
+    store = results_store(str(flow_run.id), warn)
     return collect_chunk(blob_account(), store, finished, job, workload, containers)
 
 

@@ -1,6 +1,6 @@
 """Collect what the Batch tasks of dead runs have finished, so that it is not done again, and sweep these runs.
 
-The id of a Batch task says which content it has processed. Of a pack, the folders of the results archive do.
+The id of a Batch task says which content it has processed. For a pack, the folders in its results archive do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Signs of life of a run, by which a sweep distinguishes living runs from dead ones.
 
 A run locks a file in its state folder. The kernel releases the lock when the process ends, however it ends, and not while
-the process is suspended. For sweeps in other folders, the run has a heartbeat: it writes the metadata of its containers
-again every few minutes. The heartbeat is measured by the clock of the storage service.
+the process is suspended. For sweeps in other folders, the run has a heartbeat: it writes the metadata of its output container
+again every few minutes. The storage service dates it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from threading import Event, Thread
 
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
-
 from tasks.azure.accounts import blob_account
 from tasks.azure.settings import state_folder
+from tasks.clock import service_time
 from tasks.errors import ServiceError
 from tasks.files import ensure_private_folder
 from tasks.model.run import Run
+from tasks.steps.step import warn
 
 RUNS_FOLDER = "runs"
 
@@ -43,7 +42,8 @@ class LifeFile:
     Attributes:
         is_alive: Whether a process holds the lock.
         has_ended: Whether the cleanup of the run has started, so that nobody will collect its results.
-        written_at: The last sign of life: the start of the run, its last heartbeat, or the start of its cleanup.
+        written_at: The last sign of life by the service's clock: the start of the run, its last heartbeat, or the start of
+            its cleanup.
     """
 
     is_alive: bool
@@ -70,14 +70,13 @@ def lock_run(flow_run_id: str) -> None:
         _locked[flow_run_id] = descriptor
         _touch(path)
     except OSError as error:
-        with suppress(MissingContextError):
-            get_run_logger().warning("If this run dies, it is recognized only after %s: %s", MAX_HEARTBEAT_AGE, error)
+        warn(f"If this run dies, it is recognized only when its heartbeat is old: {error.strerror}.")
 
 
 def mark_ended(flow_run_id: str) -> None:
     """Record that the cleanup of a run has started, and unlock its file. A run of another folder has no file here."""
     with suppress(OSError):
-        # The size is the mark: to change it needs no space on a full disk.
+        # The size is the mark, because changing it needs no space on a full disk.
         os.truncate(_path(flow_run_id), 1)
         _touch(_path(flow_run_id))
     if (descriptor := _locked.pop(flow_run_id, None)) is not None:
@@ -96,7 +95,7 @@ def read_life_file(flow_run_id: str) -> LifeFile | None:
                 is_alive = True
     except OSError:
         return None
-    written_at = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+    written_at = service_time(at=datetime.fromtimestamp(status.st_mtime, timezone.utc))
     return LifeFile(is_alive=is_alive, has_ended=status.st_size > 0, written_at=written_at)
 
 
@@ -113,9 +112,10 @@ def forget_dead_runs(except_for: Collection[str]) -> None:
 def heartbeat(run: Run) -> Iterator[None]:
     """Write the heartbeat of a run while the block runs, in a thread."""
     ended = Event()
+    # A new thread does not inherit the context variables, from which Prefect takes its settings.
+    account = blob_account()
 
     def beat() -> None:
-        account = blob_account()
         while not ended.wait(HEARTBEAT_SECONDS):
             # The next heartbeat follows soon enough.
             with suppress(OSError):

@@ -26,6 +26,7 @@ from tasks.steps.cleanup import (
     delete,
     describe,
     find_resources,
+    log_remaining,
     select,
     without_kept,
 )
@@ -53,7 +54,7 @@ class SweepResult:
     """The result of a sweep.
 
     Attributes:
-        found: The resources that the sweep was to delete. A dry run deletes nothing.
+        found: The resources to delete. A dry run deletes none of them.
         remaining: Resources that could not be deleted or listed, with the reasons.
         waiting: Jobs and containers that stay until their expiry, because they may have results.
     """
@@ -77,8 +78,7 @@ def log_sweep(swept: SweepResult, *, is_dry_run: bool = False) -> None:
     for name in swept.found:
         if name not in swept.remaining:
             logger.info("%s: %s", "Leftover" if is_dry_run else "Deleted leftover", name)
-    for name, reason in swept.remaining.items():
-        logger.error("Could not delete %s: %s", name, reason)
+    log_remaining(logger, swept.remaining)
 
 
 def sweep(

@@ -11,18 +11,11 @@ import pytest
 from tests_support import independent_count
 
 from flows.topn import run_workload, workload_flow
-from localbatch import LocalAzure, LocalBatch
+from localbatch import LocalBatch
 from tasks.report.model import FilesFailedError
 from tasks.workload.base import Workload
 
 pytestmark = pytest.mark.xdist_group("failing_azure")
-
-
-@pytest.fixture(scope="module")
-def failing_azure(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("failing")
-    with LocalAzure(state_dir=folder, pace="instant", storage_faults=True) as azure:
-        yield azure
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from simulation.history import Outcome
 from simulation.invariants import violations
 from simulation.plan import Act, Exit, FileSpec, Plan, WireFault
 
+# The client dies before it has collected a result. The same command runs again.
+KILLED_BEFORE_COLLECTION = (Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit())
+
 TEXTS = tuple(FileSpec(name=f"{number}.txt", content=f"word {number} word".encode()) for number in range(3))
 
 
@@ -26,12 +29,12 @@ class Scenario:
     check: Callable[[Outcome], Iterable[str]] = violations
 
 
-def _counted_once(outcome: Outcome) -> list[str]:
-    return [f"{digest[:8]} was counted {times} times" for digest, times in outcome.counted.items() if times > 1]
-
-
-def _no_leftovers_of_dead(outcome: Outcome) -> list[str]:
-    return [f"the next run left {name}" for name in outcome.leftovers_of_dead]
+def _collected_and_swept(outcome: Outcome) -> list[str]:
+    return [
+        *violations(outcome),
+        *(f"{digest[:8]} was counted {times} times" for digest, times in outcome.counted.items() if times > 1),
+        *(f"the next run left {name}" for name in outcome.leftovers_of_dead),
+    ]
 
 
 # Fixed faults. A seed replays on one version only, but a scenario on all.
@@ -134,36 +137,21 @@ FIXED: Mapping[str, Scenario] = {
         problem="Prefect's own retries are on and a file fails: the run is never retried and never cleaned up.",
         plan=Plan(files=(*TEXTS, FileSpec(name="bad.txt", content=b"\xff")), flow_retries=1, pace="instant"),
     ),
-    "dead run on own server": Scenario(
-        problem="A run that died on its own Prefect server was swept only after its deadline.",
-        plan=Plan(
-            files=TEXTS,
-            exits=(Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit()),
-            pace="instant",
-            dead_run=False,
-        ),
-        check=lambda outcome: [*violations(outcome), *_no_leftovers_of_dead(outcome)],
-    ),
     "dead run counted again": Scenario(
-        problem="A new run counted files again that a dead run had counted.",
-        plan=Plan(
-            files=TEXTS,
-            exits=(Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit()),
-            pace="instant",
-            dead_run=False,
-        ),
-        check=lambda outcome: [*violations(outcome), *_counted_once(outcome)],
+        problem="A new run counted files again that a dead run had counted, and swept that run only after its deadline.",
+        plan=Plan(files=TEXTS, exits=KILLED_BEFORE_COLLECTION, pace="instant", dead_run=False),
+        check=_collected_and_swept,
     ),
     "pack of dead run counted again": Scenario(
         problem="A new run counted a pack again that a dead run had counted.",
         plan=Plan(
             files=TEXTS,
             files_per_task=2,
-            exits=(Exit(kind="killed", at=0, operation="get_blob", then="again"), Exit()),
+            exits=KILLED_BEFORE_COLLECTION,
             pace="instant",
             dead_run=False,
         ),
-        check=lambda outcome: [*violations(outcome), *_counted_once(outcome), *_no_leftovers_of_dead(outcome)],
+        check=_collected_and_swept,
     ),
     "invalid job list in cleanup": Scenario(
         problem="The cleanup gets HTML with status 200 as the job list: all resources stay, with exit status 0.",
