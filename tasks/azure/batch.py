@@ -28,6 +28,7 @@ from tasks.azure.client import (
     sign_with_service_time,
     translated_errors,
 )
+from tasks.azure.error_values import read_error_values
 from tasks.azure.pool_request import pool_properties
 from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_batch_answer
@@ -121,6 +122,18 @@ class BatchAccount:
         """Update the start task of a pool, for nodes that join or reboot from now on."""
         with translated_errors("Batch", f"update pool {pool_id}"):
             self._client.update_pool(pool_id, models.BatchPoolUpdateOptions(start_task=_start_task(start_task)))
+
+    def restart_autoscale(self, pool_id: str) -> None:
+        """Enable the autoscaling of a pool again, with the same formula. Batch then evaluates it at once."""
+        with translated_errors("Batch", f"restart the autoscaling of pool {pool_id}"):
+            pool = self._client.get_pool(pool_id)
+            self._client.enable_pool_auto_scale(
+                pool_id,
+                models.BatchPoolEnableAutoScaleOptions(
+                    auto_scale_formula=pool.auto_scale_formula,
+                    auto_scale_evaluation_interval=pool.auto_scale_evaluation_interval,
+                ),
+            )
 
     def pool(self, pool_id: str) -> Pool:
         """Get a pool.
@@ -399,7 +412,10 @@ def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | No
     if status == "success" or code == "TaskExists":
         return None
     message = (result.error.message.value if result.error and result.error.message else None) or "no reason given"
-    reason = f"{redact(message).splitlines()[0]} [{code}]"
+    values = read_error_values(
+        (each.key, each.value) for each in (result.error.error_values if result.error else ()) or ()
+    )
+    reason = f"{redact(message).splitlines()[0]}{f' ({values.text})' if values.text else ''} [{code}]"
     if status == "clienterror":
         return reason
     raise ServiceError(
@@ -432,7 +448,13 @@ def _read_metadata(items: Iterable[models.BatchMetadataItem] | None) -> dict[str
 
 
 def _problem(error: Any) -> Problem:
-    return Problem(code=error.code or "Unknown", message=redact(error.message or "no message").splitlines()[0])
+    message = redact(error.message or "no message").splitlines()[0].rstrip(".")
+    values = read_error_values((each.name, each.value) for each in error.error_values or ())
+    return Problem(
+        code=error.code or "Unknown",
+        message=f"{message} ({values.text})" if values.text else message,
+        provider_code=values.provider_code,
+    )
 
 
 def _resource_files(blobs: Iterable[Blob]) -> list[models.ResourceFile]:
@@ -500,6 +522,7 @@ def _container(image: str | None) -> models.BatchTaskContainerSettings | None:
 
 
 def _pool(pool: models.BatchPool) -> Pool:
+    scaling = pool.auto_scale_run
     identities = (pool.identity.user_assigned_identities if pool.identity else None) or ()
     return Pool(
         pool_id=pool.id,
@@ -509,6 +532,8 @@ def _pool(pool: models.BatchPool) -> Pool:
         resize_problems=tuple(_problem(error) for error in pool.resize_errors or ()),
         metadata=_read_metadata(pool.metadata),
         identities=tuple(identity.resource_id for identity in identities),
+        scaled_at=scaling.timestamp if scaling else None,
+        autoscale_problem=_problem(scaling.error) if scaling and scaling.error else None,
     )
 
 
@@ -552,5 +577,5 @@ def _image(image: models.BatchSupportedImage) -> Image:
         is_verified=_text(image.verification_type) == "verified",
         is_linux=_text(image.os_type) == "linux",
         end_of_life_at=image.batch_support_end_of_life,
-        runs_containers="dockercompatible" in {_text(capability) for capability in image.capabilities or ()},
+        capabilities=frozenset(_text(capability) for capability in image.capabilities or ()),
     )

@@ -26,6 +26,7 @@ from azure.core.exceptions import (
 )
 from azure.core.pipeline.policies import RetryPolicy
 
+from tasks.azure.error_values import read_error_values
 from tasks.azure.transport import (
     TOO_SLOW,
     TRANSIENT_STATUS_CODES,
@@ -237,6 +238,9 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     code = str(getattr(code, "value", code))
     message = redact(_detail(error) or str(error.message or error))
     message = message.split("\n", 1)[0].strip().rstrip(".")
+    values = read_error_values((str(each.code), str(each.message)) for each in getattr(details, "details", None) or ())
+    if values.text:
+        message = f"{message} ({values.text})"
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"
     return code, f"{message} [{code}]" if code and code not in message else message

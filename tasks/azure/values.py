@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from tasks.model.checked import STRICT, Text
 from tasks.model.pool import PoolOptions
+from tasks.model.vm_size import ARM64, X64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Image:
 
     Attributes:
         resource_id: Resource id of a custom image, which replaces `publisher`, `offer`, `sku` and `version`.
-        runs_containers: Whether Batch tasks can run in containers.
+        capabilities: What the image has besides the operating system, such as drivers, in lower case.
     """
 
     publisher: str
@@ -112,15 +113,32 @@ class Image:
     is_linux: bool
     end_of_life_at: datetime | None
     resource_id: str | None = None
-    runs_containers: bool = False
+    capabilities: frozenset[str] = frozenset()
+
+    @property
+    def runs_containers(self) -> bool:
+        """Whether Batch tasks can run in containers."""
+        return "dockercompatible" in self.capabilities
+
+    @property
+    def architecture(self) -> str:
+        """Processor architecture, X64 or ARM64, by the names of the image."""
+        names = f"{self.node_agent_sku} {self.offer} {self.sku}".lower()
+        return ARM64 if "arm64" in names or "aarch64" in names else X64
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Problem:
-    """An error that Batch reports for a pool or a node."""
+    """An error that Batch reports for a pool or a node.
+
+    Attributes:
+        message: The message in one line, with all additional information.
+        provider_code: The code of the error of the provider of virtual machines, if it caused this one.
+    """
 
     code: str
     message: str
+    provider_code: str = ""
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -129,6 +147,8 @@ class Pool:
 
     Attributes:
         allocated_at: When `allocation_state` last changed.
+        scaled_at: When the autoscale formula was last evaluated; None if it never was.
+        autoscale_problem: Why the last evaluation failed.
         identities: Resource ids of the managed identities of its nodes.
     """
 
@@ -139,6 +159,8 @@ class Pool:
     resize_problems: tuple[Problem, ...]
     metadata: Mapping[str, str]
     identities: tuple[str, ...] = ()
+    scaled_at: datetime | None = None
+    autoscale_problem: Problem | None = None
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)

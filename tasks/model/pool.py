@@ -24,6 +24,7 @@ from pydantic import (
 
 from tasks.errors import ConfigurationError
 from tasks.model.naming import METADATA_KEYS
+from tasks.model.vm_size import vm_size
 from tasks.text import printable
 
 # Source of the pattern and of the maximum number of slots: https://learn.microsoft.com/rest/api/batchservice/pool/add
@@ -137,7 +138,7 @@ class PoolOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_id: PoolId | None = None
-    vm_size: Text = "standard_d2s_v3"
+    vm_size: Text = "standard_d2as_v5"
     nodes: NodeCount = 2
     spot_nodes: SpotNodeCount = 0
     slots_per_node: SlotCount | None = None
@@ -146,7 +147,7 @@ class PoolOptions(BaseModel):
     @property
     def slots(self) -> int:
         """Number of slots of each node of a created pool; 1 if the name of the VM size does not contain its cores."""
-        return self.slots_per_node or min(cores_of(self.vm_size) or 1, MAX_SLOTS_PER_NODE)
+        return self.slots_per_node or min(vm_size(self.vm_size).cores or 1, MAX_SLOTS_PER_NODE)
 
     def check(self) -> None:
         """Check that the options do not contradict each other.
@@ -166,17 +167,6 @@ class PoolOptions(BaseModel):
 
 
 DEFAULT_POOL = PoolOptions()
-
-
-def cores_of(vm_size: str) -> int | None:
-    """Return the number of cores (vCPUs) in the name of a VM size; None if the name does not contain it.
-
-    A name consists of the family, the cores, and the usable cores if the size is constrained. Names before version 3 do
-    not follow this convention: Standard_D3_v2 has 4 cores.
-    Source: https://learn.microsoft.com/azure/virtual-machines/vm-naming-conventions
-    """
-    match = re.fullmatch(r"standard_[a-z]+(\d+)(?:-(\d+))?[a-z]*(?:_[a-z0-9]+)*_v([3-9]|\d\d)", vm_size.lower())
-    return int(match.group(2) or match.group(1)) if match else None
 
 
 def read_pool_setup(path: str) -> PoolSetup:

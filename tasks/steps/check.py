@@ -134,7 +134,7 @@ def _image(batch: BatchAccount, options: PoolOptions, now: datetime) -> Finding:
     if options.setup.image_id is not None:
         return Finding(status=Status.NOTE, message="The image `image_id` is not checked until a run.")
     try:
-        image = choose_image(batch, options.setup, now)
+        image = choose_image(batch, options, now)
     except (ConfigurationError, ServiceError) as error:
         return Finding(status=Status.FAILED, message=str(error))
     if warning := support_warning(image, now):

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tasks.azure.batch import BatchAccount
-from tasks.azure.values import Job, Node, Pool
+from tasks.azure.values import Job, Node, Pool, Problem
+from tasks.clock import service_time
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.run import BatchJob
 from tasks.model.verdict import Category, FileError
 
-# The service retries a resize after these errors.
+# The service retries a resize after these errors, unless the provider of virtual machines rejected the request.
 # Source: https://learn.microsoft.com/en-us/azure/batch/batch-pool-node-error-checking
 TRANSIENT_RESIZE_CODES = frozenset({"AllocationFailed", "AllocationTimedout", "ResizeStopped"})
+
+# Errors of the provider that a repetition repeats: an image that does not fit the VM size, a VM size that the region or
+# the subscription does not have, a quota or a missing permission.
+# Source: https://learn.microsoft.com/azure/azure-resource-manager/troubleshooting/common-deployment-errors
+INVALID_REQUEST_CODES = frozenset(
+    {"BadRequest", "InvalidParameter", "AuthorizationFailed", "LinkedAuthorizationFailed"}
+)
+FATAL_PROVIDER_CODES = INVALID_REQUEST_CODES | {"SkuNotAvailable", "QuotaExceeded", "OperationNotAllowed"}
+
+# Resize errors of spot nodes.
+SPOT = re.compile("low.?priority|spot", re.IGNORECASE)
+
+# After this time without a successful evaluation, three intervals, the autoscaling of the pool is restarted.
+# Source: https://github.com/microsoft/ga4gh-tes/issues/409
+MAX_TIME_WITHOUT_SCALING = timedelta(minutes=15)
 
 # Nodes in these states run no Batch tasks until they are rebooted or replaced.
 FAILED_NODE_STATES = frozenset({"starttaskfailed", "unusable"})
@@ -60,6 +77,7 @@ class Doctor:
         self._job = job
         self._own_pool = own_pool
         self._reboots: Counter[str] = Counter()
+        self._scaled_at: datetime | None = None
 
     def examine(self) -> Diagnosis | None:
         """Return the diagnosis; None if nothing is wrong.
@@ -88,7 +106,8 @@ class Doctor:
             nodes = self._account.nodes(self._job.pool_id)
         except NotFoundError:
             return _fatal(Category.NODE, f"Pool `{self._job.pool_id}` was deleted by someone else")
-        diagnosis = diagnose_pool(pool, nodes, None if self._own_pool else job_created_at)
+        scaling = self._examine_autoscale(pool)
+        diagnosis = diagnose_pool(pool, nodes, None if self._own_pool else job_created_at) or scaling
         failed = [node for node in nodes if node.state == "starttaskfailed"]
         if diagnosis is None or not failed:
             return diagnosis
@@ -99,6 +118,27 @@ class Doctor:
         if diagnosis.fatal is None:
             return diagnosis
         return _fatal(diagnosis.fatal.category, message, stderr=log)
+
+    def _examine_autoscale(self, pool: Pool) -> Diagnosis | None:
+        """Check that Batch evaluates the pool's formula. If it has not for 15 minutes, restart the run's own pool."""
+        now = service_time()
+        problem = pool.autoscale_problem
+        # During a resize, the formula is not evaluated.
+        evaluated_at = now if pool.allocation_state != "steady" else None if problem else pool.scaled_at
+        self._scaled_at = max(filter(None, (self._scaled_at, evaluated_at)), default=now)
+        is_overdue = self._own_pool and now - self._scaled_at > MAX_TIME_WITHOUT_SCALING
+        if problem is None and not is_overdue:
+            return None
+        cause = f": {problem.message} [{problem.code}]" if problem else ""
+        message = f"Batch does not evaluate the autoscale formula of pool `{pool.pool_id}`{cause}"
+        if not is_overdue:
+            return Diagnosis(message=f"{message}; Batch will retry.")
+        self._scaled_at = now
+        try:
+            self._account.restart_autoscale(pool.pool_id)
+        except ServiceError as error:
+            return Diagnosis(message=f"{message}. {error}")
+        return Diagnosis(message=f"{message}; restarted the autoscaling.")
 
     def _reboot(self, nodes: Sequence[Node]) -> list[str]:
         """Reboot nodes that have reboots left, and return the ids of those that the service accepted."""
@@ -152,11 +192,13 @@ def diagnose_pool(pool: Pool, nodes: Sequence[Node], since: datetime | None = No
     if nodes and len(failed) == len(nodes):
         return _fatal(Category.NODE, _node_failure(pool, failed))
     if not nodes and pool.allocation_state == "steady" and pool.resize_problems and not is_outdated:
-        problem = pool.resize_problems[0]
+        problem = next(filter(_is_fatal, pool.resize_problems), pool.resize_problems[0])
         sentence = f"Pool `{pool.pool_id}` has no nodes: {problem.message.rstrip('.')} [{problem.code}]"
-        if problem.code in TRANSIENT_RESIZE_CODES:
-            return Diagnosis(message=f"{sentence}; Batch will retry.")
-        return _fatal(Category.NODE, sentence)
+        if _is_fatal(problem):
+            return _fatal(Category.NODE, sentence)
+        return Diagnosis(
+            message=f"{sentence}; {'dedicated nodes follow' if _is_of_spot(problem) else 'Batch will retry'}."
+        )
     if failed:
         return Diagnosis(message=f"{len(failed)} of {len(nodes)} nodes failed: {_node_failure(pool, failed)}.")
     absent = Counter(node.state for node in nodes if node.state in ABSENT_NODE_STATES)
@@ -164,6 +206,19 @@ def diagnose_pool(pool: Pool, nodes: Sequence[Node], since: datetime | None = No
         states = ", ".join(f"{count} {state}" for state, count in sorted(absent.items()))
         return Diagnosis(message=f"Pool `{pool.pool_id}` has no working nodes ({states}); waiting for one.")
     return None
+
+
+def _is_fatal(problem: Problem) -> bool:
+    """Check whether a resize error remains. Without spot nodes, dedicated nodes do the work."""
+    if problem.provider_code in INVALID_REQUEST_CODES:
+        return True
+    if _is_of_spot(problem):
+        return False
+    return problem.code not in TRANSIENT_RESIZE_CODES or problem.provider_code in FATAL_PROVIDER_CODES
+
+
+def _is_of_spot(problem: Problem) -> bool:
+    return SPOT.search(f"{problem.code} {problem.message}") is not None
 
 
 def _node_failure(pool: Pool, failed: Sequence[Node]) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from tasks.azure.batch import BatchAccount, unknown_pool_properties
 from tasks.azure.pool_request import check_extra
 from tasks.azure.values import Image
 from tasks.errors import ConfigurationError
-from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
+from tasks.model.pool import DEFAULT_POOL, PoolOptions, PoolSetup
+from tasks.model.vm_size import ARM64, vm_size
 
 # Long enough to change to another image, even in a large company.
 MIN_IMAGE_SUPPORT = timedelta(days=90)
+
+# The end of the name of an image that is for one generation of virtual machines.
+GENERATION = re.compile(r"-?g(?:en)?(?P<generation>[12])$", re.IGNORECASE)
 
 # The value of `node_identity` for signed URLs instead of an identity.
 NO_IDENTITY = "none"
@@ -32,12 +37,13 @@ def check_pool_options(options: PoolOptions) -> None:
     check_extra(options)
 
 
-def choose_image(account: BatchAccount, setup: PoolSetup, until: datetime) -> Image:
-    """Return the image that the user configured, or the newest one of the image family.
+def choose_image(account: BatchAccount, options: PoolOptions, until: datetime) -> Image:
+    """Return the image that the user configured, or the newest one of the image family that fits the VM size.
 
     Raises:
-        ConfigurationError: No verified image of the family is supported until `until`.
+        ConfigurationError: No verified image of the family fits the VM size and is supported until `until`.
     """
+    setup = options.setup
     if setup.image_id is not None:
         return Image(
             publisher="",
@@ -50,21 +56,20 @@ def choose_image(account: BatchAccount, setup: PoolSetup, until: datetime) -> Im
             end_of_life_at=None,
             resource_id=setup.image_id,
         )
-    return newest_image(account.images(), until, setup.image_family, needs_containers=setup.container_image is not None)
+    return newest_image(account.images(), until, options)
 
 
-def newest_image(
-    images: list[Image],
-    until: datetime,
-    family: str = DEFAULT_SETUP.image_family,
-    *,
-    needs_containers: bool = False,
-) -> Image:
-    """Return the newest verified Linux image of a family that is supported until `until`.
+def newest_image(images: Sequence[Image], until: datetime, options: PoolOptions = DEFAULT_POOL) -> Image:
+    """Return the newest verified Linux image of a family that fits the VM size and is supported until `until`.
+
+    Among the images of one release, generation 2 comes before generation 1, and fewer drivers before more.
 
     Raises:
         ConfigurationError: No such image exists.
     """
+    setup, size = options.setup, vm_size(options.vm_size)
+    family, needs_containers = setup.image_family, setup.container_image is not None
+    kind = f"image of the family `{family}`{' that runs containers' if needs_containers else ''}"
     found = [
         image
         for image in images
@@ -73,16 +78,51 @@ def newest_image(
         and image.node_agent_sku.startswith(family)
         and (image.runs_containers or not needs_containers)
     ]
-    supported = [image for image in found if image.end_of_life_at is None or image.end_of_life_at > until]
-    if supported:
-        return max(supported, key=lambda image: (image.node_agent_sku, image.sku))
-    kind = f"image of the family `{family}`{' that runs containers' if needs_containers else ''}"
-    if support_ends := [image.end_of_life_at for image in found if image.end_of_life_at is not None]:
+    if not found:
+        raise ConfigurationError(f"The Batch account has no verified {kind}. Set `image_family` to another family.")
+    generations = {image: generation_of(image, images) for image in found}
+    fitting = [
+        image
+        for image in found
+        if image.architecture == size.architecture and generations[image] in {None, *size.generations}
+    ]
+    if not fitting:
         raise ConfigurationError(
-            f"Support for every verified {kind} ends before the run does, the last on {max(support_ends):%Y-%m-%d}. "
+            f"No verified {kind} fits the VM size `{size.name}` ({size.requirements}). "
+            "Set `vm_size` or `image_family` to another value."
+        )
+    supported = [image for image in fitting if image.end_of_life_at is None or image.end_of_life_at > until]
+    if not supported:
+        last_end = max(image.end_of_life_at for image in fitting if image.end_of_life_at is not None)
+        raise ConfigurationError(
+            f"Support for every verified {kind} ends before the run does, the last on {last_end:%Y-%m-%d}. "
             "Set `image_family` to another family."
         )
-    raise ConfigurationError(f"The Batch account has no verified {kind}. Set `image_family` to another family.")
+
+    def rank(image: Image) -> tuple[object, ...]:
+        release = [int(number) for number in re.findall(r"\d+", image.node_agent_sku)]
+        return (release, generations[image] or 0, -len(image.capabilities), image.node_agent_sku, image.sku)
+
+    return max(supported, key=rank)
+
+
+def generation_of(image: Image, images: Iterable[Image]) -> int | None:
+    """Return the generation of virtual machines that an image is for; None if the names do not tell.
+
+    Where an offer has images of both generations, only the names of one generation contain a number. So "server" is of
+    generation 2 beside "server-gen1", and "22_04-lts" is of generation 1 beside "22_04-lts-gen2".
+    """
+    if image.architecture == ARM64:
+        return 2
+    if number := GENERATION.search(image.sku):
+        return int(number["generation"])
+    named = {
+        (GENERATION.sub("", other.sku), int(number["generation"]))
+        for other in images
+        if (other.publisher, other.offer) == (image.publisher, image.offer) and (number := GENERATION.search(other.sku))
+    }
+    generations = {generation for sku, generation in named if sku == image.sku}
+    return 3 - generations.pop() if len(generations) == 1 else None
 
 
 def support_warning(image: Image, now: datetime) -> str | None:

@@ -102,7 +102,7 @@ def ensure_pool(
         ConfigurationError: No suitable image exists.
     """
     now = service_time()
-    image = choose_image(account, options.setup, run.deadline_at)
+    image = choose_image(account, options, run.deadline_at)
     if warning := support_warning(image, now):
         warn(warning)
     pool_start_task = start_task(blobs, run, workload, containers, now, options.setup)

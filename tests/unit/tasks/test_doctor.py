@@ -7,8 +7,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from tasks.azure.values import Job, Node, Pool, Problem
+from tasks.model.run import BatchJob
 from tasks.model.verdict import Category
-from tasks.steps.doctor import diagnose_job, diagnose_pool
+from tasks.steps import doctor as doctor_module
+from tasks.steps.doctor import Doctor, diagnose_job, diagnose_pool
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
 
@@ -17,7 +19,7 @@ def make_job(state, reason=None):
     return Job(job_id="j", pool_id="p", state=state, created_at=None, terminate_reason=reason, metadata={})
 
 
-def make_pool(state="active", allocation="steady", problems=()):
+def make_pool(state="active", allocation="steady", problems=(), **autoscale):
     return Pool(
         pool_id="p",
         state=state,
@@ -25,6 +27,7 @@ def make_pool(state="active", allocation="steady", problems=()):
         allocated_at=NOW,
         resize_problems=tuple(problems),
         metadata={},
+        **autoscale,
     )
 
 
@@ -88,6 +91,106 @@ def test_missing_capacity_is_reported_only(code):
     diagnosis = diagnose_pool(make_pool(problems=[Problem(code=code, message="No capacity.")]), [])
     assert diagnosis.fatal is None
     assert code in diagnosis.message
+
+
+DEDICATED, SPOT = "Desired number of dedicated nodes.", "Desired number of low priority nodes."
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "provider_code", "is_fatal"),
+    [
+        (DEDICATED, "AllocationFailed", "BadRequest", True),
+        (DEDICATED, "AllocationFailed", "SkuNotAvailable", True),
+        (DEDICATED, "AllocationFailed", "QuotaExceeded", True),
+        (DEDICATED, "AllocationFailed", "AllocationFailed", False),
+        (DEDICATED, "AllocationTimedout", "", False),
+        (DEDICATED, "AccountVMSeriesCoreQuotaReached", "", True),
+        # The image does not fit dedicated nodes either.
+        (SPOT, "AllocationFailed", "BadRequest", True),
+        # Dedicated nodes can do the work.
+        (SPOT, "AllocationFailed", "SkuNotAvailable", False),
+        (SPOT, "AllocationFailed", "", False),
+        ("Reached the quota.", "AccountLowPriorityCoreQuotaReached", "", False),
+    ],
+)
+@pytest.mark.parametrize("others", [[], [Problem(code="AllocationTimedout", message="No capacity.")]])
+def test_only_remaining_resize_errors_end_wait(message, code, provider_code, is_fatal, others):
+    problem = Problem(code=code, message=message, provider_code=provider_code)
+    diagnosis = diagnose_pool(make_pool(problems=[*others, problem]), [])
+    assert (diagnosis.fatal is not None) == is_fatal
+    assert not is_fatal or code in diagnosis.message
+
+
+class ScaledAccount:
+    """An account with one pool, which remembers that its autoscaling was restarted."""
+
+    def __init__(self):
+        self.state = {}
+        self.restarts = 0
+
+    def job(self, job_id):
+        return make_job("active")
+
+    def pool(self, pool_id):
+        return make_pool(**self.state)
+
+    def nodes(self, pool_id):
+        return []
+
+    def restart_autoscale(self, pool_id):
+        self.restarts += 1
+
+
+@pytest.fixture
+def examine(monkeypatch):
+    """Examine a pool some minutes after the first examination."""
+    account = ScaledAccount()
+    doctors = {}
+
+    def examine(minutes, *, own_pool=True, **state):
+        account.state = state
+        monkeypatch.setattr(doctor_module, "service_time", lambda: NOW + timedelta(minutes=minutes))
+        job = BatchJob(job_id="j", pool_id="p", files_variable="")
+        doctor = doctors.setdefault(own_pool, Doctor(account, job, own_pool=own_pool))
+        diagnosis = doctor.examine()
+        return diagnosis.message if diagnosis else None, account.restarts
+
+    return examine
+
+
+FAILED = {"scaled_at": NOW, "autoscale_problem": Problem(code="GetSampleFailed", message="Not enough samples")}
+
+
+def test_failed_evaluations_are_reported_and_autoscale_is_restarted(examine):
+    """Without this, the pool has no nodes, and nobody knows why."""
+    message, restarts = examine(0, **FAILED)
+    assert message == (
+        "Batch does not evaluate the autoscale formula of pool `p`: Not enough samples [GetSampleFailed]; Batch will retry."
+    )
+    assert restarts == 0
+    assert examine(15, **FAILED)[1] == 0
+    message, restarts = examine(16, **FAILED)
+    assert message.endswith("[GetSampleFailed]; restarted the autoscaling.")
+    assert restarts == 1
+    assert examine(30, **FAILED)[1] == 1
+    assert examine(33, **FAILED)[1] == 2
+    assert examine(34, scaled_at=NOW + timedelta(minutes=33)) == (None, 2)
+
+
+def test_missing_evaluations_restart_autoscale(examine):
+    assert examine(0, scaled_at=NOW) == (None, 0)
+    assert examine(14, scaled_at=NOW) == (None, 0)
+    assert examine(16, scaled_at=NOW)[1] == 1
+    # During a resize, nothing is evaluated.
+    assert examine(60, scaled_at=NOW, allocation="resizing") == (None, 1)
+    assert examine(70, scaled_at=NOW) == (None, 1)
+
+
+def test_pool_of_user_is_not_restarted(examine):
+    message, restarts = examine(0, own_pool=False, **FAILED)
+    assert "[GetSampleFailed]" in message
+    assert examine(60, own_pool=False, **FAILED)[1] == restarts == 0
+    assert examine(90, own_pool=False) == (None, 0)
 
 
 def test_resizing_pool_is_healthy():

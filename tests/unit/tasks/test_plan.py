@@ -164,6 +164,7 @@ def test_chunk_size_is_one_up_to_twenty_files():
     ("vm_size", "slots"),
     [
         ("standard_d2s_v3", 2),
+        ("standard_d2as_v5", 2),
         ("Standard_D16ds_v5", 16),
         ("STANDARD_E4-2s_v5", 2),
         ("Standard_NC24ads_A100_v4", 24),

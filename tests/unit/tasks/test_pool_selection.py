@@ -81,39 +81,109 @@ def test_existing_pool_rejects_pool_settings():
     check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)))
 
 
-def make_image(sku, ends_at=None, **options):
+NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
+
+
+def make_image(release, sku="", ends_at=None, **options):
     values = {"version": "latest", "is_verified": True, "is_linux": True} | options
     return Image(
-        publisher="p", offer="o", sku=sku, node_agent_sku=f"batch.node.{sku}", end_of_life_at=ends_at, **values
+        publisher="p",
+        offer=release.split("-")[0],
+        sku=sku or release,
+        node_agent_sku=f"batch.node.{release}",
+        end_of_life_at=ends_at,
+        **values,
     )
 
 
+def of_family(family, **setup):
+    return PoolOptions(setup=PoolSetup(image_family=f"batch.node.{family}", **setup))
+
+
+# The images of two releases as Azure lists them. Source: az batch pool supported-images list, in 2026.
+AZURE_IMAGES = [
+    make_image("ubuntu 22.04", "22_04-lts"),
+    make_image("ubuntu 22.04", "22_04-lts-gen2"),
+    make_image("ubuntu 22.04-arm64", "22_04-lts-arm64"),
+    make_image("ubuntu 24.04", "server"),
+    make_image("ubuntu 24.04", "server-gen1"),
+    make_image("ubuntu 24.04-arm64", "server-arm64"),
+    make_image("ubuntu 24.04", "gpu", capabilities=frozenset({"nvidiatesladriverinstalled"})),
+]
+
+
+@pytest.mark.parametrize(
+    ("size", "family", "sku"),
+    [
+        ("standard_d2as_v5", "ubuntu", "server"),
+        ("Standard_D2s_v6", "ubuntu", "server"),
+        ("standard_d2_v3", "ubuntu", "server-gen1"),
+        ("Standard_D1_v2", "ubuntu 22.04", "22_04-lts"),
+        ("standard_d2s_v3", "ubuntu 22.04", "22_04-lts-gen2"),
+        ("Standard_DS3_v2", "ubuntu 22.04", "22_04-lts-gen2"),
+        ("standard_e4ds_v6", "ubuntu 22.04", "22_04-lts-gen2"),
+        ("standard_d2ps_v5", "ubuntu", "server-arm64"),
+        ("Standard_E8pds_v6", "ubuntu 22.04", "22_04-lts-arm64"),
+        # Before the number, a "p" belongs to the series.
+        ("standard_np10s", "ubuntu", "server"),
+        ("a size of tomorrow", "ubuntu", "server"),
+    ],
+)
+@pytest.mark.parametrize("order", [list, reversed])
+def test_image_fits_vm_size(size, family, sku, order):
+    options = of_family(family).model_copy(update={"vm_size": size})
+    assert newest_image(list(order(AZURE_IMAGES)), NOW, options).sku == sku
+
+
+@pytest.mark.parametrize(
+    ("size", "sku", "needs"),
+    [
+        ("standard_d2ps_v5", "server", "ARM64, generation 2"),
+        ("standard_d2s_v6", "server-gen1", "x64, generation 2"),
+        ("standard_d2_v3", "server-gen2", "x64, generation 1"),
+        ("standard_d2as_v5", "server-arm64", "x64, generation 1 or 2"),
+    ],
+)
+def test_vm_size_without_fitting_image_is_refused(size, sku, needs):
+    with pytest.raises(ConfigurationError) as refusal:
+        newest_image([make_image("ubuntu 24.04", sku)], NOW, PoolOptions(vm_size=size))
+    assert f"`{size}` ({needs})" in str(refusal.value)
+    assert "Set `vm_size` or `image_family`" in str(refusal.value)
+
+
+def test_newest_release_is_found_by_number():
+    images = [make_image("el 9"), make_image("el 10"), make_image("el 8")]
+    assert newest_image(images, NOW, of_family("el")).sku == "el 10"
+
+
 def test_image_belongs_to_chosen_family():
-    now = datetime.now(timezone.utc)
-    images = [make_image("ubuntu 24.04"), make_image("debian 12"), make_image("debian 11", now - timedelta(days=1))]
-    assert newest_image(images, now, "batch.node.debian").sku == "debian 12"
+    images = [make_image("ubuntu 24.04"), make_image("debian 12"), make_image("debian 11", ends_at=NOW)]
+    assert newest_image(images, NOW, of_family("debian")).sku == "debian 12"
     with pytest.raises(ConfigurationError, match=r"family `batch.node.debian 11` ends before the run does"):
-        newest_image(images, now, "batch.node.debian 11")
+        newest_image(images, NOW, of_family("debian 11"))
     with pytest.raises(ConfigurationError, match=r"no verified image of the family `batch.node.el"):
-        newest_image(images, now, "batch.node.el")
+        newest_image(images, NOW, of_family("el"))
     with pytest.raises(ConfigurationError, match="that runs containers"):
-        newest_image(images, now, "batch.node.debian", needs_containers=True)
+        newest_image(images, NOW, of_family("debian", container_image="python:3.12"))
 
 
 def test_image_support_ending_soon_is_warned_of():
     now = datetime.now(timezone.utc)
     assert support_warning(make_image("x"), now) is None
-    assert support_warning(make_image("x", now + timedelta(days=91)), now) is None
+    assert support_warning(make_image("x", ends_at=now + timedelta(days=91)), now) is None
     ends_at = now + timedelta(days=89)
-    assert support_warning(make_image("x", ends_at), now) == f"Support for the image o x ends on {ends_at:%Y-%m-%d}."
+    assert (
+        support_warning(make_image("x", ends_at=ends_at), now)
+        == f"Support for the image x x ends on {ends_at:%Y-%m-%d}."
+    )
 
 
 def test_newest_verified_image_outliving_run_is_chosen():
     """Field report 32: retired images are not chosen."""
     until = datetime(2026, 11, 22, tzinfo=timezone.utc)
     images = [
-        make_image("ubuntu 20.04", until - timedelta(days=1)),
-        make_image("ubuntu 22.04", until + timedelta(days=1)),
+        make_image("ubuntu 20.04", ends_at=until - timedelta(days=1)),
+        make_image("ubuntu 22.04", ends_at=until + timedelta(days=1)),
         make_image("ubuntu 24.04", is_verified=False),
         make_image("ubuntu 26.04", is_linux=False),
     ]
