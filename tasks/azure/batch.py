@@ -124,7 +124,7 @@ class BatchAccount:
             self._client.update_pool(pool_id, models.BatchPoolUpdateOptions(start_task=_start_task(start_task)))
 
     def restart_autoscale(self, pool_id: str) -> None:
-        """Enable the autoscaling of a pool again, with the same formula. Batch then evaluates it at once."""
+        """Enable the autoscaling of a pool again, with the same formula."""
         with translated_errors("Batch", f"restart the autoscaling of pool {pool_id}"):
             pool = self._client.get_pool(pool_id)
             self._client.enable_pool_auto_scale(

@@ -14,7 +14,7 @@ CREATED_AT = datetime(2026, 11, 22, 14, 0, tzinfo=timezone.utc)
 DEADLINE_AT = CREATED_AT + timedelta(hours=1)
 
 
-def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spot: int = 0, preempted: int = 0):
+def targets_at(minutes, waiting, *, expected=100, spot=0, current=None, preempted=0, has_node_samples=True):
     """Return the target numbers of dedicated and spot nodes, `minutes` after the pool was created."""
     formula = pool_formula(
         max_nodes=10,
@@ -26,10 +26,14 @@ def targets_at(minutes: float, waiting: list[float], *, expected: int = 100, spo
     )
     check(formula)
     now = CREATED_AT + timedelta(minutes=minutes)
-    samples = [Sample(now - timedelta(seconds=30 * (len(waiting) - 1 - i)), value) for i, value in enumerate(waiting)]
-    found = evaluate(formula, now, {"PendingTasks": samples, "PreemptedNodeCount": [Sample(now, preempted)]})
+    tasks = [Sample(now - timedelta(seconds=30 * (len(waiting) - 1 - i)), value) for i, value in enumerate(waiting)]
+    samples = {"PendingTasks": tasks}
+    if spot and has_node_samples:
+        samples["CurrentLowPriorityNodes"] = [Sample(now, spot if current is None else current)]
+        samples["PreemptedNodeCount"] = [Sample(now, preempted)]
+    found = evaluate(formula, now, samples)
     assert found.node_deallocation_option == "taskcompletion"
-    return found.target_dedicated_nodes, found.target_low_priority_nodes
+    return found.target_dedicated_nodes, found.target_low_priority_nodes or 0
 
 
 @pytest.mark.parametrize(("expected", "nodes"), [(1, 1), (4, 1), (5, 2), (37, 10), (100, 10)])
@@ -46,6 +50,20 @@ def test_later_nodes_follow_pending_work_and_slots(waiting, nodes):
 
 def test_work_of_last_five_minutes_counts():
     assert targets_at(30, [40] * 10 + [0]) == (10, 0)
+
+
+@pytest.mark.parametrize("minutes", [0, 4, 10, 20])
+@pytest.mark.parametrize("spot", [0, 5])
+def test_formula_works_without_samples(minutes, spot):
+    """The samples of a new pool come late, and GetSample fails without one."""
+    dedicated, spot_nodes = targets_at(minutes, [], spot=spot, has_node_samples=False)
+    assert dedicated + spot_nodes >= 10
+    assert spot_nodes == spot
+
+
+@pytest.mark.parametrize("samples", [1, 4, 6, 7, 20])
+def test_few_samples_are_sufficient(samples):
+    assert targets_at(20, [9] * samples) == (3, 0)
 
 
 @pytest.mark.parametrize("minutes", [60, 61, 10_000])
@@ -70,6 +88,14 @@ def test_no_nodes_after_deadline(minutes, spot):
 def test_spot_nodes_come_before_dedicated_nodes(waiting, preempted, targets):
     """Field report 7: preempted nodes stay in the pool but do not prevent others from starting."""
     assert targets_at(20, [waiting] * 20, spot=5, preempted=preempted) == targets
+
+
+@pytest.mark.parametrize(
+    ("minutes", "current", "dedicated"),
+    [(1, 0, 0), (9, 0, 0), (10, 0, 5), (20, 0, 5), (20, 2, 3), (20, 5, 0), (20, 9, 0), (31, 0, 5)],
+)
+def test_dedicated_nodes_replace_spot_nodes_that_do_not_come(minutes, current, dedicated):
+    assert targets_at(minutes, [20] * 20, expected=20, spot=5, current=current)[0] == dedicated
 
 
 def test_dedicated_nodes_finish_after_half_time():
