@@ -75,7 +75,7 @@ def test_run_survives_death_of_its_prefect_server(topn_without_prefect, texts, a
     os.kill(server, signal.SIGKILL)
     waiting()
 
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=120)
 
     assert process.returncode == 1, errors
     assert output == ""
