@@ -19,8 +19,8 @@ param principalType string = 'User'
 @description('Whether to create a permanent pool, whose nodes access blobs with a managed identity instead of signed URLs.')
 param withPool bool = false
 
-@description('VM size of the nodes of the permanent pool.')
-param vmSize string = 'standard_d2s_v3'
+@description('VM size of the nodes of the permanent pool. The size must run generation 2 images of x64 machines.')
+param vmSize string = 'standard_d2as_v5'
 
 @description('Number of Batch tasks that run in parallel on a node of the permanent pool.')
 @minValue(1)
@@ -36,9 +36,12 @@ var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 var azureBatchDataContributor = '6aaa78f1-f7de-44ca-8722-c64a23943cae'
 
 // Enough nodes for all pending and running Batch tasks, and none when there are none.
-var formula = 'slots = ${slotsPerNode}; sampled = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute); waiting = sampled < 70 ? max($PendingTasks.GetSample(1)) : max($PendingTasks.GetSample(5 * TimeInterval_Minute)); $TargetDedicatedNodes = min(${maxNodes}, (waiting + slots - 1) / slots); $NodeDeallocationOption = taskcompletion;'
+// A new pool has no samples, and reading a sample that does not exist fails the evaluation. The pool then keeps its
+// size, so each read is guarded. If samples are late, the last one of the past hour counts.
+// Source: https://learn.microsoft.com/azure/batch/batch-automatic-scaling
+var formula = 'slots = ${slotsPerNode}; recent = $PendingTasks.GetSamplePercent(5 * TimeInterval_Minute); late = $PendingTasks.GetSamplePercent(60 * TimeInterval_Minute); last = late > 0 ? max(0, $PendingTasks.GetSample(1)) : 0; waiting = recent > 0 ? max(0, $PendingTasks.GetSample(5 * TimeInterval_Minute)) : last; $TargetDedicatedNodes = max(0, min(${maxNodes}, (waiting + slots - 1) / slots)); $NodeDeallocationOption = taskcompletion;'
 
-resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
+resource storage 'Microsoft.Storage/storageAccounts@2025-06-01' = {
   name: '${name}storage'
   location: location
   kind: 'StorageV2'
@@ -53,7 +56,7 @@ resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
   }
 }
 
-resource batch 'Microsoft.Batch/batchAccounts@2024-07-01' = {
+resource batch 'Microsoft.Batch/batchAccounts@2025-06-01' = {
   name: '${name}batch'
   location: location
   properties: {
@@ -63,7 +66,7 @@ resource batch 'Microsoft.Batch/batchAccounts@2024-07-01' = {
 }
 
 // The identity of the machine of a Prefect worker in Azure.
-resource worker 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+resource worker 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: '${name}-worker'
   location: location
 }
@@ -109,7 +112,7 @@ resource principalOnBatch 'Microsoft.Authorization/roleAssignments@2022-04-01' =
 }
 
 // The identity of the nodes of a pool. It grants access to blobs, but not to Batch.
-resource nodes 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+resource nodes 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: '${name}-nodes'
   location: location
 }
@@ -124,7 +127,7 @@ resource nodesOnStorage 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-resource pool 'Microsoft.Batch/batchAccounts/pools@2024-07-01' = if (withPool) {
+resource pool 'Microsoft.Batch/batchAccounts/pools@2025-06-01' = if (withPool) {
   parent: batch
   name: '${name}-pool'
   identity: {
@@ -136,7 +139,6 @@ resource pool 'Microsoft.Batch/batchAccounts/pools@2024-07-01' = if (withPool) {
   properties: {
     vmSize: vmSize
     taskSlotsPerNode: slotsPerNode
-    targetNodeCommunicationMode: 'Simplified'
     deploymentConfiguration: {
       virtualMachineConfiguration: {
         imageReference: {

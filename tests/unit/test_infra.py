@@ -15,6 +15,8 @@ from localbatch.rules.autoscale import check, evaluate
 TEMPLATE = REPOSITORY / "infra" / "main.bicep"
 PAGE = REPOSITORY / "docs" / "azure-from-nothing.md"
 
+NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
+
 # Source: Azure built-in roles, "Storage" and "Compute".
 ROLES = {
     "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
@@ -73,18 +75,71 @@ def test_role_ids_match_their_names(template):
     assert "roleDefinitions', '" not in TEMPLATE.read_text()
 
 
-@pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 4)])
-def test_pool_size_follows_pending_work(template, waiting, nodes):
+def formula_of(template):
+    """The formula of the pool, with the defaults of the parameters."""
     formula = template["variables"]["formula"]["value"]
     for parameter in ("slotsPerNode", "maxNodes"):
-        default = template["parameters"][parameter]["default"]
-        formula = formula.replace(f"${{{parameter}}}", str(default))
+        formula = formula.replace(f"${{{parameter}}}", str(template["parameters"][parameter]["default"]))
     assert "{" not in formula
     check(formula)
-    now = datetime(2026, 11, 22, tzinfo=timezone.utc)
-    samples = [Sample(now - timedelta(seconds=30 * age), waiting) for age in range(20, -1, -1)]
-    found = evaluate(formula, now, {"PendingTasks": samples})
+    return formula
+
+
+def evaluate_pool(template, samples):
+    """Evaluate the formula with samples of pending Batch tasks, each with its age in seconds."""
+    pending = [Sample(NOW - timedelta(seconds=age), waiting) for age, waiting in sorted(samples, reverse=True)]
+    return evaluate(formula_of(template), NOW, {"PendingTasks": pending})
+
+
+def every_30_seconds(waiting, *, first, last):
+    """Samples with an age of `first` to `last` seconds."""
+    return [(age, waiting) for age in range(last, first + 1, 30)]
+
+
+@pytest.mark.parametrize(("waiting", "nodes"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 4)])
+def test_pool_size_follows_pending_work(template, waiting, nodes):
+    found = evaluate_pool(template, every_30_seconds(waiting, first=600, last=0))
     assert (found.target_dedicated_nodes, found.node_deallocation_option) == (nodes, "taskcompletion")
+
+
+@pytest.mark.parametrize(
+    ("samples", "nodes"),
+    [
+        pytest.param([], 0, id="none, as in a new pool"),
+        pytest.param([(90, 3)], 2, id="a single one"),
+        pytest.param(every_30_seconds(3, first=90, last=60), 2, id="the first two"),
+        pytest.param(every_30_seconds(3, first=600, last=60), 2, id="without the last minute"),
+        pytest.param(every_30_seconds(3, first=1200, last=600), 2, id="late by ten minutes"),
+        pytest.param(every_30_seconds(0, first=1200, last=600), 0, id="late, and no work"),
+        pytest.param(every_30_seconds(3, first=7800, last=7200), 0, id="late by two hours"),
+        pytest.param([*every_30_seconds(0, first=210, last=60), (240, 3)], 2, id="work that ended recently"),
+        pytest.param([*every_30_seconds(0, first=330, last=60), (360, 3)], 0, id="work that ended earlier"),
+    ],
+)
+def test_pool_size_with_few_samples(template, samples, nodes):
+    """A missing sample must not fail the evaluation: the pool would keep its size."""
+    assert evaluate_pool(template, samples).target_dedicated_nodes == nodes
+
+
+def test_pool_size_does_not_need_other_metrics(template):
+    assert set(re.findall(r"\$(\w+)\.", formula_of(template))) == {"PendingTasks"}
+
+
+def test_versions_of_resources_are_current():
+    """Batch retires versions before 2025-06-01; https://github.com/Azure/Batch/issues/140."""
+    versions = dict(re.findall(r"'(Microsoft\.[\w./]+)@([\w-]+)'", TEMPLATE.read_text()))
+    assert versions == {
+        "Microsoft.Authorization/roleAssignments": "2022-04-01",
+        "Microsoft.Batch/batchAccounts": "2025-06-01",
+        "Microsoft.Batch/batchAccounts/pools": "2025-06-01",
+        "Microsoft.ManagedIdentity/userAssignedIdentities": "2024-11-30",
+        "Microsoft.Storage/storageAccounts": "2025-06-01",
+    }
+
+
+def test_pool_has_no_retired_properties(properties):
+    assert properties["pool"]["vmSize"]
+    assert "targetNodeCommunicationMode" not in properties["pool"]
 
 
 def test_page_uses_outputs_and_parameters_of_template(template):
