@@ -29,7 +29,8 @@ from tasks.model.pool import (
 )
 from tasks.model.run import KEEP_NOTHING, Keep
 from tasks.report.artifacts import name_at_start, progress_artifact
-from tasks.report.usage import node_price, usage_meter
+from tasks.report.price import limited_minutes, node_price
+from tasks.report.usage import usage_meter
 from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
 from tasks.steps.dead_results import sweep_before_run
@@ -117,6 +118,8 @@ def run_workload(
     keep: Keep = KEEP_NOTHING,
     refresh: bool = False,
     usd_per_node_hour: float | None = None,
+    max_usd: float | None = None,
+    task_minutes: float | None = None,
 ) -> State[Any]:
     """Run a workload on each input file. This is the whole body of a flow, with the arguments of `topn`.
 
@@ -128,17 +131,17 @@ def run_workload(
         ServiceError: A request to a service failed, and retries did not help.
     """
     check_pool_options(pool_options)
-    run = start_run(timeout_minutes, keep)
+    price = node_price(pool_options.vm_size, usd_per_node_hour)
+    run = start_run(limited_minutes(timeout_minutes, max_usd, pool_options, price), keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)
     plan = sweep_before_run(opaque(plan), workload, refresh, files_per_task)
-    price = node_price(pool_options.vm_size, usd_per_node_hour)
     if not plan.chunks:
         return final_state(report_run(run, opaque(plan), workload, {}, output_folder, price))
 
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count), heartbeat(run):
         containers = create_containers(run, workload)
         pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
-        job = create_job(run, workload, containers, pool_id, pool_options.setup)
+        job = create_job(run, workload, containers, pool_id, pool_options.setup, task_minutes)
         staged: list[PrefectFuture[StagedChunk]] = []
         submitted: list[PrefectFuture[StagedChunk]] = []
         for wave in plan.waves(MAX_THREADS):
@@ -176,6 +179,8 @@ def topn(
     keep_pool: bool = False,
     refresh: bool = False,
     usd_per_node_hour: Annotated[float, Field(ge=0)] | None = None,
+    max_usd: Annotated[float, Field(gt=0)] | None = None,
+    task_minutes: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MINUTES)] | None = None,
 ) -> State[Any]:
     """Count the most frequent words of each file on Azure Batch.
 
@@ -191,7 +196,7 @@ def topn(
             nodes then only cover what spot nodes cannot, and replace all of them after half of the timeout.
         slots_per_node: Number of Batch tasks that run in parallel on a node, at most four per core. By default one
             per core if the name of the VM size contains the number of cores, otherwise one.
-        vm_size: VM size of the nodes, such as standard_d2s_v3.
+        vm_size: VM size of the nodes, such as standard_d2as_v5.
         pool_id: Id of an existing pool (letters, digits, - and _). The run neither changes nor deletes that pool. By
             default the run creates its own pool.
         pool: Setup of the nodes: network, image, containers, start commands, identity.
@@ -203,6 +208,9 @@ def topn(
         refresh: Also count files that have a stored result.
         usd_per_node_hour: Price of a dedicated node in USD, for the cost estimate in the summary. By default the list
             price of the VM size, if known.
+        max_usd: Limit of the cost in USD. The run ends when all nodes together would have cost that much, spot nodes
+            at the price of dedicated ones. Batch enforces it even if this machine fails. By default no limit.
+        task_minutes: Time limit of each Batch task. By default that of the run.
 
     Returns:
         The final state. A call of the flow returns its `RunReport`.
@@ -227,4 +235,6 @@ def topn(
         keep=Keep(containers=keep_containers, job=keep_job, pool=keep_pool),
         refresh=refresh,
         usd_per_node_hour=usd_per_node_hour,
+        max_usd=max_usd,
+        task_minutes=task_minutes,
     )

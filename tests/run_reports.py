@@ -88,7 +88,7 @@ def usage(**changes):
             "waited_seconds": 100.0,
             "idle_seconds": 70.0,
             "nodes": 2,
-            "preempted_nodes": 0,
+            "preemptions": 0,
             "node_seconds": 7200.0,
             "spot_node_seconds": 0.0,
             **changes,

@@ -509,6 +509,7 @@ def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
         ],
         constraints=models.BatchTaskConstraints(
             max_task_retry_count=spec.retries,
+            max_wall_clock_time=None if spec.max_minutes is None else timedelta(minutes=spec.max_minutes),
             # One day is enough to inspect the files, and does not fill a node's disk.
             retention_time=timedelta(days=1),
         ),

@@ -60,6 +60,7 @@ class BatchTaskSpec:
     uploads: tuple[Upload, ...]
     retries: int
     container_image: str | None = None
+    max_minutes: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,7 @@ class BatchJob:
         files_variable: The ``AZ_BATCH_…`` variable that contains the folder of the workload's files on a node.
         setup: Configuration of the pool's nodes.
         node_identity: Resource id of the managed identity with which nodes access blobs; None for signed URLs.
+        task_minutes: Time limit of each Batch task; None for none besides that of the job.
     """
 
     job_id: str
@@ -105,3 +106,4 @@ class BatchJob:
     files_variable: str
     setup: PoolSetup = DEFAULT_SETUP
     node_identity: str | None = None
+    task_minutes: float | None = None

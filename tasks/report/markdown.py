@@ -13,6 +13,7 @@ from collections import Counter
 from tasks.model.files import InputFile
 from tasks.report.failure import MEANINGS, Failure
 from tasks.report.model import Price, RunReport, Usage
+from tasks.report.price import MIN_SPOT_SHARE, estimate_usd
 from tasks.text import printable, printable_lines, shorten
 from tasks.workload.base import Cell, Picture
 
@@ -63,17 +64,19 @@ def notes(report: RunReport) -> list[str]:
     if price.usd_per_node_hour is None:
         sentences.append(f"The price of {price.source} is unknown. Set it with the parameter `usd_per_node_hour`.")
     else:
-        kind = "dedicated nodes" if usage.spot_node_seconds else "nodes"
         cost = "The cost" if price.is_paid else "This run did not use Azure and cost nothing. On Azure, the cost"
-        sentences.append(f"{cost} covers only {kind}, at {price.usd_per_node_hour:g} USD per hour ({price.source}).")
+        sentences.append(f"{cost} covers only nodes, at {price.usd_per_node_hour:g} USD per hour ({price.source}).")
+        if usage.spot_node_seconds:
+            sentences.append(f"The price of spot nodes varies between {MIN_SPOT_SHARE:.0%} of that and all of it.")
     return sentences
 
 
 def _cost(usage: Usage, price: Price | None) -> str:
-    if usage.node_seconds is None or price is None or price.usd_per_node_hour is None:
+    estimate = estimate_usd(usage, price) if price is not None else None
+    if estimate is None:
         return "unknown"
-    estimate = usage.node_seconds / HOUR_SECONDS * price.usd_per_node_hour
-    return f"{estimate:.4f} USD" if estimate < 1 else f"{estimate:,.2f} USD"
+    lowest, highest = (f"{usd:.4f}" if usd < 1 else f"{usd:,.2f}" for usd in estimate)
+    return f"{highest} USD" if lowest == highest else f"{lowest} to {highest} USD"
 
 
 def waiting_sentence(report: RunReport) -> str:
@@ -244,13 +247,13 @@ def _picture(title: str, svg: str) -> str:
 def _usage_figures(usage: Usage) -> list[tuple[str, str, str]]:
     repeats = [
         f"{count:,} {what}"
-        for count, what in ((usage.retries, "retried"), (usage.requeues, "moved to another node"))
+        for count, what in ((usage.retries, "retried"), (usage.requeues, "started again on another node"))
         if count
     ]
     figures = [
         ("Batch tasks completed", f"{usage.batch_tasks:,}", ", ".join(repeats)),
         ("Running time of Batch tasks", duration(usage.task_seconds), "sum"),
-        ("Nodes seen", f"{usage.nodes:,}", f"{usage.preempted_nodes:,} preempted" if usage.preempted_nodes else ""),
+        ("Nodes seen", f"{usage.nodes:,}", f"preempted {usage.preemptions:,} times" if usage.preemptions else ""),
     ]
     if usage.node_seconds is not None:
         spot = f"and {usage.spot_node_seconds / MINUTE_SECONDS:,.1f} spot" if usage.spot_node_seconds else ""

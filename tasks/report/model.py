@@ -37,13 +37,13 @@ class Usage:
     Attributes:
         batch_tasks: Number of completed Batch tasks.
         retries: Number of retries after a program failed.
-        requeues: Number of times a Batch task was moved to another node.
+        requeues: Number of times a Batch task was started again on another node.
         running: Number of running Batch tasks from each time on, with at most a few hundred changes; empty if none ran.
         task_seconds: Sum of the running times, counting only the last attempt of each Batch task.
         waited_seconds: How long the run waited for Batch tasks.
         idle_seconds: The part of `waited_seconds` in which no Batch task ran. The service reports only last attempts.
         nodes: Number of nodes that the run saw or that ran a Batch task.
-        preempted_nodes: Number of these nodes that the run saw preempted.
+        preemptions: Number of times that the run saw one of them preempted.
         node_seconds: Sum of the times from the allocation of a dedicated node to when the run last saw it; None for a
             pool that the run did not create.
         spot_node_seconds: The same sum for spot nodes.
@@ -57,7 +57,7 @@ class Usage:
     waited_seconds: float
     idle_seconds: float
     nodes: int
-    preempted_nodes: int
+    preemptions: int
     node_seconds: float | None
     spot_node_seconds: float | None
 

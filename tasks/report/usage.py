@@ -13,23 +13,17 @@ from itertools import groupby
 
 from tasks.azure.accounts import batch_account
 from tasks.azure.batch import BatchAccount
-from tasks.azure.block import configured_azure
-from tasks.azure.settings import account_of
+from tasks.azure.values import NodeAllocation
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import ServiceError
 from tasks.model.chunks import FinishedChunk
 from tasks.model.run import BatchJob, Run
-from tasks.report.model import Price, Usage
+from tasks.report.model import Usage
 
 LISTING_INTERVAL = timedelta(minutes=1)
 
 # The width of the chart cannot show more changes.
 MAX_CHANGES = 300
-
-# Pay-as-you-go prices of Linux VMs.
-# Source: https://azure.microsoft.com/en-us/pricing/details/virtual-machines/linux/
-LIST_PRICES_USD_PER_HOUR = {"standard_d2s_v3": 0.096, "standard_d4s_v3": 0.192}
-LIST_PRICE_REGION = "East US"
 
 Interval = tuple[datetime, datetime]
 
@@ -41,6 +35,8 @@ class _Node:
     last_at: datetime | None = None
     is_dedicated: bool = True
     is_preempted: bool = False
+    preemptions: int = 0
+    earlier_seconds: float = 0.0
 
     def add_start(self, instant: datetime) -> None:
         self.first_at = min(self.first_at or instant, instant)
@@ -48,10 +44,25 @@ class _Node:
     def add_end(self, instant: datetime) -> None:
         self.last_at = max(self.last_at or instant, instant)
 
+    def add_listing(self, found: NodeAllocation, listed_at: datetime) -> None:
+        """Add what a listing says. A preempted node can come back with the same id and a new allocation time."""
+        if self.allocated_at and found.allocated_at and found.allocated_at > self.allocated_at:
+            self.preemptions += not self.is_preempted
+            self.earlier_seconds = self.seconds
+            self.first_at = self.last_at = None
+            self.is_preempted = False
+        self.allocated_at = found.allocated_at or self.allocated_at
+        self.is_dedicated = found.is_dedicated
+        self.preemptions += found.is_preempted and not self.is_preempted
+        self.is_preempted = found.is_preempted
+        if not found.is_preempted:
+            self.add_end(listed_at)
+
     @property
     def seconds(self) -> float:
         since = self.allocated_at or self.first_at
-        return max(0.0, (self.last_at - since).total_seconds()) if since and self.last_at else 0.0
+        last = max(0.0, (self.last_at - since).total_seconds()) if since and self.last_at else 0.0
+        return self.earlier_seconds + last
 
 
 class UsageMeter:
@@ -99,7 +110,7 @@ class UsageMeter:
             waited_seconds=waited_seconds,
             idle_seconds=max(0.0, waited_seconds - covered_seconds(self._intervals, self._started_at, ended_at)),
             nodes=len(nodes),
-            preempted_nodes=sum(node.is_preempted for node in nodes),
+            preemptions=sum(node.preemptions for node in nodes),
             node_seconds=sum(node.seconds for node in nodes if node.is_dedicated) if self._own_pool else None,
             spot_node_seconds=sum(node.seconds for node in nodes if not node.is_dedicated) if self._own_pool else None,
         )
@@ -115,27 +126,12 @@ class UsageMeter:
             return
         for life in lives:
             node = self._nodes.setdefault(life.node_id, _Node())
-            node.allocated_at = life.allocated_at or node.allocated_at
-            node.is_dedicated = life.is_dedicated
-            if life.is_preempted:
-                node.is_preempted = True
-            else:
-                node.add_end(self._listed_at)
+            node.add_listing(life, self._listed_at)
 
 
 def usage_meter(run: Run, job: BatchJob) -> UsageMeter:
     """Start to measure what a run uses on the configured Batch account."""
     return UsageMeter(batch_account(), run, job)
-
-
-def node_price(vm_size: str, usd_per_node_hour: float | None) -> Price:
-    """Return the price of a dedicated node: `usd_per_node_hour`, or the list price of the VM size if it is known."""
-    is_paid = account_of(configured_azure().batch_endpoint or "") is not None
-    if usd_per_node_hour is not None:
-        return Price(usd_per_node_hour=usd_per_node_hour, source="set for this run", is_paid=is_paid)
-    listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
-    source = f"list price of {vm_size}, Linux, pay as you go, {LIST_PRICE_REGION}" if listed is not None else vm_size
-    return Price(usd_per_node_hour=listed, source=source, is_paid=is_paid)
 
 
 def covered_seconds(intervals: Iterable[Interval], since: datetime, until: datetime) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 from prefect.runtime import flow_run
@@ -25,12 +27,16 @@ from tasks.workload.results_store import ResultsStore, results_store
 MAX_LOG_BYTES = 4096
 MAX_LOG_LINES = 20
 
+# The service does not document with which code a Batch task fails that reaches its time limit.
+TIME_LIMIT_CODE = "MaxWallClockTimeExpiry"
+
 # Source: https://learn.microsoft.com/en-us/azure/batch/batch-job-task-error-checking
 CATEGORY_OF_CODE = {
     "FailureExitCode": Category.PROGRAM,
     "CommandProgramNotFound": Category.NODE,
     "CommandLaunchFailed": Category.NODE,
     "TaskEnded": Category.CANCELLED,
+    TIME_LIMIT_CODE: Category.WALL_CLOCK,
 }
 CATEGORY_OF_PREFIX = {
     "FileUpload": Category.UPLOAD,
@@ -74,7 +80,7 @@ def collect_chunk(
     failures = PartialFailures("collected", Category.UPLOAD)
     scratch = Scratch()
     for pack in finished.submitted.staged:
-        outcome = finished.outcomes.get(pack.task_id)
+        outcome = _with_time_limit(finished.outcomes.get(pack.task_id), job.task_minutes)
         read_output = partial(_download, account, containers, pack, scratch)
         read_tail = partial(_download_tail, account, containers, pack)
         unpacked: Mapping[str, tuple[BatchTaskOutcome, dict[str, Output]]] = {}
@@ -98,6 +104,18 @@ def collect_chunk(
                 store.put(file.content_key, verdict)
             verdicts[file.content_key] = verdict
     return {**verdicts, **failures.errors}
+
+
+def _with_time_limit(outcome: BatchTaskOutcome | None, task_minutes: float | None) -> BatchTaskOutcome | None:
+    """Return an outcome whose cause is the time limit if the Batch task failed and had run for that long."""
+    if outcome is None or outcome.result == "success" or task_minutes is None:
+        return outcome
+    if outcome.started_at is None or outcome.ended_at is None:
+        return outcome
+    if outcome.ended_at - outcome.started_at < timedelta(minutes=task_minutes):
+        return outcome
+    message = f"Its Batch task ran longer than {task_minutes:g} minutes, its limit `task_minutes`"
+    return replace(outcome, failure_code=TIME_LIMIT_CODE, failure_message=message)
 
 
 def _unpack(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tasks.azure import sas_expiry as signatures
@@ -47,11 +48,19 @@ def create_pool(run: Run, workload: Workload, containers: Containers, options: P
 
 
 @step("create job")
-def create_job(run: Run, workload: Workload, containers: Containers, pool_id: str, setup: PoolSetup) -> BatchJob:
+def create_job(
+    run: Run,
+    workload: Workload,
+    containers: Containers,
+    pool_id: str,
+    setup: PoolSetup,
+    task_minutes: float | None,
+) -> BatchJob:
     """Create the run's job, which Batch terminates at the run's deadline."""
     account = batch_account()
     identity = None if pool_id == run.name else choose_identity(pool_id, account.pool(pool_id).identities, setup)
-    return ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
+    job = ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
+    return replace(job, task_minutes=task_minutes)
 
 
 def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:

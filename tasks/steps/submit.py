@@ -111,4 +111,5 @@ def _spec(
         ),
         retries=MAX_BATCH_TASK_RETRIES,
         container_image=job.setup.container_image,
+        max_minutes=job.task_minutes,
     )

@@ -1,4 +1,4 @@
-"""A run that reaches its deadline reports it."""
+"""Runs that reach their deadline, and Batch tasks that reach their time limit."""
 
 from __future__ import annotations
 
@@ -25,27 +25,45 @@ def azure_settings(azure_of_one_test, monkeypatch):
     return azure
 
 
-def test_wall_clock_fails_batch_tasks_by_deadline(
-    batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, watch_chunk, tmp_path
-):
-    azure_settings.faults.add("endless_task", task="*")
-    containers = ensure_containers(blobs, run, workload)
-    pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
-    batch.create_job(
-        JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=600, metadata=run.metadata(kept=False))
-    )
-    job = BatchJob(job_id=run.name, pool_id=pool_id, files_variable="AZ_BATCH_NODE_SHARED_DIR")
-    chunk = stage_chunk(blobs, chunk_factory(b"text"), workload, containers)
-    try:
+@pytest.fixture
+def judged(batch, blobs, run, workload, pool_options, chunk_factory, azure_settings, watch_chunk, tmp_path):
+    """Return a function that lets Batch tasks run without end, and returns the verdicts after some minutes."""
+
+    def do(*, after_minutes, task_minutes=None, packed=False):
+        azure_settings.faults.add("endless_task", task="*")
+        containers = ensure_containers(blobs, run, workload)
+        pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
+        batch.create_job(
+            JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=600, metadata=run.metadata(kept=False))
+        )
+        job = BatchJob(
+            job_id=run.name, pool_id=pool_id, files_variable="AZ_BATCH_NODE_SHARED_DIR", task_minutes=task_minutes
+        )
+        chunk = stage_chunk(blobs, chunk_factory(b"text", b"another text", packed=packed), workload, containers)
         submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
-        wait_until(lambda: batch.task_counts(job.job_id).running, "the Batch task to run")
-        azure_settings.batch.advance(timedelta(minutes=10))
+        wait_until(lambda: batch.task_counts(job.job_id).running, "a Batch task to run")
+        azure_settings.batch.advance(timedelta(minutes=after_minutes))
         finished = watch_chunk(submitted, job, containers)
-        [verdict] = collect_chunk(blobs, FolderStore(tmp_path / "store"), finished, job, workload, containers).values()
-    finally:
-        azure_settings.faults.clear()
-        batch.delete_jobs_and_pools([job.job_id], [pool_id], 5)
-        for name in (containers.application, containers.inputs, containers.outputs):
-            blobs.delete_container(name)
-    assert verdict.category is Category.WALL_CLOCK
-    assert "deadline" in verdict.message
+        store = FolderStore(tmp_path / "store")
+        return list(collect_chunk(blobs, store, finished, job, workload, containers).values())
+
+    yield do
+    azure_settings.faults.clear()
+    batch.delete_jobs_and_pools([run.name], [run.name], 5)
+    for name in run.containers.names:
+        blobs.delete_container(name)
+
+
+def test_wall_clock_fails_batch_tasks_by_deadline(judged):
+    for verdict in judged(after_minutes=10):
+        assert verdict.category is Category.WALL_CLOCK
+        assert "deadline" in verdict.message
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_batch_task_ends_at_its_time_limit(judged, batch, run, packed):
+    """A hanging program does not hold its slot until the deadline of the run."""
+    for verdict in judged(after_minutes=3, task_minutes=2.5, packed=packed):
+        assert verdict.category is Category.WALL_CLOCK
+        assert "longer than 2.5 minutes, its limit `task_minutes` [" in verdict.message
+    assert batch.job(run.name).state == "active"

@@ -12,7 +12,7 @@ from tasks.errors import ServiceError
 from tasks.model.chunks import Chunk, FinishedChunk, StagedChunk
 from tasks.model.run import BatchJob
 from tasks.model.verdict import BatchTaskOutcome
-from tasks.report.usage import MAX_CHANGES, UsageMeter, covered_seconds, node_price, running_since
+from tasks.report.usage import MAX_CHANGES, UsageMeter, covered_seconds, running_since
 
 
 class MovableClock:
@@ -63,15 +63,6 @@ def outcome(task_id, start, end, node_id="n1", retries=0, requeues=0):
 
 
 @pytest.fixture
-def local_endpoint(monkeypatch):
-    """Configure an account on this machine where no server listens."""
-    monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("TOPN_STORAGE_ENDPOINT", "http://127.0.0.1:1/account")
-    for variable in ("TOPN_BATCH_ACCOUNT", "TOPN_STORAGE_ACCOUNT", "TOPN_BATCH_KEY", "TOPN_STORAGE_KEY"):
-        monkeypatch.setenv(variable, "a2V5")
-
-
-@pytest.fixture
 def clock():
     return MovableClock()
 
@@ -98,9 +89,29 @@ def test_node_time_spans_allocation_to_last_sighting(meter, clock):
     # n1 was last seen at 60 and n2 at 100. n3 was never listed and is known only from its Batch task.
     assert usage.node_seconds == 90 + 90 + 3
     assert usage.spot_node_seconds == 40
-    assert (usage.nodes, usage.preempted_nodes) == (4, 1)
+    assert (usage.nodes, usage.preemptions) == (4, 1)
     assert (usage.batch_tasks, usage.retries, usage.requeues) == (3, 1, 2)
     assert usage.task_seconds == 15 + 5 + 3
+
+
+def test_each_preemption_and_all_node_time_counts(meter, clock):
+    """A preempted node comes back with the same id and a new allocation time, seen while it was away or not."""
+    account = Nodes(life("spot", 0, dedicated=False))
+    measured = meter(account)
+    for seconds, found in [
+        (100, life("spot", 0, dedicated=False)),
+        (200, life("spot", 0, dedicated=False, preempted=True)),
+        (300, life("spot", 0, dedicated=False, preempted=True)),
+        (400, life("spot", 350, dedicated=False)),
+        (500, life("spot", 450, dedicated=False)),
+        (600, life("spot", 450, dedicated=False, preempted=True)),
+    ]:
+        clock.instant = at(seconds)
+        account.lives = [found]
+        measured.add(finished(outcome(f"t{seconds}", seconds - 1, seconds, node_id="other")))
+    usage = measured.usage()
+    assert usage.preemptions == 3
+    assert usage.spot_node_seconds == 100 + (400 - 350) + (500 - 450)
 
 
 def test_idle_time_excludes_running_batch_tasks(meter, clock):
@@ -146,23 +157,3 @@ def test_many_changes_are_thinned_out():
     assert MAX_CHANGES / 2 < len(counts) <= MAX_CHANGES
     assert {count for _, count in counts[5:-5]} == {100}
     assert counts[-1] == (at(20_099), 0)
-
-
-@pytest.mark.parametrize(
-    ("vm_size", "given", "price"),
-    [
-        ("Standard_D2s_v3", None, 0.096),
-        ("standard_nc6", None, None),
-        ("standard_nc6", 0.9, 0.9),
-        ("standard_nc6", 0.0, 0.0),
-    ],
-)
-def test_price_is_given_or_list_price(local_endpoint, vm_size, given, price):
-    found = node_price(vm_size, given)
-    assert found.usd_per_node_hour == price
-    assert not found.is_paid
-
-
-def test_cloud_account_is_paid_for(local_endpoint, monkeypatch):
-    monkeypatch.setenv("TOPN_BATCH_ENDPOINT", "https://mine.westeurope.batch.azure.com")
-    assert node_price("standard_d2s_v3", None).is_paid
