@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from tasks.azure.block import configured_azure
 from tasks.errors import ConfigurationError, UsageError
 from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
 from tasks.model.pool import (
@@ -130,7 +131,7 @@ def run_workload(
         ConfigurationError: A setting is invalid.
         ServiceError: A request to a service failed, and retries did not help.
     """
-    check_pool_options(pool_options)
+    check_pool_options(pool_options, configured_azure())
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     run = start_run(limited_minutes(timeout_minutes, max_usd, pool_options, price), keep)
     plan = plan_files(inputs, workload, refresh, files_per_task)

@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="check the Azure accounts",
         description="Check the configured Azure accounts, and print how to fix each problem. Nothing is created.",
     )
-    for command in (run_parser, check_parser):
+    for command in (run_parser, plan_parser, check_parser):
         command.add_argument("--pool-id", type=_pool_id, metavar="ID", help="use this existing pool")
         command.add_argument("--pool", metavar="FILE", help="YAML or JSON file with the setup of the pool's nodes")
     sweep_parser = commands.add_parser(

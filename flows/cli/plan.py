@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from flows.cli.check import read_pool_options
 from flows.cli.exit_status import EXIT_USAGE
 from flows.console import print_message, print_result
 from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.inputs import find_inputs
 from tasks.model.plan import Plan
-from tasks.model.pool import DEFAULT_POOL, PoolOptions
+from tasks.model.pool import PoolOptions, describe_cores
 from tasks.text import printable
 
 # The lists are for people. The counts above them include all files.
@@ -22,12 +23,17 @@ def run_plan(options: argparse.Namespace) -> int:
     """Print what a run with these options would do. Create nothing.
 
     Raises:
-        ConfigurationError: Results are stored in a blob container, but no Azure is configured.
+        ConfigurationError: Results are stored in a blob container, but no Azure is configured. Or a pool option or a
+            setting is invalid.
     """
+    from tasks.azure.settings import read_settings  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
+    from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - as above
 
+    settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
+    check_pool_options(pool_options, settings)
     valid, invalid = sort_inputs(options.inputs)
     workload = word_count_workload(options.num_words, options.ignore_case)
     store = results_store("", print_message)
@@ -36,8 +42,16 @@ def run_plan(options: argparse.Namespace) -> int:
         if valid
         else None
     )
-    print_plan(planned, invalid, DEFAULT_POOL)
+    print_plan(planned, invalid, pool_options)
+    if settings.is_configured:
+        _print_needs(pool_options)
     return EXIT_USAGE if invalid else 0
+
+
+def _print_needs(pool: PoolOptions) -> None:
+    if pool.pool_id is None:
+        print_result(f"{describe_cores(pool)} Compare with the quotas in the portal (Batch account, Quotas).")
+    print_result("Not checked: the credentials, the image and the network. Run `topn check`.")
 
 
 def sort_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -58,7 +72,9 @@ def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions) -> 
     new = [file for file in plan.files if file.content_key not in plan.unchanged] if plan else []
     batch_tasks = plan.batch_task_count if plan else 0
     print_result(f"{len(new)} new, {len(unchanged)} unchanged, {len(invalid)} invalid.")
-    if batch_tasks:
+    if batch_tasks and pool.pool_id is not None:
+        print_result(f"A run would add {_counted(batch_tasks, 'Batch task')}, on the existing pool `{pool.pool_id}`.")
+    elif batch_tasks:
         nodes = min(pool.nodes, -(-batch_tasks // pool.slots))
         print_result(
             f"A run would add {_counted(batch_tasks, 'Batch task')}, on up to {_counted(nodes, 'node')} "

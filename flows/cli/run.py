@@ -43,9 +43,10 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     if options.report is not None:
         _require_writable("report", options.report)
     with connected(on_prefect_exit=interruption.fail):
-        from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - the SDKs are imported by now
+        from tasks.azure.block import configured_azure  # noqa: PLC0415 - the SDKs are imported by now
+        from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
 
-        check_pool_options(pool_options)
+        check_pool_options(pool_options, configured_azure())
         if interruption.is_requested:
             # A library's callback swallowed the interrupt.
             raise KeyboardInterrupt

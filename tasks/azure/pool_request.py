@@ -15,6 +15,9 @@ FIELDS = {"startTask": "start_commands", "targetDedicatedNodes": "nodes", "targe
 # Prefect shows the parameters of a run, so they must not contain secrets.
 SECRETS = frozenset({"password", "accountKey", "sasKey", "sshPrivateKey", "protectedSettings"})
 
+# Properties with the resource id of a subnet or of an image.
+EXTERNAL_RESOURCES = frozenset({"subnetId", "virtualMachineImageId"})
+
 # The minimum that Batch accepts. Source: https://learn.microsoft.com/azure/batch/batch-automatic-scaling
 MIN_EVALUATION_INTERVAL = "PT5M"
 
@@ -34,6 +37,15 @@ def pool_properties(spec: PoolSpec) -> dict[str, Any]:
         metadata=spec.metadata,
     )
     return _with_extra(ours, spec.options.setup.extra)
+
+
+def external_resource(setup: PoolSetup) -> str | None:
+    """Return the option that gives a pool a subnet or an image of the user; None if there is none."""
+    if setup.subnet_id is not None:
+        return "subnet_id"
+    if setup.image_id is not None:
+        return "image_id"
+    return next((f"extra: {name}" for name in _names(setup.extra) if name in EXTERNAL_RESOURCES), None)
 
 
 def check_extra(options: PoolOptions) -> None:
@@ -65,7 +77,10 @@ def _own_properties(
     setup = options.setup
     machine: dict[str, Any] = {"imageReference": image_reference or "", "nodeAgentSKUId": node_agent_sku}
     if setup.container_image is not None:
-        machine["containerConfiguration"] = _containers(setup.container_image, setup)
+        machine["containerConfiguration"] = {
+            "type": "dockerCompatible",
+            "containerImageNames": [setup.container_image],
+        }
     properties: dict[str, Any] = {
         "id": pool_id,
         "displayName": pool_id,
@@ -92,16 +107,6 @@ def _image_reference(image: Image) -> dict[str, str]:
     if image.resource_id is not None:
         return {"virtualMachineImageId": image.resource_id}
     return {"publisher": image.publisher, "offer": image.offer, "sku": image.sku, "version": image.version}
-
-
-def _containers(image: str, setup: PoolSetup) -> dict[str, Any]:
-    configuration: dict[str, Any] = {"type": "dockerCompatible", "containerImageNames": [image]}
-    if setup.registry_server is not None:
-        registry: dict[str, Any] = {"registryServer": setup.registry_server}
-        if setup.registry_identity is not None:
-            registry["identityReference"] = {"resourceId": setup.registry_identity}
-        configuration["containerRegistries"] = [registry]
-    return configuration
 
 
 def _network(setup: PoolSetup) -> dict[str, Any]:

@@ -41,8 +41,7 @@ SlotCount = Annotated[int, Field(ge=1, le=MAX_SLOTS_PER_NODE)]
 PROVIDER_PATTERN = "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
 RESOURCE_ID_PATTERNS = {
     "subnet_id": r"Microsoft\.Network/virtualNetworks/[^/]+/subnets/[^/]+",
-    "image_id": r"Microsoft\.Compute/(images/[^/]+|galleries/[^/]+/images/[^/]+(/versions/[^/]+)?)",
-    "registry_identity": r"Microsoft\.ManagedIdentity/userAssignedIdentities/[^/]+",
+    "image_id": r"Microsoft\.Compute/galleries/[^/]+/images/[^/]+(/versions/[^/]+)?",
 }
 
 Text = Annotated[str, Field(min_length=1)]
@@ -60,21 +59,17 @@ class PoolSetup(BaseModel):
         description="Prefix of the image's node agent SKU. The newest verified image of the family is used.",
     )
     image_id: Text | None = Field(
-        default=None, description="Resource id of a custom image, in a gallery or managed. Requires node_agent_sku."
+        default=None, description="Resource id of a custom image in a gallery. Requires node_agent_sku."
     )
     node_agent_sku: Text | None = Field(
-        default=None, description='Node agent SKU of the custom image, for example "batch.node.ubuntu 22.04".'
+        default=None, description='Node agent SKU of the custom image, for example "batch.node.ubuntu 24.04".'
     )
     container_image: Text | None = Field(
         default=None,
-        description="Container image in which Batch tasks run. It must contain sh and all that the workload needs.",
-    )
-    registry_server: Text | None = Field(
-        default=None,
-        description="Registry of the container image if it is private, for example mine.azurecr.io.",
-    )
-    registry_identity: Text | None = Field(
-        default=None, description="Resource id of the managed identity that pulls from the registry."
+        description=(
+            "Container image in which Batch tasks run. It must contain sh and all that the workload needs. An image in a "
+            "private registry requires pool_id, since only a pool of your own can have an identity."
+        ),
     )
     start_commands: tuple[Text, ...] = Field(
         default=(), description="Commands for /bin/sh that each node runs after topn's own, before any Batch task."
@@ -105,10 +100,6 @@ class PoolSetup(BaseModel):
     def _check_combinations(self) -> Self:
         if (self.image_id is None) != (self.node_agent_sku is None):
             raise ValueError("`image_id` and `node_agent_sku` must be set together")
-        if self.registry_server is not None and self.container_image is None:
-            raise ValueError("`registry_server` requires `container_image`")
-        if self.registry_identity is not None and self.registry_server is None:
-            raise ValueError("`registry_identity` requires `registry_server`")
         if reserved := sorted(METADATA_KEYS & self.metadata.keys()):
             raise ValueError(f"`metadata` contains {', '.join(reserved)}, which topn sets. Use other names")
         return self
@@ -167,6 +158,19 @@ class PoolOptions(BaseModel):
 
 
 DEFAULT_POOL = PoolOptions()
+
+
+def describe_cores(options: PoolOptions) -> str:
+    """Return a sentence on the cores that the nodes of a created pool need at most, for the user to compare with quotas.
+
+    Dedicated cores have a quota per VM family, and spot cores one per account.
+    Source: https://learn.microsoft.com/azure/batch/batch-quota-limit
+    """
+    size = vm_size(options.vm_size)
+    if size.cores is None or size.family is None:
+        return f"A run starts up to {options.nodes} nodes of the VM size {size.name}."
+    spot = f" and {options.spot_nodes * size.cores} spot cores" if options.spot_nodes else ""
+    return f"A run needs up to {options.nodes * size.cores} cores of the VM family {size.family}{spot}."
 
 
 def read_pool_setup(path: str) -> PoolSetup:

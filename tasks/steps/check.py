@@ -14,7 +14,7 @@ from tasks.azure.client import NO_IDENTITY_CODE, identity_name
 from tasks.azure.settings import AzureSettings
 from tasks.clock import MAX_CLOCK_DIFFERENCE, describe_difference, read_http_date
 from tasks.errors import ConfigurationError, ServiceError
-from tasks.model.pool import PoolOptions
+from tasks.model.pool import PoolOptions, describe_cores
 from tasks.steps.pool_selection import check_pool_options, choose_identity, choose_image, support_warning
 from tasks.steps.provision import get_existing_pool
 
@@ -22,6 +22,11 @@ from tasks.steps.provision import get_existing_pool
 # and https://learn.microsoft.com/en-us/azure/storage/blobs/authorize-access-azure-active-directory
 SCOPES = {"Batch": "https://batch.core.windows.net/.default", "Storage": "https://storage.azure.com/.default"}
 ROLES = {"Batch": "Azure Batch Data Contributor", "Storage": "Storage Blob Data Contributor"}
+
+
+NOT_CHECKED = (
+    "Not checked: the quotas, whether the region has the VM size, and whether nodes reach the storage account."
+)
 
 
 class Status(str, Enum):
@@ -55,14 +60,14 @@ def check(
     Raises:
         ConfigurationError: The options contradict each other.
     """
-    check_pool_options(options)
+    check_pool_options(options, settings)
     batch_dates, storage_dates = _ResponseDates(), _ResponseDates()
     yield (access := _access("Batch", settings, lambda: batch.images(retry_total=0, raw_response_hook=batch_dates)))
     yield from batch_dates.findings("Batch", now)
     if access.status is Status.OK:
         yield _attempt(settings, "The credential can change and delete jobs and pools.", batch.check_write_access)
         yield _image(batch, options, now)
-        yield _quota(batch)
+        yield _quota(batch, options)
         if options.pool_id is not None:
             yield _existing_pool(batch, options.pool_id, options)
     yield (access := _access("Storage", settings, lambda: blobs.check(retry_total=0, raw_response_hook=storage_dates)))
@@ -70,7 +75,9 @@ def check(
     if access.status is Status.OK:
         yield _attempt(settings, "The credential can write blobs.", blobs.check_write_access)
         soon = now + timedelta(hours=1)
-        yield _attempt(settings, "The credential can sign URLs for nodes.", lambda: blobs.write_url("topn-check", soon))
+        sign = "The credential can sign URLs for nodes. A run renews them, so each expires after at most 24 hours."
+        yield _attempt(settings, sign, lambda: blobs.write_url("topn-check", soon))
+    yield Finding(status=Status.NOTE, message=NOT_CHECKED)
 
 
 def advice(error: ServiceError, settings: AzureSettings) -> str:
@@ -139,10 +146,12 @@ def _image(batch: BatchAccount, options: PoolOptions, now: datetime) -> Finding:
         return Finding(status=Status.FAILED, message=str(error))
     if warning := support_warning(image, now):
         return Finding(status=Status.NOTE, message=warning)
-    return Finding(status=Status.OK, message=f"Nodes would use the image {image.offer} {image.sku}.")
+    end = f", supported until {image.end_of_life_at:%Y-%m-%d}" if image.end_of_life_at else ""
+    message = f"Nodes would use the image {image.offer} {image.sku}{end}. It fits the VM size {options.vm_size}."
+    return Finding(status=Status.OK, message=message)
 
 
-def _quota(batch: BatchAccount) -> Finding:
+def _quota(batch: BatchAccount, options: PoolOptions) -> Finding:
     """Check for pools that cannot grow because of a quota; the Batch API does not return the quotas themselves."""
     try:
         problems = [
@@ -157,7 +166,8 @@ def _quota(batch: BatchAccount) -> Finding:
             shortage = f"Pool `{pool_id}` cannot get its nodes: {problem.message.rstrip('.')} [{problem.code}]."
             message = f"{shortage} Request more quota in the portal (Batch account, Quotas), or delete pools."
             return Finding(status=Status.FAILED, message=message)
-    message = "No pool is waiting for quota. The portal shows the quotas (Batch account, Quotas)."
+    needs = describe_cores(options)
+    message = f"No pool is waiting for quota. {needs} Compare with the quotas in the portal (Batch account, Quotas)."
     return Finding(status=Status.OK, message=message)
 
 

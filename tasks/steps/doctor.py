@@ -28,6 +28,10 @@ INVALID_REQUEST_CODES = frozenset(
 )
 FATAL_PROVIDER_CODES = INVALID_REQUEST_CODES | {"SkuNotAvailable", "QuotaExceeded", "OperationNotAllowed"}
 
+# Reasons that Batch itself gives for an allocation that a repetition cannot change.
+# Source: https://learn.microsoft.com/troubleshoot/azure/hpc/batch/azure-batch-pool-resizing-failure
+FATAL_REASON = re.compile("delegation|permission|not authorized|image is not found", re.IGNORECASE)
+
 # Resize errors of spot nodes.
 SPOT = re.compile("low.?priority|spot", re.IGNORECASE)
 
@@ -129,7 +133,7 @@ class Doctor:
         is_overdue = self._own_pool and now - self._scaled_at > MAX_TIME_WITHOUT_SCALING
         if problem is None and not is_overdue:
             return None
-        cause = f": {problem.message} [{problem.code}]" if problem else ""
+        cause = f": {_reason(problem)}" if problem else ""
         message = f"Batch does not evaluate the autoscale formula of pool `{pool.pool_id}`{cause}"
         if not is_overdue:
             return Diagnosis(message=f"{message}; Batch will retry.")
@@ -190,10 +194,13 @@ def diagnose_pool(pool: Pool, nodes: Sequence[Node], since: datetime | None = No
         return _fatal(Category.NODE, f"Pool `{pool.pool_id}` is being deleted by someone else")
     failed = [node for node in nodes if node.state in FAILED_NODE_STATES]
     if nodes and len(failed) == len(nodes):
-        return _fatal(Category.NODE, _node_failure(pool, failed))
-    if not nodes and pool.allocation_state == "steady" and pool.resize_problems and not is_outdated:
+        if not any(map(_may_recover, nodes)):
+            return _fatal(Category.NODE, _node_failure(pool, failed))
+        return Diagnosis(message=f"{_capitalized(_node_failure(pool, failed))}; Batch tries to recover it.")
+    shortage = pool.allocation_state == "steady" and pool.resize_problems and not is_outdated
+    if shortage and not nodes:
         problem = next(filter(_is_fatal, pool.resize_problems), pool.resize_problems[0])
-        sentence = f"Pool `{pool.pool_id}` has no nodes: {problem.message.rstrip('.')} [{problem.code}]"
+        sentence = f"Pool `{pool.pool_id}` has no nodes: {_reason(problem)}"
         if _is_fatal(problem):
             return _fatal(Category.NODE, sentence)
         return Diagnosis(
@@ -205,20 +212,39 @@ def diagnose_pool(pool: Pool, nodes: Sequence[Node], since: datetime | None = No
     if nodes and absent.total() == len(nodes):
         states = ", ".join(f"{count} {state}" for state, count in sorted(absent.items()))
         return Diagnosis(message=f"Pool `{pool.pool_id}` has no working nodes ({states}); waiting for one.")
+    if shortage:
+        reason = _reason(pool.resize_problems[0])
+        return Diagnosis(message=f"Pool `{pool.pool_id}` has only {len(nodes)} of its nodes: {reason}.")
     return None
 
 
 def _is_fatal(problem: Problem) -> bool:
     """Check whether a resize error remains. Without spot nodes, dedicated nodes do the work."""
-    if problem.provider_code in INVALID_REQUEST_CODES:
+    if problem.provider_code in INVALID_REQUEST_CODES or FATAL_REASON.search(problem.message):
         return True
     if _is_of_spot(problem):
         return False
     return problem.code not in TRANSIENT_RESIZE_CODES or problem.provider_code in FATAL_PROVIDER_CODES
 
 
+def _reason(problem: Problem) -> str:
+    return f"{problem.message.rstrip('.')} [{problem.code}]"
+
+
 def _is_of_spot(problem: Problem) -> bool:
     return SPOT.search(f"{problem.code} {problem.message}") is not None
+
+
+def _may_recover(node: Node) -> bool:
+    """Check whether Batch has lost contact with a node, and tries to recover it. Other unusable nodes have an error.
+
+    Source: https://learn.microsoft.com/azure/batch/batch-pool-node-error-checking
+    """
+    return node.state == "unusable" and not node.problems
+
+
+def _capitalized(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _node_failure(pool: Pool, failed: Sequence[Node]) -> str:
@@ -229,10 +255,10 @@ def _node_failure(pool: Pool, failed: Sequence[Node]) -> str:
             f"with exit code {first.start_task_exit_code} [StartTaskFailed]"
         )
     problem = first.problems[0] if first.problems else None
-    cause = f"{problem.message.rstrip('.')} [{problem.code}]" if problem else "[unusable]"
+    cause = _reason(problem) if problem else "[unusable]"
     return f"node `{first.node_id}` of pool `{pool.pool_id}` is unusable: {cause}"
 
 
 def _fatal(category: Category, sentence: str, stderr: str = "") -> Diagnosis:
-    message = sentence[0].upper() + sentence[1:]
+    message = _capitalized(sentence)
     return Diagnosis(message=f"{message}.", fatal=FileError(category=category, message=message, stderr=stderr))

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from tasks.azure.batch import BatchAccount, unknown_pool_properties
-from tasks.azure.pool_request import check_extra
+from tasks.azure.pool_request import check_extra, external_resource
+from tasks.azure.settings import AzureSettings
 from tasks.azure.values import Image
 from tasks.errors import ConfigurationError
 from tasks.model.pool import DEFAULT_POOL, PoolOptions, PoolSetup
@@ -23,11 +24,11 @@ GENERATION = re.compile(r"-?g(?:en)?(?P<generation>[12])$", re.IGNORECASE)
 NO_IDENTITY = "none"
 
 
-def check_pool_options(options: PoolOptions) -> None:
+def check_pool_options(options: PoolOptions, settings: AzureSettings) -> None:
     """Check the options of a pool before anything is created.
 
     Raises:
-        ConfigurationError: The options contradict each other, or `extra` is invalid.
+        ConfigurationError: The options contradict each other, `extra` is invalid, or the credential cannot be used.
     """
     options.check()
     if unknown := unknown_pool_properties(options.setup.extra):
@@ -35,6 +36,12 @@ def check_pool_options(options: PoolOptions) -> None:
             f"`extra` of the pool contains properties that the Batch REST API does not have: {', '.join(unknown)}."
         )
     check_extra(options)
+    # The service responds with 403 and "The specified type of authentication SharedKey is not allowed".
+    # Source: https://github.com/Azure/aztk/issues/240
+    if settings.batch_key is not None and (option := external_resource(options.setup)) is not None:
+        raise ConfigurationError(
+            f"Batch does not accept an account key for a pool with `{option}`. Unset TOPN_BATCH_KEY to use an identity."
+        )
 
 
 def choose_image(account: BatchAccount, options: PoolOptions, until: datetime) -> Image:

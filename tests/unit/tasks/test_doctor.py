@@ -80,6 +80,24 @@ def test_unusable_nodes_end_wait_with_service_code():
     assert "There is no space left [DiskFull]" in diagnosis.fatal.message
 
 
+def test_lost_nodes_may_recover():
+    """Batch loses contact with nodes, for example while it updates their hosts."""
+    diagnosis = diagnose_pool(make_pool(), [make_node("unusable"), make_node("unusable")])
+    assert diagnosis.fatal is None
+    assert diagnosis.message == "Node `node-unusable` of pool `p` is unusable: [unusable]; Batch tries to recover it."
+    broken = make_node("unusable", problems=[Problem(code="DiskFull", message="There is no space left.")])
+    assert diagnose_pool(make_pool(), [broken, make_node("unusable")]).fatal is None
+    assert diagnose_pool(make_pool(), [broken, make_node("starttaskfailed", exit_code=1)]).fatal is not None
+
+
+def test_missing_part_of_nodes_is_reported_only():
+    problem = Problem(code="AccountCoreQuotaReached", message="No cores.")
+    diagnosis = diagnose_pool(make_pool(problems=[problem]), [make_node("running")])
+    assert diagnosis.fatal is None
+    assert diagnosis.message == "Pool `p` has only 1 of its nodes: No cores [AccountCoreQuotaReached]."
+    assert diagnose_pool(make_pool(allocation="resizing", problems=[problem]), [make_node("running")]) is None
+
+
 def test_missing_quota_ends_wait():
     problem = Problem(code="AccountCoreQuotaReached", message="The specified account has reached core quota.")
     diagnosis = diagnose_pool(make_pool(problems=[problem]), [])
@@ -110,6 +128,10 @@ DEDICATED, SPOT = "Desired number of dedicated nodes.", "Desired number of low p
         # Dedicated nodes can do the work.
         (SPOT, "AllocationFailed", "SkuNotAvailable", False),
         (SPOT, "AllocationFailed", "", False),
+        ("Could not be allocated (Reason: subnet has delegation to x)", "AllocationFailed", "", True),
+        ("Could not be allocated (Reason: The specified image is not found)", "AllocationFailed", "", True),
+        ("Could not be allocated (Reason: internal error)", "AllocationFailed", "", False),
+        ("Reached the quota.", "AccountSpotCoreQuotaReached", "", False),
         ("Reached the quota.", "AccountLowPriorityCoreQuotaReached", "", False),
     ],
 )

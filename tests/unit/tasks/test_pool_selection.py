@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.azure.batch import _task
+from tasks.azure.settings import AzureSettings
 from tasks.azure.values import BatchTaskSpec, Image
 from tasks.errors import ConfigurationError
 from tasks.model.pool import PoolOptions, PoolSetup, read_pool_setup
@@ -16,7 +17,26 @@ from tasks.steps.pool_selection import check_pool_options, newest_image, support
 
 GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
+MANAGED_IMAGE = f"{GROUP}/Microsoft.Compute/images/ours"
 IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
+
+
+IDENTITY, KEY = AzureSettings(batch_key=None), AzureSettings(batch_key="a2V5")
+
+
+@pytest.mark.parametrize(
+    ("setup", "option"),
+    [
+        ({"subnet_id": SUBNET}, "subnet_id"),
+        ({"image_id": IMAGE, "node_agent_sku": "batch.node.el 9"}, "image_id"),
+        ({"extra": {"networkConfiguration": {"subnetId": SUBNET}}}, "extra: subnetId"),
+    ],
+)
+def test_account_key_is_refused_for_subnet_and_own_image(setup, option):
+    options = PoolOptions(setup=PoolSetup(**setup))
+    check_pool_options(options, IDENTITY)
+    with pytest.raises(ConfigurationError, match=f"account key for a pool with `{option}`. Unset TOPN_BATCH_KEY"):
+        check_pool_options(options, KEY)
 
 
 def test_batch_tasks_run_in_container():
@@ -39,7 +59,7 @@ def test_batch_tasks_run_in_container():
         (f"subnet_id: {IMAGE}", ["subnet_id", "not a resource id"]),
         ("subnet: x", ["subnet", "not permitted"]),
         (f"image_id: {IMAGE}", ["`image_id` and `node_agent_sku` must be set together"]),
-        ("registry_server: mine.azurecr.io", ["`registry_server` requires `container_image`"]),
+        (f"{{image_id: {MANAGED_IMAGE}, node_agent_sku: x}}", ["image_id", "not a resource id"]),
         ("metadata: {owner: me}", ["`metadata` contains owner, which topn sets"]),
         ("metadata: {a: 1}", ["metadata.a", "valid string"]),
         ("start_commands: true", ["start_commands"]),
@@ -59,7 +79,7 @@ def test_batch_tasks_run_in_container():
 def test_invalid_pool_file_is_rejected_in_one_sentence(content, words):
     Path("pool.yaml").write_text(content)
     with pytest.raises(ConfigurationError) as refusal:
-        check_pool_options(PoolOptions(setup=read_pool_setup("pool.yaml")))
+        check_pool_options(PoolOptions(setup=read_pool_setup("pool.yaml")), IDENTITY)
     for word in words:
         assert word in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -75,10 +95,10 @@ def test_existing_pool_rejects_pool_settings():
     with pytest.raises(
         ConfigurationError, match=r"Pool `mine` exists and is used unchanged. Leave out subnet_id, or `pool_id`"
     ):
-        check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)))
+        check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup(subnet_id=SUBNET)), IDENTITY)
     # Prefect's form passes every field, including unset ones.
     every_field = PoolSetup(node_identity="reader").model_dump()
-    check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)))
+    check_pool_options(PoolOptions(pool_id="mine", setup=PoolSetup.model_validate(every_field)), IDENTITY)
 
 
 NOW = datetime(2026, 11, 22, tzinfo=timezone.utc)
