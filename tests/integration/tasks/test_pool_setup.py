@@ -9,6 +9,7 @@ from tests_support import leftovers_of
 
 from localbatch.account.images import IMAGES
 from tasks.azure.accounts import batch_account
+from tasks.azure.settings import AzureSettings
 from tasks.model.pool import PoolSetup
 from tasks.progress import listen
 from tasks.steps.cleanup import delete
@@ -21,7 +22,6 @@ from tasks.steps.submit import submit_chunk
 GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
 IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
-IDENTITY = f"{GROUP}/Microsoft.ManagedIdentity/userAssignedIdentities/puller"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def received(batch, blobs, run, workload, pool_options):
 
     def create(**setup):
         options = pool_options.model_copy(update={"setup": PoolSetup(**setup)})
-        check_pool_options(options)
+        check_pool_options(options, AzureSettings(batch_key=None))
         containers = ensure_containers(blobs, run, workload)
         ensure_pool(batch, blobs, run, workload, containers, options, 1)
         return batch._client.get_pool(run.name).as_dict()
@@ -69,14 +69,10 @@ def test_pool_uses_own_image(received):
 
 def test_container_pool_uses_container_capable_image(received):
     image = "mine.azurecr.io/python:3.12"
-    pool = received(container_image=image, registry_server="mine.azurecr.io", registry_identity=IDENTITY)
+    pool = received(container_image=image)
     machine = pool["virtualMachineConfiguration"]
     assert machine["imageReference"]["offer"] == "ubuntu-hpc"
-    assert machine["containerConfiguration"] == {
-        "type": "dockerCompatible",
-        "containerImageNames": [image],
-        "containerRegistries": [{"registryServer": "mine.azurecr.io", "identityReference": {"resourceId": IDENTITY}}],
-    }
+    assert machine["containerConfiguration"] == {"type": "dockerCompatible", "containerImageNames": [image]}
     # The container needs Python, not the node, so the start task does not check for it.
     assert "python3" not in pool["startTask"]["commandLine"]
 

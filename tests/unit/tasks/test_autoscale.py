@@ -94,7 +94,7 @@ def test_spot_nodes_come_before_dedicated_nodes(waiting, preempted, targets):
     ("minutes", "current", "dedicated"),
     [(1, 0, 0), (9, 0, 0), (10, 0, 5), (20, 0, 5), (20, 2, 3), (20, 5, 0), (20, 9, 0), (31, 0, 5)],
 )
-def test_dedicated_nodes_replace_spot_nodes_that_do_not_come(minutes, current, dedicated):
+def test_dedicated_nodes_replace_missing_spot_nodes(minutes, current, dedicated):
     assert targets_at(minutes, [20] * 20, expected=20, spot=5, current=current)[0] == dedicated
 
 

@@ -50,7 +50,7 @@ def test_headline_omits_zero_counts():
 def test_summary_lists_results_and_usage():
     found = Shown(summary(run_report(counted(1), counted(2, unchanged=True), failed(3), usage=usage())))
     for row in (
-        ["Batch tasks completed", "7 (2 retried, 1 moved to another node)"],
+        ["Batch tasks completed", "7 (2 retried, 1 started again on another node)"],
         ["Node-minutes", "120.0"],
         ["Cost of the nodes", "1.00 USD (estimated)"],
         ["plan", "1", "0.0 s", "2.0 s"],
@@ -97,9 +97,9 @@ def test_unchanged_run_does_not_mention_azure():
         ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
-            {"spot_node_seconds": 60.0},
-            "1.00 USD",
-            "only dedicated nodes",
+            {"spot_node_seconds": 3600.0},
+            "1.05 to 1.50 USD",
+            "The price of spot nodes varies between 10% of that and all of it.",
         ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),

@@ -32,7 +32,7 @@ IDENTITY, KEY = AzureSettings(batch_key=None), AzureSettings(batch_key="a2V5")
         ({"extra": {"networkConfiguration": {"subnetId": SUBNET}}}, "extra: subnetId"),
     ],
 )
-def test_account_key_is_refused_for_subnet_and_own_image(setup, option):
+def test_account_key_excludes_subnet_and_own_image(setup, option):
     options = PoolOptions(setup=PoolSetup(**setup))
     check_pool_options(options, IDENTITY)
     with pytest.raises(ConfigurationError, match=f"account key for a pool with `{option}`. Unset TOPN_BATCH_KEY"):
