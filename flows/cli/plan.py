@@ -42,16 +42,15 @@ def run_plan(options: argparse.Namespace) -> int:
         if valid
         else None
     )
-    print_plan(planned, invalid, pool_options)
-    if settings.is_configured:
-        _print_needs(pool_options)
+    print_plan(planned, invalid, pool_options, needs_of(pool_options) if settings.is_configured else ())
     return EXIT_USAGE if invalid else 0
 
 
-def _print_needs(pool: PoolOptions) -> None:
-    if pool.pool_id is None:
-        print_result(f"{describe_cores(pool)} Compare with the quotas in the portal (Batch account, Quotas).")
-    print_result("Not checked: the credentials, the image and the network. Run `topn check`.")
+def needs_of(pool: PoolOptions) -> list[str]:
+    """Return what a run needs of an Azure, and what only `topn check` can check."""
+    cores = f"{describe_cores(pool)} Compare with the quotas in the portal (Batch account, Quotas)."
+    unchecked = "Not checked: the credentials, the image and the network. Run `topn check`."
+    return [unchecked] if pool.pool_id is not None else [cores, unchecked]
 
 
 def sort_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -66,8 +65,8 @@ def sort_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
     return valid, invalid
 
 
-def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions) -> None:
-    """Print what a run of the valid inputs would do, and the errors of the invalid ones."""
+def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, needs: Sequence[str]) -> None:
+    """Print what a run of the valid inputs would do, what it needs, and the errors of the invalid ones."""
     unchanged = [file for file in plan.files if file.content_key in plan.unchanged] if plan else []
     new = [file for file in plan.files if file.content_key not in plan.unchanged] if plan else []
     batch_tasks = plan.batch_task_count if plan else 0
@@ -82,6 +81,8 @@ def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions) -> 
         )
     else:
         print_result("A run would create nothing.")
+    for sentence in needs if batch_tasks else ():
+        print_result(sentence)
     _print_names("new", new)
     _print_names("unchanged", unchanged)
     for message in invalid:

@@ -39,6 +39,18 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, asser
     assert_nothing_left()
 
 
+def test_plan_refuses_key_for_own_network(azure_settings):
+    Path("new.txt").write_text("three")
+    Path("pool.yaml").write_text(
+        "subnet_id: /subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n"
+    )
+    done = Topn()("plan", "--pool", "pool.yaml", "new.txt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "Batch does not accept an account key for a pool with `subnet_id`. Unset TOPN_BATCH_KEY to use an identity.\n"
+    )
+
+
 @SHARED
 def test_plan_needs_no_azure(completed_run, data):
     without_azure = Topn(TOPN_STATE=completed_run.topn.environment["TOPN_STATE"])
