@@ -84,7 +84,7 @@ def _pool(batch: BatchClient, name: str, nodes: int, slots: int) -> models.Batch
     )
     return models.BatchPoolCreateOptions(
         id=name,
-        vm_size="standard_d2s_v3",
+        vm_size="standard_d2as_v5",
         virtual_machine_configuration=models.VirtualMachineConfiguration(
             image_reference=image.image_reference, node_agent_sku_id=image.node_agent_sku_id
         ),
