@@ -153,9 +153,8 @@ def run_workload(
             )
         meter = usage_meter(run, job)
         collected = {}
-        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers):
+        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers, meter):
             collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
-            meter.add(finished)
         usage = meter.usage()
         verdicts = collect_verdicts(plan, staged, submitted, collected)
     return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), output_folder, price, usage))

@@ -1,7 +1,7 @@
 """Measure what a run uses on Azure: Batch tasks, nodes and their time.
 
 The number of requests does not depend on the number of files. Monitoring lists the completed Batch tasks anyway, and
-the response contains their times. Nodes are listed at most once a minute, and once at the end.
+the response contains their times. Nodes are listed at most once a minute while the run waits, and once at the end.
 """
 
 from __future__ import annotations
@@ -30,38 +30,37 @@ Interval = tuple[datetime, datetime]
 
 @dataclass
 class _Node:
+    """What is known about a node: its times before the last preemption, and since then."""
+
     allocated_at: datetime | None = None
-    first_at: datetime | None = None
-    last_at: datetime | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     is_dedicated: bool = True
     is_preempted: bool = False
     preemptions: int = 0
     earlier_seconds: float = 0.0
 
-    def add_start(self, instant: datetime) -> None:
-        self.first_at = min(self.first_at or instant, instant)
-
-    def add_end(self, instant: datetime) -> None:
-        self.last_at = max(self.last_at or instant, instant)
+    def add_span(self, since: datetime, until: datetime) -> None:
+        self.since = min(self.since or since, since)
+        self.until = max(self.until or until, until)
 
     def add_listing(self, found: NodeAllocation, listed_at: datetime) -> None:
-        """Add what a listing says. A preempted node can come back with the same id and a new allocation time."""
-        if self.allocated_at and found.allocated_at and found.allocated_at > self.allocated_at:
-            self.preemptions += not self.is_preempted
-            self.earlier_seconds = self.seconds
-            self.first_at = self.last_at = None
-            self.is_preempted = False
-        self.allocated_at = found.allocated_at or self.allocated_at
+        """Add what a listing says. A preempted node can come back, with the same id."""
         self.is_dedicated = found.is_dedicated
-        self.preemptions += found.is_preempted and not self.is_preempted
-        self.is_preempted = found.is_preempted
+        was_replaced = bool(self.allocated_at and found.allocated_at and found.allocated_at > self.allocated_at)
+        if found.is_preempted or was_replaced:
+            self.preemptions += not self.is_preempted
+            self.earlier_seconds, self.since, self.until = self.seconds, None, None
         if not found.is_preempted:
-            self.add_end(listed_at)
+            # The allocation time of a node that came back can be that before the preemption.
+            has_new_time = was_replaced or not self.preemptions
+            self.add_span((found.allocated_at if has_new_time else None) or listed_at, listed_at)
+        self.allocated_at = found.allocated_at or self.allocated_at
+        self.is_preempted = found.is_preempted
 
     @property
     def seconds(self) -> float:
-        since = self.allocated_at or self.first_at
-        last = max(0.0, (self.last_at - since).total_seconds()) if since and self.last_at else 0.0
+        last = max(0.0, (self.until - self.since).total_seconds()) if self.since and self.until else 0.0
         return self.earlier_seconds + last
 
 
@@ -80,7 +79,7 @@ class UsageMeter:
         self._batch_tasks = self._retries = self._requeues = 0
 
     def add(self, finished: FinishedChunk) -> None:
-        """Add the outcomes of a chunk's Batch tasks, and list the nodes at most once a minute."""
+        """Add the outcomes of a chunk's Batch tasks."""
         for outcome in finished.outcomes.values():
             self._batch_tasks += 1
             self._retries += outcome.retry_count
@@ -89,15 +88,11 @@ class UsageMeter:
                 continue
             self._intervals.append((outcome.started_at, outcome.ended_at))
             if outcome.node_id:
-                node = self._nodes.setdefault(outcome.node_id, _Node())
-                node.add_start(outcome.started_at)
-                node.add_end(outcome.ended_at)
-        if self._listed_at is None or self._clock.now() - self._listed_at >= LISTING_INTERVAL:
-            self._list_nodes()
+                self._nodes.setdefault(outcome.node_id, _Node()).add_span(outcome.started_at, outcome.ended_at)
 
     def usage(self) -> Usage:
         """List the nodes once more, and return the usage so far."""
-        self._list_nodes()
+        self.list_nodes(timedelta(0))
         ended_at = self._clock.now()
         waited_seconds = (ended_at - self._started_at).total_seconds()
         nodes = self._nodes.values()
@@ -115,11 +110,12 @@ class UsageMeter:
             spot_node_seconds=sum(node.seconds for node in nodes if not node.is_dedicated) if self._own_pool else None,
         )
 
-    def _list_nodes(self) -> None:
-        """Update the nodes of the run's own pool; ignore errors of the service."""
-        self._listed_at = self._clock.now()
-        if not self._own_pool:
+    def list_nodes(self, interval: timedelta = LISTING_INTERVAL) -> None:
+        """List the nodes of the run's own pool, at most once per interval. Errors of the service are ignored."""
+        now = self._clock.now()
+        if not self._own_pool or (self._listed_at is not None and now - self._listed_at < interval):
             return
+        self._listed_at = now
         try:
             lives = self._account.list_node_allocations(self._pool_id)
         except ServiceError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from queue import Empty, SimpleQueue
@@ -20,6 +20,7 @@ from tasks.model.chunks import FinishedChunk, StagedChunk
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError
 from tasks.progress import advance, notify
+from tasks.report.usage import UsageMeter
 from tasks.steps.doctor import Doctor
 from tasks.steps.renew import Renewal
 from tasks.steps.step import file_error, result_or_error, step
@@ -92,13 +93,15 @@ class FutureSubmissions:
 
 @step("wait for Batch tasks", retries=0)
 def wait_for_batch_tasks(
-    run: Run, job: BatchJob, submissions: Submissions, workload: Workload, containers: Containers
+    run: Run, job: BatchJob, submissions: Submissions, workload: Workload, containers: Containers, meter: UsageMeter
 ) -> Iterator[FinishedChunk]:
-    """Yield each chunk when its Batch tasks are completed, or when waiting for them cannot help."""
+    """Yield each chunk when its Batch tasks are completed, or when waiting for them cannot help. Measure the usage."""
     account = batch_account()
     renewal = Renewal(account=account, blobs=blob_account(), run=run, job=job, workload=workload, containers=containers)
     doctor = Doctor(account, job, own_pool=job.pool_id == run.name)
-    yield from watch(account, job, submissions, run.deadline_at, renewal, doctor)
+    for finished in watch(account, job, submissions, run.deadline_at, renewal, doctor, on_poll=meter.list_nodes):
+        meter.add(finished)
+        yield finished
 
 
 def watch(
@@ -109,6 +112,7 @@ def watch(
     renewal: Renewal,
     doctor: Doctor,
     clock: Clock = SYSTEM_CLOCK,
+    on_poll: Callable[[], None] = lambda: None,
 ) -> Iterator[FinishedChunk]:
     """Poll the job until each submitted chunk is finished or waiting cannot help.
 
@@ -133,6 +137,7 @@ def watch(
             failure = file_error(error, "watched", Category.NODE)
             notify(f"{str(error).rstrip('.') if isinstance(error, ServiceError) else failure.message}. Retrying.")
             stop_reason = failure if failed_polls >= MAX_FAILED_POLLS else None
+        on_poll()
         yield from watched.pop_finished(doctor)
         if not watched.chunks and not submissions.open_count:
             return

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -111,6 +112,7 @@ class Outcome:
         leftovers_after_sweep: Resources of all runs after the last sweep, except kept ones.
         others_changed: Resources of others that were changed or deleted.
         late_nodes: Nodes of runs that existed long after the deadline.
+        node_seconds: Time of the working nodes of runs by the service's clock, by "dedicated" and "spot".
         fired: Number of faults that happened, by kind.
         texts: All texts that a user can read.
     """
@@ -125,6 +127,7 @@ class Outcome:
     leftovers_after_sweep: list[str] = field(default_factory=list)
     others_changed: list[str] = field(default_factory=list)
     late_nodes: list[str] = field(default_factory=list)
+    node_seconds: Counter[str] = field(default_factory=Counter)
     fired: dict[str, int] = field(default_factory=dict)
     sweep: Life | None = None
     texts: list[str] = field(default_factory=list)
@@ -376,12 +379,22 @@ class _History:
         return self.world.now + timedelta(seconds=self.plan.skew)
 
     def _serve(self) -> None:
+        measured_at = self._service_now()
         while True:
             self._has_changed = False
+            self._measure_nodes(self._service_now() - measured_at)
+            measured_at = self._service_now()
             actions, wake_at = self._batch.tick(self._service_now())
             self._nodes.perform(actions)
             timeout = None if wake_at is None else (wake_at - self._service_now()).total_seconds()
             self.world.wait(lambda: self._has_changed, timeout)
+
+    def _measure_nodes(self, elapsed: timedelta) -> None:
+        for pool in self._batch.store.pools.values():
+            for node in pool.nodes.values():
+                if _is_run(pool.id) and node.state not in {"preempted", "leavingpool"}:
+                    kind = "dedicated" if node.dedicated else "spot"
+                    self.outcome.node_seconds[kind] += elapsed.total_seconds()
 
     def _change(self) -> None:
         self._has_changed = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_seed_replays_under_another_hash_seed():
 
 REPLAY = """
 import sys
+from dataclasses import replace
 from simulation.history import play
 from simulation.plan import plan_of
 for seed in sys.argv[1:]:
@@ -133,3 +135,34 @@ def test_bad_file_fails_alone():
     assert violations(outcome) == []
     assert [file.file.name for file in outcome.lives[0].report.failed] == ["bad.txt"]
     assert outcome.lives[0].status == 1
+
+
+NIGHT = Plan(
+    files=tuple(FileSpec(name=f"{number}.txt", content=f"text {number}".encode()) for number in range(8)),
+    deployed=True,
+    timeout_minutes=600,
+    nodes=4,
+    spot_nodes=4,
+    task_seconds=(1200.0, 1800.0),
+    dead_run=False,
+)
+
+
+def test_night_on_evicted_spot_nodes_ends():
+    # Preempted nodes come back after some minutes.
+    acts = tuple(Act(name="preempt_node", at=at, options={"when": "task_running"}) for at in (800, 900, 1300))
+    outcome = play(replace(NIGHT, acts=acts))
+
+    report = outcome.lives[0].report
+    assert violations(outcome) == []
+    assert report.count("done") == len(NIGHT.files)
+    assert report.usage.preemptions == 3
+    assert report.usage.requeues > 0
+    assert_estimate_is_right(outcome)
+
+
+def assert_estimate_is_right(outcome):
+    """Compare the measured node time with that of the service. The run sees a node leave up to a minute late."""
+    usage = outcome.lives[0].report.usage
+    assert usage.node_seconds == pytest.approx(outcome.node_seconds["dedicated"], rel=0.05, abs=120)
+    assert usage.spot_node_seconds == pytest.approx(outcome.node_seconds["spot"], rel=0.05, abs=120)

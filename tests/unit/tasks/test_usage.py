@@ -81,6 +81,7 @@ def test_node_time_spans_allocation_to_last_sighting(meter, clock):
     measured = meter(account)
     clock.instant = at(60)
     measured.add(finished(outcome("a", 40, 55), outcome("b", 45, 50, retries=1)))
+    measured.list_nodes()
     account.lives = [life("n2", 10), life("spot", 20, dedicated=False, preempted=True)]
     measured.add(finished(outcome("c", 55, 58, node_id="n3", requeues=2)))
     clock.instant = at(100)
@@ -108,7 +109,7 @@ def test_each_preemption_and_all_node_time_counts(meter, clock):
     ]:
         clock.instant = at(seconds)
         account.lives = [found]
-        measured.add(finished(outcome(f"t{seconds}", seconds - 1, seconds, node_id="other")))
+        measured.list_nodes()
     usage = measured.usage()
     assert usage.preemptions == 3
     assert usage.spot_node_seconds == 100 + (400 - 350) + (500 - 450)
@@ -128,7 +129,7 @@ def test_nodes_are_listed_once_per_minute(meter, clock):
     measured = meter(account)
     for number in range(1000):
         clock.instant = at(number * 0.3)
-        measured.add(finished(outcome(f"t{number}", number * 0.3, number * 0.3 + 0.1)))
+        measured.list_nodes()
     measured.usage()
     assert account.listings == 5 + 1
 
