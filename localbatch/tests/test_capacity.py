@@ -6,7 +6,7 @@ import pytest
 from scheduler_bench import Bench
 
 from localbatch.account.store import key_of
-from localbatch.account.vm_sizes import cores_of
+from localbatch.account.vm_sizes import architecture_of, cores_of, family_of, generations_of
 
 
 @pytest.fixture
@@ -100,3 +100,43 @@ def test_formula_replaces_preempted_spot_nodes(bench):
     assert (lost.state, key_of(lost.id) in pool.nodes) == ("idle", True)
     bench.tick(minutes=5)
     assert count(pool) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "family"),
+    [
+        ("Standard_D2as_v5", "standardDASv5Family"),
+        ("standard_d2s_v3", "standardDSv3Family"),
+        ("standard_d2_v3", "standardDv3Family"),
+        ("standard_ds3_v2", "standardDSv2Family"),
+        ("standard_f4s_v2", "standardFSv2Family"),
+        ("standard_e4-2ds_v5", "standardEDSv5Family"),
+        ("standard_b2ms", "standardBSFamily"),
+        ("standard_d2ads_v6", "standardDadv6Family"),
+        ("standard_d2ds_v6", "StandardDdsv6Family"),
+        ("standard_nc24ads_a100_v4", "StandardNCADSA100v4Family"),
+        ("x", ""),
+    ],
+)
+def test_vm_size_name_has_the_family(vm_size, family):
+    assert family_of(vm_size) == family.lower()
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "architecture", "generations"),
+    [
+        ("standard_d2s_v3", "x64", (1, 2)),
+        ("standard_d2_v3", "x64", (1,)),
+        ("standard_a1_v2", "x64", (1,)),
+        ("standard_ds3_v2", "x64", (1, 2)),
+        ("standard_d2_v4", "x64", (1, 2)),
+        ("standard_d2as_v6", "x64", (2,)),
+        ("Standard_D2ps_v5", "Arm64", (2,)),
+        ("standard_e2pds_v6", "Arm64", (2,)),
+        ("standard_np10s", "x64", (1, 2)),
+        ("standard_nc24ads_a100_v4", "x64", (1, 2)),
+        ("x", None, (1, 2)),
+    ],
+)
+def test_vm_size_name_has_what_it_boots(vm_size, architecture, generations):
+    assert (architecture_of(vm_size), generations_of(vm_size)) == (architecture, generations)
