@@ -1,6 +1,7 @@
 """Core quotas and spot nodes: how many of the requested nodes a pool gets."""
 
 import dataclasses
+import json
 
 import pytest
 from scheduler_bench import Bench
@@ -43,6 +44,67 @@ def test_core_quota_covers_all_pools(bench):
     bench.scheduler.pools.resize(second, 2, 1, "requeue", bench.now)
     bench.tick()
     assert (errors_of(second), count(second)) == ([], (2, 1))
+
+
+def test_family_quota_limits_dedicated_nodes_of_family(bench):
+    bench.store.core_quotas = {True: 8, False: None}
+    bench.store.family_core_quotas = {"standardDASv5Family": 4}
+    first = bench.pool(3, id="first", vmSize="standard_d2as_v5")
+    second = bench.pool(5, id="second", vmSize="standard_d2s_v3")
+    first.target_low_priority = 4
+    bench.tick()
+    assert (count(first), count(second)) == ((2, 4), (2, 0))
+    message = "The specified account has reached VM series core quota for standardDASv5Family"
+    assert first.resize_errors == [{"code": "AccountVMSeriesCoreQuotaReached", "message": message}]
+    assert errors_of(second) == ["AccountCoreQuotaReached"]
+
+
+def machine(offer, sku, publisher="canonical"):
+    reference = {"publisher": publisher, "offer": offer, "sku": sku, "version": "latest"}
+    return {"virtualMachineConfiguration": {"imageReference": reference, "nodeAgentSKUId": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "sku", "cause"),
+    [
+        ("standard_d2s_v3", "server-arm64", "only supports a CPU Architecture of 'x64'"),
+        ("standard_d2ps_v6", "server", "only supports a CPU Architecture of 'Arm64'"),
+        ("standard_d2as_v6", "server-gen1", "'standard_d2as_v6' cannot boot Hypervisor Generation '1'"),
+        ("standard_d2_v3", "Server", "'standard_d2_v3' cannot boot Hypervisor Generation '2'"),
+    ],
+)
+def test_image_that_cannot_boot_fails_allocation(bench, vm_size, sku, cause):
+    pool = bench.pool(1, vmSize=vm_size, **machine("ubuntu-24_04-lts", sku))
+    pool.target_low_priority = 1
+    bench.tick()
+    assert (pool.allocation.state, count(pool)) == ("steady", (0, 0))
+    assert [(error["code"], error["message"]) for error in pool.resize_errors] == [
+        ("AllocationFailed", "Desired number of dedicated nodes could not be allocated"),
+        ("AllocationFailed", "Desired number of low priority nodes could not be allocated"),
+    ]
+    values = {pair["name"]: pair["value"] for pair in pool.resize_errors[0]["values"]}
+    assert values["Provider Error Json Truncated"] == "False"
+    error = json.loads(values["Provider Error Json"])["error"]
+    assert (error["code"], cause in error["message"]) == ("BadRequest", True)
+
+
+@pytest.mark.parametrize(
+    ("vm_size", "sku"),
+    [
+        ("standard_d2s_v3", "server"),
+        ("standard_d2s_v3", "server-gen1"),
+        ("standard_d2_v3", "server-gen1"),
+        ("standard_d2as_v6", "server"),
+        ("standard_d2ps_v5", "server-arm64"),
+        ("standard_np10s", "server"),
+        ("standard_d2ps_v5", "unknown"),
+        ("x", "server"),
+    ],
+)
+def test_image_that_boots_is_allocated(bench, vm_size, sku):
+    pool = bench.pool(1, vmSize=vm_size, **machine("ubuntu-24_04-lts", sku))
+    bench.tick()
+    assert (count(pool), pool.resize_errors) == ((1, 0), [])
 
 
 def test_shrinking_ignores_the_core_quota(bench):
