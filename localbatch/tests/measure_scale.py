@@ -44,6 +44,7 @@ class Measure:
             parameters=parameters,
             query={name.lower(): value for name, value in parse_qsl(query)},
             headers={},
+            has_key=True,
             body=json.dumps(body).encode() if body else b"",
             base="http://localhost",
             raw_path=path,

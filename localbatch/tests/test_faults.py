@@ -241,6 +241,10 @@ def test_delays_precede_another_fault():
         ({"fault": "answer", "retry_after": -1}, "must not be negative"),
         ({"fault": "preempt_node", "when": "later"}, "when must be now or task_running"),
         ({"fault": "endless_task", "task": 1}, "task must be a text, not 1"),
+        ({"fault": "allocation_fails", "nodes": "some"}, "nodes must be all, dedicated, spot, not 'some'"),
+        ({"fault": "allocation_fails", "values": "x"}, "values must be a JSON object, not 'x'"),
+        ({"fault": "allocation_fails", "values": {"Reason": 1}}, "values must contain texts only"),
+        ({"fault": "autoscale_fails", "times": 0}, "times must be at least 1"),
     ],
 )
 def test_invalid_fault_is_refused_with_reason(fault, said):
@@ -437,6 +441,29 @@ def test_preempted_node_returns_with_its_id(simulated):
     wait_until(lambda: client.get_node("p", node.id).state == "idle")
 
 
+def test_preempted_nodes_are_spot_nodes(simulated):
+    batch, client = simulated
+    create_pool(client, nodes=2, target_dedicated_nodes=2)
+    wait_until(lambda: node_states(client) == ["idle"] * 4)
+    batch.faults.add("preempt_node", times=3)
+    wait_until(lambda: node_states(client) == ["idle", "idle", "preempted", "preempted"])
+    assert {node.state for node in client.list_nodes("p") if node.is_dedicated} == {"idle"}
+
+
+def test_node_is_preempted_repeatedly(simulated):
+    """Each preemption restarts the Batch task."""
+    batch, client = simulated
+    create_pool(client)
+    add_tasks(client, "t")
+    batch.faults.add("preempt_node", when="task_running", times=2)
+    for requeue_count in (1, 2):
+        wait_until(lambda requeue_count=requeue_count: requeues(client, "t") == requeue_count)
+        assert node_states(client) == ["preempted"]
+        batch.faults.add("recover_node")
+    wait_until(lambda: client.get_task("j", "t").state == "running" and node_states(client) == ["running"])
+    assert (requeues(client, "t"), client.get_task("j", "t").execution_info.retry_count) == (2, 0)
+
+
 def test_unusable_node_says_why(simulated):
     batch, client = simulated
     batch.faults.add("make_node_unusable", code="DiskFull", message="There is no space left")
@@ -485,8 +512,107 @@ def test_allocation_fails_with_code(simulated, code):
     assert node_states(client) == []
 
 
-def steady(client):
-    pool = client.get_pool("p")
+def test_allocation_error_has_values(simulated):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", values={"Reason": "No subnet.", "Provider Error Json Truncated": "False"})
+    create_pool(client)
+    (error,) = wait_until(lambda: steady(client)).resize_errors
+    assert error.message == "Desired number of low priority nodes could not be allocated"
+    assert {pair.name: pair.value for pair in error.error_values} == {
+        "Reason": "No subnet.",
+        "Provider Error Json Truncated": "False",
+    }
+
+
+def test_spot_shortage_spares_dedicated_nodes(simulated):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", nodes="spot")
+    batch.faults.add("allocation_fails", pool="q", nodes="dedicated")
+    create_pool(client, target_dedicated_nodes=2)
+    create_pool(client, "q", target_dedicated_nodes=2)
+    (error,) = wait_until(lambda: steady(client)).resize_errors
+    assert (error.code, error.message) == (
+        "AllocationFailed",
+        "Desired number of low priority nodes could not be allocated",
+    )
+    wait_until(lambda: [node.is_dedicated for node in client.list_nodes("p")] == [True, True])
+    messages = [error.message for error in wait_until(lambda: steady(client, "q")).resize_errors]
+    assert sorted(messages) == [
+        f"Desired number of {kind} nodes could not be allocated" for kind in ("dedicated", "low priority")
+    ]
+
+
+def test_formula_retries_spot_nodes(simulated):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", nodes="spot")
+    scale(client, "$TargetLowPriorityNodes = 1; $TargetDedicatedNodes = 1;")
+    wait_until(lambda: steady(client) and node_states(client) == ["idle"])
+    batch.advance(timedelta(minutes=5))
+    wait_until(lambda: steady(client).resize_errors)
+    batch.faults.clear()
+    batch.advance(timedelta(minutes=5))
+    wait_until(lambda: node_states(client) == ["idle", "idle"])
+    assert not steady(client).resize_errors
+
+
+def test_dedicated_nodes_come_while_spot_nodes_stall(simulated):
+    batch, client = simulated
+    batch.faults.add("allocation_fails", nodes="spot", stalls=True)
+    create_pool(client, target_dedicated_nodes=1)
+    wait_until(lambda: node_states(client) == ["idle"])
+    assert steady(client) is None
+    batch.advance(timedelta(minutes=15))
+    (error,) = wait_until(lambda: steady(client)).resize_errors
+    assert (error.code, node_states(client)) == ("AllocationTimedout", ["idle"])
+
+
+def scale(client, formula):
+    options = {"enable_auto_scale": True, "auto_scale_formula": formula}
+    interval = timedelta(minutes=5)
+    client.create_pool(
+        models.BatchPoolCreateOptions(id="p", vm_size="x", auto_scale_evaluation_interval=interval, **options)
+    )
+
+
+def autoscale_error(client):
+    run = client.get_pool("p").auto_scale_run
+    return run and run.error
+
+
+def test_autoscale_fails_some_times(simulated):
+    batch, client = simulated
+    batch.faults.add("autoscale_fails", pool="p", times=2)
+    scale(client, "$TargetDedicatedNodes = 1;")
+    error = wait_until(lambda: autoscale_error(client))
+    assert (error.code, error.message) == (
+        "InsufficientSampleData",
+        "Autoscale evaluation failed due to insufficient sample data",
+    )
+    assert [(pair.name, pair.value) for pair in error.error_values] == [("Message", error.message)]
+    # A change of the script keeps the count.
+    batch.faults.add("autoscale_fails", pool="q", code="Other", message="No.", values={"Message": "Line 1"})
+    assert [(fault["fired"], fault["left"]) for fault in batch.faults.listing()] == [(1, 1), (0, 1)]
+    batch.advance(timedelta(minutes=5))
+    wait_until(lambda: batch.faults.listing()[0]["left"] == 0)
+    assert (client.get_pool("p").target_dedicated_nodes, node_states(client)) == (0, [])
+    batch.advance(timedelta(minutes=5))
+    wait_until(lambda: node_states(client) == ["idle"])
+    assert not autoscale_error(client)
+
+
+def test_enabling_autoscale_again_evaluates_at_once(simulated):
+    batch, client = simulated
+    batch.faults.add("autoscale_fails", code="Other", message="No.")
+    scale(client, "$TargetDedicatedNodes = 1;")
+    assert wait_until(lambda: autoscale_error(client)).message == "No."
+    wait_until(lambda: steady(client))
+    formula = client.get_pool("p").auto_scale_formula
+    client.enable_pool_auto_scale("p", models.BatchPoolEnableAutoScaleOptions(auto_scale_formula=formula))
+    wait_until(lambda: node_states(client) == ["idle"])
+
+
+def steady(client, pool_id="p"):
+    pool = client.get_pool(pool_id)
     return pool if pool.allocation_state == "steady" else None
 
 

@@ -320,12 +320,68 @@ def test_formula_applies_at_every_interval(bench):
     assert (pool.nodes, pool.allocation.state) == ({}, "steady")
 
 
+def scaled_pool(bench, formula):
+    return bench.pool(0, enableAutoScale=True, autoScaleFormula=formula, autoScaleEvaluationInterval="PT5M")
+
+
+def test_first_samples_appear_after_delay():
+    bench = Bench("real")
+    pool = scaled_pool(bench, "$TargetDedicatedNodes = max(0, $PendingTasks.GetSample(1));")
+    bench.tick()
+    assert pool.autoscale_run["error"] == {
+        "code": "InsufficientSampleData",
+        "message": "Autoscale evaluation failed due to insufficient sample data",
+        "values": [
+            {
+                "name": "Message",
+                "value": "Line 1, Col 32: Insufficient data from data set: $PendingTasks wanted 100%, received 0%",
+            }
+        ],
+    }
+    bench.tick(seconds=30)
+    assert "PendingTasks" not in pool.samples
+    bench.tick(seconds=30)
+    assert len(pool.samples["PendingTasks"]) == 1
+    bench.tick(minutes=4)
+    assert "error" not in pool.autoscale_run
+
+
+def test_lazy_formula_needs_no_samples():
+    bench = Bench("real")
+    percent = "$PendingTasks.GetSamplePercent(TimeInterval_Minute * 3)"
+    pool = scaled_pool(bench, f"$TargetDedicatedNodes = {percent} < 1 ? 2 : max(0, $PendingTasks.GetSample(1));")
+    bench.tick()
+    assert ("error" in pool.autoscale_run, pool.target_dedicated) == (False, 2)
+    bench.tick(minutes=1)
+    bench.tick(minutes=4)
+    assert ("error" in pool.autoscale_run, pool.target_dedicated) == (False, 0)
+
+
+def test_samples_are_lost_when_autoscale_is_turned_off():
+    bench = Bench("real")
+    pool = scaled_pool(bench, FORMULA)
+    bench.tick()
+    bench.tick(minutes=1)
+    bench.scheduler.pools.enable_autoscale(pool, bench.now)
+    bench.tick()
+    assert pool.samples["PendingTasks"]
+    bench.scheduler.pools.disable_autoscale(pool, bench.now)
+    pool.spec |= {"autoScaleFormula": FORMULA, "autoScaleEvaluationInterval": "PT5M"}
+    bench.scheduler.pools.enable_autoscale(pool, bench.now)
+    bench.tick()
+    assert "PendingTasks" not in pool.samples
+    bench.tick(minutes=1)
+    assert len(pool.samples["PendingTasks"]) == 1
+
+
 def test_failed_evaluation_changes_nothing(bench):
     formula = '$TargetDedicatedNodes = time() > time("2026-01-01 00:01:00") ? 1 / 0 : 1;'
     pool = bench.pool(0, enableAutoScale=True, autoScaleFormula=formula, autoScaleEvaluationInterval="PT5M")
     bench.tick()
     bench.tick(minutes=5)
     assert pool.autoscale_run["error"]["code"]
+    targets = "$TargetDedicatedNodes=1;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue"
+    assert pool.autoscale_run["results"] == targets
     assert node_states(pool) == ["idle"]
 
 

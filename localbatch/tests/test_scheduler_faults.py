@@ -94,8 +94,8 @@ def test_lost_node_cannot_be_preempted(bench):
 
 @pytest.mark.parametrize("key", ["pool", "*"])
 def test_failed_allocation_has_an_error(bench, key):
-    failure = AllocationFailure("AccountCoreQuotaReached", "No cores")
-    bench.scheduler.faults.allocation_failures[key] = failure
+    failure = AllocationFailure({"code": "AccountCoreQuotaReached", "message": "No cores"})
+    bench.scheduler.faults.allocation_failures[True][key] = failure
     pool = bench.pool(2)
     bench.tick()
     assert (pool.allocation.state, pool.nodes) == ("steady", {})
@@ -103,24 +103,27 @@ def test_failed_allocation_has_an_error(bench, key):
     bench.scheduler.pools.resize(pool, 0, 0, "requeue", bench.now)
     bench.tick()
     assert (pool.allocation.state, pool.resize_errors) == ("steady", [])
-    del bench.scheduler.faults.allocation_failures[key]
+    del bench.scheduler.faults.allocation_failures[True][key]
     bench.scheduler.pools.resize(pool, 1, 0, "requeue", bench.now)
     bench.tick()
     assert len(pool.nodes) == 1
 
 
+SLOW = {"code": "AllocationTimedout", "message": "Slow"}
+
+
 def test_stalled_resize_continues_without_fault(bench):
-    bench.scheduler.faults.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
+    bench.scheduler.faults.allocation_failures[True]["pool"] = AllocationFailure(SLOW, stalls=True)
     pool = bench.pool(1)
     bench.tick(minutes=14)
     assert (pool.allocation.state, pool.nodes) == ("resizing", {})
-    bench.scheduler.faults.allocation_failures.clear()
+    bench.scheduler.faults.allocation_failures[True].clear()
     bench.tick()
     assert (pool.allocation.state, len(pool.nodes)) == ("steady", 1)
 
 
 def test_stalled_resize_ends_at_timeout(bench):
-    bench.scheduler.faults.allocation_failures["pool"] = AllocationFailure("AllocationTimedout", "Slow", stalls=True)
+    bench.scheduler.faults.allocation_failures[True]["pool"] = AllocationFailure(SLOW, stalls=True)
     pool = bench.pool(1, resizeTimeout="PT5M")
     bench.tick(minutes=4)
     assert pool.allocation.state == "resizing"

@@ -179,20 +179,15 @@ class Account(RuleBasedStateMachine):
         if pool.state == "active" and pool.allocation.state == "steady":
             self.scheduler.pools.remove_nodes(pool, [node], option, self.bench.now)
 
-    @rule(fault=st.sampled_from(["allocation", "stall", "start_task", "endless", "upload", "none"]))
+    @rule(fault=st.sampled_from(["allocation", "stall", "stall spot", "start_task", "endless", "upload", "none"]))
     def set_faults(self, fault):
         scheduler = self.scheduler
-        for faults in (
-            scheduler.faults.allocation_failures,
-            scheduler.faults.start_task_exit_codes,
-            scheduler.faults.endless_tasks,
-            scheduler.faults.failing_uploads,
-        ):
-            faults.clear()
-        if fault in {"allocation", "stall"}:
-            scheduler.faults.allocation_failures["*"] = AllocationFailure(
-                "AllocationFailed", "x", stalls=fault == "stall"
-            )
+        scheduler.faults.clear()
+        error = {"code": "AllocationFailed", "message": "x"}
+        if fault in {"allocation", "stall", "stall spot"}:
+            failure = AllocationFailure(error, stalls=fault != "allocation")
+            for dedicated in (False,) if fault == "stall spot" else (True, False):
+                scheduler.faults.allocation_failures[dedicated]["*"] = failure
         elif fault == "start_task":
             scheduler.faults.start_task_exit_codes["pool"] = 1
         elif fault == "endless":

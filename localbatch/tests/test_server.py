@@ -131,7 +131,8 @@ def test_serve_stops_with_its_standard_input(serve):
 
 
 def test_serve_accepts_simulation_options(serve):
-    _, lines = serve("--runner=simulated", "--task-seconds=60", "--node-start-seconds=0", "--storage-faults")
+    options = ("--node-start-seconds=0", "--sample-delay=0", "--family-core-quota=x=1", "--storage-faults")
+    _, lines = serve("--runner=simulated", "--task-seconds=60", *options)
     variables = exports(lines)
     start_task(*(variables[f"TOPN_BATCH_{name}"] for name in ("ENDPOINT", "ACCOUNT", "KEY")), "no-such-program")
     script = f"{variables['TOPN_BATCH_ENDPOINT']}/_internal/storage-faults"
@@ -228,6 +229,9 @@ def test_install_keeps_installed_version(monkeypatch, tmp_path):
         ["serve", "--runner=magic"],
         ["serve", "--task-seconds=-1"],
         ["serve", "--core-quota=many"],
+        ["serve", "--family-core-quota=standardDSv3Family"],
+        ["serve", "--family-core-quota=standardDSv3Family=many"],
+        ["serve", "--sample-delay=-1"],
         ["exec"],
         ["nonsense"],
     ],
@@ -355,3 +359,34 @@ def test_node_start_seconds_overrides_the_pace(tmp_path):
         for seconds, state in ((0, "creating"), (10, "starting"), (34, "starting"), (1, "idle")):
             batch.advance(timedelta(seconds=seconds))
             wait_until(lambda state=state: [node.state for node in client.list_nodes("p")] == [state])
+
+
+def test_sample_delay_overrides_the_pace(tmp_path):
+    with (
+        LocalBatch(state_dir=tmp_path, pace="instant", sample_delay_seconds=60) as batch,
+        open_client(batch.endpoint, batch.account, batch.key) as client,
+    ):
+        formula = "$TargetDedicatedNodes = max(0, $PendingTasks.GetSample(1));"
+        pool = models.BatchPoolCreateOptions(id="p", vm_size="x", enable_auto_scale=True, auto_scale_formula=formula)
+        client.create_pool(pool)
+
+        def error():
+            options = models.BatchPoolEvaluateAutoScaleOptions(auto_scale_formula=formula)
+            return client.evaluate_pool_auto_scale("p", options).error
+
+        assert error().code == "InsufficientSampleData"
+        batch.advance(timedelta(seconds=60))
+        assert error() is None
+
+
+def test_family_quotas_apply(tmp_path):
+    quotas = {"StandardDSv3Family": 2}
+    with (
+        LocalBatch(state_dir=tmp_path, pace="instant", family_core_quotas=quotas) as batch,
+        open_client(batch.endpoint, batch.account, batch.key) as client,
+    ):
+        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="Standard_D2s_v3", target_dedicated_nodes=2))
+        wait_until(lambda: client.get_pool("p").allocation_state == "steady")
+        pool = client.get_pool("p")
+        codes = [error.code for error in pool.resize_errors]
+        assert (pool.current_dedicated_nodes, codes) == (1, ["AccountVMSeriesCoreQuotaReached"])

@@ -79,6 +79,13 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
         help="time from the creation of a node to its start task (default: that of the pace)",
     )
     parser.add_argument(
+        "--sample-delay",
+        dest="sample_delay_seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="time from enabling autoscale until its first samples (default: that of the pace)",
+    )
+    parser.add_argument(
         "--runner",
         choices=RUNNERS,
         default=RUNNERS[0],
@@ -99,6 +106,15 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
     for name, nodes in (("--core-quota", "dedicated"), ("--low-priority-core-quota", "spot")):
         help_text = f"maximum number of cores of the {nodes} nodes of all pools (default: no limit)"
         parser.add_argument(name, type=_cores, metavar="CORES", help=help_text)
+    parser.add_argument(
+        "--family-core-quota",
+        dest="family_core_quotas",
+        type=_family_quota,
+        action="append",
+        default=[],
+        metavar="FAMILY=CORES",
+        help="maximum number of cores of the dedicated nodes of a VM family such as standardDSv3Family; repeatable",
+    )
     parser.add_argument(
         "--cert", dest="certificate_file", type=Path, metavar="FILE", help="certificate for 127.0.0.1, to use https"
     )
@@ -132,6 +148,13 @@ def _cores(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of cores")
     return int(text)
+
+
+def _family_quota(text: str) -> tuple[str, int]:
+    family, separator, cores = text.rpartition("=")
+    if not family or not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FAMILY=CORES")
+    return family, _cores(cores)
 
 
 def _port(text: str) -> int:
@@ -216,6 +239,7 @@ def _local_azure(arguments: argparse.Namespace, **options: Any) -> LocalAzure:
     script = read_script(arguments.faults) if arguments.faults else {}
     names = {field.name for field in dataclasses.fields(Options)}
     options |= {name: value for name, value in vars(arguments).items() if name in names}
+    options["family_core_quotas"] = dict(arguments.family_core_quotas)
     # A script with storage faults needs the proxy.
     options["storage_faults"] |= "storage_faults" in script
     if arguments.certificate_file:

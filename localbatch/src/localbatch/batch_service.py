@@ -150,13 +150,13 @@ class BatchService:
         try:
             if fault and fault.fault == "answer":
                 raise errors.ServiceError(fault.status, code_of(fault), message_of(fault), {})  # noqa: TRY301
-            self._authenticate(request, now)
+            has_key = self._authenticate(request, now)
             route, parameters = request.match
             query = {name.lower(): value for name, value in parse_qsl(request.query)}
             _check_version(query.get("api-version"))
             if refusal:
                 raise refusal  # noqa: TRY301
-            response = call_handler(route, self._call(request, parameters, query, now))
+            response = call_handler(route, self._call(request, parameters, query, now, has_key=has_key))
         except errors.ServiceError as error:
             response = _error_response(error, request, now)
         except Exception:  # One request must not end the service.
@@ -178,7 +178,15 @@ class BatchService:
             response.headers["Retry-After"] = str(fault.retry_after)
         return response
 
-    def _call(self, request: Request, parameters: Mapping[str, str], query: Mapping[str, str], now: datetime) -> Call:
+    def _call(
+        self,
+        request: Request,
+        parameters: Mapping[str, str],
+        query: Mapping[str, str],
+        now: datetime,
+        *,
+        has_key: bool,
+    ) -> Call:
         return Call(
             store=self.store,
             scheduler=self.scheduler,
@@ -187,6 +195,7 @@ class BatchService:
             parameters=parameters,
             query=query,
             headers=request.headers,
+            has_key=has_key,
             body=request.body,
             base=request.base,
             raw_path=request.path,
@@ -194,11 +203,12 @@ class BatchService:
             now=now,
         )
 
-    def _authenticate(self, request: Request, now: datetime) -> None:
+    def _authenticate(self, request: Request, now: datetime) -> bool:
+        """Check the signature or the token of a request, and return whether it is a signature."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme == "Bearer" and self._oauth:
             check_token(token, self._tenant, now)
-            return
+            return False
         auth.verify(
             self.name,
             self.key,
@@ -209,6 +219,7 @@ class BatchService:
             # A client may use the clock of the machine, even if the clock of the service was moved.
             clocks=(now, datetime.now(timezone.utc)) if self._accepts_machine_time else (now,),
         )
+        return True
 
 
 def new_faults() -> Faults:

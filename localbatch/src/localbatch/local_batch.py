@@ -103,10 +103,11 @@ class LocalBatch(Running):
             job_quota=options.job_quota,
             core_quota=options.core_quota,
             low_priority_core_quota=options.low_priority_core_quota,
+            family_core_quotas=options.family_core_quotas,
         )
         self._service = BatchService(
             store,
-            _pace(options.pace, options.node_start_seconds),
+            _pace(options),
             root_of=lambda node: self._agent.root_of(node),  # noqa: PLW0108 - the agent exists after the start.
             key=options.key or new_key(),
             oauth=options.oauth,
@@ -314,10 +315,13 @@ async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
     await abort_connections()
 
 
-def _pace(name: str, node_start_seconds: float | None) -> Pace:
-    if node_start_seconds is None:
-        return PACES[name]
+def _pace(options: Options) -> Pace:
+    pace = PACES[options.pace]
+    if options.sample_delay_seconds is not None:
+        pace = dataclasses.replace(pace, first_sample=options.sample_delay_seconds)
+    if options.node_start_seconds is None:
+        return pace
     # Split the time between creating and starting as on the service.
     real = PACES["real"]
-    share = node_start_seconds / (real.creating + real.starting)
-    return dataclasses.replace(PACES[name], creating=real.creating * share, starting=real.starting * share)
+    share = options.node_start_seconds / (real.creating + real.starting)
+    return dataclasses.replace(pace, creating=real.creating * share, starting=real.starting * share)

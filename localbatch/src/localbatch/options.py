@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -54,10 +54,12 @@ class Options:
         job_quota: Maximum number of jobs that are not completed.
         core_quota: Maximum number of cores of the dedicated nodes of all pools; None for no limit.
         low_priority_core_quota: The same for spot nodes.
+        family_core_quotas: Maximum numbers of cores of dedicated nodes, by VM family such as `standardDSv3Family`.
         runner: `processes`, or `simulated` for tasks that only take time.
         task_seconds: The default duration of a simulated task.
         task_output: The content of each output file of simulated tasks; None for no files.
         node_start_seconds: The time from the creation of a node to its start task; None for that of the pace.
+        sample_delay_seconds: The time from enabling autoscale until the first samples; None for that of the pace.
         clock: The clock of the service. Move it with `LocalBatch.advance` only.
         certificate: The certificate of both servers; without one they use http.
         oauth: Whether bearer tokens are accepted too. Their signatures are not checked.
@@ -77,10 +79,12 @@ class Options:
     job_quota: int = 300
     core_quota: int | None = None
     low_priority_core_quota: int | None = None
+    family_core_quotas: Mapping[str, int] = field(default_factory=dict)
     runner: str = RUNNERS[0]
     task_seconds: float = 0.0
     task_output: str | None = None
     node_start_seconds: float | None = None
+    sample_delay_seconds: float | None = None
     clock: Clock | None = None
     certificate: Certificate | None = None
     oauth: bool = False

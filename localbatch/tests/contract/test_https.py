@@ -15,7 +15,7 @@ import pytest
 from authority_support import BATCH, STORAGE, TENANT, mint
 from azure.batch import BatchClient, models
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential
-from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ServiceRequestError
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
 from localbatch import LocalAzure, LocalBatch
@@ -67,6 +67,38 @@ def test_token_opens_the_account(open_client):
 
 def test_key_works_over_https(batch, open_client):
     assert list(open_client(AzureNamedKeyCredential(batch.account, batch.key)).list_pools()) == []
+
+
+GROUP = "/subscriptions/s/resourceGroups/g/providers"
+NETWORK = models.NetworkConfiguration(subnet_id=f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/s")
+OWN_IMAGE = models.VirtualMachineConfiguration(
+    image_reference=models.BatchVmImageReference(
+        virtual_machine_image_id=f"{GROUP}/Microsoft.Compute/galleries/g/images/i"
+    ),
+    node_agent_sku_id="batch.node.ubuntu 24.04",
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({"network_configuration": NETWORK}, "Network"), ({"virtual_machine_configuration": OWN_IMAGE}, "Compute")],
+)
+def test_linked_resources_need_a_token(batch, open_client, options, kind):
+    pool = models.BatchPoolCreateOptions(id="p", vm_size="standard_d2s_v3", **options)
+    auto = models.BatchAutoPoolSpecification(
+        pool_lifetime_option="job", pool=models.BatchPoolSpecification(vm_size="standard_d2s_v3", **options)
+    )
+    job = models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(auto_pool_specification=auto))
+    with_key, with_token = open_client(AzureNamedKeyCredential(batch.account, batch.key)), open_client(Identity(mint()))
+    for create, body in (("create_pool", pool), ("create_job", job)):
+        with pytest.raises(HttpResponseError) as caught:
+            getattr(with_key, create)(body)
+        assert (caught.value.status_code, caught.value.error.code) == (403, "AuthenticationFailed")
+        assert caught.value.error.details[0].message == (
+            "The specified type of authentication SharedKey is not allowed when external resources of type "
+            f"{kind} are linked."
+        )
+        getattr(with_token, create)(body)
 
 
 @pytest.mark.parametrize(

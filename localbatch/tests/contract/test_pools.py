@@ -219,6 +219,16 @@ def test_images_are_of_every_kind(client):
     linux = list(client.list_supported_images(filter="osType eq 'linux' and verificationType eq 'verified'"))
     assert "batch.node.ubuntu 22.04" in {image.node_agent_sku_id for image in linux}
     assert len(linux) < len(images)
+    skus = {
+        (image.node_agent_sku_id, image.image_reference.sku): "Generation2VMImage" in (image.capabilities or [])
+        for image in images
+        if image.image_reference.offer == "ubuntu-24_04-lts"
+    }
+    assert skus == {
+        ("batch.node.ubuntu 24.04", "server"): True,
+        ("batch.node.ubuntu 24.04", "server-gen1"): False,
+        ("batch.node.ubuntu 24.04-arm64", "server-arm64"): True,
+    }
 
 
 def test_nodes_are_counted_by_state(client, pool_factory):

@@ -152,6 +152,7 @@ class Pool(Stated):
     autoscale_enabled_at: datetime | None = None
     autoscale_due_at: datetime | None = None
     sample_due_at: datetime | None = None
+    first_sample_at: datetime | None = None
     samples: dict[str, deque[Sample]] = field(default_factory=dict)
 
     def count_nodes(self, *, dedicated: bool) -> int:

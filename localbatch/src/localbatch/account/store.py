@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import TypeVar
 
 from localbatch import errors
@@ -30,6 +31,7 @@ class Store:
         job_quota: int = 300,
         core_quota: int | None = None,
         low_priority_core_quota: int | None = None,
+        family_core_quotas: Mapping[str, int] | None = None,
     ) -> None:
         """Create an empty store.
 
@@ -38,6 +40,7 @@ class Store:
             job_quota: Maximum number of jobs that are not completed.
             core_quota: Maximum number of cores of the dedicated nodes of all pools; None for no limit.
             low_priority_core_quota: The same for spot nodes.
+            family_core_quotas: Maximum numbers of cores of dedicated nodes, by VM family such as `standardDSv3Family`.
         """
         self.lock = threading.RLock()
         self.pools: SortedRecords[Pool] = SortedRecords()
@@ -55,6 +58,7 @@ class Store:
         self.job_quota = job_quota
         self.core_quotas = {True: core_quota, False: low_priority_core_quota}
         """By whether nodes are dedicated."""
+        self.family_core_quotas = family_core_quotas or {}
         self._run_ids = itertools.count(1)
         self._etag = 0
 

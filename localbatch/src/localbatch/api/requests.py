@@ -15,6 +15,10 @@ from localbatch.account.store import Store
 from localbatch.api.known_properties import check_properties
 from localbatch.rules.scheduler import Scheduler
 
+# The service refuses keys for bodies with these properties: https://github.com/Azure/aztk/pull/240 (a network) and
+# https://github.com/MicrosoftDocs/azure-docs/issues/51092 (an image). The values are the types of the linked resources.
+LINKED_RESOURCES: Mapping[str, str] = {"subnetId": "Network", "virtualMachineImageId": "Compute"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -27,6 +31,7 @@ class Call:
         parameters: The parameters in the path.
         query: The parameters of the query, by names in lower case.
         headers: By names in lower case.
+        has_key: Whether the key of the account signed the request, and not a token.
         base: The URL by which the client knows the account.
         raw_path: The path as received.
         raw_query: The query as received.
@@ -40,6 +45,7 @@ class Call:
     parameters: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    has_key: bool
     body: bytes
     base: str
     raw_path: str
@@ -53,7 +59,7 @@ class Call:
             kind: The key of `known_properties.BODIES`.
 
         Raises:
-            ServiceError: InvalidRequestBody or UnsupportedProperty.
+            ServiceError: InvalidRequestBody, UnsupportedProperty, or AuthenticationFailed for resources that need a token.
         """
         try:
             # Clients send null for properties that they do not set.
@@ -67,6 +73,8 @@ class Call:
             raise errors.invalid_request_body(Reason="The body must be an object")
         # Unknown properties are refused as on the service, so that typing errors show up here.
         check_properties(body, kind)
+        if self.has_key and any(name.encode() in self.body for name in LINKED_RESOURCES):
+            _refuse_linked_resources(body)
         return body
 
     def option(self, name: str) -> bool:
@@ -161,6 +169,18 @@ def _check_conditions(call: Call, etag: str, modified_at: datetime) -> None:
     # A failed condition is 304 for reads and 412 for changes.
     if not holds:
         raise errors.not_modified() if call.method in {"GET", "HEAD"} else errors.condition_not_met()
+
+
+def _refuse_linked_resources(value: object) -> None:
+    """Raise AuthenticationFailed for a reference to a resource of another Azure service."""
+    if isinstance(value, dict):
+        for name in LINKED_RESOURCES.keys() & value.keys():
+            raise errors.authentication_failed(
+                AuthenticationErrorDetail="The specified type of authentication SharedKey is not allowed when external "
+                f"resources of type {LINKED_RESOURCES[name]} are linked."
+            )
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_linked_resources(each)
 
 
 def _refuse_constant(name: str) -> float:

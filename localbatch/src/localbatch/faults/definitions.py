@@ -7,10 +7,11 @@ HTTP and in a file (`{"fault": "answer", "operation": "create_task", "status": 5
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from localbatch.rules.pools import CORE_QUOTA_REACHED
+from localbatch.rules import autoscale
+from localbatch.rules.pools import CORE_QUOTA_REACHED, FAMILY_QUOTA_REACHED
 
 REQUEST_FAULTS: Mapping[str, str] = {
     "answer": "The response is an error with a status, an error code and optionally Retry-After. The request has no effect.",
@@ -27,11 +28,12 @@ NODE_FAULTS: Mapping[str, str] = {
 }
 STANDING_FAULTS: Mapping[str, str] = {
     "start_task_fails": "The start task of a pool ends with an exit code.",
-    "allocation_fails": "A pool gets no nodes: its resize fails with an error code, or stalls.",
+    "allocation_fails": "A pool gets no nodes of a kind: its resize fails with an error code, or stalls.",
+    "autoscale_fails": "Evaluations of the autoscale formula of a pool fail with an error code.",
     "endless_task": "A Batch task never ends by itself.",
     "upload_fails": "The upload of the output files of a Batch task fails with an error code.",
 }
-# All faults with their descriptions. Node faults fire `times` times, standing faults apply until the script is cleared.
+# All faults with their descriptions. Standing faults without `times` apply until the script is cleared.
 FAULTS: Mapping[str, str] = {**REQUEST_FAULTS, **NODE_FAULTS, **STANDING_FAULTS}
 
 _REQUEST = ("operation", "path", "times", "probability", "seed")
@@ -48,30 +50,37 @@ OPTIONS: Mapping[str, Collection[str]] = {
     "lose_node": _NODE,
     "vanish_node": _NODE,
     "start_task_fails": ("pool", "exit_code"),
-    "allocation_fails": ("pool", "code", "message", "stalls"),
+    "allocation_fails": ("pool", "nodes", "code", "message", "values", "stalls"),
+    "autoscale_fails": ("pool", "code", "message", "values", "times"),
     "endless_task": ("task",),
     "upload_fails": ("task", "code"),
 }
 
 # The types of options in JSON.
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("fault", "operation", "path", "code", "message", "pool", "node", "when", "task"), (str,)),
+    **dict.fromkeys(("fault", "operation", "path", "code", "message", "pool", "node", "nodes", "when", "task"), (str,)),
     **dict.fromkeys(("times", "seed", "status", "retry_after", "exit_code"), (int,)),
     **dict.fromkeys(("probability", "seconds"), (int, float)),
     "stalls": (bool,),
+    "values": (dict,),
 }
-_TYPE_NAMES = {str: "text", int: "number", bool: "boolean"}
+_TYPE_NAMES = {str: "text", int: "number", bool: "boolean", dict: "JSON object"}
+# The kinds of nodes that `nodes` selects, as whether they are dedicated.
+NODES: Mapping[str, Collection[bool]] = {"all": (True, False), "dedicated": (True,), "spot": (False,)}
 _REQUIRED: Mapping[str, Collection[str]] = {"delay": ("seconds",), "endless_task": ("task",)}
 _CODES = {
     "make_node_unusable": "NodeUnusable",
     "allocation_fails": "AllocationFailed",
+    "autoscale_fails": autoscale.INSUFFICIENT_DATA,
     "upload_fails": "FileUploadMiscError",
 }
 _REQUEST_CODES = {408: "RequestTimeout", 429: "TooManyRequests", 500: "InternalError", 503: "ServerBusy"}
 _MESSAGES = {
     **{reached["code"]: reached["message"] for reached in CORE_QUOTA_REACHED.values()},
-    "AllocationFailed": "Desired number of nodes could not be allocated.",
-    "AllocationTimedout": "Desired number of nodes could not be allocated as the resize timeout was reached.",
+    **autoscale.MESSAGES,
+    FAMILY_QUOTA_REACHED: "The specified account has reached VM series core quota",
+    "AllocationFailed": "Desired number of {kind} nodes could not be allocated",
+    "AllocationTimedout": "Desired number of {kind} nodes could not be allocated as the resize timeout was reached",
     "InternalError": "Server encountered an internal error. Please try again after some time.",
     "NodeUnusable": "The node is not usable.",
     "OperationTimedOut": "Operation could not be completed within the specified time.",
@@ -118,6 +127,10 @@ class Fault:
     exit_code: int = 1
     stalls: bool = False
     """Whether the resize stalls until its timeout instead of failing at once."""
+    nodes: str = "all"
+    """Allocation: `dedicated`, `spot` or `all`."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Details of the error by name, such as `Reason` or `Provider Error Json` of a resize error."""
     task: str = "*"
     """The id of a Batch task, or `*` for all."""
 
@@ -159,6 +172,10 @@ def _check_values(fault: Fault) -> None:
         raise FaultError("seconds and retry_after must not be negative")
     if fault.when not in {"now", "task_running"}:
         raise FaultError("when must be now or task_running")
+    if fault.nodes not in NODES:
+        raise FaultError(f"nodes must be {', '.join(NODES)}, not {fault.nodes!r}")
+    if not all(isinstance(value, str) for value in fault.values.values()):
+        raise FaultError("values must contain texts only")
 
 
 def code_of(fault: Fault) -> str:
@@ -172,6 +189,7 @@ def code_of(fault: Fault) -> str:
     return _CODES[fault.fault]
 
 
-def message_of(fault: Fault) -> str:
-    """Return the error message of a fault."""
-    return fault.message or _MESSAGES.get(code_of(fault), "This error was injected by a fault script.")
+def message_of(fault: Fault, kind: str = "dedicated") -> str:
+    """Return the error message of a fault, which may name a kind of nodes."""
+    default = _MESSAGES.get(code_of(fault), "This error was injected by a fault script.")
+    return fault.message or default.format(kind=kind)

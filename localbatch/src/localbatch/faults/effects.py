@@ -9,20 +9,31 @@ from datetime import datetime
 from localbatch.account.records import Node
 from localbatch.account.states import IllegalTransition
 from localbatch.account.store import Store, key_of
-from localbatch.faults.definitions import Fault, code_of, message_of
+from localbatch.faults.definitions import NODES, Fault, code_of, message_of
 from localbatch.rules.nodes import NodeRules
-from localbatch.rules.standing_faults import AllocationFailure, StandingFaults
+from localbatch.rules.pools import NODE_KINDS
+from localbatch.rules.standing_faults import AllocationFailure, AutoscaleFailure, StandingFaults, error_of
 
 _UP = frozenset({"idle", "running"})
 
 
-def enforce_standing_faults(standing: StandingFaults, script: Iterable[Fault]) -> None:
-    """Replace the standing faults with those of a script."""
+def enforce_standing_faults(standing: StandingFaults, script: Iterable[tuple[Fault, Callable[[], bool]]]) -> None:
+    """Replace the standing faults with those of a script.
+
+    Args:
+        standing: The standing faults.
+        script: The faults, each with a function that counts it and returns False if it is used up.
+    """
     standing.clear()
-    for fault in script:
+    for fault, fire in script:
         if fault.fault == "allocation_fails":
-            failure = AllocationFailure(code=code_of(fault), message=message_of(fault), stalls=fault.stalls)
-            standing.allocation_failures[fault.pool] = failure
+            for dedicated in NODES[fault.nodes]:
+                error = error_of(code_of(fault), message_of(fault, NODE_KINDS[dedicated]), fault.values)
+                standing.allocation_failures[dedicated][fault.pool] = AllocationFailure(error, fault.stalls)
+        elif fault.fault == "autoscale_fails":
+            message = message_of(fault)
+            error = error_of(code_of(fault), message, fault.values or {"Message": message})
+            standing.autoscale_failures[fault.pool] = AutoscaleFailure(error, fire)
         elif fault.fault == "start_task_fails":
             standing.start_task_exit_codes[fault.pool] = fault.exit_code
         elif fault.fault == "endless_task":
@@ -61,9 +72,11 @@ def _candidates(fault: Fault, store: Store) -> list[Node]:
     ]
     if fault.node != "*":
         nodes = [node for node in nodes if key_of(node.id) == key_of(fault.node)]
+    elif fault.fault == "preempt_node" and not all(node.dedicated for node in nodes):
+        # Azure preempts spot nodes only. In pools without them, any node may be preempted.
+        nodes = [node for node in nodes if not node.dedicated and node.state in _UP]
     elif fault.fault != "recover_node":
         nodes = [node for node in nodes if node.state in _UP]
     if fault.when == "task_running":
         nodes = [node for node in nodes if any(task.state == "running" for task in node.tasks.values())]
-    # Azure preempts spot nodes only. In a pool without them, any node may be preempted.
-    return sorted(nodes, key=lambda node: (fault.fault == "preempt_node" and node.dedicated, not node.tasks))
+    return sorted(nodes, key=lambda node: not node.tasks)

@@ -20,7 +20,6 @@ from localbatch.faults.definitions import (
     NODE_FAULTS,
     OPTIONS,
     REQUEST_FAULTS,
-    STANDING_FAULTS,
     Fault,
     FaultError,
     read_fault,
@@ -49,7 +48,7 @@ class _Entry:
 
     @property
     def is_standing(self) -> bool:
-        return self.fault.fault in STANDING_FAULTS
+        return "times" not in OPTIONS[self.fault.fault]
 
     @property
     def left(self) -> int | None:
@@ -63,6 +62,13 @@ class _Entry:
     def chance(self) -> bool:
         """Draw whether it fires for this request."""
         return self.fault.probability is None or self._random.random() < self.fault.probability
+
+    def fire(self) -> bool:
+        """Count it, and return True, unless it has fired as often as it may."""
+        if self.left == 0:
+            return False
+        self.fired += 1
+        return True
 
     def json(self) -> Json:
         body: Json = {"id": self.number, "fault": self.fault.fault}
@@ -161,7 +167,7 @@ class Faults:
             return
         with self._lock:
             if self._is_changed:
-                enforce_standing_faults(scheduler.faults, [entry.fault for entry in self._entries])
+                enforce_standing_faults(scheduler.faults, [(entry.fault, entry.fire) for entry in self._entries])
                 self._is_changed = False
             for entry in self._entries:
                 while (

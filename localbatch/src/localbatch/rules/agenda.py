@@ -27,9 +27,12 @@ class Pace:
     """Disabling, enabling, terminating and deleting a job."""
     preempted: float = 1.0
     """Until a preempted node is created again."""
+    first_sample: float = 0.0
+    """From enabling autoscale until the first samples of metrics, such as $PendingTasks."""
 
 
 # The durations of `real`: 10 s of creating and 35 s of starting were measured on the service; the others are estimates.
+# Autoscale has no samples at first (https://github.com/Azure/batch-shipyard/issues/138).
 PACES = {
     "instant": Pace(),
     "fast": Pace(
@@ -44,6 +47,7 @@ PACES = {
         deleting=20.0,
         job=5.0,
         preempted=120.0,
+        first_sample=60.0,
     ),
 }
 

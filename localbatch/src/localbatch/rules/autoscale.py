@@ -31,6 +31,9 @@ SYNTAX_ERROR = "AutoScalingFormulaSyntaxError"
 TOO_LONG = "AutoScalingFormulaTooLong"
 INVALID = "InvalidAutoScalingSettings"
 INSUFFICIENT_DATA = "InsufficientSampleData"
+# The messages of errors whose details are in `values`.
+# https://learn.microsoft.com/azure/batch/batch-pool-autoscale-event
+MESSAGES: Mapping[str, str] = {INSUFFICIENT_DATA: "Autoscale evaluation failed due to insufficient sample data"}
 
 # Limits of the service.
 MAX_FORMULA_CHARACTERS = 8192

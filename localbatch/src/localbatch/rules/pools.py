@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from localbatch.account import states
+from localbatch.account.images import mismatch
 from localbatch.account.records import SCHEDULABLE, Node, Pool, Sample
 from localbatch.account.specs import Json
 from localbatch.account.store import Store, key_of
-from localbatch.account.vm_sizes import cores_of
+from localbatch.account.vm_sizes import cores_of, family_of
 from localbatch.rules import autoscale
 from localbatch.rules.agenda import Agenda
 from localbatch.rules.nodes import NodeRules
-from localbatch.rules.standing_faults import StandingFaults, matching
+from localbatch.rules.standing_faults import AllocationFailure, StandingFaults, error_of, matching
 from localbatch.wire import read_duration, timestamp
 
 # https://learn.microsoft.com/azure/batch/batch-automatic-scaling: variables are sampled every 30 seconds.
 SAMPLE_INTERVAL = autoscale.SAMPLE_PERIOD
 # One day of samples per variable.
 MAX_SAMPLES = 2880
+
+# The names of the kinds of nodes in error messages, by whether nodes are dedicated.
+NODE_KINDS: Mapping[bool, str] = {True: "dedicated", False: "low priority"}
 
 # The errors of a resize that the core quota ends early, by whether dedicated nodes are missing.
 # https://learn.microsoft.com/troubleshoot/azure/hpc/batch/azure-batch-pool-resizing-failure
@@ -33,6 +38,7 @@ CORE_QUOTA_REACHED: Mapping[bool, Json] = {
         "message": "The specified account has reached low priority core quota",
     },
 }
+FAMILY_QUOTA_REACHED = "AccountVMSeriesCoreQuotaReached"
 
 
 @dataclass(frozen=True)
@@ -75,20 +81,22 @@ class PoolRules:
         ):
             return
         if allocation.state == "stopping":
-            pool.resize_errors = [_resize_stopped("dedicated"), _resize_stopped("low priority")]
+            pool.resize_errors = [_resize_stopped(kind) for kind in NODE_KINDS.values()]
             self._move_allocation(pool, "stopped", now)
             return
-        fault = matching(self.faults.allocation_failures, pool.id)
+        shortages: list[Json] = []
         # Dedicated and spot nodes are allocated independently.
-        kinds = ((True, pool.target_dedicated), (False, pool.target_low_priority))
-        wanting = any(target > len(_staying(pool, dedicated=dedicated)) for dedicated, target in kinds)
-        if wanting and fault:
-            if fault.stalls and not self._has_timed_out(pool, now):
+        for dedicated, target in ((True, pool.target_dedicated), (False, pool.target_low_priority)):
+            is_short = target > len(_staying(pool, dedicated=dedicated))
+            failure = self._failure(pool, dedicated=dedicated) if is_short else None
+            if failure and failure.stalls and not self._has_timed_out(pool, now):
                 self._stalled.add(key_of(pool.id))
-            else:
-                self._fail_allocation(pool, [{"code": fault.code, "message": fault.message}], now)
+                continue
+            error = failure.error if failure else self._approach(pool, dedicated, target, now)
+            if error and error not in shortages:
+                shortages.append(error)
+        if key_of(pool.id) in self._stalled:
             return
-        shortages = [CORE_QUOTA_REACHED[kind] for kind, target in kinds if not self._approach(pool, kind, target, now)]
         # A resize ends when the last node has left.
         if any(node.state == "leavingpool" for node in pool.nodes.values()):
             if pool.state != "deleting" and self._has_timed_out(pool, now):
@@ -99,28 +107,51 @@ class PoolRules:
         else:
             self._move_allocation(pool, "allocated", now)
 
-    def _approach(self, pool: Pool, dedicated: bool, target: int, now: datetime) -> bool:
-        """Add nodes of one kind to a pool, or remove some. Return False if the core quota prevents the target."""
+    def _failure(self, pool: Pool, *, dedicated: bool) -> AllocationFailure | None:
+        """Return the reason why a pool gets no nodes of one kind, if there is one."""
+        fault = matching(self.faults.allocation_failures[dedicated], pool.id)
+        problem = mismatch(pool.spec)
+        if fault or not problem:
+            return fault
+        # https://learn.microsoft.com/troubleshoot/azure/hpc/batch/azure-batch-pool-resizing-failure, scenario 2
+        provider_error = json.dumps({"error": {"code": "BadRequest", "message": problem}}, indent=2)
+        values = {"Provider Error Json": provider_error, "Provider Error Json Truncated": "False"}
+        message = f"Desired number of {NODE_KINDS[dedicated]} nodes could not be allocated"
+        return AllocationFailure(error_of("AllocationFailed", message, values))
+
+    def _approach(self, pool: Pool, dedicated: bool, target: int, now: datetime) -> Json | None:
+        """Add nodes of one kind to a pool, or remove some. Return an error if a core quota prevents the target."""
         staying = _staying(pool, dedicated=dedicated)
         missing = max(0, target - len(staying))
-        allowed = min(missing, self._allowed_nodes(pool, dedicated=dedicated)) if missing else 0
-        for _ in range(allowed):
+        allowed, error = self._allowed_nodes(pool, dedicated=dedicated) if missing else (0, None)
+        for _ in range(min(missing, allowed)):
             self.nodes.add(pool, dedicated=dedicated, now=now)
         # Idle nodes leave first, the newest before others.
         excess = max(0, len(staying) - target)
         if excess:
             staying.sort(key=lambda node: (len(node.tasks), -node.allocated_at.timestamp()))
             self._start_removal(staying[:excess], pool.deallocation_option, now)
-        return allowed == missing
+        return error if allowed < missing else None
 
-    def _allowed_nodes(self, pool: Pool, *, dedicated: bool) -> int:
-        """Return the number of nodes that the core quota of the account allows to add."""
+    def _allowed_nodes(self, pool: Pool, *, dedicated: bool) -> tuple[int, Json | None]:
+        """Return the number of nodes that the core quotas allow to add, and the error of the tightest one."""
+        limits: list[tuple[int, Json | None]] = [(sys.maxsize, None)]
         quota = self.store.core_quotas[dedicated]
-        if quota is None:
-            return sys.maxsize
-        pools = self.store.pools.values()
-        used = sum(each.count_nodes(dedicated=dedicated) * cores_of(each.spec["vmSize"]) for each in pools)
-        return max(0, quota - used) // cores_of(pool.spec["vmSize"])
+        if quota is not None:
+            limits.append((quota - self._cores_in_use(dedicated=dedicated), CORE_QUOTA_REACHED[dedicated]))
+        family = family_of(pool.spec["vmSize"])
+        for name, cores in self.store.family_core_quotas.items():
+            # The quotas of VM families do not count spot nodes: https://learn.microsoft.com/azure/batch/batch-quota-limit
+            if dedicated and name.lower() == family:
+                message = f"The specified account has reached VM series core quota for {name}"
+                error = {"code": FAMILY_QUOTA_REACHED, "message": message}
+                limits.append((cores - self._cores_in_use(dedicated=True, family=family), error))
+        free, reached = min(limits, key=lambda limit: limit[0])
+        return max(0, free) // cores_of(pool.spec["vmSize"]), reached
+
+    def _cores_in_use(self, *, dedicated: bool, family: str | None = None) -> int:
+        sizes = [(pool.spec["vmSize"], pool.count_nodes(dedicated=dedicated)) for pool in self.store.pools.values()]
+        return sum(count * cores_of(size) for size, count in sizes if family in {None, family_of(size)})
 
     def _has_timed_out(self, pool: Pool, now: datetime) -> bool:
         return self.agenda.is_due(pool, pool.allocation.state_at + read_duration(pool.spec["resizeTimeout"]), now)
@@ -176,6 +207,11 @@ class PoolRules:
     def enable_autoscale(self, pool: Pool, now: datetime) -> None:
         """Start to evaluate the formula of a pool."""
         pool.spec["enableAutoScale"] = True
+        # "Whenever autoscaling is turned on, [...] there are no sampled metrics available":
+        # https://github.com/microsoft/ga4gh-tes, BatchPool.AutoPoolFormula
+        if pool.sample_due_at is None:
+            pool.samples.clear()
+            pool.first_sample_at = now + timedelta(seconds=self.agenda.pace.first_sample)
         pool.autoscale_due_at = pool.sample_due_at = now
         pool.autoscale_run = None
         self.agenda.touch(pool, now)
@@ -200,7 +236,8 @@ class PoolRules:
                 formula, now, {name: tuple(samples) for name, samples in pool.samples.items()}
             )
         except autoscale.FormulaError as error:
-            return None, {"timestamp": timestamp(now), "error": {"code": error.code, "message": error.message}}
+            message = autoscale.MESSAGES.get(error.code, error.message)
+            return None, _failed_run(pool, error_of(error.code, message, {"Message": error.message}), now)
         return evaluation, {"timestamp": timestamp(now), "results": evaluation.results}
 
     def _scale(self, pool: Pool, now: datetime) -> None:
@@ -210,7 +247,11 @@ class PoolRules:
         settled = pool.allocation.state == "steady" or pool.autoscale_run is None
         if not settled or not pool.autoscale_due_at or not self.agenda.is_due(pool, pool.autoscale_due_at, now):
             return
-        evaluation, pool.autoscale_run = self.evaluate(pool, pool.spec["autoScaleFormula"], now)
+        failure = matching(self.faults.autoscale_failures, pool.id)
+        if failure and failure.fire():
+            evaluation, pool.autoscale_run = None, _failed_run(pool, failure.error, now)
+        else:
+            evaluation, pool.autoscale_run = self.evaluate(pool, pool.spec["autoScaleFormula"], now)
         pool.autoscale_due_at = now + read_duration(pool.spec["autoScaleEvaluationInterval"])
         self.agenda.is_due(pool, pool.autoscale_due_at, now)
         if not evaluation:
@@ -247,7 +288,8 @@ class PoolRules:
             "PreemptedNodeCount": sum(node.state == "preempted" for node in pool.nodes.values()),
             "TaskSlotsPerNode": pool.spec["taskSlotsPerNode"],
         }
-        for name, value in history.items():
+        is_sampled = pool.first_sample_at is None or now >= pool.first_sample_at
+        for name, value in history.items() if is_sampled else ():
             pool.samples.setdefault(name, deque(maxlen=MAX_SAMPLES)).append(Sample(now, value))
         for name, value in single.items():
             pool.samples[name] = deque([Sample(now, value)])
@@ -263,3 +305,10 @@ def _staying(pool: Pool, *, dedicated: bool) -> list[Node]:
 def _resize_stopped(kind: str) -> Json:
     message = f"Desired number of {kind} nodes could not be allocated due to a stop resize operation"
     return {"code": "ResizeStopped", "message": message}
+
+
+def _failed_run(pool: Pool, error: Json, now: datetime) -> Json:
+    # Recorded from the service: the results of a failed evaluation are the present targets.
+    targets = f"$TargetDedicatedNodes={pool.target_dedicated};$TargetLowPriorityNodes={pool.target_low_priority}"
+    results = f"{targets};$NodeDeallocationOption={pool.deallocation_option}"
+    return {"timestamp": timestamp(now), "results": results, "error": error}
