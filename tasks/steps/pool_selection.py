@@ -17,8 +17,8 @@ from tasks.model.vm_size import ARM64, vm_size
 # Long enough to change to another image, even in a large company.
 MIN_IMAGE_SUPPORT = timedelta(days=90)
 
-# The end of the name of an image that is for one generation of virtual machines.
-GENERATION = re.compile(r"-?g(?:en)?(?P<generation>[12])$", re.IGNORECASE)
+# The capability that marks images of generation 2. Source: https://github.com/Azure/Batch/issues/178
+GENERATION_2 = "generation2vmimage"
 
 # The value of `node_identity` for signed URLs instead of an identity.
 NO_IDENTITY = "none"
@@ -108,28 +108,22 @@ def newest_image(images: Sequence[Image], until: datetime, options: PoolOptions 
 
     def rank(image: Image) -> tuple[object, ...]:
         release = [int(number) for number in re.findall(r"\d+", image.node_agent_sku)]
-        return (release, generations[image] or 0, -len(image.capabilities), image.node_agent_sku, image.sku)
+        return (
+            release,
+            generations[image] or 0,
+            -len(image.capabilities - {GENERATION_2}),
+            image.node_agent_sku,
+            image.sku,
+        )
 
     return max(supported, key=rank)
 
 
 def generation_of(image: Image, images: Iterable[Image]) -> int | None:
-    """Return the generation of virtual machines that an image is for; None if the names do not tell.
-
-    Where an offer has images of both generations, only the names of one generation contain a number. So "server" is of
-    generation 2 beside "server-gen1", and "22_04-lts" is of generation 1 beside "22_04-lts-gen2".
-    """
-    if image.architecture == ARM64:
+    """Return the generation of virtual machines that an image is for; None if Batch does not mark any image."""
+    if GENERATION_2 in image.capabilities or image.architecture == ARM64:
         return 2
-    if number := GENERATION.search(image.sku):
-        return int(number["generation"])
-    named = {
-        (GENERATION.sub("", other.sku), int(number["generation"]))
-        for other in images
-        if (other.publisher, other.offer) == (image.publisher, image.offer) and (number := GENERATION.search(other.sku))
-    }
-    generations = {generation for sku, generation in named if sku == image.sku}
-    return 3 - generations.pop() if len(generations) == 1 else None
+    return 1 if any(GENERATION_2 in other.capabilities for other in images) else None
 
 
 def support_warning(image: Image, now: datetime) -> str | None:
