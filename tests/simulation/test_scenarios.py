@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ def test_seed_replays_under_another_hash_seed():
 REPLAY = """
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from simulation.history import play
 from simulation.plan import plan_of
 for seed in sys.argv[1:]:
@@ -159,6 +161,20 @@ def test_night_on_evicted_spot_nodes_ends():
     assert report.usage.preemptions == 3
     assert report.usage.requeues > 0
     assert_estimate_is_right(outcome)
+
+
+def test_night_without_spot_capacity_ends():
+    """Dedicated nodes replace spot nodes that do not come within the first minutes."""
+    acts = (Act(name="allocation_fails", at=1, options={"nodes": "spot", "stalls": True}),)
+    outcome = play(replace(NIGHT, acts=acts))
+
+    report = outcome.lives[0].report
+    assert violations(outcome) == []
+    assert report.count("done") == len(NIGHT.files)
+    assert report.usage.spot_node_seconds == 0
+    assert_estimate_is_right(outcome)
+    # The night has ten hours. Without dedicated nodes before half of it, the run would take longer.
+    assert outcome.lives[0].ended_at - outcome.lives[0].started_at < timedelta(hours=2)
 
 
 def assert_estimate_is_right(outcome):

@@ -19,10 +19,6 @@ from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
 from tasks.steps.submit import submit_chunk
 
-GROUP = "/subscriptions/s/resourceGroups/g/providers"
-SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
-IMAGE = f"{GROUP}/Microsoft.Compute/galleries/g/images/ours/versions/1.2.3"
-
 
 @pytest.fixture
 def batch(batch_without_nodes):
@@ -52,19 +48,6 @@ def test_plain_pool_has_no_optional_properties(received):
         "commandLine", "resourceFiles", "maxTaskRetryCount", "waitForSuccess", "userIdentity"
     }  # fmt: skip
     assert pool["startTask"]["userIdentity"]["autoUser"]["elevationLevel"] == "nonadmin"
-
-
-def test_pool_joins_own_network_without_public_addresses(received):
-    assert received(subnet_id=SUBNET, public_addresses=False)["networkConfiguration"] == {
-        "subnetId": SUBNET,
-        "publicIPAddressConfiguration": {"provision": "nopublicipaddresses"},
-    }
-
-
-def test_pool_uses_own_image(received):
-    machine = received(image_id=IMAGE, node_agent_sku="batch.node.el 9")["virtualMachineConfiguration"]
-    assert machine["imageReference"] == {"version": "latest", "virtualMachineImageId": IMAGE}
-    assert machine["nodeAgentSKUId"] == "batch.node.el 9"
 
 
 def test_container_pool_uses_container_capable_image(received):
@@ -109,10 +92,13 @@ def test_extra_properties_are_passed_through(received):
             "nodePlacementConfiguration": {"policy": "zonal"},
         },
     }
-    pool = received(subnet_id=SUBNET, extra=extra)
+    pool = received(public_addresses=False, extra=extra)
     assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
     assert pool["resizeTimeout"] == "PT20M"
-    assert pool["networkConfiguration"] == {"subnetId": SUBNET, "enableAcceleratedNetworking": True}
+    assert pool["networkConfiguration"] == {
+        "publicIPAddressConfiguration": {"provision": "nopublicipaddresses"},
+        "enableAcceleratedNetworking": True,
+    }
     for name, value in extra["virtualMachineConfiguration"].items():
         assert pool["virtualMachineConfiguration"][name] == value
     assert pool["virtualMachineConfiguration"]["imageReference"]["publisher"] == "canonical"
