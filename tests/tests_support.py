@@ -48,6 +48,12 @@ def send_to_prefect(api_url, path, query=None, *, password=None, timeout=30):
         return json.load(response)
 
 
+def watch_requests(batch):
+    """Return a function that returns the requests to a local Batch account since now. The account keeps only the last."""
+    earlier = {id(record): record for record in list(batch.requests)}
+    return lambda: [record for record in list(batch.requests) if id(record) not in earlier]
+
+
 def read_blob(blobs, container, name):
     """Return the whole content of a blob."""
     return b"".join(blobs.download(container, name))

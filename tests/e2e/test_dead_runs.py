@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests_support import independent_count, processes_of, resources_of_runs, wait_until
+from tests_support import independent_count, processes_of, resources_of_runs, wait_until, watch_requests
 
 FILES = 4
 
@@ -52,7 +52,7 @@ def test_killed_run_is_collected_and_swept(request, texts, assert_nothing_left, 
     process.kill()
     process.communicate()
     waiting()
-    seen = len(local_azure.batch.requests)
+    requests = watch_requests(local_azure.batch)
 
     found = topn.json(*texts, *options)
 
@@ -60,7 +60,7 @@ def test_killed_run_is_collected_and_swept(request, texts, assert_nothing_left, 
         expected = independent_count(texts[Path(file["file"]).name])
         assert (file["words"], file["distinct"], file["top"]) == expected
     assert {file["status"] for file in found["files"]} == {"unchanged"}
-    added = [record for record in list(local_azure.batch.requests)[seen:] if record.path.endswith("addtaskcollection")]
+    added = [record for record in requests() if record.path.endswith("addtaskcollection")]
     assert added == []
     assert_nothing_left()
 

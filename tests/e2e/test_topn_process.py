@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY, processes_of, send_to_prefect, wait_until
+from tests_support import REPOSITORY, processes_of, send_to_prefect, wait_until, watch_requests
 
 from flows.servers.processes import PrefectServer
 
@@ -60,13 +60,11 @@ def test_bad_usage_exits_2(topn_alone):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_cleans_up_and_exits_130(topn, data, local_azure, assert_nothing_left, number):
-    seen = len(local_azure.batch.requests)
+    requests = watch_requests(local_azure.batch)
     process = topn.start("run", *data)
 
     def job_exists():
-        return any(
-            (record.method, record.path) == ("POST", "/jobs") for record in list(local_azure.batch.requests)[seen:]
-        )
+        return any((record.method, record.path) == ("POST", "/jobs") for record in requests())
 
     wait_until(job_exists, "the job was created", while_running=process)
     process.send_signal(number)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY, independent_count, leftovers_of, processes_of, wait_until
+from tests_support import REPOSITORY, independent_count, leftovers_of, processes_of, wait_until, watch_requests
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
@@ -210,18 +210,14 @@ def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
     assert len(leftovers(endless)) == 4
 
     deployed.set_state(endless, Crashed(), force=True)
-    seen = len(deployed.azure.batch.requests)
+    requests = watch_requests(deployed.azure.batch)
     deployed.azure.faults.clear()
     deployed.worker()
     deployed.prefect("flow-run", "retry", str(endless))
 
     assert deployed.wait_for_end(endless).type.value == "COMPLETED"
     assert_counted()
-    creating = [
-        record
-        for record in list(deployed.azure.batch.requests)[seen:]
-        if record.method == "POST" and record.path in {"/jobs", "/pools"}
-    ]
+    creating = [record for record in requests() if record.method == "POST" and record.path in {"/jobs", "/pools"}]
     assert {(record.path, record.status) for record in creating} == {("/jobs", 409), ("/pools", 201)}
     wait_until_nothing_is_left(endless)
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from run_files import HOSTILE_NAMES, MIXED_FILES
-from tests_support import REPOSITORY, resources_of_runs, send_to_prefect
+from tests_support import REPOSITORY, resources_of_runs, send_to_prefect, watch_requests
 from topn_support import Topn, environment_of
 
 from localbatch import LocalAzure
@@ -83,10 +83,10 @@ class SharedRun:
             patch.chdir(folder)
             with topn.environ():
                 before = resources_of_runs()
-            seen = len(azure.batch.requests)
+            requests = watch_requests(azure.batch)
             self.done = topn("run", "--json", *arguments)
             assert self.done.returncode == status, self.done.stderr
-            self.requests = list(azure.batch.requests)[seen:]
+            self.requests = requests()
             with topn.environ():
                 self.leftovers = resources_of_runs() - before
         self.topn = topn

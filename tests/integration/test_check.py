@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from azure.batch import models
 from identity_support import make_authority
-from tests_support import wait_until
+from tests_support import wait_until, watch_requests
 from topn_support import Topn
 
 from localbatch import LocalAzure, LocalBatch
@@ -60,11 +60,11 @@ def only_failure(lines, *words):
 
 
 def test_healthy_azure_exits_0_and_creates_nothing(check, local_azure, azure_settings):
-    seen = len(local_azure.batch.requests)
+    requests = watch_requests(local_azure.batch)
     assert check() == (0, [])
-    assert {record.method for record in list(local_azure.batch.requests)[seen:]} <= {"GET", "DELETE"}
+    assert {record.method for record in requests()} <= {"GET", "DELETE"}
     assert [
-        record.status for record in list(local_azure.batch.requests)[seen:] if record.method == "DELETE"
+        record.status for record in requests() if record.method == "DELETE"
     ] == [404, 404]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests_support import watch_requests
 from topn_support import Topn
 
 from tasks.azure import block as azure_block
@@ -101,7 +102,7 @@ def test_run_uses_accounts_of_block(on_server, local_azure, tmp_path, no_picture
     values = {name.removeprefix("TOPN_").lower(): value for name, value in local_azure.environment.items()}
     TopnAzure(**values).save(NAME)
     Path("a.txt").write_text(f"one two two {tmp_path}")
-    seen = len(local_azure.batch.requests)
+    requests = watch_requests(local_azure.batch)
     topn = Topn(
         PREFECT_API_URL=on_server,
         PREFECT_LOCAL_STORAGE_PATH=str(tmp_path / "storage"),
@@ -112,4 +113,4 @@ def test_run_uses_accounts_of_block(on_server, local_azure, tmp_path, no_picture
 
     assert done.returncode == 0, done.stderr
     assert "starting a local one" not in done.stderr
-    assert ("POST", "/jobs") in [(record.method, record.path) for record in list(local_azure.batch.requests)[seen:]]
+    assert ("POST", "/jobs") in [(record.method, record.path) for record in requests()]
