@@ -305,9 +305,3 @@ def test_page_of_rebound_name_gets_only_refusals(page, endpoints):
 def test_pages_ask_for_printed_password(up, page):
     sign_in(page, up)
     page.get_by_text("Flow Runs").first.wait_for()
-
-
-def test_stopped_server_removes_its_file(up):
-    """This test is the last one, because it stops the servers."""
-    assert up.end() == 0
-    assert not (up.cwd / "prefect.toml").exists()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests_support import wait_until
-from up_support import USUAL_PORTS, Up
+from up_support import USUAL_PORTS, Up, make_checkout
 
 from flows.servers.addresses import read_published_addresses
 
@@ -27,7 +27,7 @@ RUN_SECONDS = 120
 @pytest.fixture
 def own_up(tmp_path):
     """A separate `make up` that is not started yet."""
-    instance = Up(tmp_path)
+    instance = Up(tmp_path, cwd=make_checkout(tmp_path / "topn"))
     yield instance
     instance.stop()
 
@@ -98,6 +98,7 @@ def test_kill_crashes_runs_and_ctrl_c_cancels_them(own_up):
     assert own_up.end() == 0
     assert "Cancelling 1 run" in own_up.output
     assert own_up.processes() == []
+    assert not (own_up.cwd / "prefect.toml").exists()
     assert read_published_addresses(own_up.state_folder, lambda: None) == {}
     assert recorded_states(own_up) == {killed: "CRASHED", cancelled: "CANCELLED"}
 
