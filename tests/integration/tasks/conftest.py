@@ -26,6 +26,7 @@ from tasks.model.chunks import Chunk, Pack
 from tasks.model.files import InputFile
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep, Run
+from tasks.steps import life
 from tasks.steps.cleanup import delete
 from tasks.steps.doctor import Doctor
 from tasks.steps.monitor import watch
@@ -108,7 +109,11 @@ def shared_parts(local_azure, shared_run):
     variables = {name.removeprefix("TOPN_").lower(): value for name, value in local_azure.environment.items()}
     settings = AzureSettings(**variables)
     batch, blobs, workload = BatchAccount(settings), BlobAccount(settings), word_count_workload(3, ignore_case=False)
-    with provisioned(batch, blobs, shared_run, workload, POOL_OPTIONS) as parts:
+    with provisioned(batch, blobs, shared_run, workload, POOL_OPTIONS) as parts, ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(life, "blob_account", lambda: blobs)
+            # Without signs of life, the sweep of another test deletes this run after some minutes.
+            stack.enter_context(life.heartbeat(shared_run))
         yield parts
 
 
