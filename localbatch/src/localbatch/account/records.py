@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
@@ -106,6 +107,8 @@ class Node(Stated):
     dedicated: bool
     slots: int
     allocated_at: datetime
+    number: int = 0
+    """The number of the node in its pool, which its endpoints have."""
     booted_at: datetime | None = None
     scheduling: str = "enabled"
     errors: list[Json] = field(default_factory=list)
@@ -154,6 +157,13 @@ class Pool(Stated):
     sample_due_at: datetime | None = None
     first_sample_at: datetime | None = None
     samples: dict[str, deque[Sample]] = field(default_factory=dict)
+
+    node_numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def targets(self) -> dict[bool, int]:
+        """The target numbers of nodes, by whether they are dedicated."""
+        return {True: self.target_dedicated, False: self.target_low_priority}
 
     def count_nodes(self, *, dedicated: bool) -> int:
         """Count the nodes of one kind, including those that are leaving."""

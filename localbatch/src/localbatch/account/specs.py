@@ -97,6 +97,7 @@ class PoolSpec(TypedDict):
     autoScaleEvaluationInterval: NotRequired[str]
     startTask: NotRequired[ChoreSpec]
     virtualMachineConfiguration: NotRequired[Json]
+    networkConfiguration: NotRequired[Json]
 
 
 class AutoPoolSpec(TypedDict):

@@ -58,6 +58,7 @@ class NodeRules:
             state="creating",
             state_at=now,
             allocated_at=now,
+            number=next(pool.node_numbers),
         )
         pool.nodes[key_of(node.id)] = node
         self.store.mark(node)
