@@ -60,6 +60,11 @@ unsupported_property = _code(
 invalid_property_value = _code(
     400, "InvalidPropertyValue", "The value provided for one of the properties in the request body is invalid."
 )
+task_dependencies_not_specified_on_job = _code(
+    400,
+    "TaskDependenciesNotSpecifiedOnJob",
+    "A task was specified as depending on other tasks, but the job did not specify that it would use task dependencies.",
+)
 task_dependency_list_too_long = _code(
     400, "TaskDependencyListTooLong", "The list of task IDs that a task depends on is too long."
 )
@@ -131,8 +136,10 @@ job_completed = _code(409, "JobCompleted", "The specified job is already in a co
 job_quota_reached = _code(
     409, "ActiveJobAndScheduleQuotaReached", "The active job and job schedule quota for the account has been reached."
 )
-job_preparation_task_not_specified = _code(
-    409, "JobPreparationTaskNotSpecified", "The specified job does not have a job preparation task."
+job_preparation_task_or_release_task_not_specified = _code(
+    409,
+    "JobPreparationTaskOrReleaseTaskNotSpecified",
+    "The specified job does not have either job preparation task or job release task.",
 )
 task_id_same_as_job_preparation_task = _code(
     409, "TaskIdSameAsJobPreparationTask", "The specified task ID is the same as the ID of the job preparation task."

@@ -14,6 +14,8 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.transport import AsyncioRequestsTransport
 
+from localbatch.testing import MACHINE
+
 ODD_FILE = "wd/d/a (1).txt"
 """aiohttp encodes such a path again after it was signed."""
 COMMAND = "/bin/sh -c 'mkdir -p d; echo hello | tee \"d/a (1).txt\"'"
@@ -65,7 +67,7 @@ async def main(endpoint, account, key, name):
 
 async def make_pool(client, name):
     start_task = models.BatchStartTask(command_line="true", wait_for_success=True)
-    pool = models.BatchPoolCreateOptions(id=name, vm_size="x", target_dedicated_nodes=1, start_task=start_task)
+    pool = models.BatchPoolCreateOptions(id=name, **MACHINE, target_dedicated_nodes=1, start_task=start_task)
     await client.create_pool(pool)
     assert await client.pool_exists(name)
     assert await refusal(client.create_pool(pool)) == "PoolExists"
@@ -208,7 +210,7 @@ async def remove_pool(client, name):
     assert await refusal(client.get_pool(name)) == "PoolNotFound"
     # Nodes of this one never come.
     stalled = f"{name}-stalled"
-    await client.create_pool(models.BatchPoolCreateOptions(id=stalled, vm_size="x", target_dedicated_nodes=1))
+    await client.create_pool(models.BatchPoolCreateOptions(id=stalled, **MACHINE, target_dedicated_nodes=1))
     await end(client.begin_stop_pool_resize(stalled, polling_interval=0))
     assert {error.code for error in (await client.get_pool(stalled)).resize_errors} == {"ResizeStopped"}
     await end(client.begin_delete_pool(stalled, polling_interval=0))

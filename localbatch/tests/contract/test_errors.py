@@ -13,6 +13,7 @@ from azure.core.exceptions import HttpResponseError
 from localbatch import LocalBatch, errors, http_protocol
 from localbatch.account.records import Report
 from localbatch.rules import autoscale
+from localbatch.testing import MACHINE
 
 VERSION = "api-version=2025-06-01"
 REQUEUE = {"nodeRebootOption": "requeue"}
@@ -35,7 +36,7 @@ class Scene:
 
     def pool(self, nodes=0, **options):
         targets = {} if options.get("enable_auto_scale") else {"target_dedicated_nodes": nodes}
-        self.client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", **targets, **options))
+        self.client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, **targets, **options))
 
     def steady_pool(self, **options):
         self.pool(**options)
@@ -166,7 +167,13 @@ PREPARED = {
 APPLICATION = [models.BatchApplicationPackageReference(application_id="a")]
 
 by(400, "MissingRequiredProperty", call("create_pool", {"id": "p"}))
-by(400, "UnsupportedProperty", create_job(), create_task(depends_on=DEPENDENCIES(task_ids=["a"])))
+by(400, "TaskDependenciesNotSpecifiedOnJob", create_job(), create_task(depends_on=DEPENDENCIES(task_ids=["a"])))
+by(
+    400,
+    "UnsupportedProperty",
+    create_job(),
+    create_task(resource_files=[models.ResourceFile(auto_storage_container_name="c")]),
+)
 by(400, "InvalidPropertyValue", create_pool(task_slots_per_node=1000))
 by(
     400,
@@ -207,7 +214,7 @@ by(
     create_pool(),
     call("begin_resize_pool", "p", models.BatchPoolResizeOptions(target_dedicated_nodes=1)),
 )
-by(409, "PoolQuotaReached", create_pool(), call("create_pool", models.BatchPoolCreateOptions(id="q", vm_size="x")))
+by(409, "PoolQuotaReached", create_pool(), call("create_pool", models.BatchPoolCreateOptions(id="q", **MACHINE)))
 by(409, "NodeBeingCreated", reboot_node_in("creating"))
 by(409, "NodeBeingStarted", reboot_node_in("starting"))
 by(409, "JobExists", create_job(), create_job())
@@ -217,7 +224,7 @@ by(409, "JobCompleted", create_job(), terminate_job, later, create_task())
 by(409, "ActiveJobAndScheduleQuotaReached", create_job(), create_job(id="k"))
 by(
     409,
-    "JobPreparationTaskNotSpecified",
+    "JobPreparationTaskOrReleaseTaskNotSpecified",
     create_job(),
     lambda scene: list(scene.client.list_job_preparation_and_release_task_status("j")),
 )

@@ -18,6 +18,18 @@ def wait_until(look):
         time.sleep(0.01)
 
 
+def machine():
+    return {
+        "vm_size": "STANDARD_A1_V2",
+        "virtual_machine_configuration": models.VirtualMachineConfiguration(
+            image_reference=models.ImageReference(
+                publisher="canonical", offer="0001-com-ubuntu-server-jammy", sku="22_04-lts"
+            ),
+            node_agent_sku_id="batch.node.ubuntu 22.04",
+        ),
+    }
+
+
 def refusal(call, *args, **options):
     try:
         call(*args, **options)
@@ -41,13 +53,9 @@ def make_pool(client, name):
     client.pool.add(
         models.PoolAddParameter(
             id=name,
-            vm_size="STANDARD_D2_V3",
+            **machine(),
             target_dedicated_nodes=1,
             task_slots_per_node=2,
-            virtual_machine_configuration=models.VirtualMachineConfiguration(
-                image_reference=models.ImageReference(publisher="canonical", offer="o", sku="s"),
-                node_agent_sku_id="batch.node.ubuntu 22.04",
-            ),
             start_task=models.StartTask(command_line="true", wait_for_success=True),
             target_node_communication_mode="simplified",
             metadata=[models.MetadataItem(name="a", value="1")],
@@ -56,7 +64,7 @@ def make_pool(client, name):
     assert client.pool.exists(name)
     assert not client.pool.exists(f"{name}x")
     assert [each.id for each in client.pool.list(models.PoolListOptions(filter=f"id eq '{name}'"))] == [name]
-    assert refusal(client.pool.add, models.PoolAddParameter(id=name, vm_size="x")) == "PoolExists"
+    assert refusal(client.pool.add, models.PoolAddParameter(id=name, **machine())) == "PoolExists"
     wait_until(lambda: [n.state for n in client.compute_node.list(name)] == ["idle"])
     pool = client.pool.get(name, models.PoolGetOptions(select="id,state,currentDedicatedNodes", timeout=30))
     assert (pool.id, pool.current_dedicated_nodes, pool.vm_size) == (name, 1, None)
@@ -181,7 +189,7 @@ def remove_pool(client, name):
     wait_until(lambda: not client.pool.exists(name))
     # Nodes of this one never come.
     stalled = f"{name}-stalled"
-    client.pool.add(models.PoolAddParameter(id=stalled, vm_size="x", target_dedicated_nodes=1))
+    client.pool.add(models.PoolAddParameter(id=stalled, **machine(), target_dedicated_nodes=1))
     client.pool.stop_resize(stalled)
     wait_until(lambda: client.pool.get(stalled).allocation_state.value == "steady")
     assert {error.code for error in client.pool.get(stalled).resize_errors} == {"ResizeStopped"}

@@ -17,7 +17,7 @@ from localbatch.account.store import key_of
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
 from localbatch.api.pools import check_formula, new_pool
-from localbatch.api.properties import choice, without
+from localbatch.api.properties import without
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
 from localbatch.api.tasks import new_task
@@ -56,7 +56,8 @@ def create_job(call: Call) -> Response:
         # The job manager task goes to the front of the queue, ahead of the tasks that it adds.
         task.is_exclusive = manager["runExclusive"]
         call.store.add_task(job, task, first=True)
-    return done(201, job, call.url(job))
+    # Recorded from the service: this URL is the same for all jobs.
+    return done(201, job, f"{call.base}/jobs/job-1")
 
 
 def _auto_pool(call: Call, auto: AutoPoolSpec) -> Pool:
@@ -65,7 +66,9 @@ def _auto_pool(call: Call, auto: AutoPoolSpec) -> Pool:
     if properties["enableAutoScale"]:
         check_formula(properties["autoScaleFormula"])
     spec = cast("PoolSpec", without(properties, "targetDedicatedNodes", "targetLowPriorityNodes"))
-    pool_id = f"{auto.get('autoPoolIdPrefix') or ''}{str(uuid.uuid4()).upper()}"
+    # Recorded from the service: Prefix_132B2A40-5F19-4C31-948F-49F7F4C46F87.
+    prefix, guid = auto.get("autoPoolIdPrefix"), str(uuid.uuid4()).upper()
+    pool_id = f"{prefix}_{guid}" if prefix else guid
     return new_pool(call.store, pool_id, spec, request_bodies.targets(properties, 0, 0), call.now)
 
 
@@ -98,7 +101,7 @@ def update_job(call: Call) -> Response:
 def replace_job(call: Call) -> Response:
     """PUT /jobs/{job_id}."""
     job = call.live_job()
-    return _changed(call, job, request_bodies.job_replacement(call.json("job_change"), job))
+    return _changed(call, job, request_bodies.job_replacement(call.json("job_replacement"), job))
 
 
 def _changed(call: Call, job: Job, changes: Json) -> Response:
@@ -114,11 +117,7 @@ def _changed(call: Call, job: Job, changes: Json) -> Response:
 def disable_job(call: Call) -> Response:
     """POST /jobs/{job_id}/disable."""
     job, body = call.live_job(), call.json("disable_job")
-    if "disableTasks" not in body:
-        raise errors.missing_required_property(PropertyName="disableTasks")
-    # disableTasks is required: there is no default for running tasks.
-    option = choice(body, "disableTasks", ("requeue", "terminate", "wait"), "requeue")
-    call.scheduler.jobs.disable(job, option, call.now)
+    call.scheduler.jobs.disable(job, body["disableTasks"], call.now)
     return done(202, job, call.url(job, "/disable"))
 
 
@@ -142,7 +141,7 @@ def list_job_preparation_and_release_task_status(call: Call) -> Response:
     """GET /jobs/{job_id}/jobpreparationandreleasetaskstatus."""
     job = call.job()
     if "jobPreparationTask" not in job.spec:
-        raise errors.job_preparation_task_not_specified()
+        raise errors.job_preparation_task_or_release_task_not_specified()
     # Jobs without a node have an empty list.
     rows = {
         node.id: response_bodies.preparation_json(node, job, call.base)

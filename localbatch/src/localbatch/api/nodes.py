@@ -15,12 +15,9 @@ from localbatch.account.records import Node
 from localbatch.api import odata, response_bodies
 from localbatch.api.files import answer_with_file, delete_file, list_files_below
 from localbatch.api.paging import listing
-from localbatch.api.pools import DEALLOCATION_OPTIONS
-from localbatch.api.properties import choice
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, one
 
-SCHEDULING_OPTIONS = ("requeue", "terminate", "taskcompletion")
 UP = frozenset({"idle", "running", "offline"})
 
 # The errors of requests that the state of the node does not allow.
@@ -58,7 +55,7 @@ def list_nodes(call: Call) -> Response:
 def _maintain(call: Call, event: str, property_name: str) -> Response:
     node = call.node()
     # The body names the option differently for each operation.
-    option = choice(call.json(event), property_name, DEALLOCATION_OPTIONS, "requeue")
+    option = call.json(event).get(property_name, "requeue")
     try:
         call.scheduler.nodes.maintain(node, event, option, call.now)
     except states.IllegalTransition as error:
@@ -95,7 +92,7 @@ def start_node(call: Call) -> Response:
 def disable_node_scheduling(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/disablescheduling."""
     node = _node_to_schedule(call, "disabled")
-    option = choice(call.json("disable_scheduling"), "nodeDisableSchedulingOption", SCHEDULING_OPTIONS, "requeue")
+    option = call.json("disable_scheduling").get("nodeDisableSchedulingOption", "requeue")
     call.scheduler.nodes.disable_scheduling(node, option, call.now)
     return done(200, url=call.url(node, "/disablescheduling"))
 
