@@ -21,7 +21,8 @@ _POOL = (
     "networkConfiguration:NetworkConfiguration startTask:StartTask certificateReferences:any[] "
     "applicationPackageReferences:ApplicationPackageReference[] applicationLicenses:any[] taskSlotsPerNode:int "
     "taskSchedulingPolicy:TaskSchedulingPolicy userAccounts:UserAccount[] metadata:MetadataItem[] "
-    "mountConfiguration:MountConfiguration[] upgradePolicy:UpgradePolicy resourceTags:any targetNodeCommunicationMode"
+    "mountConfiguration:MountConfiguration[] upgradePolicy:UpgradePolicy resourceTags:any "
+    "targetNodeCommunicationMode=default|classic|simplified"
 )
 _SIZE = (
     "resizeTimeout:duration targetDedicatedNodes:int targetLowPriorityNodes:int "
@@ -36,10 +37,11 @@ _JOB = (
     "jobReleaseTask:JobReleaseTask onTaskFailure=noaction|performexitoptionsjobaction "
     f"commonEnvironmentSettings:EnvironmentSetting[] {_JOB_CHANGE}"
 )
-_COMMAND = (
-    "commandLine containerSettings:TaskContainerSettings resourceFiles:ResourceFile[] "
+_CHORE = (
+    "containerSettings:TaskContainerSettings resourceFiles:ResourceFile[] "
     "environmentSettings:EnvironmentSetting[] userIdentity:UserIdentity"
 )
+_COMMAND = f"commandLine* {_CHORE}"
 _TASK = (
     f"{_COMMAND} displayName outputFiles:OutputFile[] requiredSlots:int constraints:TaskConstraints "
     "applicationPackageReferences:ApplicationPackageReference[] authenticationTokenSettings:AuthenticationTokenSettings"
@@ -58,7 +60,7 @@ _TYPES: Mapping[str, str] = {
     "pool_patch": _POOL,
     "pool_properties": (
         "startTask:StartTask certificateReferences:any[] metadata*:MetadataItem[] "
-        "applicationPackageReferences*:ApplicationPackageReference[] targetNodeCommunicationMode"
+        "applicationPackageReferences*:ApplicationPackageReference[] targetNodeCommunicationMode=default|classic|simplified"
     ),
     "resize": f"targetDedicatedNodes:int targetLowPriorityNodes:int {_RESIZE}",
     "remove_nodes": f"nodeList*:string[] {_RESIZE}",
@@ -141,7 +143,8 @@ _TYPES: Mapping[str, str] = {
         "provision=batchmanaged|usermanaged|nopublicipaddresses ipFamilies=IPv4|IPv6[] ipAddressIds:string[] ipTags:IPTag[]"
     ),
     "IPTag": "ipTagType tag",
-    "StartTask": f"{_COMMAND} maxTaskRetryCount:int waitForSuccess:bool",
+    # An empty start task removes the one of the pool.
+    "StartTask": f"commandLine {_CHORE} maxTaskRetryCount:int waitForSuccess:bool",
     "TaskSchedulingPolicy": "nodeFillType=Spread|Pack jobDefaultOrder=none|creationtime",
     "UserAccount": (
         "name* password:secret elevationLevel=nonadmin|admin linuxUserConfiguration:LinuxUserConfiguration "

@@ -123,7 +123,9 @@ def autoscale_interval(body: Json, default: str = "PT15M") -> str:
 
 # https://learn.microsoft.com/rest/api/batchservice/pools/update-pool: these can change while the pool has nodes, and the
 # others only while it has none.
-ANY_TIME = frozenset({"startTask", "metadata", "applicationPackageReferences"})
+ANY_TIME = frozenset(
+    {"startTask", "metadata", "applicationPackageReferences", "certificateReferences", "targetNodeCommunicationMode"}
+)
 
 
 def pool_patch(body: Json, pool: Pool) -> Json:
