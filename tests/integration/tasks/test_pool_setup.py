@@ -132,6 +132,8 @@ class TestOnNodes:
 
     def test_local_azure_accepts_containers(self, received, batch, blobs, run, workload, chunk_factory):
         """The local Batch service runs the command on the node, where the script also runs."""
+        from tests_support import wait_until  # noqa: PLC0415
+
         received(container_image="python:3.12")
         containers = ensure_containers(blobs, run, workload)
         job = ensure_job(
@@ -139,5 +141,6 @@ class TestOnNodes:
         )
         staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
         assert not submit_chunk(batch, blobs, run, staged, job, workload, containers).failures
+        wait_until(lambda: batch.task_counts(job.job_id).completed == 1, "the Batch task completed")
         [task] = batch._client.list_tasks(job.job_id)
-        assert task.container_settings.image_name == "python:3.12"
+        assert (task.container_settings.image_name, task.execution_info.exit_code) == ("python:3.12", 0)
