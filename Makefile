@@ -57,7 +57,7 @@ run: setup
 up: setup
 	@$(BIN)/python -m flows.servers.up
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --dist loadgroup
 SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 
 test: test-layers
@@ -66,10 +66,11 @@ test: test-layers
 # All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds.
 test-all: test-layers
 	$(SIMULATION) --seeds 1000 --processes 2
-	$(PYTEST) tests/e2e
+	$(PYTEST) -n 2 tests/e2e
 
 test-layers: tools
-	$(PYTEST) tests/unit tests/integration tests/simulation localbatch/tests
+	@# Tests wait for processes for half of their time, so three workers keep two cores busy.
+	$(PYTEST) -n 3 tests/unit tests/integration tests/simulation localbatch/tests
 
 simulate: tools
 	$(SIMULATION) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --processes 2)

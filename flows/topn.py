@@ -30,8 +30,8 @@ from tasks.model.pool import (
 )
 from tasks.model.run import KEEP_NOTHING, Keep
 from tasks.report.artifacts import name_at_start, progress_artifact
-from tasks.report.price import limited_minutes, node_price
-from tasks.report.usage import usage_meter
+from tasks.report.price import limited_minutes
+from tasks.report.usage import node_price, usage_meter
 from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
 from tasks.steps.dead_results import sweep_before_run

@@ -7,11 +7,16 @@ import secrets
 import signal
 
 import pytest
+from hypothesis import settings
 from identity_support import TENANT, ManagedIdentity, make_authority
 from tests_support import resources_of_runs
 
 from localbatch import LocalAzure
 from localbatch.processes.installation import azurite_folder
+
+# No test asserts a duration, and other programs may slow the machine down.
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 for name in list(os.environ):
     if name.startswith(("TOPN_", "PREFECT_", "AZURE_", "IDENTITY_", "MSI_")):

@@ -13,6 +13,7 @@ from tasks.model.files import InputFile
 from tasks.model.inputs import find_inputs
 from tasks.model.plan import Plan
 from tasks.model.pool import PoolOptions, describe_cores
+from tasks.model.vm_size import vm_size
 from tasks.text import printable
 
 # The lists are for people. The counts above them include all files.
@@ -49,8 +50,9 @@ def run_plan(options: argparse.Namespace) -> int:
 def needs_of(pool: PoolOptions) -> list[str]:
     """Return what a run needs of an Azure, and what only `topn check` can check."""
     cores = f"{describe_cores(pool)} Compare with the quotas in the portal (Batch account, Quotas)."
+    image = f"The nodes need an image for {vm_size(pool.vm_size).requirements}."
     unchecked = "Not checked: the credentials, the image and the network. Run `topn check`."
-    return [unchecked] if pool.pool_id is not None else [cores, unchecked]
+    return [unchecked] if pool.pool_id is not None else [cores, image, unchecked]
 
 
 def sort_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:

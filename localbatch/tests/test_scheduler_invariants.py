@@ -279,7 +279,5 @@ class Account(RuleBasedStateMachine):
             assert known == {node.id: node.slots_free for node in pool.nodes.values() if node.slots_free}
 
 
-Account.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Account.TestCase.settings = settings(max_examples=60, stateful_step_count=60, suppress_health_check=list(HealthCheck))
 test_invariants_hold = Account.TestCase

@@ -38,7 +38,7 @@ spot = time() < time("{spot_ends_at}") ? min({max_spot_nodes}, needed) : 0;
 counted = $CurrentLowPriorityNodes.GetSamplePercent(5 * TimeInterval_Minute);
 current = counted > 0 ? max(0, $CurrentLowPriorityNodes.GetSample(1)) : 0;
 preempted = counted > 0 ? max(0, $PreemptedNodeCount.GetSample(1)) : 0;
-working = starting ? spot : max(0, min(spot, current) - preempted);
+working = max(0, (starting ? spot : min(spot, current)) - preempted);
 $TargetLowPriorityNodes = alive * spot;
 """
 

@@ -449,7 +449,9 @@ def _read_metadata(items: Iterable[models.BatchMetadataItem] | None) -> dict[str
 
 def _problem(error: Any) -> Problem:
     message = redact(error.message or "no message").splitlines()[0].rstrip(".")
-    values = read_error_values((each.name, each.value) for each in error.error_values or ())
+    # The models of errors of pools and of nodes differ.
+    pairs = getattr(error, "error_values", None) or getattr(error, "error_details", None) or ()
+    values = read_error_values((each.name, each.value) for each in pairs)
     return Problem(
         code=error.code or "Unknown",
         message=f"{message} ({values.text})" if values.text else message,

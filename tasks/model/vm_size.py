@@ -57,7 +57,13 @@ def vm_size(name: str) -> VmSize:
     # Before the cores, a "p" is a part of the series: Standard_NP10s is an x64 size.
     is_arm = "p" in features.lower()
     suffix = f"v{version}" if version_text else ""
-    family = f"standard{series.upper()}{features.upper()}{accelerator.replace('_', '')}{suffix}Family"
+    if series.upper() == "B" and not version_text:
+        counted = "S"  # One family for B1ls, B2s and B2ms.
+    elif series.upper() in {"D", "E"} and "a" in features.lower() and version >= _FIRST_VERSION_WITHOUT_GENERATION_1:
+        counted = features.upper().replace("S", "")  # For example DADv6 for D2ads_v6.
+    else:
+        counted = features.upper()
+    family = f"standard{series.upper()}{counted}{accelerator.replace('_', '')}{suffix}Family"
     return VmSize(
         name=name,
         cores=int(usable or cores) if version >= _FIRST_VERSION_WITH_CORES else None,

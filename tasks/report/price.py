@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from tasks.azure.block import configured_azure
-from tasks.azure.settings import account_of
 from tasks.errors import ConfigurationError
 from tasks.model.pool import PoolOptions
 from tasks.report.model import Price, Usage
@@ -32,16 +30,6 @@ MIN_SPOT_SHARE = 0.1
 
 # Nodes take minutes to start, and Batch evaluates the autoscale formula every five minutes. A shorter run does nothing.
 MIN_LIMITED_MINUTES = 10.0
-
-
-def node_price(vm_size: str, usd_per_node_hour: float | None) -> Price:
-    """Return the price of a dedicated node: `usd_per_node_hour`, or the list price of the VM size if it is known."""
-    is_paid = account_of(configured_azure().batch_endpoint or "") is not None
-    if usd_per_node_hour is not None:
-        return Price(usd_per_node_hour=usd_per_node_hour, source="set for this run", is_paid=is_paid)
-    listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
-    source = f"list price of {vm_size}, Linux, pay as you go, {LIST_PRICE_REGION}" if listed is not None else vm_size
-    return Price(usd_per_node_hour=listed, source=source, is_paid=is_paid)
 
 
 def estimate_usd(usage: Usage, price: Price) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ from tasks.azure.settings import AzureSettings
 from tasks.clock import MAX_CLOCK_DIFFERENCE, describe_difference, read_http_date
 from tasks.errors import ConfigurationError, ServiceError
 from tasks.model.pool import PoolOptions, describe_cores
+from tasks.model.vm_size import vm_size
 from tasks.steps.pool_selection import check_pool_options, choose_identity, choose_image, support_warning
 from tasks.steps.provision import get_existing_pool
 
@@ -146,8 +147,11 @@ def _image(batch: BatchAccount, options: PoolOptions, now: datetime) -> Finding:
         return Finding(status=Status.FAILED, message=str(error))
     if warning := support_warning(image, now):
         return Finding(status=Status.NOTE, message=warning)
+    needs = vm_size(options.vm_size).requirements
     end = f", supported until {image.end_of_life_at:%Y-%m-%d}" if image.end_of_life_at else ""
-    message = f"Nodes would use the image {image.offer} {image.sku}{end}. It fits the VM size {options.vm_size}."
+    message = (
+        f"Nodes would use the image {image.offer} {image.sku}{end}. It fits the VM size {options.vm_size} ({needs})."
+    )
     return Finding(status=Status.OK, message=message)
 
 

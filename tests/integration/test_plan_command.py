@@ -32,6 +32,7 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, asser
             "A run needs up to 4 cores of the VM family standardDASv5Family. "
             "Compare with the quotas in the portal (Batch account, Quotas)."
         ),
+        "The nodes need an image for x64, generation 1 or 2.",
         "Not checked: the credentials, the image and the network. Run `topn check`.",
         "new: new.txt (5 bytes)",
         "new: same.txt (5 bytes)",

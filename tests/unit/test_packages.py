@@ -210,3 +210,10 @@ def test_make_hides_modules_of_user():
     variables = done.stdout.splitlines()
     assert "PYTHONSAFEPATH=1" in variables
     assert not any(line.startswith("PYTHONPATH=") for line in variables)
+
+
+def test_command_starts_without_prefect():
+    """Prefect takes seconds to import, and reads its settings then, after `topn` has set those for the terminal."""
+    code = "import flows.cli.main, sys; print(*{'prefect', 'azure.core', 'matplotlib'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(BYTES, OPTIONS, st.booleans())
 def test_all_ways_of_counting_agree(data, options, compiled):
     check_error_against_naive(data, options, compiled=compiled)

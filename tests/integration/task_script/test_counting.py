@@ -14,7 +14,7 @@ from counting_support import (
     count,
     count_all,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from task_script.text import NotTextError
@@ -41,7 +41,6 @@ def test_all_white_space_separates_words():
         assert count_all(text, block_bytes=block_bytes, compiled=True) == {"a": 30}
 
 
-@settings(deadline=None)
 @given(st.one_of(TEXTS.map(str.encode), BYTES), OPTIONS)
 def test_blocks_count_like_whole_file(data, options):
     check_error_against_naive(data, options, compiled=True)

@@ -186,7 +186,7 @@ def assert_harmless(report, files, folder):
     assert len(written) == 2 * len(report.with_result) + 1
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(paths, contents, min_size=1, max_size=25), st.sampled_from([1, 4]))
 def test_arbitrary_files_get_their_own_results(run_all, tmp_path, files, files_per_task):
     folder = tmp_path / uuid.uuid4().hex

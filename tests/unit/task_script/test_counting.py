@@ -19,7 +19,7 @@ from counting_support import (
     count_all,
     naive_top,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from task_script.counting import count_words
@@ -58,7 +58,6 @@ def test_punctuation_is_ascii_punctuation():
     assert string.punctuation == PUNCTUATION
 
 
-@settings(deadline=None)
 @given(st.one_of(TEXTS.map(str.encode), BYTES), OPTIONS)
 def test_blocks_count_like_whole_file(data, options):
     check_error_against_naive(data, options)

@@ -98,6 +98,10 @@ def test_dedicated_nodes_replace_missing_spot_nodes(minutes, current, dedicated)
     assert targets_at(minutes, [20] * 20, expected=20, spot=5, current=current)[0] == dedicated
 
 
+def test_preempted_nodes_are_replaced_in_first_minutes():
+    assert targets_at(5, [20] * 10, expected=20, spot=5, preempted=2) == (2, 5)
+
+
 def test_dedicated_nodes_finish_after_half_time():
     assert targets_at(29, [20] * 20, spot=5) == (0, 5)
     assert targets_at(31, [20] * 20, spot=5) == (5, 0)

@@ -7,7 +7,8 @@ import pytest
 from tasks.errors import ConfigurationError
 from tasks.model.pool import PoolOptions
 from tasks.report.model import Price, Usage
-from tasks.report.price import estimate_usd, limited_minutes, node_price
+from tasks.report.price import estimate_usd, limited_minutes
+from tasks.report.usage import node_price
 
 ONE_USD = Price(usd_per_node_hour=1.0, source="test", is_paid=True)
 UNKNOWN = Price(usd_per_node_hour=None, source="standard_nc6", is_paid=True)

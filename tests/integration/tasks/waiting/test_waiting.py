@@ -14,9 +14,7 @@ from tasks.model.verdict import Category, StoredResult
 from tasks.steps.provision import ensure_containers, ensure_pool
 
 
-@pytest.mark.parametrize(
-    "code", ["AccountCoreQuotaReached", "PoolQuotaReached", "AccountLowPriorityCoreQuotaReached", "ImageNotFound"]
-)
+@pytest.mark.parametrize("code", ["AccountCoreQuotaReached", "PoolQuotaReached", "ImageNotFound"])
 def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
     """Field reports 11 and 32: a missing quota or a retired image."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": code, "message": f"No: {code}."}])
