@@ -6,8 +6,8 @@ from localbatch import wire
 from localbatch.account.records import Job, KillRun, Pool, RemoveFiles, Report, StartRun, Stated
 from localbatch.account.store import Store, key_of
 from localbatch.api import request_bodies
-from localbatch.api.tasks import new_task
 from localbatch.rules.agenda import PACES
+from localbatch.rules.creation import new_task
 from localbatch.rules.scheduler import Scheduler
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)

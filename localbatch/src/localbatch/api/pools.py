@@ -5,21 +5,21 @@ https://learn.microsoft.com/rest/api/batchservice/pools
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account.images import IMAGES
-from localbatch.account.records import Pool, Stated
-from localbatch.account.specs import Json, PoolSpec, merge
-from localbatch.account.store import Store
+from localbatch.account.records import Pool
+from localbatch.account.specs import Json, merge
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
 from localbatch.api.properties import choice, invalid, strings
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
 from localbatch.rules import autoscale
+from localbatch.rules.creation import new_pool
 
 DEALLOCATION_OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
 # https://learn.microsoft.com/rest/api/batchservice/pools/remove-nodes
@@ -39,23 +39,6 @@ def create_pool(call: Call) -> Response:
     if spec["enableAutoScale"]:
         call.scheduler.pools.enable_autoscale(pool, now)
     return done(201, pool, call.url(pool))
-
-
-def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
-    """Return the record of a new pool, whose first resize has started."""
-    return Pool(
-        id=pool_id,
-        spec=merge(spec, {}),
-        etag=store.new_etag(),
-        created_at=now,
-        modified_at=now,
-        state="active",
-        state_at=now,
-        # A new pool is being resized to its targets.
-        allocation=Stated(state="resizing", state_at=now),
-        target_dedicated=targets[0],
-        target_low_priority=targets[1],
-    )
 
 
 def list_pools(call: Call) -> Response:
