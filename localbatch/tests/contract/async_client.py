@@ -59,6 +59,7 @@ async def main(endpoint, account, key, name):
         await change_tasks(client, name)
         await change_node(client, name)
         await change_job(client, name)
+        await change_schedule(client, name)
         await change_pool(client, name)
         await remove_pool(client, name)
 
@@ -159,6 +160,29 @@ async def change_node(client, name):
     await wait_until(lambda: has_states(client, name, ["offline"]))
     await client.enable_node_scheduling(name, node.id)
     await wait_until(lambda: has_states(client, name, ["idle"]))
+
+
+async def change_schedule(client, name):
+    recurrence = models.BatchJobScheduleConfiguration(recurrence_interval=timedelta(days=1))
+    jobs = models.BatchJobSpecification(pool_info=models.BatchPoolInfo(pool_id=name))
+    await client.create_job_schedule(
+        models.BatchJobScheduleCreateOptions(id=name, schedule=recurrence, job_specification=jobs)
+    )
+    assert await client.job_schedule_exists(name)
+    assert name in {schedule.id for schedule in await listed(client.list_job_schedules())}
+    assert [job.id for job in await listed(client.list_jobs_from_schedule(name))] == [f"{name}:job-1"]
+    await client.disable_job_schedule(name)
+    await client.enable_job_schedule(name)
+    schedule = await client.get_job_schedule(name)
+    schedule.schedule = models.BatchJobScheduleConfiguration(recurrence_interval=timedelta(hours=10))
+    await client.replace_job_schedule(name, schedule)
+    recurrence = models.BatchJobScheduleConfiguration(recurrence_interval=timedelta(hours=5))
+    await client.update_job_schedule(name, models.BatchJobScheduleUpdateOptions(schedule=recurrence))
+    assert (await client.get_job_schedule(name)).schedule.recurrence_interval == timedelta(hours=5)
+    await end(client.begin_terminate_job_schedule(name, polling_interval=0))
+    assert (await client.get_job_schedule(name)).state == "completed"
+    await end(client.begin_delete_job_schedule(name, polling_interval=0))
+    assert await refusal(client.get_job_schedule(name)) == "JobScheduleNotFound"
 
 
 async def change_job(client, name):

@@ -21,6 +21,8 @@ OPTIONS = {
     "job_change": models.BatchJobUpdateOptions,
     "disable_job": models.BatchJobDisableOptions,
     "terminate_job": models._models.BatchJobTerminateOptions,
+    "job_schedule": models.BatchJobScheduleCreateOptions,
+    "job_schedule_change": models.BatchJobScheduleUpdateOptions,
     "task": models.BatchTaskCreateOptions,
     "tasks": models.BatchTaskGroup,
     "reboot": models._models.BatchNodeRebootOptions,

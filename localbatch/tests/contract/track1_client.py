@@ -34,6 +34,7 @@ def main(endpoint, account, key, name):
     change_task(client, name)
     change_node(client, name)
     change_job(client, name)
+    change_schedule(client, name)
     remove_pool(client, name)
 
 
@@ -145,6 +146,26 @@ def change_node(client, name):
     wait_until(lambda: client.compute_node.get(name, node.id).state.value == "idle")
     assert next(iter(client.account.list_pool_node_counts())).dedicated is not None
     assert any(image.verification_type.value == "verified" for image in client.account.list_supported_images())
+
+
+def change_schedule(client, name):
+    jobs = models.JobSpecification(pool_info=models.PoolInformation(pool_id=name))
+    recurrence = models.Schedule(recurrence_interval=timedelta(days=1))
+    client.job_schedule.add(models.JobScheduleAddParameter(id=name, schedule=recurrence, job_specification=jobs))
+    assert client.job_schedule.exists(name)
+    assert name in {schedule.id for schedule in client.job_schedule.list()}
+    assert [job.id for job in client.job.list_from_job_schedule(name)] == [f"{name}:job-1"]
+    client.job_schedule.disable(name)
+    client.job_schedule.enable(name)
+    recurrence = models.Schedule(recurrence_interval=timedelta(hours=10))
+    client.job_schedule.update(name, models.JobScheduleUpdateParameter(schedule=recurrence, job_specification=jobs))
+    recurrence = models.Schedule(recurrence_interval=timedelta(hours=5))
+    client.job_schedule.patch(name, models.JobSchedulePatchParameter(schedule=recurrence))
+    assert client.job_schedule.get(name).schedule.recurrence_interval == timedelta(hours=5)
+    client.job_schedule.terminate(name)
+    wait_until(lambda: client.job_schedule.get(name).state.value == "completed")
+    client.job_schedule.delete(name)
+    wait_until(lambda: not client.job_schedule.exists(name))
 
 
 def change_job(client, name):

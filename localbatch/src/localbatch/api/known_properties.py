@@ -24,6 +24,10 @@ _SIZE = (
     "enableAutoScale autoScaleFormula autoScaleEvaluationInterval"
 )
 _JOB_CHANGE = "priority maxParallelTasks allowTaskPreemption constraints poolInfo onAllTasksComplete metadata networkConfiguration"
+_JOB = (
+    f"displayName usesTaskDependencies jobManagerTask jobPreparationTask jobReleaseTask onTaskFailure "
+    f"commonEnvironmentSettings {_JOB_CHANGE}"
+)
 _COMMAND = "id commandLine containerSettings resourceFiles environmentSettings userIdentity constraints"
 _TASK = f"{_COMMAND} displayName outputFiles requiredSlots applicationPackageReferences authenticationTokenSettings"
 
@@ -38,13 +42,12 @@ BODIES: Mapping[str, str] = {
     "remove_nodes": f"nodeList {_RESIZE}",
     "enable_autoscale": "autoScaleFormula autoScaleEvaluationInterval",
     "evaluate_autoscale": "autoScaleFormula",
-    "job": (
-        f"id displayName usesTaskDependencies jobManagerTask jobPreparationTask jobReleaseTask onTaskFailure "
-        f"commonEnvironmentSettings {_JOB_CHANGE}"
-    ),
+    "job": f"id {_JOB}",
     "job_change": _JOB_CHANGE,
     "disable_job": "disableTasks",
     "terminate_job": "terminateReason",
+    "job_schedule": "id displayName schedule jobSpecification metadata",
+    "job_schedule_change": "schedule jobSpecification metadata",
     "task": f"{_TASK} exitConditions affinityInfo multiInstanceSettings dependsOn",
     "tasks": "value",
     "task_change": "constraints",
@@ -78,6 +81,7 @@ INSIDE: Mapping[str, str] = {
     "jobManagerTask": f"{_TASK} killJobOnCompletion runExclusive allowLowPriorityNode",
     "jobPreparationTask": f"{_COMMAND} waitForSuccess rerunOnNodeRebootAfterSuccess",
     "jobReleaseTask": f"{_COMMAND} maxWallClockTime retentionTime",
+    "jobSpecification": _JOB,
     "metadata": "name value",
     "networkConfiguration": (
         "subnetId dynamicVNetAssignmentScope endpointConfiguration publicIPAddressConfiguration "
@@ -90,6 +94,7 @@ INSIDE: Mapping[str, str] = {
     "resourceFiles": (
         "autoStorageContainerName storageContainerUrl httpUrl blobPrefix filePath fileMode identityReference"
     ),
+    "schedule": "doNotRunUntil doNotRunAfter startWindow recurrenceInterval",
     "startTask": f"{_COMMAND} maxTaskRetryCount waitForSuccess",
     "taskIdRanges": "start end",
     "taskSchedulingPolicy": "nodeFillType jobDefaultOrder",

@@ -182,19 +182,20 @@ def pool_replacement(body: Json) -> Json:
 # Jobs.
 
 
-def job_spec(body: Json) -> JobSpec:
-    """Read the body of a request that creates a job.
+def job_spec(body: Json, *, scheduled: bool = False) -> JobSpec:
+    """Read the body of a request that creates a job, or the specification of the jobs of a schedule, which has no id.
 
     https://learn.microsoft.com/rest/api/batchservice/jobs/create-job
     """
-    identifier(body)
+    if not scheduled:
+        identifier(body)
     spec = body | {
         "priority": _priority(body),
         "maxParallelTasks": _parallel(body),
         "usesTaskDependencies": flag(body, "usesTaskDependencies", default=False),
         "allowTaskPreemption": flag(body, "allowTaskPreemption", default=False),
         "constraints": job_constraints(body),
-        "poolInfo": pool_info(body),
+        "poolInfo": pool_info(body, scheduled=scheduled),
         "onAllTasksComplete": _completion_mode(body),
         "onTaskFailure": choice(body, "onTaskFailure", ("noaction", "performexitoptionsjobaction"), "noaction"),
     }
@@ -262,7 +263,7 @@ def job_constraints(body: Json) -> JobConstraints:
     }
 
 
-def pool_info(body: Json) -> Json:
+def pool_info(body: Json, *, scheduled: bool = False) -> Json:
     """Read the pool of a job: an existing one or the specification of an automatic one."""
     if not isinstance(body.get("poolInfo"), dict):
         raise errors.missing_required_property(PropertyName="poolInfo")
@@ -273,7 +274,7 @@ def pool_info(body: Json) -> Json:
         raise invalid("poolInfo", info["poolId"], "A job cannot have both poolId and autoPoolSpecification")
     auto = object_of(info, "autoPoolSpecification")
     required(auto, "poolLifetimeOption")
-    if choice(auto, "poolLifetimeOption", ("job", "jobschedule"), "job") != "job":
+    if choice(auto, "poolLifetimeOption", ("job", "jobschedule"), "job") != "job" and not scheduled:
         raise invalid(
             "poolLifetimeOption", auto["poolLifetimeOption"], "Only job schedules can have pools with this lifetime"
         )

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account import states
-from localbatch.api import jobs, nodes, pools, tasks
+from localbatch.api import job_schedules, jobs, nodes, pools, tasks
 from localbatch.api.requests import Call
 
 Handler = Callable[[Call], Response]
@@ -66,7 +66,7 @@ ROUTES = (
     Route("POST", f"{_JOB}/terminate", "terminate_job", jobs.terminate_job),
     Route("POST", "/jobs", "create_job", jobs.create_job),
     Route("GET", "/jobs", "list_jobs", jobs.list_jobs),
-    Route("GET", f"{_SCHEDULE}/jobs", "list_jobs_from_schedule"),
+    Route("GET", f"{_SCHEDULE}/jobs", "list_jobs_from_schedule", job_schedules.list_jobs_from_schedule),
     Route(
         "GET",
         f"{_JOB}/jobpreparationandreleasetaskstatus",
@@ -74,16 +74,16 @@ ROUTES = (
         jobs.list_job_preparation_and_release_task_status,
     ),
     Route("GET", f"{_JOB}/taskcounts", "get_job_task_counts", jobs.get_job_task_counts),
-    Route("HEAD", _SCHEDULE, "job_schedule_exists"),
-    Route("DELETE", _SCHEDULE, "delete_job_schedule"),
-    Route("GET", _SCHEDULE, "get_job_schedule"),
-    Route("PATCH", _SCHEDULE, "update_job_schedule"),
-    Route("PUT", _SCHEDULE, "replace_job_schedule"),
-    Route("POST", f"{_SCHEDULE}/disable", "disable_job_schedule"),
-    Route("POST", f"{_SCHEDULE}/enable", "enable_job_schedule"),
-    Route("POST", f"{_SCHEDULE}/terminate", "terminate_job_schedule"),
-    Route("POST", "/jobschedules", "create_job_schedule"),
-    Route("GET", "/jobschedules", "list_job_schedules"),
+    Route("HEAD", _SCHEDULE, "job_schedule_exists", job_schedules.job_schedule_exists),
+    Route("DELETE", _SCHEDULE, "delete_job_schedule", job_schedules.delete_job_schedule),
+    Route("GET", _SCHEDULE, "get_job_schedule", job_schedules.get_job_schedule),
+    Route("PATCH", _SCHEDULE, "update_job_schedule", job_schedules.update_job_schedule),
+    Route("PUT", _SCHEDULE, "replace_job_schedule", job_schedules.replace_job_schedule),
+    Route("POST", f"{_SCHEDULE}/disable", "disable_job_schedule", job_schedules.disable_job_schedule),
+    Route("POST", f"{_SCHEDULE}/enable", "enable_job_schedule", job_schedules.enable_job_schedule),
+    Route("POST", f"{_SCHEDULE}/terminate", "terminate_job_schedule", job_schedules.terminate_job_schedule),
+    Route("POST", "/jobschedules", "create_job_schedule", job_schedules.create_job_schedule),
+    Route("GET", "/jobschedules", "list_job_schedules", job_schedules.list_job_schedules),
     Route("POST", f"{_JOB}/tasks", "create_task", tasks.create_task),
     Route("GET", f"{_JOB}/tasks", "list_tasks", tasks.list_tasks),
     Route("POST", f"{_JOB}/addtaskcollection", "create_task_collection", tasks.create_task_collection),
