@@ -100,6 +100,8 @@ job_not_found = _code(404, "JobNotFound", "The specified job does not exist.")
 job_schedule_not_found = _code(404, "JobScheduleNotFound", "The specified job schedule does not exist.")
 task_not_found = _code(404, "TaskNotFound", "The specified task does not exist.")
 file_not_found = _code(404, "FileNotFound", "The specified file does not exist.")
+node_user_not_found = _code(404, "NodeUserNotFound", "The specified node user does not exist.")
+application_not_found = _code(404, "ApplicationNotFound", "The specified application does not exist.")
 unsupported_http_verb = _code(405, "UnsupportedHttpVerb", "The resource doesn't support the specified HTTP verb.")
 operation_invalid_for_current_state = _code(
     409,
@@ -123,6 +125,7 @@ invalid_application_package_references = _code(
     409, "InvalidApplicationPackageReferences", "One or more of the specified application packages do not exist."
 )
 node_state_unusable = _code(409, "NodeStateUnusable", "The specified node is in an unusable state.")
+node_user_exists = _code(409, "NodeUserExists", "The specified node user already exists.")
 job_exists = _code(409, "JobExists", "The specified job already exists.")
 job_being_terminated = _code(409, "JobBeingTerminated", "The specified job is being terminated.")
 job_being_deleted = _code(

@@ -6,7 +6,7 @@ It asks for every operation that is served, and ends with status 0 if it saw wha
 import asyncio
 import importlib.util
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from azure.batch import models
 from azure.batch.aio import BatchClient
@@ -58,8 +58,10 @@ async def main(endpoint, account, key, name):
         await read_files(client, name)
         await change_tasks(client, name)
         await change_node(client, name)
+        await access_node(client, name)
         await change_job(client, name)
         await change_schedule(client, name)
+        await list_account_resources(client)
         await change_pool(client, name)
         await remove_pool(client, name)
 
@@ -160,6 +162,25 @@ async def change_node(client, name):
     await wait_until(lambda: has_states(client, name, ["offline"]))
     await client.enable_node_scheduling(name, node.id)
     await wait_until(lambda: has_states(client, name, ["idle"]))
+
+
+async def access_node(client, name):
+    (node,) = await listed(client.list_nodes(name))
+    await client.create_node_user(name, node.id, models.BatchNodeUserCreateOptions(name="me", password="secret"))
+    await client.replace_node_user(name, node.id, "me", models.BatchNodeUserReplaceOptions(password="other"))
+    await client.delete_node_user(name, node.id, "me")
+    assert (await client.get_node_remote_login_settings(name, node.id)).remote_login_port == 50000
+    # Nothing listens there, which only the log of the server shows.
+    upload = models.UploadBatchServiceLogsOptions(
+        container_url="http://127.0.0.1:1/c", start_time=datetime.now(timezone.utc)
+    )
+    assert (await client.upload_node_logs(name, node.id, upload)).number_of_files_uploaded == 1
+
+
+async def list_account_resources(client):
+    assert await listed(client.list_applications()) == []
+    assert await refusal(client.get_application("a")) == "ApplicationNotFound"
+    assert await listed(client.list_pool_usage_metrics()) == []
 
 
 async def change_schedule(client, name):

@@ -29,6 +29,9 @@ OPTIONS = {
     "reimage": models._models.BatchNodeReimageOptions,
     "deallocate": models._models.BatchNodeDeallocateOptions,
     "disable_scheduling": models._models.BatchNodeDisableSchedulingOptions,
+    "node_user": models.BatchNodeUserCreateOptions,
+    "node_user_change": models.BatchNodeUserReplaceOptions,
+    "upload_logs": models.UploadBatchServiceLogsOptions,
 }
 
 

@@ -211,6 +211,8 @@ by(404, "PoolNotFound", call("get_pool", "p"))
 by(404, "NodeNotFound", create_pool(), call("get_node", "p", "n"))
 by(404, "JobNotFound", call("get_job", "j"))
 by(404, "JobScheduleNotFound", call("get_job_schedule", "s"))
+by(404, "ApplicationNotFound", call("get_application", "a"))
+by(404, "NodeUserNotFound", lambda scene: scene.client.delete_node_user("p", scene.node(), "me"))
 by(404, "TaskNotFound", create_job(), call("get_task", "j", "t"))
 by(404, "FileNotFound", run(), call("delete_task_file", "j", "t", "none"))
 by(405, "UnsupportedHttpVerb", lambda scene: scene.ask("PUT", f"/pools?{VERSION}", b"{}")[:2])
@@ -304,6 +306,13 @@ def reboot_unusable_node(scene):
     with scene.store.lock:
         scene.scheduler.nodes.make_unusable(scene.store.node("p", node_id), "DiskFull", "Full", scene.now)
     scene.client.begin_reboot_node("p", node_id, REQUEUE)
+
+
+@causes(409, "NodeUserExists")
+def create_user_twice(scene):
+    node_id = scene.node()
+    for _ in range(2):
+        scene.client.create_node_user("p", node_id, models.BatchNodeUserCreateOptions(name="me", password="secret"))
 
 
 @causes(409, "NodeAlreadyInTargetSchedulingState")

@@ -121,6 +121,8 @@ class Node(Stated):
     slots_used: int = 0
     tasks_run: int = 0
     tasks_succeeded: int = 0
+    users: set[str] = field(default_factory=set)
+    """The names of the users that clients added. They have no effect."""
     recent_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_TASKS))
 
     @property
@@ -363,4 +365,16 @@ class RemoveFiles:
     directory: str
 
 
-Action: TypeAlias = "StartRun | KillRun | RemoveFiles"
+@dataclass(frozen=True, kw_only=True)
+class UploadLog:
+    """Action: upload the service log of a node to a container."""
+
+    node: Node
+    container_url: str
+    name: str
+    """The name of the blob."""
+    by_identity: bool
+    """Whether the node uses its identity instead of a signature in the URL."""
+
+
+Action: TypeAlias = "StartRun | KillRun | RemoveFiles | UploadLog"

@@ -55,6 +55,9 @@ BODIES: Mapping[str, str] = {
     "reimage": "nodeReimageOption",
     "deallocate": "nodeDeallocateOption",
     "disable_scheduling": "nodeDisableSchedulingOption",
+    "node_user": "name isAdmin expiryTime password sshPublicKey",
+    "node_user_change": "expiryTime password sshPublicKey",
+    "upload_logs": "containerUrl startTime endTime identityReference",
 }
 
 _EXIT = "jobAction dependencyAction"

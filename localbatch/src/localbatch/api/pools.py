@@ -187,3 +187,21 @@ def list_supported_images(call: Call) -> Response:
 def list_pool_node_counts(call: Call) -> Response:
     """GET /nodecounts."""
     return listing(call, "poolnodecounts", call.store.pools, odata.NODE_COUNTS, response_bodies.node_counts_json)
+
+
+def list_pool_usage_metrics(call: Call) -> Response:
+    """GET /poolusagemetrics. There are none: nothing is measured or billed."""
+    nothing: dict[str, Json] = {}
+    return listing(call, "poolusagemetrics", nothing, odata.NODE_COUNTS, lambda metrics: metrics)
+
+
+def list_applications(call: Call) -> Response:
+    """GET /applications. The account has none."""
+    nothing: dict[str, Json] = {}
+    # https://github.com/Azure/azure-sdk-for-python, sdk/batch/azure-batch/tests/recordings, test_batch_applications
+    return listing(call, "listapplicationsummariesresponses", nothing, {}, lambda application: application)
+
+
+def get_application(_call: Call) -> Response:
+    """GET /applications/{application_id}."""
+    raise errors.application_not_found()

@@ -39,9 +39,9 @@ _CERTIFICATE = "/certificates(thumbprintAlgorithm={thumbprint_algorithm},thumbpr
 
 # In the order of the REST reference, with the names of the Python SDK.
 ROUTES = (
-    Route("GET", "/applications", "list_applications"),
-    Route("GET", "/applications/{application_id}", "get_application"),
-    Route("GET", "/poolusagemetrics", "list_pool_usage_metrics"),
+    Route("GET", "/applications", "list_applications", pools.list_applications),
+    Route("GET", "/applications/{application_id}", "get_application", pools.get_application),
+    Route("GET", "/poolusagemetrics", "list_pool_usage_metrics", pools.list_pool_usage_metrics),
     Route("POST", "/pools", "create_pool", pools.create_pool),
     Route("GET", "/pools", "list_pools", pools.list_pools),
     Route("DELETE", _POOL, "delete_pool", pools.delete_pool),
@@ -97,9 +97,9 @@ ROUTES = (
     Route("GET", f"{_TASK}/files/{{file_path}}", "download_task_file", tasks.get_task_file),
     Route("HEAD", f"{_TASK}/files/{{file_path}}", "get_task_file_properties", tasks.get_task_file),
     Route("GET", f"{_TASK}/files", "list_task_files", tasks.list_task_files),
-    Route("POST", f"{_NODE}/users", "create_node_user"),
-    Route("DELETE", f"{_NODE}/users/{{user_name}}", "delete_node_user"),
-    Route("PUT", f"{_NODE}/users/{{user_name}}", "replace_node_user"),
+    Route("POST", f"{_NODE}/users", "create_node_user", nodes.create_node_user),
+    Route("DELETE", f"{_NODE}/users/{{user_name}}", "delete_node_user", nodes.delete_node_user),
+    Route("PUT", f"{_NODE}/users/{{user_name}}", "replace_node_user", nodes.replace_node_user),
     Route("GET", _NODE, "get_node", nodes.get_node),
     Route("POST", f"{_NODE}/reboot", "reboot_node", nodes.reboot_node),
     Route("POST", f"{_NODE}/start", "start_node", nodes.start_node),
@@ -107,8 +107,10 @@ ROUTES = (
     Route("POST", f"{_NODE}/deallocate", "deallocate_node", nodes.deallocate_node),
     Route("POST", f"{_NODE}/disablescheduling", "disable_node_scheduling", nodes.disable_node_scheduling),
     Route("POST", f"{_NODE}/enablescheduling", "enable_node_scheduling", nodes.enable_node_scheduling),
-    Route("GET", f"{_NODE}/remoteloginsettings", "get_node_remote_login_settings"),
-    Route("POST", f"{_NODE}/uploadbatchservicelogs", "upload_node_logs"),
+    Route(
+        "GET", f"{_NODE}/remoteloginsettings", "get_node_remote_login_settings", nodes.get_node_remote_login_settings
+    ),
+    Route("POST", f"{_NODE}/uploadbatchservicelogs", "upload_node_logs", nodes.upload_node_logs),
     Route("GET", f"{_POOL}/nodes", "list_nodes", nodes.list_nodes),
     Route("GET", f"{_NODE}/extensions/{{extension_name}}", "get_node_extension"),
     Route("GET", f"{_NODE}/extensions", "list_node_extensions"),
