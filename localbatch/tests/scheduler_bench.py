@@ -7,8 +7,8 @@ from localbatch.account.records import Job, KillRun, Pool, RemoveFiles, Report, 
 from localbatch.account.store import Store, key_of
 from localbatch.api import request_bodies
 from localbatch.api.properties import read_body
-from localbatch.api.tasks import new_task
 from localbatch.rules.agenda import PACES
+from localbatch.rules.creation import new_task
 from localbatch.rules.scheduler import Scheduler
 from localbatch.testing import MACHINE_JSON
 

@@ -5,21 +5,21 @@ https://learn.microsoft.com/rest/api/batchservice/pools
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account.images import IMAGES
-from localbatch.account.records import Pool, Stated
-from localbatch.account.specs import Json, PoolSpec, merge
-from localbatch.account.store import Store
+from localbatch.account.records import Pool
+from localbatch.account.specs import Json, merge
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
 from localbatch.api.properties import invalid
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
 from localbatch.rules import autoscale
+from localbatch.rules.creation import new_pool
 
 DEFAULT_RESIZE_TIMEOUT = "PT15M"
 # https://learn.microsoft.com/rest/api/batchservice/pools/remove-nodes
@@ -39,23 +39,6 @@ def create_pool(call: Call) -> Response:
     if spec["enableAutoScale"]:
         call.scheduler.pools.enable_autoscale(pool, now)
     return done(201, pool, call.url(pool))
-
-
-def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
-    """Return the record of a new pool, whose first resize has started."""
-    return Pool(
-        id=pool_id,
-        spec=merge(spec, {}),
-        etag=store.new_etag(),
-        created_at=now,
-        modified_at=now,
-        state="active",
-        state_at=now,
-        # A new pool is being resized to its targets.
-        allocation=Stated(state="resizing", state_at=now),
-        target_dedicated=targets[0],
-        target_low_priority=targets[1],
-    )
 
 
 def list_pools(call: Call) -> Response:
@@ -202,3 +185,21 @@ def list_supported_images(call: Call) -> Response:
 def list_pool_node_counts(call: Call) -> Response:
     """GET /nodecounts."""
     return listing(call, "poolnodecounts", call.store.pools, odata.NODE_COUNTS, response_bodies.node_counts_json)
+
+
+def list_pool_usage_metrics(call: Call) -> Response:
+    """GET /poolusagemetrics. There are none: nothing is measured or billed."""
+    nothing: dict[str, Json] = {}
+    return listing(call, "poolusagemetrics", nothing, odata.NODE_COUNTS, lambda metrics: metrics)
+
+
+def list_applications(call: Call) -> Response:
+    """GET /applications. The account has none."""
+    nothing: dict[str, Json] = {}
+    # https://github.com/Azure/azure-sdk-for-python, sdk/batch/azure-batch/tests/recordings, test_batch_applications
+    return listing(call, "listapplicationsummariesresponses", nothing, {}, lambda application: application)
+
+
+def get_application(_call: Call) -> Response:
+    """GET /applications/{application_id}."""
+    raise errors.application_not_found()

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from localbatch import errors, wire
-from localbatch.account.records import Job, Node, Pool, Task
+from localbatch.account.records import Job, JobSchedule, Node, Pool, Task
 from localbatch.account.specs import Json
 from localbatch.account.store import Store
 from localbatch.api.properties import read_body
@@ -80,12 +80,14 @@ class Call:
         """Whether a query parameter is true."""
         return self.query.get(name, "").lower() == "true"
 
-    def url(self, record: Pool | Job | Task | Node, action: str = "") -> str:
+    def url(self, record: Pool | Job | JobSchedule | Task | Node, action: str = "") -> str:
         """Return the URL of a record, or of an action on it."""
         if isinstance(record, Pool):
             return f"{self.base}/pools/{record.id}{action}"
         if isinstance(record, Job):
             return f"{self.base}/jobs/{record.id}{action}"
+        if isinstance(record, JobSchedule):
+            return f"{self.base}/jobschedules/{record.id}{action}"
         if isinstance(record, Task):
             return f"{self.base}/jobs/{record.job_id}/tasks/{record.id}{action}"
         return f"{self.base}/pools/{record.pool_id}/nodes/{record.id}{action}"
@@ -118,6 +120,12 @@ class Call:
         job = self.job()
         check_live(job)
         return job
+
+    def schedule(self) -> JobSchedule:
+        """Return the job schedule in the path, and check the conditional headers."""
+        schedule = self.store.schedule(self.parameters["job_schedule_id"])
+        _check_conditions(self, schedule.etag, schedule.modified_at)
+        return schedule
 
     def check_file(self, path: Path) -> None:
         """Check the conditional headers for a file, which has no etag."""

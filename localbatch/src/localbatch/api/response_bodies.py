@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 
-from localbatch.account.records import Chore, Counts, Execution, Job, Node, Pool, Task, task_directory
+from localbatch.account.records import Chore, Counts, Execution, Job, JobSchedule, Node, Pool, Task, task_directory
 from localbatch.account.specs import Json
 from localbatch.wire import timestamp
 
@@ -46,7 +46,7 @@ def pool_json(pool: Pool, base: str) -> Json:
     }
 
 
-def _states(record: Pool | Job | Task) -> Json:
+def _states(record: Pool | Job | JobSchedule | Task) -> Json:
     return _present(
         state=record.state,
         stateTransitionTime=timestamp(record.state_at),
@@ -188,6 +188,25 @@ def job_json(job: Job, base: str) -> Json:
     }
 
 
+def job_schedule_json(schedule: JobSchedule, next_run_at: datetime | None, base: str) -> Json:
+    """Return the JSON of a job schedule."""
+    recent = schedule.recent_job_id
+    return {
+        "id": schedule.id,
+        "url": f"{base}/jobschedules/{schedule.id}",
+        "eTag": schedule.etag,
+        "lastModified": timestamp(schedule.modified_at),
+        "creationTime": timestamp(schedule.created_at),
+        **_states(schedule),
+        **schedule.spec,
+        "executionInfo": _present(
+            nextRunTime=_timestamp(next_run_at),
+            recentJob={"id": recent, "url": f"{base}/jobs/{recent}"} if recent else None,
+            endTime=_timestamp(schedule.ended_at),
+        ),
+    }
+
+
 def task_json(task: Task, base: str) -> Json:
     """Return the JSON of a Batch task."""
     return {
@@ -300,6 +319,7 @@ SELECTABLE: dict[str, frozenset[str]] = {
         jobPreparationTask jobReleaseTask commonEnvironmentSettings poolInfo onAllTasksComplete onTaskFailure
         networkConfiguration metadata executionInfo"""
     ).union(_TAGS, _PREVIOUS),
+    "jobschedules": _names("schedule jobSpecification executionInfo metadata").union(_TAGS, _PREVIOUS),
     "tasks": _names(
         """exitConditions commandLine containerSettings resourceFiles outputFiles environmentSettings affinityInfo
         constraints requiredSlots userIdentity executionInfo nodeInfo multiInstanceSettings dependsOn

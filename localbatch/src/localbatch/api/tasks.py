@@ -5,21 +5,21 @@ https://learn.microsoft.com/rest/api/batchservice/tasks
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 from starlette.responses import Response
 
 from localbatch import errors, wire
 from localbatch.account.records import Job, Task, task_directory
-from localbatch.account.specs import Json, TaskSpec
-from localbatch.account.store import Store, key_of
+from localbatch.account.specs import Json
+from localbatch.account.store import key_of
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.files import answer_with_file, delete_file, list_files_below
 from localbatch.api.paging import listing
 from localbatch.api.properties import invalid, read_body
 from localbatch.api.requests import Call, check_live
 from localbatch.api.responses import done, json_answer, one
+from localbatch.rules.creation import new_task
 
 # https://learn.microsoft.com/rest/api/batchservice/tasks/create-task-collection
 MAX_TASKS_PER_COLLECTION = 100
@@ -36,22 +36,6 @@ def _add_task(call: Call, job: Job, body: Json) -> Task:
     task = new_task(call.store, job, body["id"], spec, call.now)
     call.store.add_task(job, task)
     return task
-
-
-def new_task(store: Store, job: Job, task_id: str, spec: TaskSpec, now: datetime) -> Task:
-    """Return the record of a new Batch task, which is active."""
-    return Task(
-        id=task_id,
-        key=(job.key, key_of(task_id)),
-        job_id=job.id,
-        spec=spec,
-        etag=store.new_etag(),
-        created_at=now,
-        state="active",
-        state_at=now,
-        slots=spec["requiredSlots"],
-        max_retries=spec["constraints"]["maxTaskRetryCount"],
-    )
 
 
 def list_tasks(call: Call) -> Response:

@@ -98,6 +98,7 @@ class NodeRules:
                 self.store.mark(job)
         node.preparations.clear()
         node.releases.clear()
+        node.users.clear()
         self.store.outbox.append(RemoveFiles(node=node, directory=""))
 
     # What clients request.
