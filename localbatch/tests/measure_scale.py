@@ -17,6 +17,7 @@ from localbatch.api.requests import Call
 from localbatch.api.routes import call_handler, match_route
 from localbatch.rules.agenda import PACES
 from localbatch.rules.scheduler import Scheduler
+from localbatch.testing import MACHINE_JSON
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 OUTPUT = {"filePattern": "*", "destination": {"container": {"containerUrl": "http://c"}}}
@@ -92,7 +93,7 @@ def main(tasks=100_000, nodes=1_000):
             call("POST", "/jobs/j/addtaskcollection", {"value": group})
 
     timed("a collection of 100 tasks", add, each=tasks // 100)
-    call("POST", "/pools", {"id": "p", "vmSize": "x", "targetDedicatedNodes": nodes})
+    call("POST", "/pools", {"id": "p", **MACHINE_JSON, "targetDedicatedNodes": nodes})
     runs, _ = timed(f"{nodes} nodes up, {nodes} tasks started", measure.settle)
     timed("a tick when nothing happened", lambda: scheduler.tick(NOW))
     queue, times = deque(runs), []

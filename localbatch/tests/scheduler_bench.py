@@ -6,9 +6,11 @@ from localbatch import wire
 from localbatch.account.records import Job, KillRun, Pool, RemoveFiles, Report, StartRun, Stated
 from localbatch.account.store import Store, key_of
 from localbatch.api import request_bodies
-from localbatch.api.tasks import new_task
+from localbatch.api.properties import read_body
 from localbatch.rules.agenda import PACES
+from localbatch.rules.creation import new_task
 from localbatch.rules.scheduler import Scheduler
+from localbatch.testing import MACHINE_JSON
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 COMMAND = {"commandLine": "true"}
@@ -45,10 +47,10 @@ class Bench:
         self.tick()
 
     def pool(self, nodes=1, **body):
-        body = {"id": "pool", "vmSize": "x"} | body
+        body = {"id": "pool", **MACHINE_JSON} | body
         pool = Pool(
             id=body["id"],
-            spec=request_bodies.pool_spec(body),
+            spec=request_bodies.pool_spec(read_body(body, "pool")),
             etag="",
             created_at=self.now,
             modified_at=self.now,
@@ -64,7 +66,7 @@ class Bench:
 
     def job(self, **body):
         body = {"id": "job", "poolInfo": {"poolId": "pool"}} | body
-        spec = request_bodies.job_spec(body)
+        spec = request_bodies.job_spec(read_body(body, "job"))
         expires_at = wire.expiry(self.now, spec["constraints"]["maxWallClockTime"])
         job = Job(
             id=body["id"],
@@ -81,7 +83,7 @@ class Bench:
         return job
 
     def task(self, job, task_id="task", **body):
-        spec = request_bodies.task_spec({"id": task_id} | COMMAND | body, job)
+        spec = request_bodies.task_spec(read_body({"id": task_id} | COMMAND | body, "task"), job)
         task = new_task(self.store, job, task_id, spec, self.now)
         self.store.add_task(job, task)
         return task

@@ -21,7 +21,7 @@ from localbatch.api.auth import password_header
 from localbatch.http_protocol import OwnHostOnly
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from localbatch.processes.private import ensure_private_folder
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 SCRIPT = "/_internal/faults"
 
@@ -218,7 +218,7 @@ def test_serve_hides_all_files_from_others(serve, tmp_path):
     variables = serve()
     credential = AzureNamedKeyCredential(variables["TOPN_BATCH_ACCOUNT"], variables["TOPN_BATCH_KEY"])
     with BatchClient(variables["TOPN_BATCH_ENDPOINT"], credential) as client:
-        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
         client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
         client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line="touch made"))
         wait_until(lambda: client.get_task("j", "t").state == "completed")

@@ -21,7 +21,7 @@ from localbatch.api.auth import password_header
 from localbatch.faults.definitions import FAULTS, FaultError
 from localbatch.faults.script import Faults
 from localbatch.rules.agenda import PACES
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]
 
@@ -177,7 +177,7 @@ def test_operations_and_paths_are_patterns(client, faults):
     create_job(client)
     client.get_job("j")
     for call in (
-        lambda: client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x")),
+        lambda: client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE)),
         lambda: client.get_job("k1"),
     ):
         with pytest.raises(HttpResponseError, match="ServerBusy"):
@@ -382,7 +382,7 @@ def simulated(tmp_path, monkeypatch):
 
 def create_pool(client, pool_id="p", nodes=1, **options):
     targets = {"target_low_priority_nodes": nodes}
-    client.create_pool(models.BatchPoolCreateOptions(id=pool_id, vm_size="x", **targets, **options))
+    client.create_pool(models.BatchPoolCreateOptions(id=pool_id, **MACHINE, **targets, **options))
 
 
 def add_tasks(client, *task_ids):
@@ -570,7 +570,7 @@ def scale(client, formula):
     options = {"enable_auto_scale": True, "auto_scale_formula": formula}
     interval = timedelta(minutes=5)
     client.create_pool(
-        models.BatchPoolCreateOptions(id="p", vm_size="x", auto_scale_evaluation_interval=interval, **options)
+        models.BatchPoolCreateOptions(id="p", **MACHINE, auto_scale_evaluation_interval=interval, **options)
     )
 
 

@@ -22,7 +22,7 @@ from localbatch.__main__ import main
 from localbatch.api.auth import password_header
 from localbatch.local_azure import claim_directory
 from localbatch.processes.installation import azurite_folder
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 LOCALBATCH = [sys.executable, "-m", "localbatch"]
 
@@ -34,7 +34,7 @@ def open_client(endpoint, account, key):
 def start_task(endpoint, account, key, command_line):
     """Start one Batch task, and return the directory of its node when it runs."""
     with open_client(endpoint, account, key) as client:
-        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
         client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
         client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line=command_line))
         wait_until(lambda: client.get_task("j", "t").state == "running")
@@ -335,7 +335,7 @@ def test_advance_reaches_a_formula_deadline(local_batch):
     deadline = datetime.now(timezone.utc) + timedelta(hours=3)
     formula = f'$TargetDedicatedNodes = time() < time("{deadline:%a, %d %b %Y %H:%M:%S} GMT") ? 2 : 0;'
     with open_client(local_batch.endpoint, local_batch.account, local_batch.key) as client:
-        pool = models.BatchPoolCreateOptions(id="p", vm_size="x", enable_auto_scale=True, auto_scale_formula=formula)
+        pool = models.BatchPoolCreateOptions(id="p", **MACHINE, enable_auto_scale=True, auto_scale_formula=formula)
         client.create_pool(pool)
         wait_until(lambda: len(list(client.list_nodes("p"))) == 2)
         local_batch.advance(timedelta(hours=2))
@@ -355,7 +355,7 @@ def test_node_start_seconds_overrides_the_pace(tmp_path):
         LocalBatch(state_dir=tmp_path, pace="instant", node_start_seconds=45) as batch,
         open_client(batch.endpoint, batch.account, batch.key) as client,
     ):
-        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
         for seconds, state in ((0, "creating"), (10, "starting"), (34, "starting"), (1, "idle")):
             batch.advance(timedelta(seconds=seconds))
             wait_until(lambda state=state: [node.state for node in client.list_nodes("p")] == [state])
@@ -367,7 +367,7 @@ def test_sample_delay_overrides_the_pace(tmp_path):
         open_client(batch.endpoint, batch.account, batch.key) as client,
     ):
         formula = "$TargetDedicatedNodes = max(0, $PendingTasks.GetSample(1));"
-        pool = models.BatchPoolCreateOptions(id="p", vm_size="x", enable_auto_scale=True, auto_scale_formula=formula)
+        pool = models.BatchPoolCreateOptions(id="p", **MACHINE, enable_auto_scale=True, auto_scale_formula=formula)
         client.create_pool(pool)
 
         def error():
@@ -385,7 +385,9 @@ def test_family_quotas_apply(tmp_path):
         LocalBatch(state_dir=tmp_path, pace="instant", family_core_quotas=quotas) as batch,
         open_client(batch.endpoint, batch.account, batch.key) as client,
     ):
-        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="Standard_D2s_v3", target_dedicated_nodes=2))
+        client.create_pool(
+            models.BatchPoolCreateOptions(**MACHINE | {"vm_size": "Standard_D2s_v3"}, id="p", target_dedicated_nodes=2)
+        )
         wait_until(lambda: client.get_pool("p").allocation_state == "steady")
         pool = client.get_pool("p")
         codes = [error.code for error in pool.resize_errors]

@@ -10,7 +10,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient, generate_container_sas
 
 from localbatch import LocalAzure, LocalBatch
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 
 @pytest.fixture
@@ -27,9 +27,7 @@ def client(batch):
 
 
 def create_pool(client, nodes=1, **options):
-    client.create_pool(
-        models.BatchPoolCreateOptions(id="p", vm_size="standard_d2_v3", target_dedicated_nodes=nodes, **options)
-    )
+    client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=nodes, **options))
 
 
 def settings(**values):

@@ -27,7 +27,7 @@ from localbatch.api.auth import password_header
 from localbatch.faults.definitions import REQUEST_FAULTS, FaultError
 from localbatch.faults.script import Faults
 from localbatch.faults.storage_proxy import OPERATIONS, StorageProxy
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 MEGABYTE = 1 << 20
 
@@ -313,7 +313,7 @@ def test_nodes_take_passage_too(azure, container, sas_url, faults):
         upload_options=models.OutputFileUploadConfiguration(upload_condition="tasksuccess"),
     )
     with BatchClient(azure.endpoint, AzureNamedKeyCredential(azure.account, azure.key)) as client:
-        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
         client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
         task = models.BatchTaskCreateOptions(
             id="t",

@@ -74,7 +74,7 @@ def test_invalid_page_token_is_refused():
 
 
 def test_integers_may_stand_in_quotes():
-    assert properties.integer({"n": "7"}, "n", 0, 0, 10) == 7
-    for value in ("x", True, 11, -1, 1.5, []):
+    assert properties.read_body({"targetDedicatedNodes": "7"}, "resize") == {"targetDedicatedNodes": 7}
+    for value in ("x", True, 1.5, []):
         with pytest.raises(ServiceError):
-            properties.integer({"n": value}, "n", 0, 0, 10)
+            properties.read_body({"targetDedicatedNodes": value}, "resize")

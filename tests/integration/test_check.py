@@ -13,6 +13,7 @@ from tests_support import wait_until, watch_requests
 from topn_support import Topn
 
 from localbatch import LocalAzure, LocalBatch
+from localbatch.testing import MACHINE
 from tasks.azure.accounts import batch_account
 
 
@@ -146,7 +147,7 @@ def test_missing_storage_role_is_reported(check, monkeypatch, tmp_path):
 def test_missing_quota_is_reported(check, batch_server):
     batch_server(core_quota=0)
     client = batch_account()._client
-    client.create_pool(models.BatchPoolCreateOptions(id="mine", vm_size="standard_d2s_v3", target_dedicated_nodes=1))
+    client.create_pool(models.BatchPoolCreateOptions(id="mine", **MACHINE, target_dedicated_nodes=1))
     wait_until(lambda: client.get_pool("mine").resize_errors, "the resize failed")
     status, lines = check()
     assert status == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from identity_support import BATCH, STORAGE
 
+from localbatch.testing import MACHINE_JSON
 from tasks.azure.accounts import batch_account
 
 
@@ -84,7 +85,7 @@ def pool_with_identity(identity_settings):
 
     def make(*names):
         account = batch_account()
-        pool = {"id": f"mine-{uuid.uuid4().hex}", "vmSize": "standard_d2s_v3", "targetDedicatedNodes": 1}
+        pool = {"id": f"mine-{uuid.uuid4().hex}", **MACHINE_JSON, "targetDedicatedNodes": 1}
         identities = [{"resourceId": f"{IDENTITIES}/{name}"} for name in names]
         pool["identity"] = {"type": "UserAssigned", "userAssignedIdentities": identities}
         account._client.create_pool(pool)

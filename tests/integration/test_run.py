@@ -152,7 +152,7 @@ def test_kept_resources_have_pool_file_settings(topn, azure_settings, assert_not
     assert all(run.metadata["owner"] == "topn" and "expires_at" in run.metadata for run in containers.values())
     assert "$AZ_BATCH_NODE_SHARED_DIR/mine" in pool["startTask"]["commandLine"]
     assert {"name": "costCenter", "value": "42"} in pool["metadata"]
-    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
+    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "Pack"
     assert_nothing_left()
 
 

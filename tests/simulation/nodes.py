@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
 
-from localbatch.account.records import Action, KillRun, Node, Report, StartRun
+from localbatch.account.records import Action, KillRun, Node, RemoveFiles, Report, StartRun
 from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 from simulation.storage import Request, Response
 from simulation.world import Process, World
@@ -66,7 +66,7 @@ class Nodes:
                 self.world.spawn(f"run {run.directory}", self.process, lambda run=run: self._run(run))  # type: ignore[misc]
             elif isinstance(action, KillRun):
                 self._killed.add(action.run_id)
-            else:
+            elif isinstance(action, RemoveFiles):
                 shutil.rmtree(self.root_of(action.node) / action.directory, ignore_errors=True)
 
     def root_of(self, node: Node) -> Path:

@@ -168,6 +168,8 @@ class BatchService:
                 "request-id": str(uuid.uuid4()),
                 "DataServiceVersion": "3.0",
                 "Server": "Microsoft-HTTPAPI/2.0",
+                "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+                "X-Content-Type-Options": "nosniff",
                 "Date": http_date(now),
             }
         )

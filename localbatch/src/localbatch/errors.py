@@ -60,6 +60,11 @@ unsupported_property = _code(
 invalid_property_value = _code(
     400, "InvalidPropertyValue", "The value provided for one of the properties in the request body is invalid."
 )
+task_dependencies_not_specified_on_job = _code(
+    400,
+    "TaskDependenciesNotSpecifiedOnJob",
+    "A task was specified as depending on other tasks, but the job did not specify that it would use task dependencies.",
+)
 task_dependency_list_too_long = _code(
     400, "TaskDependencyListTooLong", "The list of task IDs that a task depends on is too long."
 )
@@ -97,8 +102,11 @@ authentication_failed = _code(403, "AuthenticationFailed", _NOT_AUTHENTICATED)
 pool_not_found = _code(404, "PoolNotFound", "The specified pool does not exist.")
 node_not_found = _code(404, "NodeNotFound", "The specified node does not exist.")
 job_not_found = _code(404, "JobNotFound", "The specified job does not exist.")
+job_schedule_not_found = _code(404, "JobScheduleNotFound", "The specified job schedule does not exist.")
 task_not_found = _code(404, "TaskNotFound", "The specified task does not exist.")
 file_not_found = _code(404, "FileNotFound", "The specified file does not exist.")
+node_user_not_found = _code(404, "NodeUserNotFound", "The specified node user does not exist.")
+application_not_found = _code(404, "ApplicationNotFound", "The specified application does not exist.")
 unsupported_http_verb = _code(405, "UnsupportedHttpVerb", "The resource doesn't support the specified HTTP verb.")
 operation_invalid_for_current_state = _code(
     409,
@@ -122,6 +130,7 @@ invalid_application_package_references = _code(
     409, "InvalidApplicationPackageReferences", "One or more of the specified application packages do not exist."
 )
 node_state_unusable = _code(409, "NodeStateUnusable", "The specified node is in an unusable state.")
+node_user_exists = _code(409, "NodeUserExists", "The specified node user already exists.")
 job_exists = _code(409, "JobExists", "The specified job already exists.")
 job_being_terminated = _code(409, "JobBeingTerminated", "The specified job is being terminated.")
 job_being_deleted = _code(
@@ -131,8 +140,29 @@ job_completed = _code(409, "JobCompleted", "The specified job is already in a co
 job_quota_reached = _code(
     409, "ActiveJobAndScheduleQuotaReached", "The active job and job schedule quota for the account has been reached."
 )
-job_preparation_task_not_specified = _code(
-    409, "JobPreparationTaskNotSpecified", "The specified job does not have a job preparation task."
+job_with_same_id_exists = _code(
+    409, "JobWithSameIdExists", "A job with the ID of the job schedule exists. They cannot have the same ID."
+)
+job_schedule_with_same_id_exists = _code(
+    409, "JobScheduleWithSameIdExists", "A job schedule with the ID of the job exists. They cannot have the same ID."
+)
+job_schedule_exists = _code(409, "JobScheduleExists", "The specified job schedule already exists.")
+job_schedule_disabled = _code(409, "JobScheduleDisabled", "The specified job schedule is disabled.")
+job_schedule_completed = _code(
+    409, "JobScheduleCompleted", "The specified job schedule is already in a completed state."
+)
+job_schedule_being_terminated = _code(
+    409, "JobScheduleBeingTerminated", "The specified job schedule is being terminated."
+)
+job_schedule_being_deleted = _code(
+    409,
+    "JobScheduleBeingDeleted",
+    "The specified job schedule has been marked for deletion and is being reclaimed.",
+)
+job_preparation_task_or_release_task_not_specified = _code(
+    409,
+    "JobPreparationTaskOrReleaseTaskNotSpecified",
+    "The specified job does not have either job preparation task or job release task.",
 )
 task_id_same_as_job_preparation_task = _code(
     409, "TaskIdSameAsJobPreparationTask", "The specified task ID is the same as the ID of the job preparation task."

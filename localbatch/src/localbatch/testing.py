@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -16,6 +16,19 @@ from localbatch.local_batch import LocalBatch
 _T = TypeVar("_T")
 
 POLL_SECONDS = 0.01
+
+# The required properties of a pool with nodes of one core, as JSON and as arguments of the models of the official SDK.
+MACHINE_JSON: dict[str, Any] = {
+    "vmSize": "standard_a1_v2",
+    "virtualMachineConfiguration": {
+        "imageReference": {"publisher": "canonical", "offer": "0001-com-ubuntu-server-jammy", "sku": "22_04-lts"},
+        "nodeAgentSKUId": "batch.node.ubuntu 22.04",
+    },
+}
+MACHINE: dict[str, Any] = {
+    "vm_size": MACHINE_JSON["vmSize"],
+    "virtual_machine_configuration": MACHINE_JSON["virtualMachineConfiguration"],
+}
 
 
 @pytest.fixture

@@ -25,6 +25,11 @@ def timestamp(at: datetime) -> str:
     return f"{at.isoformat(timespec='microseconds')[:26]}0Z"
 
 
+def read_timestamp(text: str) -> datetime:
+    """Parse an instant that `timestamp` formatted."""
+    return datetime.fromisoformat(f"{text[:26]}+00:00")
+
+
 def http_date(at: datetime) -> str:
     """Format an instant for a header."""
     return format_datetime(at, usegmt=True)

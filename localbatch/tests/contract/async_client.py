@@ -6,13 +6,15 @@ It asks for every operation that is served, and ends with status 0 if it saw wha
 import asyncio
 import importlib.util
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from azure.batch import models
 from azure.batch.aio import BatchClient
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline.transport import AsyncioRequestsTransport
+
+from localbatch.testing import MACHINE
 
 ODD_FILE = "wd/d/a (1).txt"
 """aiohttp encodes such a path again after it was signed."""
@@ -58,14 +60,17 @@ async def main(endpoint, account, key, name):
         await read_files(client, name)
         await change_tasks(client, name)
         await change_node(client, name)
+        await access_node(client, name)
         await change_job(client, name)
+        await change_schedule(client, name)
+        await list_account_resources(client)
         await change_pool(client, name)
         await remove_pool(client, name)
 
 
 async def make_pool(client, name):
     start_task = models.BatchStartTask(command_line="true", wait_for_success=True)
-    pool = models.BatchPoolCreateOptions(id=name, vm_size="x", target_dedicated_nodes=1, start_task=start_task)
+    pool = models.BatchPoolCreateOptions(id=name, **MACHINE, target_dedicated_nodes=1, start_task=start_task)
     await client.create_pool(pool)
     assert await client.pool_exists(name)
     assert await refusal(client.create_pool(pool)) == "PoolExists"
@@ -161,6 +166,48 @@ async def change_node(client, name):
     await wait_until(lambda: has_states(client, name, ["idle"]))
 
 
+async def access_node(client, name):
+    (node,) = await listed(client.list_nodes(name))
+    await client.create_node_user(name, node.id, models.BatchNodeUserCreateOptions(name="me", password="secret"))
+    await client.replace_node_user(name, node.id, "me", models.BatchNodeUserReplaceOptions(password="other"))
+    await client.delete_node_user(name, node.id, "me")
+    assert (await client.get_node_remote_login_settings(name, node.id)).remote_login_port == 50000
+    # Nothing listens there, which only the log of the server shows.
+    upload = models.UploadBatchServiceLogsOptions(
+        container_url="http://127.0.0.1:1/c", start_time=datetime.now(timezone.utc)
+    )
+    assert (await client.upload_node_logs(name, node.id, upload)).number_of_files_uploaded == 1
+
+
+async def list_account_resources(client):
+    assert await listed(client.list_applications()) == []
+    assert await refusal(client.get_application("a")) == "ApplicationNotFound"
+    assert await listed(client.list_pool_usage_metrics()) == []
+
+
+async def change_schedule(client, name):
+    recurrence = models.BatchJobScheduleConfiguration(recurrence_interval=timedelta(days=1))
+    jobs = models.BatchJobSpecification(pool_info=models.BatchPoolInfo(pool_id=name))
+    await client.create_job_schedule(
+        models.BatchJobScheduleCreateOptions(id=name, schedule=recurrence, job_specification=jobs)
+    )
+    assert await client.job_schedule_exists(name)
+    assert name in {schedule.id for schedule in await listed(client.list_job_schedules())}
+    assert [job.id for job in await listed(client.list_jobs_from_schedule(name))] == [f"{name}:job-1"]
+    await client.disable_job_schedule(name)
+    await client.enable_job_schedule(name)
+    schedule = await client.get_job_schedule(name)
+    schedule.schedule = models.BatchJobScheduleConfiguration(recurrence_interval=timedelta(hours=10))
+    await client.replace_job_schedule(name, schedule)
+    recurrence = models.BatchJobScheduleConfiguration(recurrence_interval=timedelta(hours=5))
+    await client.update_job_schedule(name, models.BatchJobScheduleUpdateOptions(schedule=recurrence))
+    assert (await client.get_job_schedule(name)).schedule.recurrence_interval == timedelta(hours=5)
+    await end(client.begin_terminate_job_schedule(name, polling_interval=0))
+    assert (await client.get_job_schedule(name)).state == "completed"
+    await end(client.begin_delete_job_schedule(name, polling_interval=0))
+    assert await refusal(client.get_job_schedule(name)) == "JobScheduleNotFound"
+
+
 async def change_job(client, name):
     await client.update_job(name, models.BatchJobUpdateOptions(priority=3))
     job = await client.get_job(name)
@@ -208,7 +255,7 @@ async def remove_pool(client, name):
     assert await refusal(client.get_pool(name)) == "PoolNotFound"
     # Nodes of this one never come.
     stalled = f"{name}-stalled"
-    await client.create_pool(models.BatchPoolCreateOptions(id=stalled, vm_size="x", target_dedicated_nodes=1))
+    await client.create_pool(models.BatchPoolCreateOptions(id=stalled, **MACHINE, target_dedicated_nodes=1))
     await end(client.begin_stop_pool_resize(stalled, polling_interval=0))
     assert {error.code for error in (await client.get_pool(stalled)).resize_errors} == {"ResizeStopped"}
     await end(client.begin_delete_pool(stalled, polling_interval=0))

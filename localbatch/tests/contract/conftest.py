@@ -13,7 +13,7 @@ from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
 
 from localbatch.api import auth
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 from localbatch.wire import http_date
 
 
@@ -80,7 +80,7 @@ def pool_factory(client, name):
         pool_id = f"{name}-{len(made)}"
         made.append(pool_id)
         targets = {} if options.get("enable_auto_scale") else {"target_dedicated_nodes": nodes}
-        client.create_pool(models.BatchPoolCreateOptions(id=pool_id, vm_size="standard_d2_v3", **targets, **options))
+        client.create_pool(models.BatchPoolCreateOptions(**{"id": pool_id} | MACHINE | targets | options))
         if ready:
             wait_until(
                 lambda: (

@@ -2,11 +2,14 @@
 
 import json
 import re
+from datetime import timedelta
 
 import pytest
 from azure.batch import models
+from azure.batch.models import _enums as enums
 
-from localbatch.api.known_properties import BODIES, INSIDE
+from localbatch.api.known_properties import TYPES
+from localbatch.testing import MACHINE_JSON
 
 API = "api-version=2025-06-01"
 OPTIONS = {
@@ -19,6 +22,12 @@ OPTIONS = {
     "evaluate_autoscale": models.BatchPoolEvaluateAutoScaleOptions,
     "job": models.BatchJobCreateOptions,
     "job_change": models.BatchJobUpdateOptions,
+    "job_replacement": models.BatchJobUpdateOptions,
+    "job_schedule": models.BatchJobScheduleCreateOptions,
+    "job_schedule_change": models.BatchJobScheduleUpdateOptions,
+    "node_user": models.BatchNodeUserCreateOptions,
+    "node_user_change": models.BatchNodeUserReplaceOptions,
+    "upload_logs": models.UploadBatchServiceLogsOptions,
     "disable_job": models.BatchJobDisableOptions,
     "terminate_job": models._models.BatchJobTerminateOptions,
     "task": models.BatchTaskCreateOptions,
@@ -28,32 +37,48 @@ OPTIONS = {
     "deallocate": models._models.BatchNodeDeallocateOptions,
     "disable_scheduling": models._models.BatchNodeDisableSchedulingOptions,
 }
+# The names of `known_properties.TYPES`, by Python types of the SDK.
+KINDS = {str: {"string", "secret", "duration"}, int: {"int"}, bool: {"bool"}, timedelta: {"duration", "string"}}
 
 
 def properties(model):
-    """Yield the properties of a model, as they stand on the wire, each with the model of what it holds."""
+    """Yield the properties of a model: the name on the wire, whether it is required, and what the annotation names."""
     model.__new__(model)  # It learns the names when it is first made.
     for name, field in model._attr_to_rest_field.items():
-        inner = re.search(r"_models\.(\w+)", str(model.__annotations__[name]))
-        yield field._rest_name, getattr(models._models, inner[1], None) if inner else None
+        annotation = str(model.__annotations__[name])
+        inner = re.search(r"(?:_enums|_models)\.([A-Z]\w+)", annotation)
+        yield field._rest_name, inner and inner[1], "Optional" not in annotation, annotation
 
 
-def check_known(model, names):
-    for name, inner in properties(model):
-        assert name in names.split(), (model, name)
-        if inner and name in INSIDE:
-            check_known(inner, INSIDE[name])
+def check_known(model, kind, seen):
+    if (model, kind) in seen:
+        return
+    seen.add((model, kind))
+    for name, inner, is_required, annotation in properties(model):
+        assert name in TYPES[kind], (model, name)
+        known = TYPES[kind][name]
+        assert known.is_list == bool(re.search("[Ll]ist", annotation)), (model, name)
+        enum = getattr(enums, inner, None) if inner else None
+        if enum:
+            assert set(known.values) >= {each.value.lower() for each in enum}, (model, name)
+        elif inner and known.kind != "object":  # The tasks of a collection are read one by one.
+            check_known(getattr(models._models, inner), known.kind, seen)
+        elif not known.is_list and known.kind not in {"any", "object"}:
+            python_type = next((each for each in KINDS if f"{each.__name__}" in annotation), str)
+            assert known.kind in KINDS[python_type], (model, name)
+        # What the SDK requires has a default on the service in places, but not the other way round.
+        assert is_required or not known.is_required or name in {"resourceId", "container"}, (model, name)
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_all_sdk_properties_are_known(kind):
     assert list(properties(OPTIONS[kind]))
-    check_known(OPTIONS[kind], BODIES[kind])
+    check_known(OPTIONS[kind], kind, set())
 
 
 def test_every_body_is_compared_with_the_sdk():
     # The SDK sends a whole task where the service reads its constraints.
-    assert set(BODIES) - set(OPTIONS) == {"task_change"}
+    assert {kind for kind in TYPES if kind.islower()} - set(OPTIONS) == {"task_change"}
 
 
 @pytest.mark.parametrize(
@@ -62,11 +87,12 @@ def test_every_body_is_compared_with_the_sdk():
         ("/jobs", {"poolInfo": {"poolId": "x"}, "prority": 1}, "prority"),
         ("/jobs", {"poolInfo": {"poolID": "x"}}, "poolID"),
         ("/jobs", {"poolInfo": {"poolId": "x"}, "metadata": [{"name": "a", "value": "1", "type": "s"}]}, "type"),
-        ("/pools", {"vmSize": "x", "targetDedicated": 1}, "targetDedicated"),
-        ("/pools", {"vmSize": "x", "startTask": {"commandLine": "true", "wait": True}}, "wait"),
+        ("/pools", {**MACHINE_JSON, "targetDedicated": 1}, "targetDedicated"),
+        ("/pools", {**MACHINE_JSON, "startTask": {"commandLine": "true", "wait": True}}, "wait"),
         ("/jobs/{job}/tasks", {"commandLine": "true", "outputFiles": [{"pattern": "x"}]}, "pattern"),
         ("/jobs/{job}/addtaskcollection", {"value": [{"id": "a", "commandline": "true"}]}, "commandline"),
         ("/jobs/{job}/terminate", {"reason": "enough"}, "reason"),
+        ("/pools", MACHINE_JSON | {"networkConfiguration": {"publicIPAddressConfiguration": {"ip": []}}}, "ip"),
     ],
 )
 def test_unknown_property_is_refused(ask, job_factory, path, body, name):
@@ -75,8 +101,10 @@ def test_unknown_property_is_refused(ask, job_factory, path, body, name):
     if "value" not in body and "reason" not in body:
         body = {"id": f"{job_id}-x"} | body
     status, answer, _ = ask("POST", f"{target}?{API}", json.dumps(body).encode())
-    assert (status, answer["code"]) == (400, "UnsupportedProperty")
-    assert answer["values"] == [{"key": "PropertyName", "value": name}]
+    assert (status, answer["code"]) == (400, "InvalidRequestBody")
+    ((key, reason),) = [each.values() for each in answer["values"]]
+    assert key == "Reason"
+    assert reason.startswith(f"The property '{name}' does not exist on type 'Microsoft.Azure.Batch.Protocol.Entities.")
     assert ask("GET", f"{target}/{job_id}-x?{API}")[0] != 200
     assert ask("GET", f"/jobs/{job_id}?{API}")[1]["state"] == "active"
 
@@ -88,6 +116,6 @@ def test_older_properties_and_annotations_are_accepted(ask, name):
         "targetNodeCommunicationMode": "simplified",
         "odata.type": "x",
     }
-    body = {"id": name, "vmSize": "x"} | older
+    body = {"id": name, **MACHINE_JSON} | older
     assert ask("POST", "/pools?api-version=2024-02-01.19.0", json.dumps(body).encode())[0] == 201
     assert ask("DELETE", f"/pools/{name}?{API}")[0] == 202

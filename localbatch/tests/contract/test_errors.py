@@ -13,6 +13,7 @@ from azure.core.exceptions import HttpResponseError
 from localbatch import LocalBatch, errors, http_protocol
 from localbatch.account.records import Report
 from localbatch.rules import autoscale
+from localbatch.testing import MACHINE
 
 VERSION = "api-version=2025-06-01"
 REQUEUE = {"nodeRebootOption": "requeue"}
@@ -35,7 +36,7 @@ class Scene:
 
     def pool(self, nodes=0, **options):
         targets = {} if options.get("enable_auto_scale") else {"target_dedicated_nodes": nodes}
-        self.client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", **targets, **options))
+        self.client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, **targets, **options))
 
     def steady_pool(self, **options):
         self.pool(**options)
@@ -136,6 +137,21 @@ def delete_job(scene):
     scene.client.begin_delete_job("j", polling_interval=SLOW)
 
 
+def create_schedule(schedule_id="s"):
+    return call(
+        "create_job_schedule",
+        models.BatchJobScheduleCreateOptions(
+            id=schedule_id,
+            schedule=models.BatchJobScheduleConfiguration(),
+            job_specification=models.BatchJobSpecification(pool_info=models.BatchPoolInfo(pool_id="p")),
+        ),
+    )
+
+
+def change_schedule(verb):
+    return call(f"begin_{verb}_job_schedule", "s", polling_interval=SLOW)
+
+
 def steady_pool(scene):
     scene.steady_pool()
 
@@ -166,7 +182,13 @@ PREPARED = {
 APPLICATION = [models.BatchApplicationPackageReference(application_id="a")]
 
 by(400, "MissingRequiredProperty", call("create_pool", {"id": "p"}))
-by(400, "UnsupportedProperty", create_job(), create_task(depends_on=DEPENDENCIES(task_ids=["a"])))
+by(400, "TaskDependenciesNotSpecifiedOnJob", create_job(), create_task(depends_on=DEPENDENCIES(task_ids=["a"])))
+by(
+    400,
+    "UnsupportedProperty",
+    create_job(),
+    create_task(resource_files=[models.ResourceFile(auto_storage_container_name="c")]),
+)
 by(400, "InvalidPropertyValue", create_pool(task_slots_per_node=1000))
 by(
     400,
@@ -195,6 +217,9 @@ by(403, "AuthenticationFailed", get(f"/pools?{VERSION}", account="other"))
 by(404, "PoolNotFound", call("get_pool", "p"))
 by(404, "NodeNotFound", create_pool(), call("get_node", "p", "n"))
 by(404, "JobNotFound", call("get_job", "j"))
+by(404, "JobScheduleNotFound", call("get_job_schedule", "s"))
+by(404, "ApplicationNotFound", call("get_application", "a"))
+by(404, "NodeUserNotFound", lambda scene: scene.client.delete_node_user("p", scene.node(), "me"))
 by(404, "TaskNotFound", create_job(), call("get_task", "j", "t"))
 by(404, "FileNotFound", run(), call("delete_task_file", "j", "t", "none"))
 by(405, "UnsupportedHttpVerb", lambda scene: scene.ask("PUT", f"/pools?{VERSION}", b"{}")[:2])
@@ -207,17 +232,24 @@ by(
     create_pool(),
     call("begin_resize_pool", "p", models.BatchPoolResizeOptions(target_dedicated_nodes=1)),
 )
-by(409, "PoolQuotaReached", create_pool(), call("create_pool", models.BatchPoolCreateOptions(id="q", vm_size="x")))
+by(409, "PoolQuotaReached", create_pool(), call("create_pool", models.BatchPoolCreateOptions(id="q", **MACHINE)))
 by(409, "NodeBeingCreated", reboot_node_in("creating"))
 by(409, "NodeBeingStarted", reboot_node_in("starting"))
 by(409, "JobExists", create_job(), create_job())
+by(409, "JobWithSameIdExists", create_job(), create_schedule("j"))
+by(409, "JobScheduleWithSameIdExists", create_schedule(), create_job(id="s"))
+by(409, "JobScheduleExists", create_schedule(), create_schedule())
+by(409, "JobScheduleDisabled", create_schedule(), *[call("disable_job_schedule", "s")] * 2)
+by(409, "JobScheduleBeingTerminated", create_schedule(), *[change_schedule("terminate")] * 2)
+by(409, "JobScheduleBeingDeleted", create_schedule(), *[change_schedule("delete")] * 2)
+by(409, "JobScheduleCompleted", create_schedule(), change_schedule("terminate"), later, change_schedule("terminate"))
 by(409, "JobBeingTerminated", create_job(), terminate_job, create_task())
 by(409, "JobBeingDeleted", create_job(), delete_job, create_task())
 by(409, "JobCompleted", create_job(), terminate_job, later, create_task())
 by(409, "ActiveJobAndScheduleQuotaReached", create_job(), create_job(id="k"))
 by(
     409,
-    "JobPreparationTaskNotSpecified",
+    "JobPreparationTaskOrReleaseTaskNotSpecified",
     create_job(),
     lambda scene: list(scene.client.list_job_preparation_and_release_task_status("j")),
 )
@@ -237,7 +269,7 @@ by(
 )
 by(409, "InvalidApplicationPackageReferences", create_pool(application_package_references=APPLICATION))
 by(413, "RequestBodyTooLarge", create_job(), create_task(command_line="x" * (1 << 20)))
-by(501, "NotImplemented", lambda scene: list(scene.client.list_job_schedules()))
+by(501, "NotImplemented", lambda scene: list(scene.client.list_node_extensions("p", "n")))
 by(
     503,
     "TooManyEnableAutoScaleRequests",
@@ -281,6 +313,13 @@ def reboot_unusable_node(scene):
     with scene.store.lock:
         scene.scheduler.nodes.make_unusable(scene.store.node("p", node_id), "DiskFull", "Full", scene.now)
     scene.client.begin_reboot_node("p", node_id, REQUEUE)
+
+
+@causes(409, "NodeUserExists")
+def create_user_twice(scene):
+    node_id = scene.node()
+    for _ in range(2):
+        scene.client.create_node_user("p", node_id, models.BatchNodeUserCreateOptions(name="me", password="secret"))
 
 
 @causes(409, "NodeAlreadyInTargetSchedulingState")

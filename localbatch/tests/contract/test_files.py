@@ -62,6 +62,12 @@ def test_task_files_are_listed_breadth_first(client, run):
     assert files[3].properties is None
 
 
+def test_text_files_have_no_charset(ask, run):
+    task = run("echo hello")
+    target = f"/jobs/{task.job_id}/tasks/task/files/stdout.txt?api-version=2025-06-01"
+    assert ask("HEAD", target)[2]["Content-Type"] == "text/plain"
+
+
 def test_file_ranges_are_served(client, run, read):
     task = run(MAKE_FILES)
     path = "wd/wd/sub dir/ö (1).txt"

@@ -43,7 +43,8 @@ def test_surrogate_pair_is_letter(ask):
 @pytest.mark.parametrize("size", ["9" * 5000, "00000000001", "-1", "1e3"])
 def test_invalid_page_size_is_refused(ask, size):
     status, answer, _ = ask("GET", f"/jobs?{API}&maxresults={size}")
-    assert (status, answer["code"]) == (400, "OutOfRangeQueryParameterValue")
+    code = "OutOfRangeQueryParameterValue" if size.startswith("9") else "InvalidQueryParameterValue"
+    assert (status, answer["code"]) == (400, code)
 
 
 FAR_FUTURE = "Sun, 22 Nov 99999999999 10:24:09 GMT"

@@ -20,7 +20,7 @@ from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, gener
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 
 class Identity:
@@ -84,10 +84,9 @@ OWN_IMAGE = models.VirtualMachineConfiguration(
     [({"network_configuration": NETWORK}, "Network"), ({"virtual_machine_configuration": OWN_IMAGE}, "Compute")],
 )
 def test_linked_resources_need_a_token(batch, open_client, options, kind):
-    pool = models.BatchPoolCreateOptions(id="p", vm_size="standard_d2s_v3", **options)
-    auto = models.BatchAutoPoolSpecification(
-        pool_lifetime_option="job", pool=models.BatchPoolSpecification(vm_size="standard_d2s_v3", **options)
-    )
+    options = MACHINE | options
+    pool = models.BatchPoolCreateOptions(id="p", **options)
+    auto = models.BatchAutoPoolSpecification(pool_lifetime_option="job", pool=models.BatchPoolSpecification(**options))
     job = models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(auto_pool_specification=auto))
     with_key, with_token = open_client(AzureNamedKeyCredential(batch.account, batch.key)), open_client(Identity(mint()))
     for create, body in (("create_pool", pool), ("create_job", job)):
@@ -192,7 +191,7 @@ def test_local_azure_without_keys(authority, tmp_path, storage_faults):
                 resource_files=[models.ResourceFile(storage_container_url=f"{container.url}?{token}")],
                 output_files=[output],
             )
-            client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+            client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
             client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
             client.create_task("j", task)
             wait_until(lambda: client.get_task("j", "t").state == "completed")

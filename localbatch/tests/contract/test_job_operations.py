@@ -1,5 +1,6 @@
 """Job managers, release tasks, automatic pools, dependencies, exit conditions, replacements."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError
 
 from localbatch import LocalBatch
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 TERMINATION = {"terminateReason": "enough"}
 
@@ -85,7 +86,7 @@ def test_release_task_runs_on_prepared_nodes(client, job_factory, pool_factory, 
 
 
 def auto_pool(**options):
-    pool = models.BatchPoolSpecification(**{"vm_size": "Standard_A1", "target_dedicated_nodes": 1} | options)
+    pool = models.BatchPoolSpecification(**MACHINE | {"vm_size": "Standard_A1", "target_dedicated_nodes": 1} | options)
     return models.BatchPoolInfo(
         auto_pool_specification=models.BatchAutoPoolSpecification(
             auto_pool_id_prefix="auto", pool_lifetime_option="job", pool=pool
@@ -98,7 +99,8 @@ def test_automatic_pool_ends_with_its_job(client, name, refuses):
     client.create_job(models.BatchJobCreateOptions(id=job_id, pool_info=auto_pool()))
     job = client.get_job(job_id)
     pool_id = job.execution_info.pool_id
-    assert (pool_id[:4], pool_id[4:], len(pool_id)) == ("auto", pool_id[4:].upper(), 40)
+    # As recorded by the Azure CLI: prefix, underscore, and a GUID in upper case.
+    assert re.fullmatch("auto_[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", pool_id)
     auto = job.pool_info.auto_pool_specification
     assert (auto.keep_alive, auto.pool.vm_size, auto.pool.target_dedicated_nodes) == (False, "standard_a1", 1)
     client.create_task(job_id, make_task())
@@ -163,7 +165,7 @@ def test_tasks_depend_on_each_other(client, job_factory, pool_factory, refuses):
     assert client.get_task(job_id, "last").depends_on.task_id_ranges[0].end == 2
     plain = job_factory()
     depends = models.BatchTaskDependencies(task_ids=["1"])
-    refuses(400, "UnsupportedProperty", client.create_task, plain, make_task(depends_on=depends))
+    refuses(400, "TaskDependenciesNotSpecifiedOnJob", client.create_task, plain, make_task(depends_on=depends))
 
 
 def test_constraints_change_until_completion(client, job_factory, refuses):

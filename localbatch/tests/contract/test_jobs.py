@@ -204,4 +204,4 @@ def test_preparation_task_runs_first(client, job_factory, pool_factory, run, rea
 def test_preparation_status_needs_a_preparation_task(client, job_factory, refuses):
     job_id = job_factory()
     listing = client.list_job_preparation_and_release_task_status
-    refuses(409, "JobPreparationTaskNotSpecified", lambda: list(listing(job_id)))
+    refuses(409, "JobPreparationTaskOrReleaseTaskNotSpecified", lambda: list(listing(job_id)))

@@ -16,7 +16,7 @@ def test_node_describes_itself(client, pool_factory):
     (node,) = client.list_nodes(pool_id, filter="state eq 'idle'")
     assert node.id.startswith("tvmps_")
     assert node.id.endswith("_d")
-    assert (node.is_dedicated, node.vm_size, node.running_tasks_count) == (True, "standard_d2_v3", 0)
+    assert (node.is_dedicated, node.vm_size, node.running_tasks_count) == (True, "standard_a1_v2", 0)
     assert node.allocation_time <= node.last_boot_time <= node.state_transition_time
     assert client.get_node(pool_id, node.id, select=["id"]).as_dict().keys() >= {"id"}
 

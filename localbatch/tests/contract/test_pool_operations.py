@@ -7,7 +7,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 
 from localbatch import LocalBatch
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 SLEEP = "sleep 300"
 
@@ -58,7 +58,7 @@ def test_empty_pool_takes_any_change(client, pool_factory):
     client.update_pool(pool_id, changes)
     pool = client.get_pool(pool_id)
     assert (pool.vm_size, pool.display_name, pool.task_slots_per_node) == ("standard_a1", "new", 3)
-    assert (pool.enable_inter_node_communication, pool.task_scheduling_policy.node_fill_type) == (True, "pack")
+    assert (pool.enable_inter_node_communication, pool.task_scheduling_policy.node_fill_type) == (True, "Pack")
 
 
 def test_expand_of_statistics_is_accepted(client, pool_factory, refuses):
@@ -111,17 +111,40 @@ def test_short_resize_timeout_is_refused(client, pool_factory, refuses):
 
 
 def test_node_describes_its_machine(client, pool_factory):
-    image = models.BatchVmImageReference(publisher="canonical", offer="o", sku="s")
-    machine = models.VirtualMachineConfiguration(image_reference=image, node_agent_sku_id="batch.node.ubuntu 22.04")
-    pool_id = pool_factory(1, virtual_machine_configuration=machine)
+    pool_id = pool_factory(1)
     (node,) = client.list_nodes(pool_id)
     (endpoint,) = node.endpoint_configuration.inbound_endpoints
     assert (endpoint.protocol, endpoint.backend_port, node.scheduling_state) == ("tcp", 22, "enabled")
     assert node.node_agent_info.last_update_time == node.last_boot_time
     assert (node.virtual_machine_info.image_reference.sku, node.virtual_machine_info.image_reference.exact_version) == (
-        "s",
+        "22_04-lts",
         "latest",
     )
+
+
+def test_nat_pools_are_endpoints_of_nodes(client, pool_factory):
+    """As recorded in `test_batch_network_configuration` of azure-sdk-for-python."""
+    nat_pool = models.BatchInboundNatPool(
+        name="web", protocol="tcp", backend_port=8080, frontend_port_range_start=15000, frontend_port_range_end=15100
+    )
+    network = models.NetworkConfiguration(
+        endpoint_configuration=models.BatchPoolEndpointConfiguration(inbound_nat_pools=[nat_pool]),
+        public_ip_address_configuration=models.BatchPublicIpAddressConfiguration(ip_families=["IPv4", "IPv6"]),
+    )
+    pool_id = pool_factory(2, network_configuration=network)
+    nodes = sorted(client.list_nodes(pool_id), key=lambda node: node.endpoint_configuration.inbound_endpoints[0].name)
+    assert [
+        [(each.name, each.protocol, each.frontend_port, each.backend_port) for each in endpoints.inbound_endpoints]
+        for endpoints in (node.endpoint_configuration for node in nodes)
+    ] == [
+        [
+            (f"web.{number}", "tcp", 15000 + number, 8080),
+            (f"web-ipv6.{number}", "tcp", 15000 + number, 8080),
+            (f"SSHRule.{number}", "tcp", 50000 + number, 22),
+        ]
+        for number in range(2)
+    ]
+    assert nodes[0].ipv6_address == "::1"
 
 
 def test_disabled_scheduling_takes_node_offline(client, busy_node, refuses):
@@ -173,7 +196,7 @@ def test_node_not_running_refuses_operations(refuses):
     with LocalBatch(pace="real") as batch:
         scheduler, store = batch._service.scheduler, batch._service.store
         with BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client:
-            client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+            client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
             with store.lock:
                 now = store.pools["p"].created_at + timedelta(seconds=20)
                 scheduler.tick(now)

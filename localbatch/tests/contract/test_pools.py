@@ -7,15 +7,13 @@ from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 
 from localbatch import LocalBatch
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 
 def test_new_pool_echoes_its_defaults(client, pool_factory):
-    image = models.BatchVmImageReference(publisher="canonical", offer="o", sku="s")
-    machine = models.VirtualMachineConfiguration(image_reference=image, node_agent_sku_id="batch.node.ubuntu 22.04")
     pool_id = pool_factory(
         0,
-        virtual_machine_configuration=machine,
+        vm_size="STANDARD_D2_V3",
         metadata=[models.BatchMetadataItem(name="owner", value="me")],
         start_task=models.BatchStartTask(command_line="true"),
     )
@@ -34,7 +32,7 @@ def test_ids_keep_case_and_ignore_it(client, pool_factory, refuses):
     pool_id = pool_factory(0)
     assert client.get_pool(pool_id.upper()).id == pool_id
     assert client.pool_exists(pool_id.upper())
-    duplicate = models.BatchPoolCreateOptions(id=pool_id.upper(), vm_size="x")
+    duplicate = models.BatchPoolCreateOptions(id=pool_id.upper(), **MACHINE)
     error = refuses(409, "PoolExists", client.create_pool, duplicate)
     assert str(error).startswith("(PoolExists) The specified pool already exists.")
 
@@ -57,20 +55,20 @@ def test_missing_pool_is_not_found(client, name, refuses):
         ({"enable_auto_scale": True}, "MissingRequiredProperty"),
         ({"auto_scale_formula": "$TargetDedicatedNodes=1"}, "InvalidPropertyValue"),
         ({"vm_size": None}, "MissingRequiredProperty"),
+        ({"virtual_machine_configuration": None}, "MissingRequiredProperty"),
+        ({"vm_size": "nonsense"}, "InvalidPropertyValue"),
         (
             {
                 "mount_configuration": [
-                    models.MountConfiguration(
-                        nfs_mount_configuration=models.NfsMountConfiguration(source="s", relative_mount_path="p")
-                    )
+                    models.MountConfiguration(nfs_mount_configuration=models.NfsMountConfiguration(source="s"))
                 ]
             },
-            "UnsupportedProperty",
+            "MissingRequiredProperty",
         ),
     ],
 )
 def test_invalid_pool_is_refused(client, name, refuses, options, code):
-    body = models.BatchPoolCreateOptions(**{"id": name, "vm_size": "x"} | options)
+    body = models.BatchPoolCreateOptions(**{"id": name} | MACHINE | options)
     refuses(400, code, client.create_pool, body)
 
 
@@ -83,9 +81,17 @@ def test_pools_are_listed_by_pages(client, pool_factory):
     assert [len(list(page)) for page in by_page] == [3, 1]
 
 
-@pytest.mark.parametrize("size", [0, 1001])
-def test_page_has_1_to_1000_entries(client, refuses, size):
-    refuses(400, "OutOfRangeQueryParameterValue", lambda: list(client.list_pools(max_results=size)))
+@pytest.mark.parametrize(
+    ("size", "code", "reason"),
+    [
+        (0, "InvalidQueryParameterValue", "MaxResults cannot be less than 1"),
+        (-1, "InvalidQueryParameterValue", "MaxResults cannot be less than 1"),
+        (1001, "OutOfRangeQueryParameterValue", "1000"),
+    ],
+)
+def test_page_has_1_to_1000_entries(client, refuses, size, code, reason):
+    error = refuses(400, code, lambda: list(client.list_pools(max_results=size)))
+    assert error.error.details[-1].message == reason
 
 
 def test_invalid_filter_is_refused(client, refuses):
@@ -112,13 +118,22 @@ def test_resize_can_be_stopped():
     with LocalBatch(pace="real") as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential, retry_total=0) as client:
-            client.create_pool(models.BatchPoolCreateOptions(id="slow", vm_size="x", target_dedicated_nodes=2))
+            client.create_pool(models.BatchPoolCreateOptions(id="slow", **MACHINE, target_dedicated_nodes=2))
             assert client.get_pool("slow").allocation_state == "resizing"
             with pytest.raises(HttpResponseError, match="PoolBeingResized"):
                 client.begin_resize_pool("slow", models.BatchPoolResizeOptions(target_dedicated_nodes=1))
+            etag = client.get_pool("slow").etag
             client.begin_stop_pool_resize("slow", polling_interval=30)
             pool = client.get_pool("slow")
-            assert (pool.allocation_state, pool.target_dedicated_nodes) == ("stopping", 2)
+            assert (pool.allocation_state, pool.target_dedicated_nodes, pool.etag) == ("stopping", 2, etag)
+            batch.advance(timedelta(minutes=1))
+            wait_until(lambda: client.get_pool("slow").allocation_state == "steady")
+            assert [(error.code, error.message) for error in client.get_pool("slow").resize_errors] == [
+                (
+                    "ResizeStopped",
+                    "Desired number of dedicated nodes could not be allocated due to a stop resize operation",
+                )
+            ]
 
 
 def test_deleted_pool_disappears(client, pool_factory, refuses):
@@ -133,10 +148,10 @@ def test_pool_being_deleted_cannot_change():
     with LocalBatch(pace="real", pool_quota=1) as batch:
         credential = AzureNamedKeyCredential(batch.account, batch.key)
         with BatchClient(batch.endpoint, credential, retry_total=0) as client:
-            body = models.BatchPoolCreateOptions(id="p", vm_size="x")
+            body = models.BatchPoolCreateOptions(id="p", **MACHINE)
             client.create_pool(body)
             with pytest.raises(HttpResponseError, match="PoolQuotaReached"):
-                client.create_pool(models.BatchPoolCreateOptions(id="q", vm_size="x"))
+                client.create_pool(models.BatchPoolCreateOptions(id="q", **MACHINE))
             client.begin_delete_pool("p", polling_interval=30)
             assert client.get_pool("p").state == "deleting"
             for call in (
@@ -192,7 +207,7 @@ def test_formula_sizes_its_pool(client, pool_factory, refuses):
     run = evaluate(pool_id, models.BatchPoolEvaluateAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes=7"))
     assert "$TargetDedicatedNodes=7" in run.results
     run = evaluate(pool_id, models.BatchPoolEvaluateAutoScaleOptions(auto_scale_formula="$TargetDedicatedNodes=1/0"))
-    assert run.error.code
+    assert run.error.code == "AutoScalingFormulaEvaluationError"
     assert client.get_pool(pool_id).target_dedicated_nodes == 2
     client.disable_pool_auto_scale(pool_id)
     pool = client.get_pool(pool_id)
@@ -242,7 +257,9 @@ def test_core_quota_is_a_resize_error(refuses):
         LocalBatch(pace="instant", core_quota=3) as batch,
         BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client,
     ):
-        pool = models.BatchPoolCreateOptions(id="p", vm_size="standard_d2_v3", target_dedicated_nodes=2)
+        pool = models.BatchPoolCreateOptions(
+            **MACHINE | {"vm_size": "standard_d2_v3"}, id="p", target_dedicated_nodes=2
+        )
         client.create_pool(pool)
         wait_until(lambda: client.get_pool("p").allocation_state == "steady")
         seen = client.get_pool("p")
@@ -250,3 +267,48 @@ def test_core_quota_is_a_resize_error(refuses):
             ("AccountCoreQuotaReached", "The specified account has reached core quota")
         ]
         assert (seen.current_dedicated_nodes, seen.target_dedicated_nodes) == (1, 2)
+
+
+def test_mounts_are_echoed_without_keys(client, pool_factory):
+    blobs = models.AzureBlobFileSystemConfiguration(
+        account_name="a", container_name="c", relative_mount_path="foo", account_key="secret"
+    )
+    share = models.AzureFileShareConfiguration(
+        account_name="a", account_key="secret", azure_file_url="https://a", relative_mount_path="bar"
+    )
+    mounts = [
+        models.MountConfiguration(azure_blob_file_system_configuration=blobs),
+        models.MountConfiguration(azure_file_share_configuration=share),
+    ]
+    pool = client.get_pool(pool_factory(0, mount_configuration=mounts)).as_dict()
+    assert pool["mountConfiguration"] == [
+        {
+            "azureBlobFileSystemConfiguration": {
+                "accountName": "a",
+                "containerName": "c",
+                "relativeMountPath": "foo",
+            }
+        },
+        {
+            "azureFileShareConfiguration": {
+                "accountName": "a",
+                "azureFileUrl": "https://a",
+                "relativeMountPath": "bar",
+            }
+        },
+    ]
+
+
+def test_failed_evaluation_has_the_recorded_form(ask, pool_factory):
+    """As recorded in sdk/batch/batch-rest of azure-sdk-for-js, "should fail to evaluate invalid autoscale formula"."""
+    pool_id = pool_factory(2, enable_auto_scale=True, auto_scale_formula=FORMULA)
+    target = f"/pools/{pool_id}/evaluateautoscale"
+    body = b'{"autoScaleFormula": "$something_useless"}'
+    status, run, headers = ask("POST", f"{target}?api-version=2025-06-01", body)
+    assert (status, headers["DataServiceId"].endswith(target), headers["ETag"]) == (200, True, None)
+    assert run["results"] == "$TargetDedicatedNodes=2;$TargetLowPriorityNodes=0;$NodeDeallocationOption=requeue"
+    assert run["error"] == {
+        "code": "AutoScalingFormulaEvaluationError",
+        "message": "The specified auto-scaling formula has evaluation error",
+        "values": [{"name": "Message", "value": "Line 1, Col 1: Undefined symbol: $something_useless"}],
+    }

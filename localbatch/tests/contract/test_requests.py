@@ -9,8 +9,10 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 
+from localbatch.api import auth
 from localbatch.api.routes import ROUTES
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, MACHINE_JSON, wait_until
+from localbatch.wire import http_date
 
 VERSION = "api-version=2025-06-01"
 
@@ -50,6 +52,15 @@ def test_path_encoded_after_signing_is_accepted(ask):
     assert (status, body["code"]) == (404, "JobNotFound")
 
 
+def test_clients_for_dotnet_and_java_are_understood(local_azure, ask, job_factory):
+    """They sign lower-case names of parameters, and an empty Content-Length for POST without a body."""
+    target, now = f"/jobs/{job_factory()}/terminate", http_date(datetime.now(timezone.utc))
+    resource = f"/{local_azure.account}{target}\napi-version:2025-06-01\ntimeout:30"
+    signature = auth.sign(local_azure.key, f"POST{12 * chr(10)}ocp-date:{now}\n{resource}")
+    headers = {"authorization": f"SharedKey {local_azure.account}:{signature}", "ocp_date": now, "content_type": ""}
+    assert ask("POST", f"{target}?{VERSION}&timeOut=30", b"", **headers)[0] == 202
+
+
 @pytest.mark.parametrize("version", ["2022-01-01.15.0", "2024-07-01.20.0", "2025-06-01", "2030-01-01"])
 def test_every_version_since_2022_is_spoken(ask, version):
     assert ask("GET", f"/pools?api-version={version}&timeout=30")[0] == 200
@@ -82,7 +93,7 @@ def test_body_must_be_an_object(ask, body):
 
 
 def test_other_clients_are_understood_too(ask, name):
-    body = json.dumps({"id": name, "vmSize": "x", "targetDedicatedNodes": "0"}).encode()
+    body = json.dumps({"id": name, **MACHINE_JSON, "targetDedicatedNodes": "0"}).encode()
     assert ask("POST", f"/pools?{VERSION}&timeout=30", body)[0] == 201
     body = json.dumps({"id": name, "poolInfo": {"poolId": name}}).encode()
     assert ask("POST", f"/jobs?{VERSION}", body)[0] == 201
@@ -96,8 +107,18 @@ def test_responses_have_the_service_headers(ask):
     _, body, headers = ask("GET", f"/pools?{VERSION}", **options)
     assert headers["Content-Type"] == "application/json;odata=minimalmetadata"
     assert (headers["DataServiceVersion"], headers["client-request-id"]) == ("3.0", "mine")
+    assert headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
+    assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["request-id"]
     assert body["odata.metadata"].endswith("/$metadata#pools")
+
+
+def test_job_has_the_recorded_location(ask, name):
+    """As recorded in `test_batch_jobs` of azure-sdk-for-python."""
+    body = json.dumps({"id": name, "poolInfo": {"poolId": name}}).encode()
+    status, _, headers = ask("POST", f"/jobs?{VERSION}", body)
+    assert (status, headers["Location"]) == (201, headers["DataServiceId"])
+    assert headers["Location"].endswith("/jobs/job-1")
 
 
 def test_failed_head_has_no_body(ask, name):
@@ -127,8 +148,6 @@ def test_every_request_is_recorded(client, name, local_azure):
 
 
 def test_invalid_id_creates_nothing(client, refuses):
-    error = refuses(
-        400, "InvalidPropertyValue", client.create_pool, models.BatchPoolCreateOptions(id="a.b", vm_size="x")
-    )
+    error = refuses(400, "InvalidPropertyValue", client.create_pool, models.BatchPoolCreateOptions(id="a.b", **MACHINE))
     details = {detail.code: detail.message for detail in error.error.details}
     assert (details["PropertyName"], details["PropertyValue"]) == ("id", "a.b")

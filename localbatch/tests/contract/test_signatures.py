@@ -8,7 +8,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 ALL = ContainerSasPermissions(read=True, list=True, write=True, create=True)
 
@@ -42,7 +42,7 @@ def signed(blobs, container):
 @pytest.fixture
 def run(local_batch):
     with BatchClient(local_batch.endpoint, AzureNamedKeyCredential(local_batch.account, local_batch.key)) as client:
-        client.create_pool(models.BatchPoolCreateOptions(id="p", vm_size="x", target_dedicated_nodes=1))
+        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
         client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
 
         def run_to_completion(**options):

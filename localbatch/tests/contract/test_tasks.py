@@ -131,6 +131,34 @@ def test_failed_task_can_be_reactivated(client, job_factory, refuses):
     assert client.get_job_task_counts(job_id).task_counts.active == 1
 
 
+def test_ending_a_task_does_not_end_its_job(client, job_factory):
+    """As in `test_batch_tasks` of azure-sdk-for-python."""
+    job_id = job_factory(task_failure_mode="performexitoptionsjobaction")
+    client.create_task(job_id, make_task("t"))
+    client.terminate_task(job_id, "t")
+    client.reactivate_task(job_id, "t")
+    assert (client.get_task(job_id, "t").state, client.get_job(job_id).state) == ("active", "active")
+
+
+def test_containers_and_instances_are_accepted(client, run, read):
+    """Recorded: the service completes the working directory. Here the command runs on the node, once."""
+    task = run(
+        "/bin/sh -c 'pwd'",
+        container_settings=models.BatchTaskContainerSettings(
+            image_name="python:3.12", registry=models.ContainerRegistryReference(username="u", password="secret")
+        ),
+        multi_instance_settings=models.MultiInstanceSettings(number_of_instances=3, coordination_command_line="true"),
+    )
+    assert task.as_dict()["containerSettings"] == {
+        "imageName": "python:3.12",
+        "registry": {"username": "u"},
+        "workingDirectory": "taskWorkingDirectory",
+    }
+    assert task.multi_instance_settings.number_of_instances == 3
+    assert read(task).endswith("/wd\n")
+    assert list(client.list_subtasks(task.job_id, "task")) == []
+
+
 def test_succeeded_task_cannot_be_reactivated(client, run, refuses):
     task = run("true")
     refuses(409, "TaskSucceeded", client.reactivate_task, task.job_id, "task")
@@ -163,7 +191,7 @@ def test_slots_run_tasks_side_by_side(client, job_factory, pool_factory):
         ({"task_id": "x" * 65}, "InvalidPropertyValue"),
         ({"command_line": ""}, "InvalidPropertyValue"),
         ({"required_slots": 0}, "InvalidPropertyValue"),
-        ({"depends_on": models.BatchTaskDependencies(task_ids=["a"])}, "UnsupportedProperty"),
+        ({"depends_on": models.BatchTaskDependencies(task_ids=["a"])}, "TaskDependenciesNotSpecifiedOnJob"),
         ({"resource_files": [models.ResourceFile(http_url="http://x/y")]}, "MissingRequiredProperty"),
         ({"resource_files": [models.ResourceFile(file_path="x")]}, "InvalidPropertyValue"),
     ],

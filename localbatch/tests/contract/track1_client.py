@@ -5,7 +5,7 @@ It asks for every operation that is served, and ends with status 0 if it saw wha
 
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from azure.batch import BatchServiceClient, models
 from azure.batch.batch_auth import SharedKeyCredentials
@@ -16,6 +16,18 @@ def wait_until(look):
     while not look():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.01)
+
+
+def machine():
+    return {
+        "vm_size": "STANDARD_A1_V2",
+        "virtual_machine_configuration": models.VirtualMachineConfiguration(
+            image_reference=models.ImageReference(
+                publisher="canonical", offer="0001-com-ubuntu-server-jammy", sku="22_04-lts"
+            ),
+            node_agent_sku_id="batch.node.ubuntu 22.04",
+        ),
+    }
 
 
 def refusal(call, *args, **options):
@@ -33,7 +45,10 @@ def main(endpoint, account, key, name):
     read_files(client, name)
     change_task(client, name)
     change_node(client, name)
+    access_node(client, name)
     change_job(client, name)
+    change_schedule(client, name)
+    list_account_resources(client)
     remove_pool(client, name)
 
 
@@ -41,13 +56,9 @@ def make_pool(client, name):
     client.pool.add(
         models.PoolAddParameter(
             id=name,
-            vm_size="STANDARD_D2_V3",
+            **machine(),
             target_dedicated_nodes=1,
             task_slots_per_node=2,
-            virtual_machine_configuration=models.VirtualMachineConfiguration(
-                image_reference=models.ImageReference(publisher="canonical", offer="o", sku="s"),
-                node_agent_sku_id="batch.node.ubuntu 22.04",
-            ),
             start_task=models.StartTask(command_line="true", wait_for_success=True),
             target_node_communication_mode="simplified",
             metadata=[models.MetadataItem(name="a", value="1")],
@@ -56,7 +67,7 @@ def make_pool(client, name):
     assert client.pool.exists(name)
     assert not client.pool.exists(f"{name}x")
     assert [each.id for each in client.pool.list(models.PoolListOptions(filter=f"id eq '{name}'"))] == [name]
-    assert refusal(client.pool.add, models.PoolAddParameter(id=name, vm_size="x")) == "PoolExists"
+    assert refusal(client.pool.add, models.PoolAddParameter(id=name, **machine())) == "PoolExists"
     wait_until(lambda: [n.state for n in client.compute_node.list(name)] == ["idle"])
     pool = client.pool.get(name, models.PoolGetOptions(select="id,state,currentDedicatedNodes", timeout=30))
     assert (pool.id, pool.current_dedicated_nodes, pool.vm_size) == (name, 1, None)
@@ -147,6 +158,45 @@ def change_node(client, name):
     assert any(image.verification_type.value == "verified" for image in client.account.list_supported_images())
 
 
+def access_node(client, name):
+    (node,) = client.compute_node.list(name)
+    client.compute_node.add_user(name, node.id, models.ComputeNodeUser(name="me", password="secret"))
+    client.compute_node.update_user(name, node.id, "me", models.NodeUpdateUserParameter(password="other"))
+    client.compute_node.delete_user(name, node.id, "me")
+    assert client.compute_node.get_remote_login_settings(name, node.id).remote_login_port == 50000
+    # Nothing listens there, which only the log of the server shows.
+    upload = models.UploadBatchServiceLogsConfiguration(
+        container_url="http://127.0.0.1:1/c", start_time=datetime.now(timezone.utc)
+    )
+    assert client.compute_node.upload_batch_service_logs(name, node.id, upload).number_of_files_uploaded == 1
+
+
+def list_account_resources(client):
+    assert list(client.application.list()) == []
+    assert refusal(client.application.get, "a") == "ApplicationNotFound"
+    assert list(client.pool.list_usage_metrics()) == []
+
+
+def change_schedule(client, name):
+    jobs = models.JobSpecification(pool_info=models.PoolInformation(pool_id=name))
+    recurrence = models.Schedule(recurrence_interval=timedelta(days=1))
+    client.job_schedule.add(models.JobScheduleAddParameter(id=name, schedule=recurrence, job_specification=jobs))
+    assert client.job_schedule.exists(name)
+    assert name in {schedule.id for schedule in client.job_schedule.list()}
+    assert [job.id for job in client.job.list_from_job_schedule(name)] == [f"{name}:job-1"]
+    client.job_schedule.disable(name)
+    client.job_schedule.enable(name)
+    recurrence = models.Schedule(recurrence_interval=timedelta(hours=10))
+    client.job_schedule.update(name, models.JobScheduleUpdateParameter(schedule=recurrence, job_specification=jobs))
+    recurrence = models.Schedule(recurrence_interval=timedelta(hours=5))
+    client.job_schedule.patch(name, models.JobSchedulePatchParameter(schedule=recurrence))
+    assert client.job_schedule.get(name).schedule.recurrence_interval == timedelta(hours=5)
+    client.job_schedule.terminate(name)
+    wait_until(lambda: client.job_schedule.get(name).state.value == "completed")
+    client.job_schedule.delete(name)
+    wait_until(lambda: not client.job_schedule.exists(name))
+
+
 def change_job(client, name):
     client.job.patch(name, models.JobPatchParameter(priority=3))
     assert client.job.get(name).priority == 3
@@ -181,7 +231,7 @@ def remove_pool(client, name):
     wait_until(lambda: not client.pool.exists(name))
     # Nodes of this one never come.
     stalled = f"{name}-stalled"
-    client.pool.add(models.PoolAddParameter(id=stalled, vm_size="x", target_dedicated_nodes=1))
+    client.pool.add(models.PoolAddParameter(id=stalled, **machine(), target_dedicated_nodes=1))
     client.pool.stop_resize(stalled)
     wait_until(lambda: client.pool.get(stalled).allocation_state.value == "steady")
     assert {error.code for error in client.pool.get(stalled).resize_errors} == {"ResizeStopped"}

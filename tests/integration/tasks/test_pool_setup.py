@@ -93,14 +93,16 @@ def test_extra_properties_are_passed_through(received):
         },
     }
     pool = received(public_addresses=False, extra=extra)
-    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "pack"
+    assert pool["taskSchedulingPolicy"]["nodeFillType"] == "Pack"
     assert pool["resizeTimeout"] == "PT20M"
     assert pool["networkConfiguration"] == {
         "publicIPAddressConfiguration": {"provision": "nopublicipaddresses"},
         "enableAcceleratedNetworking": True,
+        "dynamicVNetAssignmentScope": "none",
     }
-    for name, value in extra["virtualMachineConfiguration"].items():
-        assert pool["virtualMachineConfiguration"][name] == value
+    machine, sent = pool["virtualMachineConfiguration"], extra["virtualMachineConfiguration"]
+    assert machine["nodePlacementConfiguration"] == sent["nodePlacementConfiguration"]
+    assert machine["dataDisks"] == [sent["dataDisks"][0] | {"caching": "none"}]
     assert pool["virtualMachineConfiguration"]["imageReference"]["publisher"] == "canonical"
 
 
@@ -128,12 +130,17 @@ class TestOnNodes:
         wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
         assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
 
-    def test_local_azure_rejects_containers(self, received, batch, blobs, run, workload, chunk_factory):
+    def test_local_azure_accepts_containers(self, received, batch, blobs, run, workload, chunk_factory):
+        """The local Batch service runs the command on the node, where the script also runs."""
+        from tests_support import wait_until  # noqa: PLC0415
+
         received(container_image="python:3.12")
         containers = ensure_containers(blobs, run, workload)
         job = ensure_job(
             batch, blobs, run, workload, containers, run.name, setup=PoolSetup(container_image="python:3.12")
         )
         staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
-        [failure] = submit_chunk(batch, blobs, run, staged, job, workload, containers).failures.values()
-        assert "containerSettings" in failure.message or "UnsupportedProperty" in failure.message
+        assert not submit_chunk(batch, blobs, run, staged, job, workload, containers).failures
+        wait_until(lambda: batch.task_counts(job.job_id).completed == 1, "the Batch task completed")
+        [task] = batch._client.list_tasks(job.job_id)
+        assert (task.container_settings.image_name, task.execution_info.exit_code) == ("python:3.12", 0)

@@ -60,7 +60,11 @@ _IMAGES = (
     _Image("batch.node.debian 12", "debian", "debian-12", "12-gen2", generation=2, verification="unverified"),
     _Image("batch.node.el 9", "almalinux", "almalinux-x86_64", "9-gen1", verification="unverified"),
     _Image("batch.node.el 9", "almalinux", "almalinux-x86_64", "9-gen2", generation=2, verification="unverified"),
-    _Image("batch.node.windows amd64", "microsoftwindowsserver", "windowsserver", "2022-datacenter", os="windows"),
+    *(
+        _Image("batch.node.windows amd64", "microsoftwindowsserver", "windowsserver", sku, os="windows")
+        for year in (2016, 2019, 2022)
+        for sku in (f"{year}-datacenter", f"{year}-datacenter-smalldisk")
+    ),
 )
 
 
@@ -87,6 +91,13 @@ def _json(image: _Image) -> Json:
 # In the order of the list.
 IMAGES = {f"{index:04}": _json(image) for index, image in enumerate(_IMAGES)}
 _BY_NAME = {(image.publisher, image.offer, image.sku): image for image in _IMAGES}
+NODE_AGENTS = frozenset(image.node_agent for image in _IMAGES)
+
+
+def listed_image(reference: Json) -> _Image | None:
+    """Return the image that an imageReference names, if it is listed."""
+    publisher, offer, sku = (str(reference.get(name)).lower() for name in ("publisher", "offer", "sku"))
+    return _BY_NAME.get((publisher, offer, sku))
 
 
 def mismatch(spec: PoolSpec) -> str | None:
@@ -94,9 +105,7 @@ def mismatch(spec: PoolSpec) -> str | None:
 
     Only listed images and VM sizes with a usual name are checked.
     """
-    reference = spec.get("virtualMachineConfiguration", {}).get("imageReference", {})
-    publisher, offer, sku = (str(reference.get(name)).lower() for name in ("publisher", "offer", "sku"))
-    image = _BY_NAME.get((publisher, offer, sku))
+    image = listed_image(spec.get("virtualMachineConfiguration", {}).get("imageReference", {}))
     size = spec["vmSize"]
     architecture = architecture_of(size)
     if not image or not architecture:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from localbatch.account.queues import Dependencies, FreeNodes, SortedRecords, TaskQueue
-from localbatch.account.specs import ChoreSpec, JobSpec, Json, PoolSpec, TaskSpec
+from localbatch.account.specs import ChoreSpec, JobSpec, Json, PoolSpec, ScheduleSpec, TaskSpec
 from localbatch.account.states import Table, advance
 
 # States of a node in which Batch tasks may start there.
@@ -106,6 +107,8 @@ class Node(Stated):
     dedicated: bool
     slots: int
     allocated_at: datetime
+    number: int = 0
+    """The number of the node in its pool, which its endpoints have."""
     booted_at: datetime | None = None
     scheduling: str = "enabled"
     errors: list[Json] = field(default_factory=list)
@@ -121,6 +124,8 @@ class Node(Stated):
     slots_used: int = 0
     tasks_run: int = 0
     tasks_succeeded: int = 0
+    users: set[str] = field(default_factory=set)
+    """The names of the users that clients added. They have no effect."""
     recent_tasks: deque[Task] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_TASKS))
 
     @property
@@ -154,6 +159,13 @@ class Pool(Stated):
     sample_due_at: datetime | None = None
     first_sample_at: datetime | None = None
     samples: dict[str, deque[Sample]] = field(default_factory=dict)
+
+    node_numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def targets(self) -> dict[bool, int]:
+        """The target numbers of nodes, by whether they are dedicated."""
+        return {True: self.target_dedicated, False: self.target_low_priority}
 
     def count_nodes(self, *, dedicated: bool) -> int:
         """Count the nodes of one kind, including those that are leaving."""
@@ -253,6 +265,12 @@ class Job(Stated):
         """The pool of the job, which need not exist. Empty if its automatic pool could not be created."""
         return self.auto_pool_id or str(self.spec["poolInfo"].get("poolId", ""))
 
+    @property
+    def schedule_key(self) -> str:
+        """The key of the job schedule that created it, empty if a client did."""
+        # Ids from clients have no colon.
+        return self.key.partition(":")[0] if ":" in self.key else ""
+
     def count(self, task: Task, sign: int) -> None:
         """Add a Batch task to the totals, or with -1 remove it."""
         # taskCounts counts Batch tasks, taskSlotCounts their slots.
@@ -261,10 +279,39 @@ class Job(Stated):
             setattr(counts, name, getattr(counts, name) + sign * amount)
 
 
+@dataclass(kw_only=True)
+class JobSchedule(Stated):
+    """A job schedule, which creates jobs."""
+
+    id: str
+    key: str
+    spec: ScheduleSpec
+    etag: str
+    created_at: datetime
+    modified_at: datetime
+    last_run_at: datetime | None = None
+    """The instant of its latest opportunity to create a job, whether it was used or missed."""
+    jobs_created: int = 0
+    auto_pool_id: str | None = None
+    """The automatic pool that its jobs share."""
+    ended_at: datetime | None = None
+
+    @property
+    def recent_job_id(self) -> str | None:
+        """The id of the job that it created last."""
+        return f"{self.id}:job-{self.jobs_created}" if self.jobs_created else None
+
+
 def task_directory(job_id: str, task_id: str) -> str:
     """Return the directory of a task of a job, relative to the root of its node."""
-    # A job schedule would create job-2 and so on.
-    return f"workitems/{job_id}/job-1/{task_id}"
+    return f"{job_directory(job_id)}/{task_id}"
+
+
+def job_directory(job_id: str) -> str:
+    """Return the directory of a job, relative to the root of its node."""
+    # The ids of the jobs of a schedule are schedule:job-1, schedule:job-2 and so on.
+    schedule_id, _, job = job_id.partition(":")
+    return f"workitems/{schedule_id}/{job or 'job-1'}"
 
 
 def preparation_directory(job: Job | None) -> str | None:
@@ -328,4 +375,16 @@ class RemoveFiles:
     directory: str
 
 
-Action: TypeAlias = "StartRun | KillRun | RemoveFiles"
+@dataclass(frozen=True, kw_only=True)
+class UploadLog:
+    """Action: upload the service log of a node to a container."""
+
+    node: Node
+    container_url: str
+    name: str
+    """The name of the blob."""
+    by_identity: bool
+    """Whether the node uses its identity instead of a signature in the URL."""
+
+
+Action: TypeAlias = "StartRun | KillRun | RemoveFiles | UploadLog"

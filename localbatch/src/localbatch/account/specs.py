@@ -97,13 +97,15 @@ class PoolSpec(TypedDict):
     autoScaleEvaluationInterval: NotRequired[str]
     startTask: NotRequired[ChoreSpec]
     virtualMachineConfiguration: NotRequired[Json]
+    networkConfiguration: NotRequired[Json]
 
 
 class AutoPoolSpec(TypedDict):
-    """A pool that is created for one job."""
+    """A pool that is created for one job or one job schedule."""
 
     pool: Json
     keepAlive: bool
+    poolLifetimeOption: str
     autoPoolIdPrefix: NotRequired[str]
 
 
@@ -137,7 +139,23 @@ class JobSpec(TypedDict):
     commonEnvironmentSettings: NotRequired[list[NameValue]]
 
 
-_Spec = TypeVar("_Spec", PoolSpec, JobSpec)
+class Recurrence(TypedDict):
+    """When a job schedule creates jobs: timestamps and durations."""
+
+    doNotRunUntil: NotRequired[str]
+    doNotRunAfter: NotRequired[str]
+    startWindow: NotRequired[str]
+    recurrenceInterval: NotRequired[str]
+
+
+class ScheduleSpec(TypedDict):
+    """A job schedule."""
+
+    schedule: Recurrence
+    jobSpecification: JobSpec
+
+
+_Spec = TypeVar("_Spec", PoolSpec, JobSpec, ScheduleSpec)
 
 
 def merge(spec: _Spec, changes: Json) -> _Spec:

@@ -1,4 +1,4 @@
-"""The states of pools, nodes, jobs and Batch tasks, and the events that lead from one state to the next.
+"""The states of pools, nodes, jobs, job schedules and Batch tasks, and the events that lead from one state to the next.
 
 Each table maps a state to the events it allows and the states that they lead to; all other events are illegal. The
 scheduler decides which event happens.
@@ -63,6 +63,15 @@ JOB: Table = {
 }
 """BatchJobState. `fail` ends a job whose automatic pool could not be created. A deleted job has no state."""
 
+SCHEDULE: Table = {
+    "active": {"disable": "disabled", "terminate": "terminating", "delete": "deleting"},
+    "disabled": {"enable": "active", "terminate": "terminating", "delete": "deleting"},
+    "terminating": {"terminated": "completed", "delete": "deleting"},
+    "completed": {"delete": "deleting"},
+    "deleting": {},
+}
+"""BatchJobScheduleState. A schedule that will create no more jobs terminates by itself."""
+
 TASK: Table = {
     "active": {"prepare": "preparing", "start": "running", "end": "completed"},
     "preparing": {"start": "running", "requeue": "active", "end": "completed"},
@@ -83,6 +92,7 @@ TABLES: Mapping[str, Table] = {
     "Allocation of a pool": ALLOCATION,
     "Node": NODE,
     "Job": JOB,
+    "Job schedule": SCHEDULE,
     "Batch task": TASK,
     "Start, job preparation and job release task": CHORE,
 }

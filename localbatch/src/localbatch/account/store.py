@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from localbatch import errors
 from localbatch.account.queues import SortedRecords
-from localbatch.account.records import Action, Job, Node, Pool, Report, Run, Stated, Task
+from localbatch.account.records import Action, Job, JobSchedule, Node, Pool, Report, Run, Stated, Task
 
-_T = TypeVar("_T", Pool, Job, Node, Task)
+_T = TypeVar("_T", Pool, Job, JobSchedule, Node, Task)
 
 
 def key_of(resource_id: str) -> str:
@@ -37,7 +37,7 @@ class Store:
 
         Args:
             pool_quota: Maximum number of pools.
-            job_quota: Maximum number of jobs that are not completed.
+            job_quota: Maximum number of jobs and job schedules that are not completed.
             core_quota: Maximum number of cores of the dedicated nodes of all pools; None for no limit.
             low_priority_core_quota: The same for spot nodes.
             family_core_quotas: Maximum numbers of cores of dedicated nodes, by VM family such as `standardDSv3Family`.
@@ -46,6 +46,7 @@ class Store:
         self.pools: SortedRecords[Pool] = SortedRecords()
         # Keys are lower-case ids: see key_of.
         self.jobs: SortedRecords[Job] = SortedRecords()
+        self.schedules: SortedRecords[JobSchedule] = SortedRecords()
         self.runs: dict[int, Run] = {}
         self.reports: deque[Report] = deque()
         self.outbox: list[Action] = []
@@ -88,6 +89,15 @@ class Store:
         """Return a job, or raise JobNotFound."""
         return _found(self.jobs.get(key_of(job_id)), errors.job_not_found())
 
+    def schedule(self, schedule_id: str) -> JobSchedule:
+        """Return a job schedule, or raise JobScheduleNotFound."""
+        return _found(self.schedules.get(key_of(schedule_id)), errors.job_schedule_not_found())
+
+    def jobs_of(self, schedule: JobSchedule) -> list[Job]:
+        """Return the jobs that a job schedule created."""
+        prefix = f"{schedule.key}:"
+        return [job for _, job in itertools.takewhile(lambda each: each[0].startswith(prefix), self.jobs.after(prefix))]
+
     def task(self, job_id: str, task_id: str) -> Task:
         """Return a Batch task of a job, or raise JobNotFound or TaskNotFound."""
         return _found(self.job(job_id).tasks.get(key_of(task_id)), errors.task_not_found())
@@ -104,13 +114,41 @@ class Store:
         self.mark(pool)
 
     def check_job_id(self, key: str) -> None:
-        """Raise JobExists, JobBeingDeleted or ActiveJobAndScheduleQuotaReached if the job cannot be added."""
+        """Raise an error if the job cannot be added.
+
+        Raises:
+            ServiceError: JobExists, JobBeingDeleted, JobScheduleWithSameIdExists or ActiveJobAndScheduleQuotaReached.
+        """
         existing = self.jobs.get(key)
         if existing:
             raise errors.job_being_deleted() if existing.state == "deleting" else errors.job_exists()
-        # Completed jobs do not count for the quota.
-        if sum(job.state != "completed" for job in self.jobs.values()) >= self.job_quota:
+        if key in self.schedules:
+            raise errors.job_schedule_with_same_id_exists()
+        self._check_job_quota()
+
+    def _check_job_quota(self) -> None:
+        # Completed jobs and job schedules do not count.
+        active = sum(job.state != "completed" for job in self.jobs.values())
+        active += sum(schedule.state != "completed" for schedule in self.schedules.values())
+        if active >= self.job_quota:
             raise errors.job_quota_reached()
+
+    def add_schedule(self, schedule: JobSchedule) -> None:
+        """Add a job schedule.
+
+        Raises:
+            ServiceError: JobScheduleExists, JobScheduleBeingDeleted, JobWithSameIdExists or
+                ActiveJobAndScheduleQuotaReached.
+        """
+        existing = self.schedules.get(schedule.key)
+        if existing:
+            is_leaving = existing.state == "deleting"
+            raise errors.job_schedule_being_deleted() if is_leaving else errors.job_schedule_exists()
+        if schedule.key in self.jobs:
+            raise errors.job_with_same_id_exists()
+        self._check_job_quota()
+        self.schedules[schedule.key] = schedule
+        self.mark(schedule)
 
     def add_job(self, job: Job) -> None:
         """Add a job, or raise as `check_job_id`."""

@@ -37,6 +37,11 @@ def _parse(vm_size: str) -> _Size | None:
     return _Size(family, int(number), int(constrained) if constrained else None, features, rest or "")
 
 
+def is_vm_size(name: str) -> bool:
+    """Whether a name looks like that of a VM size, such as standard_d2s_v3. Which sizes exist is not known here."""
+    return _parse(name) is not None
+
+
 def cores_of(vm_size: str) -> int:
     """Return the number of vCPUs in the name of a VM size; 1 if it has none.
 

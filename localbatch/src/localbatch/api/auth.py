@@ -34,7 +34,9 @@ _SIGNED_HEADERS = (
 )
 
 
-def string_to_sign(account: str, method: str, path: str, query: str, headers: Mapping[str, str]) -> str:
+def string_to_sign(
+    account: str, method: str, path: str, query: str, headers: Mapping[str, str], *, as_dotnet: bool = False
+) -> str:
     """Return the text that client and service sign.
 
     Args:
@@ -43,14 +45,19 @@ def string_to_sign(account: str, method: str, path: str, query: str, headers: Ma
         path: Percent-encoded, as received.
         query: Percent-encoded, as received.
         headers: By names in lower case.
+        as_dotnet: Whether to sign as the clients for .NET and Java, which put the names of query parameters in lower case
+            and sign an empty Content-Length for a request without a body.
     """
     # If there are both dates, ocp-date counts, and Date is signed as an empty line.
     signed = {**headers, "date": ""} if "ocp-date" in headers else headers
+    if as_dotnet and signed.get("content-length") == "0":
+        signed = {**signed, "content-length": ""}
     lines = [method, *(signed.get(name, "") for name in _SIGNED_HEADERS)]
     # Canonicalized headers, then the canonicalized resource with its sorted query.
     lines += [f"{name}:{value}" for name, value in sorted(headers.items()) if name.startswith("ocp-")]
     lines.append(f"/{account}{path}")
-    lines += [f"{name}:{values[0]}" for name, values in sorted(parse_qs(query).items())]
+    parameters = {name.lower() if as_dotnet else name: values[0] for name, values in parse_qs(query).items()}
+    lines += [f"{name}:{value}" for name, value in sorted(parameters.items())]
     return "\n".join(lines)
 
 
@@ -92,7 +99,11 @@ def verify(
         raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
     # Some HTTP clients encode the path again after signing it. They sign the fully encoded path.
     encoded = "/".join(quote(unquote(segment), safe="") for segment in path.split("/"))
-    expected = [sign(key, string_to_sign(account, method, each, query, headers)) for each in (path, encoded)]
+    expected = (
+        sign(key, string_to_sign(account, method, each, query, headers, as_dotnet=as_dotnet))
+        for as_dotnet in (False, True)
+        for each in (path, encoded)
+    )
     if name != account or not any(hmac.compare_digest(signature, each) for each in expected):
         raise errors.authentication_failed(AuthenticationErrorDetail="The signature does not match")
 

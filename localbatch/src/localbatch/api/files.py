@@ -86,13 +86,13 @@ def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body
         return Response(headers=fields)
     # ocp-range is the documented header; some clients send the standard one.
     start, end = read_range(headers.get("ocp-range") or headers.get("range"), status.st_size)
-    fields["Content-Length"] = str(end - start)
-    media_type = _content_type(path)
+    # The header comes without a charset. Starlette would add one to a media type.
+    fields |= {"Content-Length": str(end - start), "Content-Type": _content_type(path)}
     if not with_body:
-        return Response(headers=fields, media_type=media_type)
+        return Response(headers=fields)
     if end - start <= BLOCK_BYTES:
-        return Response(b"".join(_blocks(path, start, end)), headers=fields, media_type=media_type)
-    return StreamingResponse(_blocks(path, start, end), headers=fields, media_type=media_type)
+        return Response(b"".join(_blocks(path, start, end)), headers=fields)
+    return StreamingResponse(_blocks(path, start, end), headers=fields)
 
 
 def read_range(text: str | None, size: int) -> tuple[int, int]:

@@ -5,68 +5,24 @@ https://learn.microsoft.com/rest/api/batchservice/jobs
 
 from __future__ import annotations
 
-import uuid
-from typing import cast
-
 from starlette.responses import Response
 
 from localbatch import errors, wire
-from localbatch.account.records import Job, Pool
-from localbatch.account.specs import AutoPoolSpec, Json, PoolSpec, TaskSpec, merge
-from localbatch.account.store import key_of
+from localbatch.account.records import Job
+from localbatch.account.specs import Json, merge
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
-from localbatch.api.pools import check_formula, new_pool
-from localbatch.api.properties import choice, without
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
-from localbatch.api.tasks import new_task
+from localbatch.rules import creation
 
 
 def create_job(call: Call) -> Response:
     """POST /jobs."""
-    body, now = call.json("job"), call.now
-    spec = request_bodies.job_spec(body)
-    job = Job(
-        id=body["id"],
-        key=key_of(body["id"]),
-        spec=spec,
-        etag=call.store.new_etag(),
-        created_at=now,
-        modified_at=now,
-        state="active",
-        state_at=now,
-        # maxWallClockTime counts from the creation of the job, not from its first task.
-        expires_at=wire.expiry(now, spec["constraints"]["maxWallClockTime"]),
-    )
-    auto = spec["poolInfo"].get("autoPoolSpecification")
-    pool = refusal = None
-    if auto:
-        try:
-            pool = _auto_pool(call, auto)
-        except errors.ServiceError as error:
-            # The request succeeds, and the job completes at once.
-            refusal = error
-    call.scheduler.jobs.create(job, pool, now)
-    if refusal:
-        call.scheduler.jobs.fail(job, "InvalidAutoScaleFormulaInAutoPool", refusal.sentence, now)
-    elif "jobManagerTask" in spec:
-        manager = spec["jobManagerTask"]
-        task = new_task(call.store, job, manager["id"], cast("TaskSpec", without({**manager}, "id")), now)
-        # The job manager task goes to the front of the queue, ahead of the tasks that it adds.
-        task.is_exclusive = manager["runExclusive"]
-        call.store.add_task(job, task, first=True)
-    return done(201, job, call.url(job))
-
-
-def _auto_pool(call: Call, auto: AutoPoolSpec) -> Pool:
-    """Return the record of the automatic pool of a job; its id begins with the prefix that the client chose."""
-    properties = auto["pool"]
-    if properties["enableAutoScale"]:
-        check_formula(properties["autoScaleFormula"])
-    spec = cast("PoolSpec", without(properties, "targetDedicatedNodes", "targetLowPriorityNodes"))
-    pool_id = f"{auto.get('autoPoolIdPrefix') or ''}{str(uuid.uuid4()).upper()}"
-    return new_pool(call.store, pool_id, spec, request_bodies.targets(properties, 0, 0), call.now)
+    body = call.json("job")
+    job = creation.create_job(call.scheduler.jobs, body["id"], request_bodies.job_spec(body), call.now)
+    # Recorded from the service: this URL is the same for all jobs.
+    return done(201, job, f"{call.base}/jobs/job-1")
 
 
 def list_jobs(call: Call) -> Response:
@@ -98,7 +54,7 @@ def update_job(call: Call) -> Response:
 def replace_job(call: Call) -> Response:
     """PUT /jobs/{job_id}."""
     job = call.live_job()
-    return _changed(call, job, request_bodies.job_replacement(call.json("job_change"), job))
+    return _changed(call, job, request_bodies.job_replacement(call.json("job_replacement"), job))
 
 
 def _changed(call: Call, job: Job, changes: Json) -> Response:
@@ -114,11 +70,7 @@ def _changed(call: Call, job: Job, changes: Json) -> Response:
 def disable_job(call: Call) -> Response:
     """POST /jobs/{job_id}/disable."""
     job, body = call.live_job(), call.json("disable_job")
-    if "disableTasks" not in body:
-        raise errors.missing_required_property(PropertyName="disableTasks")
-    # disableTasks is required: there is no default for running tasks.
-    option = choice(body, "disableTasks", ("requeue", "terminate", "wait"), "requeue")
-    call.scheduler.jobs.disable(job, option, call.now)
+    call.scheduler.jobs.disable(job, body["disableTasks"], call.now)
     return done(202, job, call.url(job, "/disable"))
 
 
@@ -142,7 +94,7 @@ def list_job_preparation_and_release_task_status(call: Call) -> Response:
     """GET /jobs/{job_id}/jobpreparationandreleasetaskstatus."""
     job = call.job()
     if "jobPreparationTask" not in job.spec:
-        raise errors.job_preparation_task_not_specified()
+        raise errors.job_preparation_task_or_release_task_not_specified()
     # Jobs without a node have an empty list.
     rows = {
         node.id: response_bodies.preparation_json(node, job, call.base)

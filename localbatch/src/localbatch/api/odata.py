@@ -87,6 +87,13 @@ JOBS: Fields = {
     "executionInfo/endTime": _field(datetime, "ended_at"),
     "executionInfo/poolId": _field(str, "pool_id"),
 }
+JOB_SCHEDULES: Fields = {
+    "id": _field(str, "id"),
+    "state": _field(str, "state"),
+    "stateTransitionTime": _field(datetime, "state_at"),
+    "creationTime": _field(datetime, "created_at"),
+    "lastModified": _field(datetime, "modified_at"),
+}
 TASKS: Fields = {
     "id": _field(str, "id"),
     "state": _field(str, "state"),
@@ -179,7 +186,7 @@ class _Build(lark.Transformer[Any, Any]):
         field, compare, value = self._field(parts[0]), getattr(operator, parts[1]), parts[2]
         # Clients may omit the prefix DateTime of a literal.
         if field.kind is datetime and isinstance(value, str):
-            value = _read_instant(value)
+            value = read_instant(value)
         # Not isinstance: a bool is an int in Python, but not in OData.
         if type(value) is not field.kind:
             raise ValueError(f"{parts[0]} cannot be compared with {value!r}")
@@ -193,7 +200,7 @@ class _Build(lark.Transformer[Any, Any]):
         return matches
 
     def instant(self, parts: list[str]) -> datetime:
-        return _read_instant(self.text(parts))
+        return read_instant(self.text(parts))
 
     def text(self, parts: list[str]) -> str:
         # OData escapes a quote in a string by doubling it.
@@ -206,7 +213,12 @@ class _Build(lark.Transformer[Any, Any]):
         return parts[0] == "true"
 
 
-def _read_instant(text: str) -> datetime:
+def read_instant(text: str) -> datetime:
+    """Parse an instant of a client, which may be in the format of headers.
+
+    Raises:
+        ValueError: The text is not an instant.
+    """
     try:
         at = datetime.fromisoformat(_microseconds(text.upper().replace("Z", "+00:00")))
     except ValueError:

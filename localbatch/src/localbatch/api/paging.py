@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 # The maximum and the default of maxresults.
 # https://learn.microsoft.com/rest/api/batchservice/common-parameters-and-headers
 PAGE_SIZE = 1000
+MAX_DIGITS = len(str(PAGE_SIZE))
 
 
 def page(
@@ -77,7 +78,14 @@ def listing(
     """Return a response with the requested page of a list."""
     # The service refuses page sizes outside 1 to 1000, and does not shorten them.
     size = call.query.get("maxresults", str(PAGE_SIZE))
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", size) or int(size) > PAGE_SIZE:
+    if not re.fullmatch("[1-9][0-9]*", size):
+        reason = (
+            "MaxResults cannot be less than 1" if re.fullmatch("0|-[0-9]+", size) else "The value must be an integer"
+        )
+        raise errors.invalid_query_parameter_value(
+            QueryParameterName="maxresults", QueryParameterValue=size, Reason=reason
+        )
+    if len(size) > MAX_DIGITS or int(size) > PAGE_SIZE:
         raise errors.out_of_range_query_parameter_value(
             QueryParameterName="maxresults", QueryParameterValue=size, MinimumAllowed=1, MaximumAllowed=PAGE_SIZE
         )

@@ -5,23 +5,23 @@ https://learn.microsoft.com/rest/api/batchservice/pools
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account.images import IMAGES
-from localbatch.account.records import Pool, Stated
-from localbatch.account.specs import Json, PoolSpec, merge
-from localbatch.account.store import Store
+from localbatch.account.records import Pool
+from localbatch.account.specs import Json, merge
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.paging import listing
-from localbatch.api.properties import choice, invalid, strings
+from localbatch.api.properties import invalid
 from localbatch.api.requests import Call
 from localbatch.api.responses import done, json_answer, one
 from localbatch.rules import autoscale
+from localbatch.rules.creation import new_pool
 
-DEALLOCATION_OPTIONS = ("requeue", "terminate", "taskcompletion", "retaineddata")
+DEFAULT_RESIZE_TIMEOUT = "PT15M"
 # https://learn.microsoft.com/rest/api/batchservice/pools/remove-nodes
 MAX_NODES_REMOVED = 100
 # https://learn.microsoft.com/rest/api/batchservice/pools/enable-pool-auto-scale: between two requests for one pool.
@@ -39,23 +39,6 @@ def create_pool(call: Call) -> Response:
     if spec["enableAutoScale"]:
         call.scheduler.pools.enable_autoscale(pool, now)
     return done(201, pool, call.url(pool))
-
-
-def new_pool(store: Store, pool_id: str, spec: PoolSpec, targets: tuple[int, int], now: datetime) -> Pool:
-    """Return the record of a new pool, whose first resize has started."""
-    return Pool(
-        id=pool_id,
-        spec=merge(spec, {}),
-        etag=store.new_etag(),
-        created_at=now,
-        modified_at=now,
-        state="active",
-        state_at=now,
-        # A new pool is being resized to its targets.
-        allocation=Stated(state="resizing", state_at=now),
-        target_dedicated=targets[0],
-        target_low_priority=targets[1],
-    )
 
 
 def list_pools(call: Call) -> Response:
@@ -129,24 +112,22 @@ def enable_pool_auto_scale(call: Call) -> Response:
 
 def evaluate_pool_auto_scale(call: Call) -> Response:
     """POST /pools/{pool_id}/evaluateautoscale."""
-    pool, formula = call.live_pool(), call.json("evaluate_autoscale").get("autoScaleFormula")
+    pool, formula = call.live_pool(), call.json("evaluate_autoscale")["autoScaleFormula"]
     if not pool.spec["enableAutoScale"]:
         raise errors.operation_invalid_for_current_state(Reason="Autoscale is not enabled on the pool")
-    if not isinstance(formula, str) or not formula:
-        raise errors.missing_required_property(PropertyName="autoScaleFormula")
     # The evaluation has no effect on the pool: it shows what the formula would do.
     _, run = call.scheduler.pools.evaluate(pool, formula, call.now)
-    return json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.AutoScaleRun", run, pool)
+    answer = json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.AutoScaleRun", run)
+    answer.headers["DataServiceId"] = call.url(pool, "/evaluateautoscale")
+    return answer
 
 
-def check_formula(formula: object) -> None:
+def check_formula(formula: str) -> None:
     """Check the syntax of an autoscale formula.
 
     Raises:
         ServiceError: The formula is invalid.
     """
-    if not isinstance(formula, str):
-        raise invalid("autoScaleFormula", formula, "The value must be a string")
     try:
         autoscale.check(formula)
     except autoscale.FormulaError as error:
@@ -165,10 +146,10 @@ def resize_pool(call: Call) -> Response:
     pool, body = _steady_pool(call), call.json("resize")
     if pool.spec["enableAutoScale"]:
         raise errors.operation_invalid_for_current_state(Reason="Autoscale is enabled on the pool")
-    timeout = request_bodies.resize_timeout(body)
+    request_bodies.check_resize_timeout(body)
     dedicated, low_priority = request_bodies.targets(body, pool.target_dedicated, pool.target_low_priority)
-    option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
-    pool.spec["resizeTimeout"] = timeout
+    option = body.get("nodeDeallocationOption", "requeue")
+    pool.spec["resizeTimeout"] = body.get("resizeTimeout", DEFAULT_RESIZE_TIMEOUT)
     call.scheduler.pools.resize(pool, dedicated, low_priority, option, call.now)
     return done(202, pool, call.url(pool, "/resize"))
 
@@ -184,14 +165,14 @@ def remove_nodes(call: Call) -> Response:
     """POST /pools/{pool_id}/removenodes."""
     pool, body = _steady_pool(call), call.json("remove_nodes")
     # A node that is listed twice is removed once.
-    ids = dict.fromkeys(node_id.lower() for node_id in strings(body, "nodeList"))
+    ids = dict.fromkeys(node_id.lower() for node_id in body["nodeList"])
     if not 1 <= len(ids) <= MAX_NODES_REMOVED:
         raise invalid("nodeList", len(ids), f"A request removes 1 to {MAX_NODES_REMOVED} nodes")
-    timeout = request_bodies.resize_timeout(body)
-    option = choice(body, "nodeDeallocationOption", DEALLOCATION_OPTIONS, "requeue")
+    request_bodies.check_resize_timeout(body)
     # Check all ids first, so that an unknown node removes no other.
     nodes = [call.store.node(pool.id, node_id) for node_id in ids]
-    pool.spec["resizeTimeout"] = timeout
+    option = body.get("nodeDeallocationOption", "requeue")
+    pool.spec["resizeTimeout"] = body.get("resizeTimeout", DEFAULT_RESIZE_TIMEOUT)
     call.scheduler.pools.remove_nodes(pool, nodes, option, call.now)
     return done(202, pool, call.url(pool, "/removenodes"))
 
@@ -204,3 +185,21 @@ def list_supported_images(call: Call) -> Response:
 def list_pool_node_counts(call: Call) -> Response:
     """GET /nodecounts."""
     return listing(call, "poolnodecounts", call.store.pools, odata.NODE_COUNTS, response_bodies.node_counts_json)
+
+
+def list_pool_usage_metrics(call: Call) -> Response:
+    """GET /poolusagemetrics. There are none: nothing is measured or billed."""
+    nothing: dict[str, Json] = {}
+    return listing(call, "poolusagemetrics", nothing, odata.NODE_COUNTS, lambda metrics: metrics)
+
+
+def list_applications(call: Call) -> Response:
+    """GET /applications. The account has none."""
+    nothing: dict[str, Json] = {}
+    # https://github.com/Azure/azure-sdk-for-python, sdk/batch/azure-batch/tests/recordings, test_batch_applications
+    return listing(call, "listapplicationsummariesresponses", nothing, {}, lambda application: application)
+
+
+def get_application(_call: Call) -> Response:
+    """GET /applications/{application_id}."""
+    raise errors.application_not_found()

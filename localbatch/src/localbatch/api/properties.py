@@ -1,16 +1,118 @@
-"""Readers of single properties of a body, with the error codes of the service for invalid values."""
+"""Readers of request bodies and their properties, with the error codes of the service for invalid values.
+
+`read_body` reads a body as its type says. The others read single properties of a body that was read.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from copy import deepcopy
 
 from localbatch import errors
 from localbatch.account.specs import Json
+from localbatch.api.known_properties import DEFAULTS, FORMATS, TYPES, Property
 from localbatch.wire import INFINITE, normal_duration, read_ticks
 
-# https://learn.microsoft.com/rest/api/batchservice/pools/create-pool: the ids of pools, jobs and tasks.
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# The namespace of the types in error messages.
+_NAMESPACE = "Microsoft.Azure.Batch.Protocol.Entities"
+
+
+def read_body(body: Json, kind: str) -> Json:
+    """Return a body with its values as the service returns them, and with the defaults of the service.
+
+    Args:
+        body: The body as sent. Null is the same as no property.
+        kind: A key of `known_properties.TYPES`.
+
+    Raises:
+        ServiceError: InvalidRequestBody, InvalidPropertyValue or MissingRequiredProperty.
+    """
+    properties = TYPES[kind]
+    read: Json = {}
+    for name, value in body.items():
+        known = properties.get(name)
+        if known and value is not None:
+            read[name] = _values(name, known, value)
+        # Clients may send back the OData annotations of a response.
+        elif not known and not name.startswith("odata."):
+            type_name = kind.title().replace("_", "") if kind.islower() else kind
+            raise _malformed(
+                f"The property '{name}' does not exist on type '{_NAMESPACE}.{type_name}'. "
+                "Make sure to only use property names that are defined by the type."
+            )
+    for name, known in properties.items():
+        if known.is_required and name not in read:
+            raise errors.missing_required_property(PropertyName=name)
+    defaults = DEFAULTS.get(kind, {}) if body else {}
+    missing = {name: deepcopy(value) for name, value in defaults.items() if name not in read}
+    return {name: value for name, value in read.items() if properties[name].kind != "secret"} | missing
+
+
+def _values(name: str, known: Property, value: object) -> object:
+    if not known.is_list:
+        return _value(name, known, value)
+    if not isinstance(value, list):
+        raise _unexpected("StartArray")
+    return [_value(name, known, each) for each in value]
+
+
+def _value(name: str, known: Property, value: object) -> object:
+    """Convert one value. The Azure CLI sends numbers and booleans as strings."""
+    if known.kind in TYPES or known.kind == "object":
+        if not isinstance(value, dict):
+            raise _unexpected("StartObject")
+        return read_body(value, known.kind) if known.kind in TYPES else value
+    if known.kind == "int":
+        return _integer(value)
+    if known.kind == "bool":
+        text = str(value).lower()
+        if not isinstance(value, bool | str) or text not in {"true", "false"}:
+            raise _not_a("Boolean")
+        return text == "true"
+    if known.kind == "any" or (isinstance(value, dict) and known.kind == "secret"):
+        return value
+    if not isinstance(value, str):
+        raise _not_a("String")
+    return _text(name, known, value)
+
+
+def _integer(value: object) -> int:
+    try:
+        # bool is a subclass of int.
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            return int(value)
+    except ValueError:
+        pass
+    raise _not_a("Int32")
+
+
+def _text(name: str, known: Property, value: str) -> str:
+    if known.kind == "duration":
+        try:
+            # The service returns PT60M as PT1H.
+            return normal_duration(value)
+        except ValueError:
+            raise invalid(name, value, "The value must be an ISO 8601 duration") from None
+    if known.values and value.lower() not in known.values:
+        raise invalid(name, value, f"The value must be one of {', '.join(known.values.values())}")
+    pattern, reason = FORMATS.get(known.format, (None, ""))
+    if pattern and not pattern.fullmatch(value):
+        raise invalid(name, value, reason)
+    return known.values.get(value.lower(), value)
+
+
+def _malformed(reason: str) -> errors.ServiceError:
+    return errors.invalid_request_body(Reason=reason)
+
+
+def _not_a(kind: str) -> errors.ServiceError:
+    # https://github.com/Azure/azure-powershell/issues/12147
+    return _malformed(
+        f"Cannot convert a primitive value to the expected type 'Edm.{kind}'. See the inner exception for more details."
+    )
+
+
+def _unexpected(node: str) -> errors.ServiceError:
+    return _malformed(f"An unexpected node was found when reading from the JSON reader. A '{node}' node was expected.")
 
 
 def invalid(name: str, value: object, reason: str) -> errors.ServiceError:
@@ -18,126 +120,17 @@ def invalid(name: str, value: object, reason: str) -> errors.ServiceError:
     return errors.invalid_property_value(PropertyName=name, PropertyValue=value, Reason=reason)
 
 
-def required(body: Json, name: str) -> str:
-    """Read a required string."""
-    value = body.get(name)
-    if value is None:
-        raise errors.missing_required_property(PropertyName=name)
-    if not isinstance(value, str):
-        raise invalid(name, value, "The value must be a string")
-    return value
+def check_range(body: Json, name: str, low: int, high: int) -> None:
+    """Check an optional integer."""
+    if name in body and not low <= body[name] <= high:
+        raise invalid(name, body[name], f"The value must be an integer from {low} to {high}")
 
 
-def identifier(body: Json) -> str:
-    """Read the id of a pool, job or task."""
-    value = required(body, "id")
-    if not _ID.fullmatch(value):
-        raise invalid("id", value, "The value must be 1 to 64 letters, digits, hyphens and underscores")
-    return value
-
-
-def object_of(body: Json, name: str) -> Json:
-    """Read an object; by default an empty one."""
-    value = body.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise invalid(name, value, "The value must be an object")
-    return dict(value)
-
-
-def objects(body: Json, name: str, *, required_name: str | None = None) -> list[Json]:
-    """Read a list of objects. If `required_name` is set, each object needs that string property."""
-    value = body.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise invalid(name, value, "The value must be a list of objects")
-    if required_name:
-        for item in value:
-            required(item, required_name)
-    return value
-
-
-def check_texts(body: Json, *names: str) -> None:
-    """Check that optional properties are strings."""
-    for name in names:
-        if name in body:
-            required(body, name)
-
-
-def strings(body: Json, name: str) -> list[str]:
-    """Read a list of strings."""
-    value = body.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise invalid(name, value, "The value must be a list of strings")
-    return value
-
-
-def check_metadata(body: Json) -> None:
-    """Check that metadata are pairs of strings."""
-    for item in objects(body, "metadata", required_name="name"):
-        required(item, "value")
-
-
-def integer(body: Json, name: str, default: int, low: int, high: int) -> int:
-    """Read an integer. The Azure CLI sends integers as strings."""
-    value = body.get(name)
-    if value is None:
-        return default
-    try:
-        # bool is a subclass of int, and is refused below.
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        number = None
-    if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-        raise invalid(name, value, f"The value must be an integer from {low} to {high}")
-    return number
-
-
-def flag(body: Json, name: str, *, default: bool) -> bool:
-    """Read a boolean, which may also be a string."""
-    value = body.get(name)
-    if value is None:
-        return default
-    # The Azure CLI sends booleans as strings too.
-    if isinstance(value, str) and value.lower() in {"true", "false"}:
-        return value.lower() == "true"
-    if not isinstance(value, bool):
-        raise invalid(name, value, "The value must be true or false")
-    return value
-
-
-def choice(body: Json, name: str, options: Iterable[str], default: str) -> str:
-    """Read a value of an enumeration, ignoring case."""
-    value = body.get(name)
-    if value is None:
-        return default
-    # Enumerations ignore case; responses have lower case.
-    if not isinstance(value, str) or value.lower() not in options:
-        raise invalid(name, value, f"The value must be one of {', '.join(options)}")
-    return value.lower()
-
-
-def duration(body: Json, name: str, default: str, low: str = "PT0S", high: str = INFINITE) -> str:
-    """Read a duration, and return it in the format of .NET."""
-    value = body.get(name)
-    if value is None:
-        return default
-    try:
-        # Compare in ticks: a timedelta cannot hold the longest duration of .NET.
-        ticks = read_ticks(value)
-    except (ValueError, TypeError):
-        raise invalid(name, value, "The value must be an ISO 8601 duration") from None
-    if not read_ticks(low) <= ticks <= read_ticks(high):
-        raise invalid(name, value, f"The value must be from {low} to {high}")
-    # The service returns PT60M as PT1H.
-    return normal_duration(value)
-
-
-def refuse(body: Json, *names: str) -> None:
-    """Raise UnsupportedProperty for properties that this server cannot honor. Ignoring them would be worse."""
-    for name in names:
-        if body.get(name):
-            raise errors.unsupported_property(PropertyName=name, Reason="The local Batch service does not support it")
+def check_duration(body: Json, name: str, low: str = "PT0S", high: str = INFINITE) -> None:
+    """Check an optional duration."""
+    # Compare in ticks: a timedelta cannot hold the longest duration of .NET.
+    if name in body and not read_ticks(low) <= read_ticks(body[name]) <= read_ticks(high):
+        raise invalid(name, body[name], f"The value must be from {low} to {high}")
 
 
 def without(body: Json, *names: str) -> Json:

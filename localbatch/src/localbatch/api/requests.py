@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from localbatch import errors, wire
-from localbatch.account.records import Job, Node, Pool, Task
+from localbatch.account.records import Job, JobSchedule, Node, Pool, Task
 from localbatch.account.specs import Json
 from localbatch.account.store import Store
-from localbatch.api.known_properties import check_properties
+from localbatch.api.properties import read_body
 from localbatch.rules.scheduler import Scheduler
 
 # The service refuses keys for bodies with these properties: https://github.com/Azure/aztk/pull/240 (a network) and
@@ -53,17 +53,16 @@ class Call:
     now: datetime
 
     def json(self, kind: str) -> Json:
-        """Parse the body. An empty body is an empty object, and properties that are null are removed.
+        """Parse and read the body. An empty body is an empty object.
 
         Args:
-            kind: The key of `known_properties.BODIES`.
+            kind: The key of `known_properties.TYPES`.
 
         Raises:
-            ServiceError: InvalidRequestBody, UnsupportedProperty, or AuthenticationFailed for resources that need a token.
+            ServiceError: As `read_body`, or AuthenticationFailed for resources that need a token.
         """
         try:
-            # Clients send null for properties that they do not set.
-            body = json.loads(self.body or b"{}", object_pairs_hook=_present, parse_constant=_refuse_constant)
+            body = json.loads(self.body or b"{}", parse_constant=_refuse_constant)
             if b"\\u" in self.body:
                 # Raises for half a surrogate pair, which a response could not contain.
                 json.dumps(body, ensure_ascii=False).encode()
@@ -71,8 +70,8 @@ class Call:
             raise errors.invalid_request_body(Reason=error) from error
         if not isinstance(body, dict):
             raise errors.invalid_request_body(Reason="The body must be an object")
-        # Unknown properties are refused as on the service, so that typing errors show up here.
-        check_properties(body, kind)
+        # The service checks the values before the authentication.
+        body = read_body(body, kind)
         if self.has_key and any(name.encode() in self.body for name in LINKED_RESOURCES):
             _refuse_linked_resources(body)
         return body
@@ -81,12 +80,14 @@ class Call:
         """Whether a query parameter is true."""
         return self.query.get(name, "").lower() == "true"
 
-    def url(self, record: Pool | Job | Task | Node, action: str = "") -> str:
+    def url(self, record: Pool | Job | JobSchedule | Task | Node, action: str = "") -> str:
         """Return the URL of a record, or of an action on it."""
         if isinstance(record, Pool):
             return f"{self.base}/pools/{record.id}{action}"
         if isinstance(record, Job):
             return f"{self.base}/jobs/{record.id}{action}"
+        if isinstance(record, JobSchedule):
+            return f"{self.base}/jobschedules/{record.id}{action}"
         if isinstance(record, Task):
             return f"{self.base}/jobs/{record.job_id}/tasks/{record.id}{action}"
         return f"{self.base}/pools/{record.pool_id}/nodes/{record.id}{action}"
@@ -120,6 +121,12 @@ class Call:
         check_live(job)
         return job
 
+    def schedule(self) -> JobSchedule:
+        """Return the job schedule in the path, and check the conditional headers."""
+        schedule = self.store.schedule(self.parameters["job_schedule_id"])
+        _check_conditions(self, schedule.etag, schedule.modified_at)
+        return schedule
+
     def check_file(self, path: Path) -> None:
         """Check the conditional headers for a file, which has no etag."""
         _check_conditions(self, "", datetime.fromtimestamp(path.stat().st_mtime, timezone.utc))
@@ -129,10 +136,6 @@ class Call:
         task = self.store.task(self.parameters["job_id"], self.parameters["task_id"])
         _check_conditions(self, task.etag, task.modified_at or task.created_at)
         return task
-
-
-def _present(pairs: list[tuple[str, object]]) -> Json:
-    return {name: value for name, value in pairs if value is not None}
 
 
 def check_live(job: Job) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from datetime import datetime
 
-from localbatch.account.records import Chore, Counts, Execution, Job, Node, Pool, Task, task_directory
+from localbatch.account.records import Chore, Counts, Execution, Job, JobSchedule, Node, Pool, Task, task_directory
 from localbatch.account.specs import Json
 from localbatch.wire import timestamp
 
 # Invented details of nodes, which are processes of this machine.
 NODE_AGENT_VERSION = "1.13.9"
+ADDRESS = "127.0.0.1"
+IPV6_ADDRESS = "::1"
 SSH_PORT = 22
 FIRST_FRONTEND_PORT = 50_000
 
@@ -44,7 +46,7 @@ def pool_json(pool: Pool, base: str) -> Json:
     }
 
 
-def _states(record: Pool | Job | Task) -> Json:
+def _states(record: Pool | Job | JobSchedule | Task) -> Json:
     return _present(
         state=record.state,
         stateTransitionTime=timestamp(record.state_at),
@@ -66,8 +68,7 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
         "schedulingState": node.scheduling,
         "stateTransitionTime": timestamp(node.state_at),
         "allocationTime": timestamp(node.allocated_at),
-        # All nodes are processes of this machine.
-        "ipAddress": "127.0.0.1",
+        "ipAddress": ADDRESS,
         "affinityId": f"TVM:{node.id}",
         "vmSize": pool.spec["vmSize"],
         "isDedicated": node.dedicated,
@@ -75,8 +76,9 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
         "totalTasksSucceeded": node.tasks_succeeded,
         "runningTasksCount": len(node.tasks),
         "runningTaskSlotsCount": node.slots_used,
-        "endpointConfiguration": {"inboundEndpoints": [_SSH]},
+        "endpointConfiguration": {"inboundEndpoints": _endpoints(node, pool)},
         **_present(
+            ipv6Address=IPV6_ADDRESS if _has_ipv6(pool) else None,
             lastBootTime=_timestamp(node.booted_at),
             startTask=node.start_task.spec if node.start_task else pool.spec.get("startTask"),
             startTaskInfo=chore_json(node.start_task) if node.start_task else None,
@@ -88,14 +90,35 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
     }
 
 
-_SSH: Json = {
-    "name": "SSHRule.0",
-    "protocol": "tcp",
-    "publicIPAddress": "127.0.0.1",
-    "publicFQDN": "localhost",
-    "frontendPort": FIRST_FRONTEND_PORT,
-    "backendPort": SSH_PORT,
-}
+def _endpoints(node: Node, pool: Pool) -> list[Json]:
+    """Return the endpoints of a node: one for each NAT pool and IP version, then SSH."""
+    nat_pools = _network(pool).get("endpointConfiguration", {}).get("inboundNATPools", ())
+    found = [
+        (each["name"], each["protocol"], each["frontendPortRangeStart"], each["backendPort"]) for each in nat_pools
+    ]
+    ports = [(name, protocol, ADDRESS, first, port) for name, protocol, first, port in found]
+    if _has_ipv6(pool):
+        ports += [(f"{name}-ipv6", protocol, IPV6_ADDRESS, first, port) for name, protocol, first, port in found]
+    ports.append(("SSHRule", "tcp", ADDRESS, FIRST_FRONTEND_PORT, SSH_PORT))
+    return [
+        {
+            "name": f"{name}.{node.number}",
+            "protocol": protocol,
+            "publicIPAddress": address,
+            "publicFQDN": "localhost",
+            "frontendPort": first + node.number,
+            "backendPort": port,
+        }
+        for name, protocol, address, first, port in ports
+    ]
+
+
+def _network(pool: Pool) -> Json:
+    return pool.spec.get("networkConfiguration", {})
+
+
+def _has_ipv6(pool: Pool) -> bool:
+    return "IPv6" in _network(pool).get("publicIPAddressConfiguration", {}).get("ipFamilies", ())
 
 
 def _agent(booted_at: datetime) -> Json:
@@ -161,6 +184,25 @@ def job_json(job: Job, base: str) -> Json:
             poolId=job.pool_id or None,
             schedulingError=job.scheduling_error,
             terminateReason=job.terminate_reason,
+        ),
+    }
+
+
+def job_schedule_json(schedule: JobSchedule, next_run_at: datetime | None, base: str) -> Json:
+    """Return the JSON of a job schedule."""
+    recent = schedule.recent_job_id
+    return {
+        "id": schedule.id,
+        "url": f"{base}/jobschedules/{schedule.id}",
+        "eTag": schedule.etag,
+        "lastModified": timestamp(schedule.modified_at),
+        "creationTime": timestamp(schedule.created_at),
+        **_states(schedule),
+        **schedule.spec,
+        "executionInfo": _present(
+            nextRunTime=_timestamp(next_run_at),
+            recentJob={"id": recent, "url": f"{base}/jobs/{recent}"} if recent else None,
+            endTime=_timestamp(schedule.ended_at),
         ),
     }
 
@@ -277,6 +319,7 @@ SELECTABLE: dict[str, frozenset[str]] = {
         jobPreparationTask jobReleaseTask commonEnvironmentSettings poolInfo onAllTasksComplete onTaskFailure
         networkConfiguration metadata executionInfo"""
     ).union(_TAGS, _PREVIOUS),
+    "jobschedules": _names("schedule jobSpecification executionInfo metadata").union(_TAGS, _PREVIOUS),
     "tasks": _names(
         """exitConditions commandLine containerSettings resourceFiles outputFiles environmentSettings affinityInfo
         constraints requiredSlots userIdentity executionInfo nodeInfo multiInstanceSettings dependsOn

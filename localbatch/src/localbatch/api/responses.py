@@ -9,7 +9,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from localbatch import wire
-from localbatch.account.records import Job, Pool, Task
+from localbatch.account.records import Job, JobSchedule, Pool, Task
 from localbatch.account.specs import Json
 from localbatch.api import odata
 from localbatch.api.requests import Call
@@ -18,14 +18,14 @@ from localbatch.api.response_bodies import SELECTABLE
 JSON_TYPE = "application/json;odata=minimalmetadata"
 
 
-def json_answer(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
+def json_answer(call: Call, kind: str, body: Json, record: Pool | Job | JobSchedule | Task | None = None) -> Response:
     """Return a response with an object, and the etag of its record."""
     # The service sends minimal OData metadata with every object.
     content = {"odata.metadata": f"{call.base}/$metadata#{kind}"} | body
     return Response(json.dumps(content), headers=_tags(record), media_type=JSON_TYPE)
 
 
-def one(call: Call, kind: str, body: Json, record: Pool | Job | Task | None = None) -> Response:
+def one(call: Call, kind: str, body: Json, record: Pool | Job | JobSchedule | Task | None = None) -> Response:
     """Return a response with the properties of a record that the request selects."""
     return json_answer(call, f"{kind}/@Element", selection(call, kind)(body), record)
 
@@ -36,7 +36,7 @@ def selection(call: Call, kind: str) -> Callable[[Json], Json]:
     return odata.read_select(call.query.get("$select") if kind in SELECTABLE else None, SELECTABLE.get(kind, ()))
 
 
-def done(status: int, record: Pool | Job | Task | None = None, url: str | None = None) -> Response:
+def done(status: int, record: Pool | Job | JobSchedule | Task | None = None, url: str | None = None) -> Response:
     """Return a response without a body."""
     headers = _tags(record)
     # The official clients ignore both headers, but the service sends them.
@@ -47,7 +47,7 @@ def done(status: int, record: Pool | Job | Task | None = None, url: str | None =
     return Response(status_code=status, headers=headers)
 
 
-def _tags(record: Pool | Job | Task | None) -> dict[str, str]:
+def _tags(record: Pool | Job | JobSchedule | Task | None) -> dict[str, str]:
     if not record:
         return {}
     # Batch tasks are not modified until their properties change.

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from localbatch import errors
 from localbatch.account import states
-from localbatch.api import jobs, nodes, pools, tasks
+from localbatch.api import job_schedules, jobs, nodes, pools, tasks
 from localbatch.api.requests import Call
 
 Handler = Callable[[Call], Response]
@@ -39,9 +39,9 @@ _CERTIFICATE = "/certificates(thumbprintAlgorithm={thumbprint_algorithm},thumbpr
 
 # In the order of the REST reference, with the names of the Python SDK.
 ROUTES = (
-    Route("GET", "/applications", "list_applications"),
-    Route("GET", "/applications/{application_id}", "get_application"),
-    Route("GET", "/poolusagemetrics", "list_pool_usage_metrics"),
+    Route("GET", "/applications", "list_applications", pools.list_applications),
+    Route("GET", "/applications/{application_id}", "get_application", pools.get_application),
+    Route("GET", "/poolusagemetrics", "list_pool_usage_metrics", pools.list_pool_usage_metrics),
     Route("POST", "/pools", "create_pool", pools.create_pool),
     Route("GET", "/pools", "list_pools", pools.list_pools),
     Route("DELETE", _POOL, "delete_pool", pools.delete_pool),
@@ -66,7 +66,7 @@ ROUTES = (
     Route("POST", f"{_JOB}/terminate", "terminate_job", jobs.terminate_job),
     Route("POST", "/jobs", "create_job", jobs.create_job),
     Route("GET", "/jobs", "list_jobs", jobs.list_jobs),
-    Route("GET", f"{_SCHEDULE}/jobs", "list_jobs_from_schedule"),
+    Route("GET", f"{_SCHEDULE}/jobs", "list_jobs_from_schedule", job_schedules.list_jobs_from_schedule),
     Route(
         "GET",
         f"{_JOB}/jobpreparationandreleasetaskstatus",
@@ -74,16 +74,16 @@ ROUTES = (
         jobs.list_job_preparation_and_release_task_status,
     ),
     Route("GET", f"{_JOB}/taskcounts", "get_job_task_counts", jobs.get_job_task_counts),
-    Route("HEAD", _SCHEDULE, "job_schedule_exists"),
-    Route("DELETE", _SCHEDULE, "delete_job_schedule"),
-    Route("GET", _SCHEDULE, "get_job_schedule"),
-    Route("PATCH", _SCHEDULE, "update_job_schedule"),
-    Route("PUT", _SCHEDULE, "replace_job_schedule"),
-    Route("POST", f"{_SCHEDULE}/disable", "disable_job_schedule"),
-    Route("POST", f"{_SCHEDULE}/enable", "enable_job_schedule"),
-    Route("POST", f"{_SCHEDULE}/terminate", "terminate_job_schedule"),
-    Route("POST", "/jobschedules", "create_job_schedule"),
-    Route("GET", "/jobschedules", "list_job_schedules"),
+    Route("HEAD", _SCHEDULE, "job_schedule_exists", job_schedules.job_schedule_exists),
+    Route("DELETE", _SCHEDULE, "delete_job_schedule", job_schedules.delete_job_schedule),
+    Route("GET", _SCHEDULE, "get_job_schedule", job_schedules.get_job_schedule),
+    Route("PATCH", _SCHEDULE, "update_job_schedule", job_schedules.update_job_schedule),
+    Route("PUT", _SCHEDULE, "replace_job_schedule", job_schedules.replace_job_schedule),
+    Route("POST", f"{_SCHEDULE}/disable", "disable_job_schedule", job_schedules.disable_job_schedule),
+    Route("POST", f"{_SCHEDULE}/enable", "enable_job_schedule", job_schedules.enable_job_schedule),
+    Route("POST", f"{_SCHEDULE}/terminate", "terminate_job_schedule", job_schedules.terminate_job_schedule),
+    Route("POST", "/jobschedules", "create_job_schedule", job_schedules.create_job_schedule),
+    Route("GET", "/jobschedules", "list_job_schedules", job_schedules.list_job_schedules),
     Route("POST", f"{_JOB}/tasks", "create_task", tasks.create_task),
     Route("GET", f"{_JOB}/tasks", "list_tasks", tasks.list_tasks),
     Route("POST", f"{_JOB}/addtaskcollection", "create_task_collection", tasks.create_task_collection),
@@ -97,9 +97,9 @@ ROUTES = (
     Route("GET", f"{_TASK}/files/{{file_path}}", "download_task_file", tasks.get_task_file),
     Route("HEAD", f"{_TASK}/files/{{file_path}}", "get_task_file_properties", tasks.get_task_file),
     Route("GET", f"{_TASK}/files", "list_task_files", tasks.list_task_files),
-    Route("POST", f"{_NODE}/users", "create_node_user"),
-    Route("DELETE", f"{_NODE}/users/{{user_name}}", "delete_node_user"),
-    Route("PUT", f"{_NODE}/users/{{user_name}}", "replace_node_user"),
+    Route("POST", f"{_NODE}/users", "create_node_user", nodes.create_node_user),
+    Route("DELETE", f"{_NODE}/users/{{user_name}}", "delete_node_user", nodes.delete_node_user),
+    Route("PUT", f"{_NODE}/users/{{user_name}}", "replace_node_user", nodes.replace_node_user),
     Route("GET", _NODE, "get_node", nodes.get_node),
     Route("POST", f"{_NODE}/reboot", "reboot_node", nodes.reboot_node),
     Route("POST", f"{_NODE}/start", "start_node", nodes.start_node),
@@ -107,8 +107,10 @@ ROUTES = (
     Route("POST", f"{_NODE}/deallocate", "deallocate_node", nodes.deallocate_node),
     Route("POST", f"{_NODE}/disablescheduling", "disable_node_scheduling", nodes.disable_node_scheduling),
     Route("POST", f"{_NODE}/enablescheduling", "enable_node_scheduling", nodes.enable_node_scheduling),
-    Route("GET", f"{_NODE}/remoteloginsettings", "get_node_remote_login_settings"),
-    Route("POST", f"{_NODE}/uploadbatchservicelogs", "upload_node_logs"),
+    Route(
+        "GET", f"{_NODE}/remoteloginsettings", "get_node_remote_login_settings", nodes.get_node_remote_login_settings
+    ),
+    Route("POST", f"{_NODE}/uploadbatchservicelogs", "upload_node_logs", nodes.upload_node_logs),
     Route("GET", f"{_POOL}/nodes", "list_nodes", nodes.list_nodes),
     Route("GET", f"{_NODE}/extensions/{{extension_name}}", "get_node_extension"),
     Route("GET", f"{_NODE}/extensions", "list_node_extensions"),

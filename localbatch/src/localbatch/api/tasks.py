@@ -5,21 +5,21 @@ https://learn.microsoft.com/rest/api/batchservice/tasks
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 from starlette.responses import Response
 
 from localbatch import errors, wire
 from localbatch.account.records import Job, Task, task_directory
-from localbatch.account.specs import Json, TaskSpec
-from localbatch.account.store import Store, key_of
+from localbatch.account.specs import Json
+from localbatch.account.store import key_of
 from localbatch.api import odata, request_bodies, response_bodies
 from localbatch.api.files import answer_with_file, delete_file, list_files_below
 from localbatch.api.paging import listing
-from localbatch.api.properties import invalid
+from localbatch.api.properties import invalid, read_body
 from localbatch.api.requests import Call, check_live
 from localbatch.api.responses import done, json_answer, one
+from localbatch.rules.creation import new_task
 
 # https://learn.microsoft.com/rest/api/batchservice/tasks/create-task-collection
 MAX_TASKS_PER_COLLECTION = 100
@@ -38,22 +38,6 @@ def _add_task(call: Call, job: Job, body: Json) -> Task:
     return task
 
 
-def new_task(store: Store, job: Job, task_id: str, spec: TaskSpec, now: datetime) -> Task:
-    """Return the record of a new Batch task, which is active."""
-    return Task(
-        id=task_id,
-        key=(job.key, key_of(task_id)),
-        job_id=job.id,
-        spec=spec,
-        etag=store.new_etag(),
-        created_at=now,
-        state="active",
-        state_at=now,
-        slots=spec["requiredSlots"],
-        max_retries=spec["constraints"]["maxTaskRetryCount"],
-    )
-
-
 def list_tasks(call: Call) -> Response:
     """GET /jobs/{job_id}/tasks."""
     return listing(
@@ -63,18 +47,29 @@ def list_tasks(call: Call) -> Response:
 
 def create_task_collection(call: Call) -> Response:
     """POST /jobs/{job_id}/addtaskcollection."""
-    job, tasks = call.live_job(), call.json("tasks").get("value")
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
-        raise errors.missing_required_property(PropertyName="value")
+    job, tasks = call.live_job(), call.json("tasks")["value"]
     if not 1 <= len(tasks) <= MAX_TASKS_PER_COLLECTION:
         raise invalid("value", len(tasks), f"A collection has 1 to {MAX_TASKS_PER_COLLECTION} tasks")
+    # Malformed tasks refuse the whole request, before any is added.
+    read = [(body, _try_to_read_task(body)) for body in tasks]
     # The request succeeds even if some tasks fail: each result has a status of its own.
-    return json_answer(call, "taskaddresult", {"value": [_try_to_add_task(call, job, task) for task in tasks]})
+    return json_answer(call, "taskaddresult", {"value": [_try_to_add_task(call, job, *each) for each in read]})
 
 
-def _try_to_add_task(call: Call, job: Job, body: Json) -> Json:
+def _try_to_read_task(body: Json) -> Json | errors.ServiceError:
     try:
-        task = _add_task(call, job, body)
+        return read_body(body, "task")
+    except errors.ServiceError as error:
+        if error.code == "InvalidRequestBody":
+            raise
+        return error
+
+
+def _try_to_add_task(call: Call, job: Job, body: Json, read: Json | errors.ServiceError) -> Json:
+    try:
+        if isinstance(read, errors.ServiceError):
+            raise read
+        task = _add_task(call, job, read)
     except errors.ServiceError as error:
         # Clients retry results with the status ServerError, and report this one.
         return {"status": "ClientError", "taskId": body.get("id"), "error": error.body(call.now)}
@@ -117,7 +112,7 @@ def replace_task(call: Call) -> Response:
 
 
 def list_subtasks(call: Call) -> Response:
-    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo. Only multi-instance tasks have subtasks, and those are not supported."""
+    """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo. Multi-instance tasks run on one node here, without subtasks."""
     call.task()
     nothing: dict[str, Json] = {}
     return listing(call, "subtasks", nothing, {}, lambda subtask: subtask)

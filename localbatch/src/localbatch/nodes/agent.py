@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from localbatch.account.records import Action, KillRun, Node, RemoveFiles, Report, StartRun
+from localbatch.account.records import Action, KillRun, Node, RemoveFiles, Report, StartRun, UploadLog
 from localbatch.account.specs import Json
-from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
+from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_log, send_output_files
 from localbatch.processes.launcher import Child, Launcher
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,8 @@ class NodeAgent:
                 # A run that has ended is unknown here; its report is on the way.
                 if killed:
                     killed.kill()
+            elif isinstance(action, UploadLog):
+                self._spawn(functools.partial(self._upload_log, action))
             else:
                 self._remove(action)
 
@@ -132,6 +134,14 @@ class NodeAgent:
         with suppress(FileNotFoundError):
             (self.root_of(action.node) / action.directory).rename(moved)
             self._spawn(lambda: shutil.rmtree(moved, ignore_errors=True))
+
+    def _upload_log(self, action: UploadLog) -> None:
+        # A node has no agent of its own, so its log has only its root directory.
+        text = f"node {action.node.id} of pool {action.node.pool_id}: {self.root_of(action.node)}\n"
+        try:
+            send_log(self._storage, action.container_url, action.name, text, by_identity=action.by_identity)
+        except TransferError as error:  # As on the service, the client has its response already.
+            logger.warning("service log not uploaded: %s", error)
 
     def _environment(self, action: StartRun) -> dict[str, str]:
         """Return the environment of a task, which inherits only PATH from this process.

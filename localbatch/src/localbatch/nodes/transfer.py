@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import re
 import shutil
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -355,6 +356,18 @@ def _translate(pattern: str) -> str:
             expression += re.escape(piece)
         at_start = piece.endswith("/")
     return expression
+
+
+def send_log(storage: StorageClient, container_url: str, name: str, text: str, *, by_identity: bool) -> None:
+    """Upload a text to a container.
+
+    Raises:
+        TransferError: As `send_output_files`.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="localbatch-") as file:
+        file.write(text)
+        file.flush()
+        _upload(storage, Path(file.name), _blob_url(container_url, name), {}, by_identity=by_identity)
 
 
 def _upload(storage: StorageClient, path: Path, url: str, headers: Mapping[str, str], *, by_identity: bool) -> None:

@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from localbatch.account.records import Job, Pool, Run, Stated
+from localbatch.account.records import Job, JobSchedule, Pool, Run, Stated
 from localbatch.account.states import Table
 from localbatch.account.store import Store
 
@@ -109,7 +109,7 @@ class Agenda:
         record.move(table, event, now)
         self._store.mark(record)
 
-    def touch(self, record: Pool | Job, now: datetime) -> None:
+    def touch(self, record: Pool | Job | JobSchedule, now: datetime) -> None:
         """Set a new etag and modification time on a changed record."""
         record.etag, record.modified_at = self._store.new_etag(), now
         self._store.mark(record)

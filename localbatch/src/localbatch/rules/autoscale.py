@@ -29,11 +29,14 @@ from localbatch.account.records import Sample
 # Error codes.
 SYNTAX_ERROR = "AutoScalingFormulaSyntaxError"
 TOO_LONG = "AutoScalingFormulaTooLong"
-INVALID = "InvalidAutoScalingSettings"
+EVALUATION_ERROR = "AutoScalingFormulaEvaluationError"
 INSUFFICIENT_DATA = "InsufficientSampleData"
 # The messages of errors whose details are in `values`.
-# https://learn.microsoft.com/azure/batch/batch-pool-autoscale-event
-MESSAGES: Mapping[str, str] = {INSUFFICIENT_DATA: "Autoscale evaluation failed due to insufficient sample data"}
+# https://learn.microsoft.com/azure/batch/batch-pool-autoscale-event; the message of evaluation errors was recorded.
+MESSAGES: Mapping[str, str] = {
+    EVALUATION_ERROR: "The specified auto-scaling formula has evaluation error",
+    INSUFFICIENT_DATA: "Autoscale evaluation failed due to insufficient sample data",
+}
 
 # Limits of the service.
 MAX_FORMULA_CHARACTERS = 8192
@@ -47,7 +50,7 @@ _Node: TypeAlias = Tree[Token]
 # A rule with _expression in the grammar is visited by the method of that name in _Evaluator.
 _GRAMMAR = r"""
     start: _statement (";" _statement)* ";"?
-    _statement: assignment | call
+    _statement: assignment | _expression
     assignment: NAME "=" _expression
     _expression: choice
     ?choice: either | either "?" _expression ":" _expression -> conditional
@@ -171,7 +174,7 @@ def check(formula: str) -> None:
     Raises:
         FormulaError: The formula is too long, has a syntax error or an unknown name.
     """
-    _parse(formula)
+    _check_names(_parse(formula), SYNTAX_ERROR)
 
 
 def evaluate(formula: str, now: datetime, metrics: Mapping[str, Sequence[Sample]]) -> Evaluation:
@@ -187,8 +190,10 @@ def evaluate(formula: str, now: datetime, metrics: Mapping[str, Sequence[Sample]
         FormulaError: The formula is invalid, or there are not enough samples.
     """
     evaluator = _Evaluator(now, metrics)
+    statements = _parse(formula)
+    _check_names(statements, EVALUATION_ERROR)
     try:
-        for statement in _parse(formula):
+        for statement in statements:
             evaluator.visit(statement)
     except _StopEvaluation:
         pass
@@ -200,7 +205,7 @@ def evaluate(formula: str, now: datetime, metrics: Mapping[str, Sequence[Sample]
 class _Problem(Exception):  # noqa: N818 - converted into a FormulaError with the position.
     """An error in the part of the formula that is being evaluated."""
 
-    def __init__(self, message: str, code: str = INVALID) -> None:
+    def __init__(self, message: str, code: str = EVALUATION_ERROR) -> None:
         super().__init__(message)
         self.code = code
 
@@ -224,24 +229,23 @@ def _parse(formula: str) -> list[_Node]:
     statements = [statement for statement in tree.children if isinstance(statement, Tree)]
     if len(statements) > MAX_STATEMENTS:
         raise FormulaError(TOO_LONG, f"the formula has {len(statements)} statements, {MAX_STATEMENTS} are allowed")
-    _check_names(statements)
     return statements
 
 
-def _check_names(statements: Iterable[_Node]) -> None:
+def _check_names(statements: Iterable[_Node], code: str) -> None:
     """Check that all names are defined before they are used. Statements run in order, so this needs no evaluation."""
     variables = {*_CONSTANTS, *_METRICS, *_TARGETS, _OPTION}
     known = {"name": variables, "call": _FUNCTIONS, "method": _METHODS, "attribute": _MEMBERS}
-    kinds = {"name": "variable", "call": "function", "method": "method", "attribute": "member"}
+    kinds = {"name": "symbol", "call": "function", "method": "method", "attribute": "member"}
     for statement in statements:
         for part in statement.iter_subtrees():
             token = next((child for child in part.children if isinstance(child, Token)), None)
             if token is None:
                 continue
             if part.data in known and token not in known[part.data]:
-                raise _error_at(token, SYNTAX_ERROR, f"unknown {kinds[part.data]} {token}")
+                raise _error_at(token, code, f"Undefined {kinds[part.data]}: {token}")
             if part.data == "assignment" and (token in _METRICS or token in _CONSTANTS):
-                raise _error_at(token, SYNTAX_ERROR, f"{token} cannot be assigned to")
+                raise _error_at(token, code, f"{token} cannot be assigned to")
         if statement.data == "assignment":
             variables.add(str(statement.children[0]))
 
@@ -337,7 +341,7 @@ class _Evaluator:
         except _Problem as problem:
             raise _error_at(node.meta, problem.code, str(problem)) from None
         except (ArithmeticError, ValueError) as error:
-            raise _error_at(node.meta, INVALID, f"no result: {error}") from None
+            raise _error_at(node.meta, EVALUATION_ERROR, f"no result: {error}") from None
         return result
 
     def evaluation(self) -> Evaluation:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from localbatch import errors
 from localbatch.account import states
-from localbatch.account.records import Job, Node, Pool, RemoveFiles
+from localbatch.account.records import Job, Node, Pool, RemoveFiles, job_directory
 from localbatch.account.specs import Json
 from localbatch.account.store import Store, key_of
 from localbatch.rules.agenda import Agenda
@@ -87,18 +87,24 @@ class JobRules:
 
     def _delete_auto_pool(self, job: Job, now: datetime) -> None:
         pool = self.store.pools.get(key_of(job.auto_pool_id)) if job.auto_pool_id else None
-        if pool and pool.state == "active" and not job.spec["poolInfo"]["autoPoolSpecification"]["keepAlive"]:
+        if not pool or pool.state != "active":
+            return
+        auto = job.spec["poolInfo"]["autoPoolSpecification"]
+        # A pool with the lifetime of a job schedule stays for the next job.
+        if not auto["keepAlive"] and auto["poolLifetimeOption"].lower() == "job":
             self.pools.delete(pool, now)
 
     def _remove_job(self, job: Job, now: datetime) -> None:
         # Nodes with files of the job: those of its Batch tasks, and those that were prepared.
         nodes = {node.id: node for node in (task.node for task in job.tasks.values()) if node} | job.prepared
+        # The jobs of a schedule share the folder above theirs.
+        folder = job_directory(job.id) if job.schedule_key else f"workitems/{job.id}"
         for node in nodes.values():
             for run in [run for run in node.runs.values() if run.job is job]:
                 self.runs.kill(run)
             node.preparations.pop(job.key, None)
             node.releases.pop(job.key, None)
-            self.store.outbox.append(RemoveFiles(node=node, directory=f"workitems/{job.id}"))
+            self.store.outbox.append(RemoveFiles(node=node, directory=folder))
         del self.store.jobs[job.key]
         self._delete_auto_pool(job, now)
 

@@ -58,6 +58,7 @@ class NodeRules:
             state="creating",
             state_at=now,
             allocated_at=now,
+            number=next(pool.node_numbers),
         )
         pool.nodes[key_of(node.id)] = node
         self.store.mark(node)
@@ -97,6 +98,7 @@ class NodeRules:
                 self.store.mark(job)
         node.preparations.clear()
         node.releases.clear()
+        node.users.clear()
         self.store.outbox.append(RemoveFiles(node=node, directory=""))
 
     # What clients request.

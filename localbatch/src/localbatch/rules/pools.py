@@ -81,12 +81,16 @@ class PoolRules:
         ):
             return
         if allocation.state == "stopping":
-            pool.resize_errors = [_resize_stopped(kind) for kind in NODE_KINDS.values()]
+            pool.resize_errors = [
+                _resize_stopped(kind)
+                for dedicated, kind in NODE_KINDS.items()
+                if pool.targets[dedicated] > len(_staying(pool, dedicated=dedicated))
+            ]
             self._move_allocation(pool, "stopped", now)
             return
         shortages: list[Json] = []
         # Dedicated and spot nodes are allocated independently.
-        for dedicated, target in ((True, pool.target_dedicated), (False, pool.target_low_priority)):
+        for dedicated, target in pool.targets.items():
             is_short = target > len(_staying(pool, dedicated=dedicated))
             failure = self._failure(pool, dedicated=dedicated) if is_short else None
             if failure and failure.stalls and not self._has_timed_out(pool, now):
@@ -174,9 +178,8 @@ class PoolRules:
             self._move_allocation(pool, "resize", now)
 
     def stop_resize(self, pool: Pool, now: datetime) -> None:
-        """Start to stop a resize."""
+        """Start to stop a resize, whose etag stays."""
         self._move_allocation(pool, "stop", now)
-        self.agenda.touch(pool, now)
 
     def remove_nodes(self, pool: Pool, nodes: Iterable[Node], option: str, now: datetime) -> None:
         """Start to remove nodes, and reduce the targets of the pool by their number."""

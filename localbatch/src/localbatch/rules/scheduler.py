@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from localbatch.account.queues import EXCLUSIVE
-from localbatch.account.records import Action, Chore, Job, Node, Pool, Run, Stated, Task
+from localbatch.account.records import Action, Chore, Job, JobSchedule, Node, Pool, Run, Stated, Task
 from localbatch.account.store import Store, key_of
 from localbatch.rules.agenda import Agenda, Pace
 from localbatch.rules.chores import ChoreRules, is_ineligible
@@ -20,6 +20,7 @@ from localbatch.rules.jobs import JobRules
 from localbatch.rules.nodes import NodeRules
 from localbatch.rules.pools import PoolRules
 from localbatch.rules.runs import Runs
+from localbatch.rules.schedules import ScheduleRules
 from localbatch.rules.slots import NodeSlots
 from localbatch.rules.standing_faults import StandingFaults
 from localbatch.rules.tasks import TaskRules
@@ -34,7 +35,7 @@ class Scheduler:
     Attributes:
         agenda: The records that are due.
         faults: The standing faults, which the fault script sets.
-        tasks, nodes, pools, jobs: The rules of each kind of record.
+        tasks, nodes, pools, jobs, schedules: The rules of each kind of record.
     """
 
     def __init__(self, store: Store, pace: Pace) -> None:
@@ -48,6 +49,7 @@ class Scheduler:
         self.nodes = NodeRules(store, self.agenda, self._slots, self.tasks, self._chores)
         self.pools = PoolRules(store, self.agenda, self.nodes, self.faults)
         self.jobs = JobRules(store, self.agenda, self._slots, self._runs, self.tasks, self._chores, self.pools)
+        self.schedules = ScheduleRules(store, self.agenda, self.jobs, self.pools)
 
     def tick(self, now: datetime) -> tuple[Sequence[Action], datetime | None]:
         """Do everything that is due.
@@ -77,6 +79,9 @@ class Scheduler:
             self.nodes.review(record, now)
         elif isinstance(record, Job):
             self.jobs.review(record, now)
+            self.schedules.review_job(record)
+        elif isinstance(record, JobSchedule):
+            self.schedules.review(record, now)
         elif isinstance(record, Run):
             self._chores.review_run(record, now)
         elif isinstance(record, Task):

@@ -128,7 +128,13 @@ class TaskRules:
         # The end of a job manager task takes precedence over exit conditions.
         if manager and key_of(manager["id"]) == task.key[1] and manager["killJobOnCompletion"]:
             job.requested = ("terminate", "JMComplete")
-        elif failure and job.spec["onTaskFailure"] == "performexitoptionsjobaction" and not job.requested:
+        # Recorded from the service: a user who ends a Batch task does not end its job.
+        elif (
+            failure
+            and failure != USER_ENDED
+            and job.spec["onTaskFailure"] == "performexitoptionsjobaction"
+            and not job.requested
+        ):
             action = options.get("jobAction", "terminate").lower()
             if action != "none":
                 job.requested = (action, "TaskFailed")
