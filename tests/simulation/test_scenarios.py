@@ -31,7 +31,7 @@ def test_quiet_run_breaks_nothing():
 
 
 def test_retried_run_counts_nothing_twice():
-    for at in range(20, 80, 7):
+    for at in range(20, 80, 12):
         plan = Plan(
             files=TEXTS,
             deployed=True,
@@ -145,14 +145,14 @@ NIGHT = Plan(
     timeout_minutes=600,
     nodes=4,
     spot_nodes=4,
-    task_seconds=(1200.0, 1800.0),
+    task_seconds=(600.0, 900.0),
     dead_run=False,
 )
 
 
 def test_night_on_evicted_spot_nodes_ends():
     # Preempted nodes come back after some minutes.
-    acts = tuple(Act(name="preempt_node", at=at, options={"when": "task_running"}) for at in (800, 900, 1300))
+    acts = tuple(Act(name="preempt_node", at=at, options={"when": "task_running"}) for at in (500, 600, 800))
     outcome = play(replace(NIGHT, acts=acts))
 
     report = outcome.lives[0].report
