@@ -118,7 +118,7 @@ def collect_dead_results(
 
 def _successes(batch: BatchAccount, dead: DeadRun) -> Iterator[tuple[str, str, BatchTaskOutcome]]:
     """Yield job, pool and outcome of each Batch task of a dead run that succeeded."""
-    for job in dead.resources.jobs:
+    for job in dead.jobs:
         for _, outcome in batch.list_completed_tasks(job.job_id, None):
             if outcome.result == "success":
                 yield job.job_id, job.pool_id, outcome

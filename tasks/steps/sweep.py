@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
+from tasks.azure.values import Job
 from tasks.clock import service_time
 from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, RUN_NAME, is_owned_by
 from tasks.steps.cleanup import (
@@ -40,11 +41,13 @@ class DeadRun:
 
     Attributes:
         name: Name of the attempt, and of its job and pool.
+        jobs: Its jobs, including those that it keeps.
         resources: What it left behind, without what it keeps.
         may_have_results: Whether its job has results that nobody has collected.
     """
 
     name: str
+    jobs: tuple[Job, ...]
     resources: Resources
     may_have_results: bool
 
@@ -138,6 +141,7 @@ def _dead_run(name: str, own: Resources, errors: Mapping[str, Exception], by: da
     is_collectable = bool(errors) or any(CLEANUP_MARK not in job.metadata for job in own.jobs)
     return DeadRun(
         name=name,
+        jobs=own.jobs,
         resources=without_kept(own),
         may_have_results=is_collectable and not has_ended and max(expiries) > by,
     )

@@ -137,6 +137,17 @@ FIXED: Mapping[str, Scenario] = {
         problem="Prefect's own retries are on and a file fails: the run is never retried and never cleaned up.",
         plan=Plan(files=(*TEXTS, FileSpec(name="bad.txt", content=b"\xff")), flow_retries=1, pace="instant"),
     ),
+    "dead run with kept job counted again": Scenario(
+        problem="A new run counted files again that a dead run with --keep-job had counted.",
+        plan=Plan(
+            files=TEXTS,
+            keep=frozenset({"job"}),
+            exits=KILLED_BEFORE_COLLECTION,
+            pace="instant",
+            dead_run=False,
+        ),
+        check=lambda outcome: [problem for problem in _collected_and_swept(outcome) if "left job" not in problem],
+    ),
     "dead run counted again": Scenario(
         problem="A new run counted files again that a dead run had counted, and swept that run only after its deadline.",
         plan=Plan(files=TEXTS, exits=KILLED_BEFORE_COLLECTION, pace="instant", dead_run=False),

@@ -30,7 +30,8 @@ def collect(batch, blobs, run, workload, tmp_path):
     """Return a function that collects the results of the run for some files, as if it had died."""
 
     def do(files, known=()):
-        dead = DeadRun(name=run.name, resources=leftovers_of(batch, blobs, run.flow_run_id), may_have_results=True)
+        left = leftovers_of(batch, blobs, run.flow_run_id)
+        dead = DeadRun(name=run.name, jobs=left.jobs, resources=left, may_have_results=True)
         return collect_dead_results(batch, blobs, FolderStore(tmp_path / "store"), dead, files, known, workload)
 
     return do
