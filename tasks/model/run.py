@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 
 from tasks.model.naming import APPLICATION_SUFFIX, INPUTS_SUFFIX, OUTPUTS_SUFFIX, OWNER, is_owned_by, run_prefix
 from tasks.model.pool import DEFAULT_SETUP, PoolSetup
@@ -35,6 +35,11 @@ class Run:
     def name(self) -> str:
         """Id of the run's pool and of its job, and prefix of the names of its containers."""
         return f"{run_prefix(self.flow_run_id)}{self.generation}"
+
+    @property
+    def started_at(self) -> datetime:
+        """Start time of this attempt, by the clock of the service."""
+        return datetime.fromtimestamp(self.generation, timezone.utc)
 
     @property
     def containers(self) -> Containers:

@@ -32,8 +32,8 @@ class Renewal:
     _start_task_signed_until_at: datetime = field(init=False)
 
     def __post_init__(self) -> None:
-        # The pool or its start task was created or updated just before.
-        self._start_task_signed_until_at = signatures.expiry(self.run, self.clock.now())
+        # The machine may have slept while the pool was created, so only the start of the run is certain.
+        self._start_task_signed_until_at = signatures.expiry(self.run, self.run.started_at)
 
     def renew(self, chunks: Sequence[StagedChunk]) -> list[StagedChunk]:
         """Replace signatures that expire soon, and return the updated chunks.

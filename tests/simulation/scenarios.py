@@ -95,6 +95,21 @@ FIXED: Mapping[str, Scenario] = {
             dead_run=False,
         ),
     ),
+    "asleep before creation of pool": Scenario(
+        problem="The machine slept for a day before it created the pool: the start task's signatures had expired.",
+        plan=Plan(
+            files=TEXTS,
+            deployed=True,
+            timeout_minutes=3000,
+            acts=(
+                Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=26 * 3600 + 300),
+                Act(name="suspend", at=11, options={"seconds": 26 * 3600.0}),
+            ),
+            pace="fast",
+            dead_run=False,
+        ),
+        check=lambda outcome: [*violations(outcome), *(str(file.error) for file in outcome.lives[0].report.failed)],
+    ),
     "retried shortly before deadline": Scenario(
         problem="A retry with less than a minute left rightly counts again, but an invariant forbade it.",
         plan=Plan(
