@@ -24,8 +24,8 @@ def run_plan(options: argparse.Namespace) -> int:
     """Print what a run with these options would do. Create nothing.
 
     Raises:
-        ConfigurationError: Results are stored in a blob container, but no Azure is configured. Or a pool option or a
-            setting is invalid.
+        ConfigurationError: A pool option or a setting is invalid, or results are stored in a blob container and no Azure
+            is configured.
     """
     from tasks.azure.settings import read_settings  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
@@ -49,10 +49,9 @@ def run_plan(options: argparse.Namespace) -> int:
 
 def needs_of(pool: PoolOptions) -> list[str]:
     """Return what a run needs of an Azure, and what only `topn check` can check."""
-    cores = f"{describe_cores(pool)} Compare with the quotas in the portal (Batch account, Quotas)."
     image = f"The nodes need an image for {vm_size(pool.vm_size).requirements}."
     unchecked = "Not checked: the credentials, the image and the network. Run `topn check`."
-    return [unchecked] if pool.pool_id is not None else [cores, image, unchecked]
+    return [unchecked] if pool.pool_id is not None else [describe_cores(pool), image, unchecked]
 
 
 def sort_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -415,7 +415,7 @@ def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | No
     values = read_error_values(
         (each.key, each.value) for each in (result.error.error_values if result.error else ()) or ()
     )
-    reason = f"{redact(message).splitlines()[0]}{f' ({values.text})' if values.text else ''} [{code}]"
+    reason = f"{values.after(redact(message).splitlines()[0])} [{code}]"
     if status == "clienterror":
         return reason
     raise ServiceError(
@@ -454,7 +454,7 @@ def _problem(error: Any) -> Problem:
     values = read_error_values((each.name, each.value) for each in pairs)
     return Problem(
         code=error.code or "Unknown",
-        message=f"{message} ({values.text})" if values.text else message,
+        message=values.after(message),
         provider_code=values.provider_code,
     )
 

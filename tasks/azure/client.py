@@ -239,8 +239,7 @@ def _code_and_reason(error: AzureError) -> tuple[str, str]:
     message = redact(_detail(error) or str(error.message or error))
     message = message.split("\n", 1)[0].strip().rstrip(".")
     values = read_error_values((str(each.code), str(each.message)) for each in getattr(details, "details", None) or ())
-    if values.text:
-        message = f"{message} ({values.text})"
+    message = values.after(message)
     if isinstance(error, HttpResponseError) and error.status_code and not code:
         code = f"HTTP {error.status_code}"
     return code, f"{message} [{code}]" if code and code not in message else message

@@ -32,6 +32,10 @@ class ErrorValues:
     text: str
     provider_code: str
 
+    def after(self, message: str) -> str:
+        """Return a message with the additional information in brackets behind it."""
+        return f"{message} ({self.text})" if self.text else message
+
 
 def read_error_values(values: Iterable[tuple[str | None, str | None]]) -> ErrorValues:
     """Return the additional information of an error, given as names and texts."""

@@ -161,16 +161,18 @@ DEFAULT_POOL = PoolOptions()
 
 
 def describe_cores(options: PoolOptions) -> str:
-    """Return a sentence on the cores that the nodes of a created pool need at most, for the user to compare with quotas.
+    """Return what the nodes of a created pool need at most, and where the user finds the quotas.
 
     Dedicated cores have a quota per VM family, and spot cores one per account.
     Source: https://learn.microsoft.com/azure/batch/batch-quota-limit
     """
     size = vm_size(options.vm_size)
     if size.cores is None or size.family is None:
-        return f"A run starts up to {options.nodes} nodes of the VM size {size.name}."
-    spot = f" and {options.spot_nodes * size.cores} spot cores" if options.spot_nodes else ""
-    return f"A run needs up to {options.nodes * size.cores} cores of the VM family {size.family}{spot}."
+        needs = f"A run starts up to {options.nodes} nodes of the VM size {size.name}."
+    else:
+        spot = f" and {options.spot_nodes * size.cores} spot cores" if options.spot_nodes else ""
+        needs = f"A run needs up to {options.nodes * size.cores} cores of the VM family {size.family}{spot}."
+    return f"{needs} Compare with the quotas in the portal (Batch account, Quotas)."
 
 
 def read_pool_setup(path: str) -> PoolSetup:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from tasks.report.markdown import HOUR_SECONDS, MINUTE_SECONDS, duration
+from tasks.report.markdown import MINUTE_SECONDS, duration
 from tasks.report.model import WAITING_STEP, RunReport, Usage
+from tasks.report.price import HOUR_SECONDS
 from tasks.workload.drawing import ACCENT, AREA, FAINT, ROW_INCHES, STYLE, WAITING, WIDTH_INCHES, render_svg
 
 # Distances between the ticks of a time axis.

@@ -13,7 +13,7 @@ from collections import Counter
 from tasks.model.files import InputFile
 from tasks.report.failure import MEANINGS, Failure
 from tasks.report.model import Price, RunReport, Usage
-from tasks.report.price import MIN_SPOT_SHARE, estimate_usd
+from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, estimate_usd
 from tasks.text import printable, printable_lines, shorten
 from tasks.workload.base import Cell, Picture
 
@@ -22,7 +22,6 @@ MAX_DETAILS = 25
 MAX_LISTED = 10
 
 MINUTE_SECONDS = 60
-HOUR_SECONDS = 3600
 
 
 def duration(seconds: float) -> str:

@@ -170,9 +170,7 @@ def _quota(batch: BatchAccount, options: PoolOptions) -> Finding:
             shortage = f"Pool `{pool_id}` cannot get its nodes: {problem.message.rstrip('.')} [{problem.code}]."
             message = f"{shortage} Request more quota in the portal (Batch account, Quotas), or delete pools."
             return Finding(status=Status.FAILED, message=message)
-    needs = describe_cores(options)
-    message = f"No pool is waiting for quota. {needs} Compare with the quotas in the portal (Batch account, Quotas)."
-    return Finding(status=Status.OK, message=message)
+    return Finding(status=Status.OK, message=f"No pool is waiting for quota. {describe_cores(options)}")
 
 
 def _existing_pool(batch: BatchAccount, pool_id: str, options: PoolOptions) -> Finding:

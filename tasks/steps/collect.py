@@ -110,9 +110,8 @@ def _with_time_limit(outcome: BatchTaskOutcome | None, task_minutes: float | Non
     """Return an outcome whose cause is the time limit if the Batch task failed and had run for that long."""
     if outcome is None or outcome.result == "success" or task_minutes is None:
         return outcome
-    if outcome.started_at is None or outcome.ended_at is None:
-        return outcome
-    if outcome.ended_at - outcome.started_at < timedelta(minutes=task_minutes):
+    started_at, ended_at = outcome.started_at, outcome.ended_at
+    if started_at is None or ended_at is None or ended_at - started_at < timedelta(minutes=task_minutes):
         return outcome
     message = f"Its Batch task ran longer than {task_minutes:g} minutes, its limit `task_minutes`"
     return replace(outcome, failure_code=TIME_LIMIT_CODE, failure_message=message)

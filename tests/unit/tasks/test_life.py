@@ -156,17 +156,8 @@ def test_living_run_is_never_dead():
     assert found_dead(own) == [(False, 3)]
 
 
-def test_dead_process_is_recognized_at_once(state):
-    flow_run_id, own = resources()
-    path = Path(state, "runs", flow_run_id)
-    path.parent.mkdir(parents=True)
-    path.touch()
-    assert found_dead(own) == [(True, 3)]
-    assert found_dead(own, ago=HOUR) == []
-
-
-@pytest.mark.parametrize("minutes", [-70, 70])
-def test_dead_process_is_recognized_with_wrong_clock(state, monkeypatch, minutes):
+@pytest.mark.parametrize("minutes", [0, -70, 70])
+def test_dead_process_is_recognized_at_once(state, monkeypatch, minutes):
     monkeypatch.setitem(clock._ahead, "Batch", timedelta(minutes=minutes))
     flow_run_id, own = resources()
     path = Path(state, "runs", flow_run_id)
