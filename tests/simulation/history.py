@@ -392,7 +392,7 @@ class _History:
     def _measure_nodes(self, elapsed: timedelta) -> None:
         for pool in self._batch.store.pools.values():
             for node in pool.nodes.values():
-                if _is_run(pool.id) and node.state not in {"preempted", "leavingpool"}:
+                if self.is_of_run(f"pool {pool.id}") and node.state not in {"preempted", "leavingpool"}:
                     kind = "dedicated" if node.dedicated else "spot"
                     self.outcome.node_seconds[kind] += elapsed.total_seconds()
 
@@ -502,8 +502,8 @@ class _History:
             if act.until is not None:
                 self.world.spawn("act ends", self.service, lambda: self._end_act(act))
             return
-        jobs = [job for job in self._batch.store.jobs.values() if _is_run(job.id)]
-        pools = [pool for pool in self._batch.store.pools.values() if _is_run(pool.id)]
+        jobs = [job for job in self._batch.store.jobs.values() if self.is_of_run(f"job {job.id}")]
+        pools = [pool for pool in self._batch.store.pools.values() if self.is_of_run(f"pool {pool.id}")]
         done = _OPERATIONS[act.name](self, jobs, pools)
         if done:
             self._fire(act.name)
@@ -564,6 +564,11 @@ class _History:
         if created != HTTPStatus.CREATED:
             raise RuntimeError(f"{name} could not be created: {created}")
         self._foreign.append(f"{self.plan.foreign} {name}")
+
+    def is_of_run(self, resource: str) -> bool:
+        """Check whether a resource, such as "pool topn-1", was created by a run of this history."""
+        name = resource.partition(" ")[2]
+        return name.startswith("topn-") and name not in {*OTHERS, DEAD_RUN} and resource not in self._foreign
 
     def _changed_others(self) -> list[str]:
         store = self._batch.store
@@ -661,10 +666,6 @@ def _release_locks() -> None:
     signs_of_life._locked.clear()
 
 
-def _is_run(name: str) -> bool:
-    return name.startswith("topn-") and name not in {*OTHERS, DEAD_RUN}
-
-
 def _is_ours(name: str, flow_run_ids: Sequence[str]) -> bool:
     return any(flow_run_id.replace("-", "") in name for flow_run_id in flow_run_ids)
 
@@ -702,8 +703,9 @@ def _delete_pool(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
 def _delete_container(history: _History, jobs: list[Any], pools: list[Any]) -> bool:
     """Delete the input container of the run."""
     del jobs, pools
-    names = [name for name in history.storage.containers if _is_run(name) and name.endswith("-in")]
-    return [history.storage.containers.pop(name) for name in names] != []
+    containers = history.storage.containers
+    names = [name for name in containers if name.endswith("-in") and history.is_of_run(f"container {name}")]
+    return [containers.pop(name) for name in names] != []
 
 
 def _pause_job(history: _History, jobs: list[Any], pools: list[Any]) -> bool:

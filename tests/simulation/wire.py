@@ -174,7 +174,9 @@ class Wire:
 
 
 def _half(whole: Response) -> Response:
-    """Truncate a body and adjust its Content-Length, as a faulty proxy does."""
+    """Truncate a body and adjust its Content-Length, as a faulty proxy does; a response without a body stays."""
+    if not whole.body:
+        return whole
     body = whole.body[: len(whole.body) // 2]
     headers = {name: value for name, value in whole.headers.items() if name.lower() != "content-length"}
     return Response(whole.status, {**headers, "content-length": str(len(body))}, body)
