@@ -78,7 +78,11 @@ def _check_free(key: str, file: FoundFile, owners: dict[str, FoundFile | None]) 
             "another folder, or leave it out with `--exclude`."
         )
     is_same = other.name == file.name
-    shared = f"the same name, {printable(file.name)}" if is_same else f"outputs at the same path, {printable(output_name(file.name))}"
+    shared = (
+        f"the same name, {printable(file.name)}"
+        if is_same
+        else f"outputs at the same path, {printable(output_name(file.name))}"
+    )
     raise UsageError(
         f"{printable(other.path)} and {printable(file.path)} have {shared}. Set `--root` to a "
         "folder above both, or leave one out with `--exclude`."

@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a folder; an empty one if there is none.
 
     Raises:
-        UsageError: The folder is a file, or its manifest cannot be read or is not one of topn.
+        UsageError: The folder is a file or below one, or its manifest cannot be read or is not one of topn.
     """
     path = folder / MANIFEST
     try:
@@ -70,7 +70,9 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError:
         return Manifest()
     except NotADirectoryError:
-        raise UsageError(f"The output folder `{printable(str(folder))}` is a file: set another folder.") from None
+        raise UsageError(
+            f"The output folder `{printable(str(folder))}` is a file, or below one: set another folder."
+        ) from None
     except (OSError, ValueError) as error:
         reason = (error.strerror or "") if isinstance(error, OSError) else str(error)
         raise UsageError(
@@ -223,9 +225,11 @@ class _Writer:
         self.attempt(file.file.output, lambda: self._write_documents(file, result))
         if len(self.errors) == before:
             return replace(entry, status=file.status)
-        error = self.errors[before]
-        remaining = tuple(output for output in entry.outputs if not self.delete(output))
-        return replace(entry, status="failed", error=error, outputs=remaining)
+        for output in entry.outputs:
+            with suppress(OSError):
+                self._real(output).unlink(missing_ok=True)
+        remaining = tuple(output for output in entry.outputs if os.path.lexists(self._folder / output))
+        return replace(entry, status="failed", error=self.errors[before], outputs=remaining)
 
     def attempt(self, path: str, action: Callable[[], object]) -> bool:
         """Call a function that writes to a path; collect its error, and return whether there was none."""

@@ -211,7 +211,7 @@ def test_input_is_never_replaced(folder):
 def test_output_folder_cannot_be_a_file():
     Path("a.txt").write_text("text")
     Path("output").write_text("mine")
-    with pytest.raises(UsageError, match="The output folder `output` is a file"):
+    with pytest.raises(UsageError, match="The output folder `output` is a file, or below one"):
         find("a.txt")
 
 
