@@ -60,11 +60,18 @@ def test_user_responses_have_location(ask, node):
     assert headers["dataserviceid"].endswith(f"{path}/me")
 
 
-def test_remote_login_settings_fit_the_endpoint(client, node):
-    settings = client.get_node_remote_login_settings(*node)
-    endpoint = client.get_node(*node).endpoint_configuration.inbound_endpoints[0]
-    assert settings.remote_login_ip_address == endpoint.public_ip_address == "127.0.0.1"
-    assert settings.remote_login_port == endpoint.frontend_port
+@pytest.mark.parametrize("port", [22, 3389])
+def test_remote_login_settings_fit_the_endpoint(client, pool_factory, port):
+    """The NAT pool of `PoolPreparer` in the tests of azure-batch 15.1 is for RDP, also on Linux."""
+    nat_pool = models.BatchInboundNatPool(
+        name="login", protocol="tcp", backend_port=port, frontend_port_range_start=15000, frontend_port_range_end=15100
+    )
+    endpoints = models.BatchPoolEndpointConfiguration(inbound_nat_pools=[nat_pool])
+    pool_id = pool_factory(network_configuration=models.NetworkConfiguration(endpoint_configuration=endpoints))
+    (node,) = client.list_nodes(pool_id)
+    settings = client.get_node_remote_login_settings(pool_id, node.id)
+    assert (settings.remote_login_ip_address, settings.remote_login_port) == ("127.0.0.1", 15000)
+    assert settings.ipv6_remote_login_port is None
 
 
 def test_service_log_is_uploaded(client, node, blobs, name, local_azure, refuses):
