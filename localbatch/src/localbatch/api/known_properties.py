@@ -130,7 +130,7 @@ _TYPES: Mapping[str, str] = {
     "UefiSettings": "secureBootEnabled:bool vTpmEnabled:bool",
     "ServiceArtifactReference": "id*",
     "NetworkConfiguration": (
-        "subnetId dynamicVNetAssignmentScope=none|job endpointConfiguration:PoolEndpointConfiguration "
+        "subnetId@subnet dynamicVNetAssignmentScope=none|job endpointConfiguration:PoolEndpointConfiguration "
         "publicIPAddressConfiguration:PublicIPAddressConfiguration enableAcceleratedNetworking:bool"
     ),
     "PoolEndpointConfiguration": "inboundNATPools*:InboundNATPool[]",
@@ -184,7 +184,7 @@ _TYPES: Mapping[str, str] = {
         "autoPoolIdPrefix@prefix poolLifetimeOption*=job|jobschedule keepAlive:bool pool:PoolSpecification"
     ),
     "JobConstraints": "maxWallClockTime:duration maxTaskRetryCount:int",
-    "JobNetworkConfiguration": "subnetId* skipWithdrawFromVNet:bool",
+    "JobNetworkConfiguration": "subnetId*@subnet skipWithdrawFromVNet:bool",
     "JobManagerTask": f"id*@id {_TASK} killJobOnCompletion:bool runExclusive:bool allowLowPriorityNode:bool",
     "JobPreparationTask": (
         f"id@id {_COMMAND} constraints:TaskConstraints waitForSuccess:bool rerunOnNodeRebootAfterSuccess:bool"
@@ -274,6 +274,18 @@ FORMATS: Mapping[str, tuple[re.Pattern[str], str]] = {
     "id": (re.compile("[A-Za-z0-9_-]{1,64}"), "The value must be 1 to 64 letters, digits, hyphens and underscores"),
     "prefix": (re.compile("[A-Za-z0-9_-]{0,20}"), "The value must be at most 20 letters, digits, hyphens, underscores"),
     "mode": (re.compile("[0-7]{3,4}|"), "The value must be octal"),
+    # The account has no subscription, but it is never this one.
+    "subnet": (
+        re.compile(
+            "/subscriptions/(?!00000000-0000-0000-0000-000000000000/)[^/]+/resourceGroups/[^/]+/providers/"
+            "Microsoft.(Classic)?Network/virtualNetworks/[^/]+/subnets/[^/]+",
+            re.IGNORECASE,
+        ),
+        (
+            "The specified subnetId is not the id of a subnet, or is in a different subscription and cannot be used "
+            "with the current Batch account"
+        ),
+    ),
     "image": (
         re.compile(
             "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.Compute/"
