@@ -79,6 +79,17 @@ def test_tasks_have_python_without_our_packages(run):
     assert run("python3 -c 'import localbatch'").execution_info.exit_code == 1
 
 
+def test_constraints_without_count_have_that_of_the_job(client, job_factory):
+    """As recorded in `test_batch_job_list_cmd` of azure-cli, for the job manager task."""
+    limit = models.BatchTaskConstraints(max_wall_clock_time=timedelta(hours=1))
+    manager = models.BatchJobManagerTask(id="manager", command_line="true", constraints=limit)
+    constraints = models.BatchJobConstraints(max_task_retry_count=5)
+    job_id = job_factory(constraints=constraints, job_manager_task=manager)
+    client.create_task(job_id, models.BatchTaskCreateOptions(id="task", command_line="true", constraints=limit))
+    found = [client.get_job(job_id).job_manager_task, client.get_task(job_id, "task")]
+    assert [each.constraints.max_task_retry_count for each in found] == [5, 5]
+
+
 def test_retry_keeps_the_task_directory(run, read):
     constraints = models.BatchTaskConstraints(max_task_retry_count=3)
     task = run("/bin/sh -c 'echo x >> attempts; test $(wc -l < attempts) = 3'", constraints=constraints)
