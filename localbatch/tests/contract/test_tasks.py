@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from azure.batch import models
 
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 
 def make_task(task_id="task", command_line="true", **options):
@@ -168,6 +168,16 @@ def test_containers_and_instances_are_accepted(client, run, read):
     assert task.multi_instance_settings.number_of_instances == 3
     assert read(task).endswith("/wd\n")
     assert list(client.list_subtasks(task.job_id, "task")) == []
+
+
+def test_container_pool_needs_container_settings(pool_factory, job_factory, run):
+    """As in https://github.com/microsoft/ga4gh-tes/issues/525."""
+    machine = MACHINE["virtual_machine_configuration"] | {"containerConfiguration": {"type": "dockerCompatible"}}
+    job_id = job_factory(pool_factory(virtual_machine_configuration=machine))
+    settings = models.BatchTaskContainerSettings(image_name="python:3.12")
+    assert run("true", job_id=job_id, task_id="in", container_settings=settings).execution_info.exit_code == 0
+    outside = run("true", job_id=job_id, task_id="out").execution_info
+    assert (outside.exit_code, outside.failure_info.code) == (None, "ContainerTaskSettingsNotFound")
 
 
 def test_succeeded_task_cannot_be_reactivated(client, run, refuses):
