@@ -1,12 +1,13 @@
 """Users, remote login settings and service logs of nodes; usage metrics and applications of the account."""
 
+import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from azure.batch import models
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE_JSON, wait_until
 
 REIMAGE = {"nodeReimageOption": "requeue"}
 
@@ -72,6 +73,19 @@ def test_remote_login_settings_fit_the_endpoint(client, pool_factory, port):
     settings = client.get_node_remote_login_settings(pool_id, node.id)
     assert (settings.remote_login_ip_address, settings.remote_login_port) == ("127.0.0.1", 15000)
     assert settings.ipv6_remote_login_port is None
+
+
+@pytest.mark.parametrize(("version", "names"), [("2023-11-01.18.0", ["SSHRule.0"]), ("2024-07-01.20.0", [])])
+def test_older_versions_have_an_endpoint_for_ssh(client, ask, name, version, names):
+    """Recorded with version 2023-05-01.17.0 in `test_batch_network_configuration` of azure-sdk-for-python."""
+    body = json.dumps({"id": name, "targetDedicatedNodes": 1, **MACHINE_JSON}).encode()
+    assert ask("POST", f"/pools?api-version={version}", body)[0] == 201
+    wait_until(lambda: client.get_pool(name).allocation_state == "steady")
+    (node,) = client.list_nodes(name)
+    assert [each.name for each in node.endpoint_configuration.inbound_endpoints] == names
+    port = 50000 if names else 22
+    assert client.get_node_remote_login_settings(name, node.id).remote_login_port == port
+    client.begin_delete_pool(name, polling_interval=0).wait()
 
 
 def test_service_log_is_uploaded(client, node, blobs, name, local_azure, refuses):

@@ -163,7 +163,7 @@ def access_node(client, name):
     client.compute_node.add_user(name, node.id, models.ComputeNodeUser(name="me", password="secret"))
     client.compute_node.update_user(name, node.id, "me", models.NodeUpdateUserParameter(password="other"))
     client.compute_node.delete_user(name, node.id, "me")
-    assert client.compute_node.get_remote_login_settings(name, node.id).remote_login_port == 22
+    assert client.compute_node.get_remote_login_settings(name, node.id).remote_login_port == 50000
     # Nothing listens there, which only the log of the server shows.
     upload = models.UploadBatchServiceLogsConfiguration(
         container_url="http://127.0.0.1:1/c", start_time=datetime.now(timezone.utc)

@@ -17,6 +17,7 @@ NODE_AGENT_VERSION = "1.13.9"
 ADDRESS = "127.0.0.1"
 IPV6_ADDRESS = "::1"
 SSH_PORT, RDP_PORT = 22, 3389
+FIRST_FRONTEND_PORT = 50_000
 
 
 def _present(**properties: object) -> Json:
@@ -90,23 +91,26 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
 
 
 def _endpoints(node: Node, pool: Pool) -> list[Json]:
-    """Return the endpoints of a node: one for each NAT pool and IP version.
-
-    Batch no longer adds one for SSH: https://learn.microsoft.com/azure/batch/pool-endpoint-configuration
-    """
+    """Return the endpoints of a node: one for each NAT pool and IP version, then SSH."""
     nat_pools = _network(pool).get("endpointConfiguration", {}).get("inboundNATPools", ())
     addresses = [("", ADDRESS)] + ([("-ipv6", IPV6_ADDRESS)] if _has_ipv6(pool) else [])
-    return [
-        {
-            "name": f"{each['name']}{suffix}.{node.number}",
-            "protocol": each["protocol"],
-            "publicIPAddress": address,
-            "publicFQDN": "localhost",
-            "frontendPort": each["frontendPortRangeStart"] + node.number,
-            "backendPort": each["backendPort"],
-        }
+    ports = [
+        (f"{each['name']}{suffix}", each["protocol"], address, each["frontendPortRangeStart"], each["backendPort"])
         for suffix, address in addresses
         for each in nat_pools
+    ]
+    if pool.has_ssh:
+        ports.append(("SSHRule", "tcp", ADDRESS, FIRST_FRONTEND_PORT, SSH_PORT))
+    return [
+        {
+            "name": f"{name}.{node.number}",
+            "protocol": protocol,
+            "publicIPAddress": address,
+            "publicFQDN": "localhost",
+            "frontendPort": first + node.number,
+            "backendPort": port,
+        }
+        for name, protocol, address, first, port in ports
     ]
 
 
