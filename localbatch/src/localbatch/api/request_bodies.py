@@ -44,6 +44,11 @@ def pool_properties(body: Json) -> Json:
     if not {"virtualMachineConfiguration", "cloudServiceConfiguration"} & body.keys():
         raise errors.missing_required_property(PropertyName="virtualMachineConfiguration")
     spec = body | _settings(body)
+    encryption = body.get("virtualMachineConfiguration", {}).get("diskEncryptionConfiguration", {})
+    if "customerManagedKey" in encryption and not body.get("identity"):
+        # Recorded: azure-sdk-for-js, sdk/batch/batch-rest/test/poolsAdditional.spec.ts
+        reason = "Pool Identity is required when using CustomerManagedKey."
+        raise errors.invalid_property_value(PropertyName="diskEncryptionConfiguration", Reason=reason)
     check_resize_timeout(body)
     # The formula sets the targets of a pool with autoscale.
     if body["enableAutoScale"]:
