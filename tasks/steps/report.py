@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from tasks.clock import service_time
 from tasks.errors import OutputError
@@ -82,7 +82,7 @@ def _describe_run(run: Run, report: RunReport) -> dict[str, Any]:
     return {
         "id": run.flow_run_id,
         "workload": report.workload.name,
-        "parameters": to_jsonable_python(flow_run.parameters, fallback=str),
+        "parameters": TypeAdapter(dict[str, Any]).dump_python(flow_run.parameters, mode="json", fallback=str),
         "started_at": run.started_at.isoformat(),
         "ended_at": service_time().isoformat(timespec="seconds"),
         "usd": estimate_usd(usage, price) if usage and price and price.is_paid else None,
