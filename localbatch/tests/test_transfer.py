@@ -55,6 +55,17 @@ def test_pattern_may_be_absolute(directory):
     assert [name for _, name in find_files(f"{directory}/sub/*.txt", directory)] == ["c.txt"]
 
 
+@pytest.mark.parametrize("folder", ["texts [2026]", "a*b", "what?", "[x]"])
+def test_path_of_node_is_no_pattern(tmp_path, folder):
+    directory = tmp_path / folder / "wd"
+    directory.mkdir(parents=True)
+    (directory / "a.txt").touch()
+    (directory.parent / "stdout.txt").touch()
+    for pattern in ("a.txt", "*.txt", "**/*.txt", f"{directory}/*.txt", f"{directory}/a.txt"):
+        assert [name for _, name in find_files(pattern, directory)] == ["a.txt"]
+    assert [path for path, _ in find_files("../std*.txt", directory)] == [directory.parent / "stdout.txt"]
+
+
 def test_variables_of_environment_are_expanded():
     environment = {"DIR": "/d", "A": "x"}
     assert expand_variables("$DIR/${A}y/$NONE", environment) == "/d/xy/$NONE"

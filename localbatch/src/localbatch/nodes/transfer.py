@@ -318,6 +318,9 @@ def expand_variables(pattern: str, environment: Mapping[str, str]) -> str:
     return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: environment.get(match[1] or match[2], match[0]), pattern)
 
 
+WILDCARDS = re.compile(r"[*?\[]")
+
+
 def find_files(pattern: str, directory: Path) -> list[tuple[Path, str]]:
     """Return the files that match a pattern, each with the part of its path that becomes the blob name.
 
@@ -326,9 +329,13 @@ def find_files(pattern: str, directory: Path) -> list[tuple[Path, str]]:
     https://learn.microsoft.com/rest/api/batchservice/tasks/create-task#outputfile: `*` matches within a name, `**` matches
     any directories, and `?`, `[..]` and `[!..]` match one character. Only a dot matches a leading dot.
     """
-    parts = (directory / pattern).as_posix().split("/")
-    wild = next((i for i, part in enumerate(parts) if re.search(r"[*?\[]", part)), len(parts) - 1)
-    root = Path("/".join(parts[:wild]) or "/").resolve()
+    root, parts = Path("/") if pattern.startswith("/") else directory, pattern.strip("/").split("/")
+    wild = 0
+    # A folder that exists is no wildcard: the path of the node can contain any characters.
+    while wild < len(parts) - 1 and (not WILDCARDS.search(parts[wild]) or (root / parts[wild]).exists()):
+        root /= parts[wild]
+        wild += 1
+    root = root.resolve()
     expression = re.compile(_translate("/".join(parts[wild:])))
     if not expression.pattern or not root.is_dir():
         return []
