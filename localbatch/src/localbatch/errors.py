@@ -75,7 +75,9 @@ missing_required_query_parameter = _code(
     400, "MissingRequiredQueryParameter", "A query parameter that's mandatory for this request is not specified."
 )
 invalid_query_parameter_value = _code(
-    400, "InvalidQueryParameterValue", "The value for one of the query parameters specified in the request is invalid."
+    400,
+    "InvalidQueryParameterValue",
+    "Value for one of the query parameters specified in the request URI is invalid.",
 )
 out_of_range_query_parameter_value = _code(
     400, "OutOfRangeQueryParameterValue", "A query parameter specified in the request is outside the permissible range."
@@ -188,7 +190,7 @@ condition_not_met = _code(
     412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met."
 )
 request_body_too_large = _code(
-    413, "RequestBodyTooLarge", "The size of the request body exceeds the maximum size permitted."
+    413, "RequestBodyTooLarge", "The request body is too large and exceeds the maximum permissible limit."
 )
 invalid_range = _code(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
 operation_timed_out = _code(500, "OperationTimedOut", "Operation could not be completed within the specified time.")

@@ -54,7 +54,13 @@ NODE: Table = {
 
 JOB: Table = {
     "active": {"disable": "disabling", "terminate": "terminating", "fail": "completed", "delete": "deleting"},
-    "disabling": {"disable": "disabling", "disabled": "disabled", "terminate": "terminating", "delete": "deleting"},
+    "disabling": {
+        "disable": "disabling",
+        "disabled": "disabled",
+        "enable": "enabling",
+        "terminate": "terminating",
+        "delete": "deleting",
+    },
     "disabled": {"disable": "disabling", "enable": "enabling", "terminate": "terminating", "delete": "deleting"},
     "enabling": {"enabled": "active", "terminate": "terminating", "delete": "deleting"},
     "terminating": {"terminated": "completed", "delete": "deleting"},

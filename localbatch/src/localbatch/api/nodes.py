@@ -193,7 +193,7 @@ def upload_node_logs(call: Call) -> Response:
     node, body = call.node(), call.json("upload_logs")
     # On the service, the first part is the name of the account with a random number.
     account = f"localbatch-{uuid.uuid4().hex[:16].upper()}"
-    directory = f"{account}/{node.pool_id}/{node.id}/{uuid.uuid4()}"
+    directory = f"{account}/{node.pool_id.lower()}/{node.id}/{uuid.uuid4()}"
     by_identity = "identityReference" in body
     log = UploadLog(
         node=node, container_url=body["containerUrl"], name=f"{directory}/agent.log", by_identity=by_identity

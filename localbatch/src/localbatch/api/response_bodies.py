@@ -328,7 +328,7 @@ SELECTABLE: dict[str, frozenset[str]] = {
     "jobpreparationandreleasetaskstatuslist": _names(
         "poolId nodeId nodeUrl jobPreparationTaskExecutionInfo jobReleaseTaskExecutionInfo"
     ),
-    "subtasks": _names(
+    "subtaskinfo": _names(
         """id nodeInfo startTime endTime exitCode containerInfo failureInfo state stateTransitionTime previousState
         previousStateTransitionTime result"""
     ),
