@@ -139,8 +139,8 @@ class Account:
         self.now = end
         self._tick()
 
-    def send(self, request: str, query: dict[str, str], body: Any, headers: dict[str, str]) -> Any:
-        """Send a request such as "GET /pools", and return the response."""
+    def send(self, request: str, query: dict[str, str], body: Any, headers: dict[str, str], account: str) -> Any:
+        """Send a request such as "GET /pools" that names an account, and return the response."""
         method, path = request.split(" ", 1)
         content = b"" if body is None else json.dumps(body).encode()
         headers = {name.lower(): value for name, value in headers.items()}
@@ -148,8 +148,8 @@ class Account:
             headers |= {"content-type": "application/json; odata=minimalmetadata", "content-length": str(len(content))}
         headers["ocp-date"] = http_date(self.now)
         text = urlencode({"api-version": API_VERSION, **query})
-        signature = auth.sign(KEY, auth.string_to_sign(ACCOUNT, method, path, text, headers))
-        headers["authorization"] = f"SharedKey {ACCOUNT}:{signature}"
+        signature = auth.sign(KEY, auth.string_to_sign(account, method, path, text, headers))
+        headers["authorization"] = f"SharedKey {account}:{signature}"
         answered = self._service.answer(
             Request(method=method, path=path, query=text, headers=headers, base=BASE, body=content), self.now
         )
@@ -218,8 +218,16 @@ def replay(transcript: Transcript, root: Path) -> Iterator[tuple[dict[str, Any],
 def _answer(account: Account, names: Names, exchange: dict[str, Any]) -> Any:
     query = {name: names.show(value) for name, value in exchange.get("query", {}).items()}
     body = json.loads(names.show(json.dumps(exchange["body"]))) if "body" in exchange else None
-    response = account.send(names.show(exchange["request"]), query, body, exchange.get("headers", {}))
-    return facts(names, response.status_code, dict(response.headers), bytes(response.body))
+    response = account.send(
+        names.show(exchange["request"]), query, body, exchange.get("headers", {}), exchange.get("account", ACCOUNT)
+    )
+    found = facts(names, response.status_code, dict(response.headers), bytes(response.body))
+    if exchange.get("among"):
+        # The list of the service is not the same, and the transcript has only what both have.
+        found["body"]["value"] = [
+            each for each in found["body"]["value"] if each in exchange["response"]["body"]["value"]
+        ]
+    return found
 
 
 def _without(names: set[str], value: Any) -> Any:

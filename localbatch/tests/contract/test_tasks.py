@@ -116,7 +116,7 @@ def test_user_ends_task_once(client, job_factory, pool_factory, refuses):
     client.terminate_task(job_id, "t")
     task = client.get_task(job_id, "t")
     assert (task.state, task.execution_info.failure_info.code) == ("completed", "TaskEnded")
-    assert task.execution_info.failure_info.message == "Task was ended by user request"
+    assert task.execution_info.failure_info.message == "Task Was Ended by User Request"
     refuses(409, "TaskCompleted", client.terminate_task, job_id, "t")
 
 

@@ -140,18 +140,18 @@ class JobRules:
         """Start to terminate a job. Running Batch tasks end; active Batch tasks stay active."""
         self.agenda.move(job, states.JOB, "terminate", now)
         job.terminate_reason = reason
+        self.agenda.touch(job, now)
         self._end_work(job, now)
 
     def delete(self, job: Job, now: datetime, *, force: bool = False) -> None:
         """Start to delete a job. Its job release task runs first, unless it has run or `force` is set."""
         job.is_forced = force
-        # Its job release tasks have run already.
+        # Its job release tasks have run already. The etag stays.
         is_over = job.state in {"terminating", "completed"}
         self.agenda.move(job, states.JOB, "delete", now)
         self._end_work(job, now, release=not is_over and not force)
 
     def _end_work(self, job: Job, now: datetime, *, release: bool = True) -> None:
-        self.agenda.touch(job, now)
         self._end_tasks(job, JOB_ENDED, now)
         for node in list(job.prepared.values()):
             chore = node.preparations.get(job.key)
