@@ -86,7 +86,7 @@ def measure() -> dict[str, object]:
                 found[name].append(_rate(add, size))
         singly.append(_rate(one_by_one, SINGLY_COUNT))
     added = ROUNDS * (len(ways) * sum(SIZES) + SINGLY_COUNT)
-    counts = account.task_counts(job_id)
+    counts = account.get_task_counts(job_id)
     if counts.active != added:
         raise RuntimeError(f"{added} Batch tasks were added, but the job has {counts.active}")
     return _figures(rates, singly)

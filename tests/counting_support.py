@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import string
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from task_script.native.compiled import CompiledCounts
 from task_script.text import NotTextError
 
 # The characters at which `str.split` splits.
-WHITE_SPACE = [chr(code) for code in range(0x110000) if not chr(code).split()]
+WHITE_SPACE = re.findall(r"\s", "".join(map(chr, range(sys.maxunicode + 1))))
 
 CASES = [
     pytest.param("", 3, [], id="empty"),

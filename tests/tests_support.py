@@ -64,9 +64,9 @@ def resources_of_runs():
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
 
     return {
-        *(f"job {job.job_id}" for job in batch_account().jobs("topn-")),
-        *(f"pool {pool.pool_id}" for pool in batch_account().pools("topn-")),
-        *(f"container {name}" for name in blob_account().containers("topn-")),
+        *(f"job {job.job_id}" for job in batch_account().list_jobs("topn-")),
+        *(f"pool {pool.pool_id}" for pool in batch_account().list_pools("topn-")),
+        *(f"container {name}" for name in blob_account().list_containers("topn-")),
     }
 
 
@@ -111,7 +111,7 @@ def polling_clock():
 
 def pool_has(batch, run, state):
     """Return a function that checks whether the run's pool has one node, in `state`."""
-    return lambda: [node.state for node in batch.nodes(run.name)] == [state]
+    return lambda: [node.state for node in batch.list_nodes(run.name)] == [state]
 
 
 class Submitted:

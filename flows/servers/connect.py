@@ -226,7 +226,7 @@ def _use_azure(local: LocalAzure | None) -> None:
             return
         local.stop()
     try:
-        batch_account().images(retry_total=0)
+        batch_account().list_images(retry_total=0)
         blob_account().check(retry_total=0)
     except ServiceError as error:
         raise ConfigurationError(f"{error} {advice(error, configured_azure())}") from error

@@ -90,7 +90,7 @@ class BatchAccount:
             **client_options("Batch", TransientRetryPolicy(), is_batch_answer),
         )
 
-    def images(self, **request_options: Any) -> list[Image]:
+    def list_images(self, **request_options: Any) -> list[Image]:
         """List the virtual machine images that Batch supports."""
         with translated_errors("Batch", "list the supported images"):
             return [_image(image) for image in self._client.list_supported_images(**request_options)]
@@ -135,7 +135,7 @@ class BatchAccount:
                 ),
             )
 
-    def pool(self, pool_id: str) -> Pool:
+    def get_pool(self, pool_id: str) -> Pool:
         """Get a pool.
 
         Raises:
@@ -144,7 +144,7 @@ class BatchAccount:
         with translated_errors("Batch", f"get pool {pool_id}"):
             return _pool(self._client.get_pool(pool_id))
 
-    def nodes(self, pool_id: str) -> list[Node]:
+    def list_nodes(self, pool_id: str) -> list[Node]:
         """List the nodes of a pool."""
         with translated_errors("Batch", f"list the nodes of pool {pool_id}"):
             return [
@@ -198,7 +198,7 @@ class BatchAccount:
         with translated_errors("Batch", f"create job {spec.job_id}"):
             self._client.create_job(job)
 
-    def job(self, job_id: str) -> Job:
+    def get_job(self, job_id: str) -> Job:
         """Get a job.
 
         Raises:
@@ -247,7 +247,7 @@ class BatchAccount:
                 if (reason := _rejection(results[spec.task_id], operation)) is not None
             }
 
-    def task_counts(self, job_id: str) -> TaskCounts:
+    def get_task_counts(self, job_id: str) -> TaskCounts:
         """Return the number of Batch tasks of a job in each state, with a single request."""
         with translated_errors("Batch", f"count the Batch tasks of job {job_id}"):
             counts = self._client.get_job_task_counts(job_id).task_counts
@@ -296,12 +296,12 @@ class BatchAccount:
             return error.code == "TaskNotCompleted"
         return True
 
-    def jobs(self, prefix: str) -> list[Job]:
+    def list_jobs(self, prefix: str) -> list[Job]:
         """List the jobs whose ids start with `prefix`."""
         with translated_errors("Batch", f"list jobs {prefix}…"):
             return [_job(job) for job in self._client.list_jobs(filter=f"startswith(id,'{prefix}')")]
 
-    def pools(self, prefix: str) -> list[Pool]:
+    def list_pools(self, prefix: str) -> list[Pool]:
         """List the pools whose ids start with `prefix`, with only id, state and metadata."""
         with translated_errors("Batch", f"list pools {prefix}…"):
             condition = f"startswith(id,'{prefix}')"

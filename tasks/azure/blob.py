@@ -103,7 +103,7 @@ class BlobAccount:
         with translated_errors("Storage", f"create container {name}"):
             self._service.create_container(name, metadata=dict(metadata))
 
-    def container_metadata(self, name: str) -> dict[str, str]:
+    def get_container_metadata(self, name: str) -> dict[str, str]:
         """Get the metadata of a container.
 
         Raises:
@@ -117,7 +117,7 @@ class BlobAccount:
         with translated_errors("Storage", f"write the metadata of container {name}"):
             self._service.get_container_client(name).set_container_metadata(dict(metadata))
 
-    def containers(self, prefix: str) -> dict[str, Container]:
+    def list_containers(self, prefix: str) -> dict[str, Container]:
         """Return the containers whose names start with `prefix`, by name."""
         with translated_errors("Storage", f"list containers {prefix}…"):
             found = list(self._service.list_containers(name_starts_with=prefix, include_metadata=True))

@@ -63,7 +63,9 @@ def check(
     """
     check_pool_options(options, settings)
     batch_dates, storage_dates = _ResponseDates(), _ResponseDates()
-    yield (access := _access("Batch", settings, lambda: batch.images(retry_total=0, raw_response_hook=batch_dates)))
+    yield (
+        access := _access("Batch", settings, lambda: batch.list_images(retry_total=0, raw_response_hook=batch_dates))
+    )
     yield from batch_dates.findings("Batch", now)
     if access.status is Status.OK:
         yield _attempt(settings, "The credential can change and delete jobs and pools.", batch.check_write_access)

@@ -126,9 +126,9 @@ def clean_up_run(flow_run_id: UUID, keep: Keep | None = None) -> Cleanup:
 def find_resources(batch: BatchAccount, blobs: BlobAccount, prefix: str) -> Resources:
     """Find the jobs, pools and containers whose names start with `prefix`, except those that are being deleted."""
     errors: dict[str, Exception] = {}
-    jobs = _attempt(errors, f"jobs {prefix}…", partial(batch.jobs, prefix))
-    pools = _attempt(errors, f"pools {prefix}…", partial(batch.pools, prefix))
-    containers = _attempt(errors, f"containers {prefix}…", partial(blobs.containers, prefix))
+    jobs = _attempt(errors, f"jobs {prefix}…", partial(batch.list_jobs, prefix))
+    pools = _attempt(errors, f"pools {prefix}…", partial(batch.list_pools, prefix))
+    containers = _attempt(errors, f"containers {prefix}…", partial(blobs.list_containers, prefix))
     return Resources(
         jobs=tuple(job for job in jobs or () if job.state != "deleting"),
         pools=tuple(pool for pool in pools or () if pool.state != "deleting"),

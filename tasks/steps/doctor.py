@@ -90,7 +90,7 @@ class Doctor:
             ServiceError: Batch did not respond.
         """
         try:
-            job = self._account.job(self._job.job_id)
+            job = self._account.get_job(self._job.job_id)
         except NotFoundError:
             return _fatal(Category.CANCELLED, f"Job `{self._job.job_id}` was deleted by someone else")
         if diagnosis := diagnose_job(job):
@@ -100,14 +100,14 @@ class Doctor:
     def job_end_reason(self) -> FileError | None:
         """Return why the job ended; None if it is active or cannot be read. This reads only the job."""
         with suppress(ServiceError):
-            diagnosis = diagnose_job(self._account.job(self._job.job_id))
+            diagnosis = diagnose_job(self._account.get_job(self._job.job_id))
             return diagnosis.fatal if diagnosis else None
         return None
 
     def _examine_pool(self, job_created_at: datetime | None) -> Diagnosis | None:
         try:
-            pool = self._account.pool(self._job.pool_id)
-            nodes = self._account.nodes(self._job.pool_id)
+            pool = self._account.get_pool(self._job.pool_id)
+            nodes = self._account.list_nodes(self._job.pool_id)
         except NotFoundError:
             return _fatal(Category.NODE, f"Pool `{self._job.pool_id}` was deleted by someone else")
         scaling = self._examine_autoscale(pool)

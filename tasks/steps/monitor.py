@@ -193,7 +193,7 @@ class _WatchedJob:
             if pack.task_id in self._outcomes:
                 advance("completed", done=len(pack.files))
         self.chunks = self._renewal.renew(self.chunks)
-        previous_counts, self.counts = self.counts, self._account.task_counts(self._job.job_id)
+        previous_counts, self.counts = self.counts, self._account.get_task_counts(self._job.job_id)
         counts_changed = previous_counts != self.counts
         known = len(self._outcomes)
         self._polls += 1

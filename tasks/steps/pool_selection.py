@@ -63,7 +63,7 @@ def choose_image(account: BatchAccount, options: PoolOptions, until: datetime) -
             end_of_life_at=None,
             resource_id=setup.image_id,
         )
-    return newest_image(account.images(), until, options)
+    return newest_image(account.list_images(), until, options)
 
 
 def newest_image(images: Sequence[Image], until: datetime, options: PoolOptions = DEFAULT_POOL) -> Image:

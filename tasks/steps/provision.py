@@ -58,7 +58,7 @@ def create_job(
 ) -> BatchJob:
     """Create the run's job, which Batch terminates at the run's deadline."""
     account = batch_account()
-    identity = None if pool_id == run.name else choose_identity(pool_id, account.pool(pool_id).identities, setup)
+    identity = None if pool_id == run.name else choose_identity(pool_id, account.get_pool(pool_id).identities, setup)
     job = ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
     return replace(job, task_minutes=task_minutes)
 
@@ -74,7 +74,7 @@ def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Con
         try:
             account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
-            _require_own(run, f"Container `{name}`", account.container_metadata(name))
+            _require_own(run, f"Container `{name}`", account.get_container_metadata(name))
     for name, content in workload.files.items():
         account.upload_bytes(containers.application, name, content)
     return containers
@@ -87,7 +87,7 @@ def get_existing_pool(account: BatchAccount, pool_id: str) -> Pool:
         ConfigurationError: The pool does not exist, or is being deleted.
     """
     try:
-        pool = account.pool(pool_id)
+        pool = account.get_pool(pool_id)
     except NotFoundError:
         raise ConfigurationError(f"Pool `{pool_id}` does not exist. Create it, or leave out `pool_id`.") from None
     if pool.state != "active":
@@ -133,7 +133,7 @@ def ensure_pool(
     try:
         account.create_pool(spec)
     except AlreadyExistsError:
-        _require_own(run, f"Pool `{run.name}`", account.pool(run.name).metadata)
+        _require_own(run, f"Pool `{run.name}`", account.get_pool(run.name).metadata)
         account.update_start_task(run.name, pool_start_task)
     return run.name
 
@@ -191,7 +191,7 @@ def ensure_job(
     try:
         _create_job_when_quota_allows(account, spec, run.deadline_at, clock)
     except AlreadyExistsError:
-        _require_own(run, f"Job `{run.name}`", account.job(run.name).metadata)
+        _require_own(run, f"Job `{run.name}`", account.get_job(run.name).metadata)
     return BatchJob(
         job_id=run.name,
         pool_id=pool_id,

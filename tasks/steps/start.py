@@ -33,7 +33,7 @@ def start_run(timeout_minutes: float, keep: Keep) -> Run:
     run_started(flow_run_id)
     batch, blobs = batch_account(), blob_account()
     # The answer has the time of the service, by which deadlines count.
-    batch.jobs(run_prefix(flow_run_id))
+    batch.list_jobs(run_prefix(flow_run_id))
     now = service_time()
     run = Run(
         flow_run_id=flow_run_id,
@@ -50,8 +50,8 @@ def adopt_or_skip(batch: BatchAccount, blobs: BlobAccount, run: Run) -> Run:
     Returns:
         The run with the generation and the deadline of the adopted resources, or with its own deadline.
     """
-    containers = blobs.containers(run_prefix(run.flow_run_id))
-    jobs = {job.job_id: job for job in batch.jobs(run_prefix(run.flow_run_id))}
+    containers = blobs.list_containers(run_prefix(run.flow_run_id))
+    jobs = {job.job_id: job for job in batch.list_jobs(run_prefix(run.flow_run_id))}
     adopted: Run | None = None
     for job in jobs.values():
         generation = job.job_id.removeprefix(run_prefix(run.flow_run_id))

@@ -202,7 +202,7 @@ class ContainerStore(ResultsStore):
             ConfigurationError: It does not.
         """
         try:
-            self._account.container_metadata(self._container)
+            self._account.get_container_metadata(self._container)
         except NotFoundError as error:
             raise ConfigurationError(
                 f"TOPN_RESULTS names the container `{self._container}`, which does not exist. Create it, or unset "

@@ -29,13 +29,13 @@ def test_killed_run_frees_nodes_after_deadline(flow_runs, azure_settings, azure_
     flow_run_id = flow_runs.create(inputs=["endless.txt"], timeout_minutes=60)
     prefix = f"topn-{flow_run_id.hex}-"
     process = flow_runs.start(flow_run_id)
-    wait_until(lambda: list(batch.jobs(prefix)), "the job", while_running=process)
-    [job] = batch.jobs(prefix)
+    wait_until(lambda: list(batch.list_jobs(prefix)), "the job", while_running=process)
+    [job] = batch.list_jobs(prefix)
     name = job.job_id
-    wait_until(lambda: batch.task_counts(name).running == 1, "the Batch task to run", while_running=process)
+    wait_until(lambda: batch.get_task_counts(name).running == 1, "the Batch task to run", while_running=process)
     process.kill()
     process.communicate(timeout=60)
-    assert [node.state for node in batch.nodes(name)] == ["running"]
+    assert [node.state for node in batch.list_nodes(name)] == ["running"]
 
     def last_evaluation():
         return batch._client.get_pool(name).auto_scale_run.timestamp
@@ -44,12 +44,12 @@ def test_killed_run_frees_nodes_after_deadline(flow_runs, azure_settings, azure_
     azure_settings.batch.advance(timedelta(minutes=59))
     # The service handles everything that is due in another thread, and then also evaluates the pool's formula.
     wait_until(lambda: last_evaluation() >= before + timedelta(minutes=50), "the service to reach the new time")
-    assert batch.job(name).state == "active"
+    assert batch.get_job(name).state == "active"
     azure_settings.batch.advance(timedelta(minutes=7))
 
-    wait_until(lambda: batch.job(name).state == "completed", "the job to end")
-    wait_until(lambda: batch.nodes(name) == [], "the nodes to leave")
-    assert batch.job(name).terminate_reason == "MaxWallClockTimeExpiry"
+    wait_until(lambda: batch.get_job(name).state == "completed", "the job to end")
+    wait_until(lambda: batch.list_nodes(name) == [], "the nodes to leave")
+    assert batch.get_job(name).terminate_reason == "MaxWallClockTimeExpiry"
     # Only the clock of the Batch service was advanced: sweep as if it were two hours later.
     swept = sweep(batch, blobs, older_than=-timedelta(hours=2))
     assert set(swept.found) == {
@@ -58,4 +58,4 @@ def test_killed_run_frees_nodes_after_deadline(flow_runs, azure_settings, azure_
         *(f"container {name}-{kind}" for kind in ("app", "in", "out")),
     }
     assert swept.remaining == {}
-    assert blobs.containers(name) == {}
+    assert blobs.list_containers(name) == {}

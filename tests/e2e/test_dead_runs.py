@@ -46,7 +46,7 @@ def test_killed_run_is_collected_and_swept(request, texts, assert_nothing_left, 
 
     def completed():
         job_id = job_of_new_run(before)
-        return job_id and batch_account().task_counts(job_id).completed == batch_tasks
+        return job_id and batch_account().get_task_counts(job_id).completed == batch_tasks
 
     wait_until(completed, "the Batch tasks are completed", while_running=process)
     process.kill()

@@ -44,7 +44,7 @@ def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
     assert leftovers_of(batch, blobs, flow_run_id, Keep(job=True)).names == ()
     outcomes = [
         outcome
-        for job in batch.jobs(f"topn-{flow_run_id.hex}-")
+        for job in batch.list_jobs(f"topn-{flow_run_id.hex}-")
         for _, outcome in batch.list_completed_tasks(job.job_id, None)
     ]
     # One Batch task counted each file once; files finished before a kill were not counted again.

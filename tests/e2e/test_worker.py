@@ -120,7 +120,7 @@ class Deployed:
 
         def is_running():
             assert self.state(flow_run_id) not in TERMINAL, self.run(flow_run_id).state
-            return any(batch().task_counts(job.job_id).running for job in batch().jobs(prefix))
+            return any(batch().get_task_counts(job.job_id).running for job in batch().list_jobs(prefix))
 
         wait_until(is_running, "a Batch task is running", seconds=END_TIMEOUT_SECONDS)
 

@@ -58,7 +58,7 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothin
         PoolSpec(
             pool_id=pool_id,
             options=PoolOptions(slots_per_node=2),
-            image=newest_image(account.images(), datetime.now(timezone.utc)),
+            image=newest_image(account.list_images(), datetime.now(timezone.utc)),
             autoscale_formula="$TargetDedicatedNodes = 1;",
             start_task=StartTask(command_line="true", files=()),
             metadata={"whose": "mine"},
@@ -73,7 +73,7 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothin
     good, bad = failure.value.report.files
     assert (good.status, good.result.provenance.pool_id) == ("done", pool_id)
     assert bad.status == "failed"
-    pool = account.pool(pool_id)
+    pool = account.get_pool(pool_id)
     assert (pool.state, pool.metadata) == ("active", {"whose": "mine"})
     assert_nothing_left()
     account.delete_jobs_and_pools([], [pool_id], 10)

@@ -140,8 +140,8 @@ def test_kept_resources_have_pool_file_settings(topn, azure_settings, assert_not
 
     name = found["run"]
     account = batch_account()
-    jobs, pools = account.jobs(name), account.pools(name)
-    containers = blob_account().containers(name)
+    jobs, pools = account.list_jobs(name), account.list_pools(name)
+    containers = blob_account().list_containers(name)
     pool = account._client.get_pool(name).as_dict()
     account.delete_jobs_and_pools([name], [name], 10)
     for container in containers:
@@ -165,7 +165,7 @@ def test_ask_deletes_only_confirmed_resources(topn, azure_settings):
     assert "Delete the job?" in done.stderr
     assert "Delete the pool?" in done.stderr
     name = re.search(r"topn-[0-9a-f]{32}-\d+", done.stdout).group()
-    jobs, pools = batch_account().jobs(name), batch_account().pools(name)
+    jobs, pools = batch_account().list_jobs(name), batch_account().list_pools(name)
     batch_account().delete_jobs_and_pools([name], [name], 10)
     assert (len(jobs), len(pools)) == (1, 0)
 

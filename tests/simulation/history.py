@@ -61,6 +61,9 @@ KEYS = {"the Batch key": DEVELOPMENT_KEY, "the storage key": STORAGE_KEY}
 DELETION_SECONDS = 180.0
 NODES_GRACE = timedelta(minutes=20)
 
+# A process imports Prefect before it sends its first request, so two attempts never start in the same second.
+PROCESS_START_SECONDS = 2.0
+
 # Resources of other runs and other users, which must not change.
 OTHER_RUN = "topn-" + "ab" * 16 + "-0"
 DEAD_RUN = "topn-" + "cd" * 16 + "-0"
@@ -278,6 +281,7 @@ class _History:
 
     def _run_client(self, exit_: Exit, flow_run: FlowRun | None, arguments: Sequence[str] | None = None) -> Life:
         """Run a client until it exits or is killed."""
+        self.world.sleep(PROCESS_START_SECONDS)
         life = Life(exit=exit_, flow_run=flow_run, started_at=self.world.now)
         if arguments is None:
             self.outcome.lives.append(life)

@@ -109,12 +109,12 @@ def test_checks_accept_empty_account(blobs):
 
 
 def test_container_keeps_its_metadata(blobs, container):
-    assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
+    assert blobs.get_container_metadata(container) == {"owner": "test", "run": "a b"}
 
 
 def test_metadata_are_replaced_as_a_whole(blobs, container):
     blobs.write_container_metadata(container, {"run": "c"})
-    assert blobs.container_metadata(container) == {"run": "c"}
+    assert blobs.get_container_metadata(container) == {"run": "c"}
     with pytest.raises(NotFoundError):
         blobs.write_container_metadata(f"{container}-none", {})
 
@@ -122,7 +122,7 @@ def test_metadata_are_replaced_as_a_whole(blobs, container):
 def test_container_name_is_unique(blobs, container):
     with pytest.raises(AlreadyExistsError):
         blobs.create_container(container, {})
-    assert blobs.container_metadata(container) == {"owner": "test", "run": "a b"}
+    assert blobs.get_container_metadata(container) == {"owner": "test", "run": "a b"}
 
 
 def test_deleted_container_is_gone_at_once(blobs, container):
@@ -130,7 +130,7 @@ def test_deleted_container_is_gone_at_once(blobs, container):
     blobs.delete_container(container)
     blobs.delete_container(container)
     for use in (
-        lambda: blobs.container_metadata(container),
+        lambda: blobs.get_container_metadata(container),
         lambda: read_blob(blobs, container, "a"),
         lambda: blobs.upload_bytes(container, "a", b""),
         lambda: blobs.upload_archive(container, "a", BytesIO(bytes(BLOCK_BYTES + 1))),
@@ -157,11 +157,11 @@ def test_containers_are_listed_by_prefix_in_pages(blobs):
     expected = {f"{prefix}-{i}": {"i": str(i)} for i in range(5)}
     for name, metadata in reversed(expected.items()):
         blobs.create_container(name, metadata)
-    found = blobs.containers(prefix)
+    found = blobs.list_containers(prefix)
     assert {name: container.metadata for name, container in found.items()} == expected
     assert all(timedelta(0) <= container.age < timedelta(minutes=5) for container in found.values())
-    assert list(blobs.containers(f"{prefix}-3")) == [f"{prefix}-3"]
-    assert blobs.containers(f"{prefix}-x") == {}
+    assert list(blobs.list_containers(f"{prefix}-3")) == [f"{prefix}-3"]
+    assert blobs.list_containers(f"{prefix}-x") == {}
     pages, token = [], None
     while token or not pages:
         pager = blobs._service.list_containers(prefix, include_metadata=False, results_per_page=2).by_page(token)
@@ -293,7 +293,7 @@ def test_containers_beyond_one_page_are_listed(monkeypatch):
     settings = AzureSettings(
         storage_endpoint=storage.endpoint, storage_account=STORAGE_ACCOUNT, storage_key=STORAGE_KEY
     )
-    assert len(BlobAccount(settings).containers("many-")) == 5001
+    assert len(BlobAccount(settings).list_containers("many-")) == 5001
 
 
 def test_malformed_requests_are_rejected(account, container):
@@ -478,8 +478,10 @@ def choose_operation(rng, prefix):
     operations = {
         "create": lambda account: account.blobs.create_container(container, {"number": number}),
         "delete": lambda account: account.blobs._service.delete_container(container),
-        "properties": lambda account: account.blobs.container_metadata(container),
-        "containers": lambda account: {name: each.metadata for name, each in account.blobs.containers(prefix).items()},
+        "properties": lambda account: account.blobs.get_container_metadata(container),
+        "containers": lambda account: {
+            name: each.metadata for name, each in account.blobs.list_containers(prefix).items()
+        },
         "put": lambda account: account.blobs.upload_bytes(container, blob, content),
         "add": lambda account: client(account, unstaged).upload_blob(content),
         "stage": lambda account: client(account, staged).stage_block(blocks[0].id if blocks else "0", content),

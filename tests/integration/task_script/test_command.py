@@ -17,10 +17,13 @@ import task_script
 
 PACKAGE = Path(task_script.__file__).parent
 TEXT = "the cat, the dog\n"
-NUMBERS = "".join(f"{number} " for number in range(700_000))
-SMALLEST_NUMBERS = sorted(NUMBERS.split())[:2000]
-# Enough for Python and a few megabytes, but not for the counts of NUMBERS.
+# Enough for Python and a few megabytes, but not for the counts of the numbers.
 SMALL_MEMORY_BYTES = 48 * 2**20
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return "".join(f"{number} " for number in range(700_000))
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +78,10 @@ def limited(kind, limit):
 
 
 @EACH_PROGRAM
-def test_out_of_memory_fails_file(folder, program, programs):
+def test_out_of_memory_fails_file(folder, program, programs, numbers):
     # The compiled counts use less memory per word.
     more = "" if program == "Python" else " ".join(map(str, range(2_000_000, 3_500_000)))
-    (folder / "a.txt").write_text(NUMBERS + more)
+    (folder / "a.txt").write_text(numbers + more)
 
     script = run_script(
         "a.txt",
@@ -93,8 +96,8 @@ def test_out_of_memory_fails_file(folder, program, programs):
 
 
 @EACH_PROGRAM
-def test_memory_limit_allows_large_vocabulary(folder, monkeypatch, program, programs):
-    (folder / "a.txt").write_text(NUMBERS)
+def test_memory_limit_allows_large_vocabulary(folder, monkeypatch, program, programs, numbers):
+    (folder / "a.txt").write_text(numbers)
     (folder / "node").mkdir()
     monkeypatch.setenv("AZ_BATCH_TASK_WORKING_DIR", str(folder / "node"))
 
@@ -105,13 +108,13 @@ def test_memory_limit_allows_large_vocabulary(folder, monkeypatch, program, prog
     assert (script.returncode, script.stderr) == (0, "")
     result = json.loads((folder / "a_OUTPUT.json").read_text())
     assert (result["words"], result["distinct"]) == (700_000, 700_000)
-    assert result["top"] == [[word, 1] for word in SMALLEST_NUMBERS]
+    assert result["top"] == [[word, 1] for word in sorted(numbers.split())[:2000]]
     assert names_in(folder / "node") == []
 
 
 @EACH_PROGRAM
-def test_full_disk_fails_file_above_memory_limit(folder, program, programs):
-    (folder / "a.txt").write_text(NUMBERS)
+def test_full_disk_fails_file_above_memory_limit(folder, program, programs, numbers):
+    (folder / "a.txt").write_text(numbers)
 
     limit = limited(resource.RLIMIT_FSIZE, 100_000)
     script = run_script("a.txt", "--memory-mb", "8", command=programs[program], **limit)
@@ -124,8 +127,8 @@ def test_full_disk_fails_file_above_memory_limit(folder, program, programs):
     assert names_in(folder) == ["a.txt"]
 
 
-def test_missing_folder_fails_file_above_memory_limit(folder, monkeypatch):
-    (folder / "a.txt").write_text(NUMBERS)
+def test_missing_folder_fails_file_above_memory_limit(folder, monkeypatch, numbers):
+    (folder / "a.txt").write_text(numbers)
     monkeypatch.setenv("AZ_BATCH_TASK_WORKING_DIR", str(folder / "missing"))
 
     script = run_script("a.txt", "--memory-mb", "8")

@@ -76,7 +76,7 @@ def job(settings, shared_parts):
     """A job with a Batch task that has completed, and its pool with one node."""
     batch = BatchAccount(settings)
     batch.add_tasks(shared_parts[1].job_id, [task_spec("answers")])
-    wait_until(lambda: batch.task_counts(shared_parts[1].job_id).completed, "the Batch task")
+    wait_until(lambda: batch.get_task_counts(shared_parts[1].job_id).completed, "the Batch task")
     return shared_parts[1]
 
 
@@ -92,22 +92,22 @@ START_TASK = StartTask(command_line="true", files=())
 
 
 def read_node_file(batch, job):
-    [node] = batch.nodes(job.pool_id)
+    [node] = batch.list_nodes(job.pool_id)
     return batch.read_node_file_tail(job.pool_id, node.node_id, "startup/stdout.txt")
 
 
 # Each operation of the Batch client, and whether its answer has a body.
 BATCH = {
-    "images": (lambda batch, job: batch.images(), True),
-    "pool": (lambda batch, job: batch.pool(job.pool_id), True),
-    "nodes": (lambda batch, job: batch.nodes(job.pool_id), True),
-    "job": (lambda batch, job: batch.job(job.job_id), True),
+    "images": (lambda batch, job: batch.list_images(), True),
+    "pool": (lambda batch, job: batch.get_pool(job.pool_id), True),
+    "nodes": (lambda batch, job: batch.list_nodes(job.pool_id), True),
+    "job": (lambda batch, job: batch.get_job(job.job_id), True),
     "add_tasks": (lambda batch, job: batch.add_tasks(job.job_id, [task_spec(new_id())]), True),
-    "task_counts": (lambda batch, job: batch.task_counts(job.job_id), True),
+    "task_counts": (lambda batch, job: batch.get_task_counts(job.job_id), True),
     "list_completed_tasks": (lambda batch, job: len(list(batch.list_completed_tasks(job.job_id, None))), True),
     "list_waiting_tasks": (lambda batch, job: batch.list_waiting_tasks(job.job_id), True),
-    "jobs": (lambda batch, job: batch.jobs(job.job_id), True),
-    "pools": (lambda batch, job: batch.pools(job.pool_id), True),
+    "jobs": (lambda batch, job: batch.list_jobs(job.job_id), True),
+    "pools": (lambda batch, job: batch.list_pools(job.pool_id), True),
     "list_pools_with_resize_errors": (lambda batch, job: batch.list_pools_with_resize_errors(), True),
     "list_node_allocations": (lambda batch, job: batch.list_node_allocations(job.pool_id), True),
     "update_start_task": (lambda batch, job: batch.update_start_task(job.pool_id, START_TASK), False),
@@ -177,8 +177,8 @@ def test_invalid_answer_to_deletion_is_reported(proxied_batch, batch_proxy):
 BLOBS = {
     "check": lambda blobs, name, path: blobs.check(),
     "create_container": lambda blobs, name, path: blobs.create_container(new_id(), {}),
-    "container_metadata": lambda blobs, name, path: blobs.container_metadata(name),
-    "containers": lambda blobs, name, path: blobs.containers(name),
+    "container_metadata": lambda blobs, name, path: blobs.get_container_metadata(name),
+    "containers": lambda blobs, name, path: blobs.list_containers(name),
     "delete_container": lambda blobs, name, path: blobs.delete_container(new_id()),
     "upload_bytes": lambda blobs, name, path: blobs.upload_bytes(name, "new", b"content"),
     "upload_file": lambda blobs, name, path: blobs.upload_file(name, path, *digest(path)),
@@ -262,7 +262,7 @@ def pause(reply):
 def test_slow_batch_answer_ends_and_is_retried(proxied_batch, batch_proxy, job, monkeypatch, replace):
     monkeypatch.setattr(transport, "SLOW_SECONDS", 0.2)
     batch_proxy.fault(replace, times=1)
-    assert proxied_batch.job(job.job_id).job_id == job.job_id
+    assert proxied_batch.get_job(job.job_id).job_id == job.job_id
     assert batch_proxy.replaced == 1
 
 
@@ -276,7 +276,7 @@ def test_slow_download_ends_and_is_retried(proxied_blobs, blob_proxy, container,
 def test_slow_answers_are_named(proxied_batch, batch_proxy, job, monkeypatch):
     monkeypatch.setattr(transport, "SLOW_SECONDS", 0.05)
     batch_proxy.fault(trickle)
-    error = outcome(proxied_batch.job, job.job_id)
+    error = outcome(proxied_batch.get_job, job.job_id)
     assert error.transient, repr(error.__cause__)
     assert "slower than 100 kB/s" in str(error)
 
@@ -285,5 +285,5 @@ def test_short_slow_answer_is_accepted(proxied_batch, batch_proxy, job, monkeypa
     """An answer that is complete within the time may be as slow as it likes."""
     monkeypatch.setattr(transport, "SLOW_SECONDS", 30.0)
     batch_proxy.fault(trickle)
-    assert proxied_batch.task_counts(job.job_id).completed >= 1
+    assert proxied_batch.get_task_counts(job.job_id).completed >= 1
     assert batch_proxy.replaced == 1

@@ -163,11 +163,11 @@ def test_conflict_and_missing_blob_raise_different_errors(blobs, container):
     with pytest.raises(NotFoundError):
         read_blob(blobs, container, "missing")
     with pytest.raises(NotFoundError):
-        blobs.container_metadata(f"test-{uuid.uuid4().hex}")
+        blobs.get_container_metadata(f"test-{uuid.uuid4().hex}")
 
 
 def test_containers_are_listed_by_prefix_with_metadata(blobs, container):
-    assert {name: found.metadata for name, found in blobs.containers(container[:20]).items()} == {
+    assert {name: found.metadata for name, found in blobs.list_containers(container[:20]).items()} == {
         container: {"owner": "test"}
     }
 
@@ -175,7 +175,7 @@ def test_containers_are_listed_by_prefix_with_metadata(blobs, container):
 def test_deleting_container_twice_succeeds(blobs, container):
     blobs.delete_container(container)
     blobs.delete_container(container)
-    assert blobs.containers(container) == {}
+    assert blobs.list_containers(container) == {}
 
 
 def key_period(url):

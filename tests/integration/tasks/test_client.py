@@ -48,7 +48,7 @@ def requests_of(batch, blobs, run, workload, local_azure):
     local_azure.faults.clear()
     local_azure.storage_faults.clear()
     batch.delete_jobs_and_pools([run.name], [], 5)
-    for name in blobs.containers(run.name):
+    for name in blobs.list_containers(run.name):
         blobs.delete_container(name)
 
 

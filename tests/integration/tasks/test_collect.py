@@ -14,7 +14,7 @@ def test_results_and_logs_outlive_node(batch, blobs, workload, parts, submitted,
     containers, job = parts
     finished = watch_chunk(submitted(b"one two two", b"abc\xffdef"), job, containers)
     batch.delete_jobs_and_pools([], [job.pool_id], 10)
-    wait_until(lambda: not batch.pools(job.pool_id), "the pool to be gone")
+    wait_until(lambda: not batch.list_pools(job.pool_id), "the pool to be gone")
 
     good, bad = collect_chunk(blobs, FolderStore(tmp_path / "s"), finished, job, workload, containers).values()
 

@@ -73,7 +73,7 @@ def test_run_writes_its_heartbeat(blobs, run, monkeypatch, tmp_path):
     blobs.create_container(name, {"owner": "before the heartbeat"})
     life.lock_run(run.flow_run_id)
     with life.heartbeat(run):
-        wait_until(lambda: blobs.container_metadata(name) == run.metadata(kept=False), "the heartbeat is written")
+        wait_until(lambda: blobs.get_container_metadata(name) == run.metadata(kept=False), "the heartbeat is written")
     assert life.read_life_file(run.flow_run_id).is_alive
     life.mark_ended(run.flow_run_id)
     blobs.delete_container(name)

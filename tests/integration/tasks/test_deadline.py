@@ -41,7 +41,7 @@ def judged(batch, blobs, run, workload, pool_options, chunk_factory, azure_setti
         )
         chunk = stage_chunk(blobs, chunk_factory(b"text", b"another text", packed=packed), workload, containers)
         submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
-        wait_until(lambda: batch.task_counts(job.job_id).running, "a Batch task to run")
+        wait_until(lambda: batch.get_task_counts(job.job_id).running, "a Batch task to run")
         azure_settings.batch.advance(timedelta(minutes=after_minutes))
         finished = watch_chunk(submitted, job, containers)
         store = FolderStore(tmp_path / "store")
@@ -66,4 +66,4 @@ def test_batch_task_ends_at_its_time_limit(judged, batch, run, packed):
     for verdict in judged(after_minutes=3, task_minutes=2.5, packed=packed):
         assert verdict.category is Category.WALL_CLOCK
         assert "longer than 2.5 minutes, its limit `task_minutes` [" in verdict.message
-    assert batch.job(run.name).state == "active"
+    assert batch.get_job(run.name).state == "active"

@@ -40,7 +40,7 @@ def test_job_is_created_after_another_ends(full_account, blobs, run, workload, c
     clock = MovableClock(on_sleep=lambda: full_account.end_job("other", "test"))
     with listen(lambda progress: notes.append(progress.note)):
         job = ensure_job(full_account, blobs, run, workload, containers, run.name, clock)
-    assert full_account.job(job.job_id).state == "active"
+    assert full_account.get_job(job.job_id).state == "active"
     assert any("quota of active jobs" in note for note in notes)
 
 

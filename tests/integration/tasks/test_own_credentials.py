@@ -24,13 +24,13 @@ def netrc(tmp_path, monkeypatch):
 
 def test_netrc_replaces_no_key(azure_settings, netrc):
     settings = load_settings()
-    assert BatchAccount(settings).images(retry_total=0)
+    assert BatchAccount(settings).list_images(retry_total=0)
     BlobAccount(settings).check(retry_total=0)
 
 
 def test_netrc_replaces_no_token(identity_settings, netrc):
     settings = load_settings()
-    assert BatchAccount(settings).images(retry_total=0)
+    assert BatchAccount(settings).list_images(retry_total=0)
     BlobAccount(settings).check(retry_total=0)
 
 
@@ -38,5 +38,5 @@ def test_netrc_replaces_no_token(identity_settings, netrc):
 def test_local_azure_needs_no_proxy(azure_settings, name):
     with mock.patch.dict(os.environ, {name: DEAD_PROXY, "NO_PROXY": "example.com"}):
         settings = load_settings()
-        assert BatchAccount(settings).images(retry_total=0)
+        assert BatchAccount(settings).list_images(retry_total=0)
         BlobAccount(settings).check(retry_total=0)

@@ -128,7 +128,7 @@ class TestOnNodes:
 
         received(start_commands=["false || true", "exit 3"])
         wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
-        assert [node.start_task_exit_code for node in batch.nodes(run.name)] == [3]
+        assert [node.start_task_exit_code for node in batch.list_nodes(run.name)] == [3]
 
     def test_local_azure_accepts_containers(self, received, batch, blobs, run, workload, chunk_factory):
         """The local Batch service runs the command on the node, where the script also runs."""
@@ -141,6 +141,6 @@ class TestOnNodes:
         )
         staged = stage_chunk(blobs, chunk_factory(b"one"), workload, containers)
         assert not submit_chunk(batch, blobs, run, staged, job, workload, containers).failures
-        wait_until(lambda: batch.task_counts(job.job_id).completed == 1, "the Batch task completed")
+        wait_until(lambda: batch.get_task_counts(job.job_id).completed == 1, "the Batch task completed")
         [task] = batch._client.list_tasks(job.job_id)
         assert (task.container_settings.image_name, task.execution_info.exit_code) == ("python:3.12", 0)

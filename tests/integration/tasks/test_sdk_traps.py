@@ -37,23 +37,23 @@ def test_job_is_always_terminated_with_reason(batch, parts):
     with pytest.raises(ValueError, match="No value for given attribute"):
         batch._client.begin_terminate_job(parts[1].job_id)
     batch.end_job(parts[1].job_id, "because")
-    assert batch.job(parts[1].job_id).terminate_reason == "because"
+    assert batch.get_job(parts[1].job_id).terminate_reason == "because"
 
 
 def test_node_is_always_rebooted_with_option(batch, run, parts):
-    wait_until(lambda: [n.state for n in batch.nodes(run.name)] == ["idle"], "the node")
-    [node] = batch.nodes(run.name)
+    wait_until(lambda: [n.state for n in batch.list_nodes(run.name)] == ["idle"], "the node")
+    [node] = batch.list_nodes(run.name)
     with pytest.raises(ValueError, match="No value for given attribute"):
         batch._client.begin_reboot_node(run.name, node.node_id)
     batch.reboot_node(run.name, node.node_id)
-    wait_until(lambda: [n.state for n in batch.nodes(run.name)] == ["idle"], "the node to come back")
+    wait_until(lambda: [n.state for n in batch.list_nodes(run.name)] == ["idle"], "the node to come back")
 
 
 def test_missing_pool_is_detected_by_reading_it(batch):
     with pytest.raises(ResourceNotFoundError):
         batch._client.pool_exists("nowhere")
     with pytest.raises(NotFoundError):
-        batch.pool("nowhere")
+        batch.get_pool("nowhere")
 
 
 def test_rejected_batch_tasks_are_detected(batch, parts):
@@ -73,7 +73,7 @@ def test_deletion_succeeds_despite_failing_poller(batch, parts, azure_faults):
     azure_faults.add("answer", operation="get_job", status=403, times=100)
     assert batch.delete_jobs_and_pools([parts[1].job_id], [], 5) == {}
     azure_faults.clear()
-    wait_until(lambda: not batch.jobs(parts[1].job_id), "the job to be gone")
+    wait_until(lambda: not batch.list_jobs(parts[1].job_id), "the job to be gone")
 
 
 def test_changed_batch_task_is_not_deleted(batch, parts):
@@ -97,7 +97,7 @@ def test_error_has_service_message_only(batch):
     with pytest.raises(
         ServiceError, match=r"^Batch could not get job nowhere: .*JobNotFound.* does not exist\.$"
     ) as caught:
-        batch.job("nowhere")
+        batch.get_job("nowhere")
     assert "RequestId" not in str(caught.value)
     assert isinstance(caught.value.__cause__, HttpResponseError)
 
@@ -106,7 +106,7 @@ def test_each_thread_keeps_its_connection(batch, azure_faults, caplog):
     """A new connection costs several times as much as a request, and urllib3 keeps only ten by default."""
     azure_faults.add("delay", operation="*", seconds=0.5, probability=1)
     with ThreadPoolExecutor(16) as threads:
-        futures = [threads.submit(batch.images) for _ in range(32)]
+        futures = [threads.submit(batch.list_images) for _ in range(32)]
     assert [future.exception() for future in futures] == [None] * 32
     assert [record.getMessage() for record in caplog.records if "pool is full" in record.getMessage()] == []
 

@@ -127,7 +127,7 @@ def test_heartbeat_resets_age_of_container(blobs, run):
         return written_at() > created_at
 
     wait_until(is_renewed, "the metadata are newer")
-    found = blobs.containers(name)[name]
+    found = blobs.list_containers(name)[name]
     assert found.metadata == run.metadata(kept=False)
     assert found.age < timedelta(minutes=5)
     blobs.delete_container(name)
@@ -185,9 +185,9 @@ def test_retry_after_job_end_uses_new_name(batch, blobs, run, create_resources):
 def test_retry_never_adopts_what_is_being_deleted(batch, blobs, run, create_resources):
     """The mark counts, even if nothing was deleted yet."""
     create_resources(run)
-    batch.mark_job(batch.job(run.name))
+    batch.mark_job(batch.get_job(run.name))
     assert adopt_or_skip(batch, blobs, run).generation == 1
-    assert batch.job(run.name).metadata == {**run.metadata(kept=False), "cleanup": "started"}
+    assert batch.get_job(run.name).metadata == {**run.metadata(kept=False), "cleanup": "started"}
 
 
 @pytest.mark.parametrize("missing", ["application", "inputs", "outputs"])
@@ -217,9 +217,9 @@ def test_next_generation_gets_own_pool_during_deletion(tmp_path, blobs, run, wor
         )
         ensure_pool(account, blobs, run, workload, containers, pool_options, 1)
         account.delete_jobs_and_pools([], [run.name], 0)
-        assert account.pool(run.name).state == "deleting"
+        assert account.get_pool(run.name).state == "deleting"
         later = replace(run, generation=1)
         assert ensure_pool(account, blobs, later, workload, containers, pool_options, 1) == later.name
-        assert account.pool(later.name).state == "active"
-    for name in blobs.containers(run.name):
+        assert account.get_pool(later.name).state == "active"
+    for name in blobs.list_containers(run.name):
         blobs.delete_container(name)

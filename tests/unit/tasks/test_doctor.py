@@ -150,13 +150,13 @@ class ScaledAccount:
         self.state = {}
         self.restarts = 0
 
-    def job(self, job_id):
+    def get_job(self, job_id):
         return make_job("active")
 
-    def pool(self, pool_id):
+    def get_pool(self, pool_id):
         return make_pool(**self.state)
 
-    def nodes(self, pool_id):
+    def list_nodes(self, pool_id):
         return []
 
     def restart_autoscale(self, pool_id):

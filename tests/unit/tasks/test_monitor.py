@@ -21,7 +21,7 @@ JOB = BatchJob(job_id="j", pool_id="p", files_variable="D")
 class Account:
     """A job with one Batch task that never ends."""
 
-    def task_counts(self, job_id):
+    def get_task_counts(self, job_id):
         return TaskCounts(active=0, running=1, completed=0)
 
     def list_completed_tasks(self, job_id, since):
@@ -36,7 +36,7 @@ class FailingAccount(Account):
         self._times = times
         self.polls = 0
 
-    def task_counts(self, job_id):
+    def get_task_counts(self, job_id):
         self.polls += 1
         if self.polls <= self._times:
             raise self._error
@@ -60,7 +60,7 @@ class LateListing:
         self._completed = [early, late]
         self._listings = 0
 
-    def task_counts(self, job_id):
+    def get_task_counts(self, job_id):
         return TaskCounts(active=0, running=0, completed=2)
 
     def list_completed_tasks(self, job_id, since):

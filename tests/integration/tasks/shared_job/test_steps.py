@@ -115,7 +115,7 @@ def test_adding_batch_tasks_is_idempotent(batch, idle_job):
     ]
     assert batch.add_tasks(idle_job, specs) == {}
     assert batch.add_tasks(idle_job, specs) == {}
-    counts = batch.task_counts(idle_job)
+    counts = batch.get_task_counts(idle_job)
     assert counts.active + counts.running + counts.completed == 250
 
 
@@ -127,7 +127,7 @@ def test_oversized_request_is_halved(batch, idle_job, local_azure):
     assert batch.add_tasks(idle_job, specs) == {}
     statuses = [record.status for record in list(local_azure.batch.requests) if idle_job in record.path]
     assert 413 in statuses
-    assert batch.task_counts(idle_job).active == 60
+    assert batch.get_task_counts(idle_job).active == 60
 
 
 def test_rejected_batch_task_is_named_and_others_added(batch, idle_job):

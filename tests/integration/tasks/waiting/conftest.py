@@ -44,7 +44,7 @@ def submitted(batch, blobs, run, workload, pool_options, chunk_factory, azure_fa
     yield do
     azure_faults.clear()
     batch.delete_jobs_and_pools([run.name], [run.name], 5)
-    for name in blobs.containers(run.name):
+    for name in blobs.list_containers(run.name):
         blobs.delete_container(name)
 
 

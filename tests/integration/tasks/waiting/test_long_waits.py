@@ -33,7 +33,7 @@ def test_missing_capacity_is_reported_within_two_polls(
 ):
     """Field report 10: the service retries an allocation that failed for lack of capacity, and the run continues."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": "AllocationFailed"}])
-    wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
+    wait_until(lambda: batch.get_pool(run.name).resize_problems, "the resize to fail")
     reported_after = []
 
     def recover_after_note():
@@ -97,7 +97,7 @@ class TestSpot:
         def advance_clock():
             time.sleep(POLL_SECONDS)
             azure_settings.batch.advance(timedelta(seconds=30))
-            for node in batch.nodes(run.name):
+            for node in batch.list_nodes(run.name):
                 if node.node_id.endswith("_p") and node.state == "running":
                     azure_settings.faults.add("preempt_node", node=node.node_id)
                     preempted.add(node.node_id)

@@ -42,10 +42,10 @@ def test_completed_batch_tasks_are_not_reread(server, blobs, run, workload, part
 
     def complete_next_tasks():
         nonlocal seen
-        wait_until(lambda: account.task_counts(job.job_id).running, "Batch tasks to run")
+        wait_until(lambda: account.get_task_counts(job.job_id).running, "Batch tasks to run")
         server.advance(timedelta(seconds=1))
-        wait_until(lambda: account.task_counts(job.job_id).completed > seen, "Batch tasks to complete")
-        seen = account.task_counts(job.job_id).completed
+        wait_until(lambda: account.get_task_counts(job.job_id).completed > seen, "Batch tasks to complete")
+        seen = account.get_task_counts(job.job_id).completed
 
     clock = MovableClock(complete_next_tasks)
     renewal = Renewal(account=account, blobs=blobs, run=run, job=job, workload=workload, containers=containers)

@@ -15,13 +15,13 @@ PROVIDER_ERROR = {
 
 def test_restarted_autoscale_counts_file(submitted, watch_chunk, counted, batch, run):
     chunk, job, containers = submitted([{"fault": "autoscale_fails", "times": 1}])
-    wait_until(lambda: batch.pool(run.name).autoscale_problem, "the evaluation to fail")
-    assert "insufficient sample data" in batch.pool(run.name).autoscale_problem.message
+    wait_until(lambda: batch.get_pool(run.name).autoscale_problem, "the evaluation to fail")
+    assert "insufficient sample data" in batch.get_pool(run.name).autoscale_problem.message
 
     batch.restart_autoscale(run.name)
 
     assert isinstance(counted(watch_chunk(chunk, job, containers, polling_clock()), job, containers), StoredResult)
-    assert batch.pool(run.name).autoscale_problem is None
+    assert batch.get_pool(run.name).autoscale_problem is None
 
 
 def test_error_of_provider_ends_wait_with_cause(submitted, watch_chunk, counted):

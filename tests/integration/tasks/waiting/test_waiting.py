@@ -18,7 +18,7 @@ from tasks.steps.provision import ensure_containers, ensure_pool
 def test_permanent_allocation_failure_ends_wait_within_two_polls(batch, run, submitted, watch_chunk, code):
     """Field reports 11 and 32: a missing quota or a retired image."""
     chunk, job, containers = submitted([{"fault": "allocation_fails", "code": code, "message": f"No: {code}."}])
-    wait_until(lambda: batch.pool(run.name).resize_problems, "the resize to fail")
+    wait_until(lambda: batch.get_pool(run.name).resize_problems, "the resize to fail")
     clock = MovableClock()
 
     finished = watch_chunk(chunk, job, containers, clock)
@@ -132,7 +132,7 @@ def test_disabled_job_is_reported_and_resumes(submitted, watch_chunk, counted, n
     def enable():
         time.sleep(POLL_SECONDS)
         azure_faults.clear()
-        if notes and batch.job(job.job_id).state == "disabled":
+        if notes and batch.get_job(job.job_id).state == "disabled":
             batch._client.begin_enable_job(job.job_id)
 
     finished = watch_chunk(chunk, job, containers, MovableClock(enable))
@@ -169,14 +169,14 @@ def test_old_resize_error_of_existing_pool_is_ignored(
     other = replace(run, flow_run_id=str(uuid.uuid4()))
     azure_faults.add("allocation_fails", code="AccountCoreQuotaReached")
     ensure_pool(batch, blobs, other, workload, ensure_containers(blobs, run, workload), pool_options, 1)
-    wait_until(lambda: batch.pool(other.name).resize_problems, "the resize to fail")
+    wait_until(lambda: batch.get_pool(other.name).resize_problems, "the resize to fail")
     azure_faults.clear()
     chunk, job, containers = submitted(pool_id=other.name)
     polls = []
 
     def resize_at_last():
         time.sleep(POLL_SECONDS)
-        polls.append(batch.pool(other.name).allocation_state)
+        polls.append(batch.get_pool(other.name).allocation_state)
         if len(polls) == 2 * MAX_IDLE_POLLS:
             batch._client.disable_pool_auto_scale(other.name)
             batch._client.begin_resize_pool(other.name, {"targetDedicatedNodes": 1})
@@ -200,7 +200,7 @@ def test_transient_renewal_failure_loses_no_file(submitted, watch_chunk, counted
 
 def test_terminated_batch_task_does_not_list_nodes(batch, run, submitted, watch_chunk, local_azure):
     chunk, job, containers = submitted([{"fault": "endless_task", "task": "*"}])
-    wait_until(lambda: batch.task_counts(job.job_id).running == 1, "the Batch task to run")
+    wait_until(lambda: batch.get_task_counts(job.job_id).running == 1, "the Batch task to run")
     batch._client.terminate_task(job.job_id, chunk.staged[0].task_id)
 
     finished = watch_chunk(chunk, job, containers, polling_clock())
