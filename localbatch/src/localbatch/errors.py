@@ -125,6 +125,7 @@ node_being_created = _code(409, "NodeBeingCreated", "The specified node is being
 node_being_started = _code(409, "NodeBeingStarted", "The specified node is being started.")
 node_being_rebooted = _code(409, "NodeBeingRebooted", "The specified node is being rebooted.")
 node_being_reimaged = _code(409, "NodeBeingReimaged", "The specified node is being reimaged.")
+operation_not_valid_on_node = _code(409, "OperationNotValidOnNode", "The specified operation is not valid on the node.")
 node_already_in_target_scheduling_state = _code(
     409, "NodeAlreadyInTargetSchedulingState", "The specified node is already in the target scheduling state."
 )

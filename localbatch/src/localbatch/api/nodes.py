@@ -71,6 +71,10 @@ def reboot_node(call: Call) -> Response:
 
 def reimage_node(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/reimage."""
+    if "cloudServiceConfiguration" not in call.store.pool(call.node().pool_id).spec:
+        raise errors.operation_not_valid_on_node(
+            Reason="Operation reimage can be invoked only on pools created with cloudServiceConfiguration"
+        )
     return _maintain(call, "reimage", "nodeReimageOption")
 
 
