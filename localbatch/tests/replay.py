@@ -1,7 +1,15 @@
 """Replays recorded transcripts of the service against localbatch, in this process and in simulated time.
 
 A transcript is a file of facts in the folder `transcripts`: requests that a client sent to the service, and what the
-service answered. Values that differ from run to run are replaced by placeholders such as `<time>`.
+service answered. Values that differ from run to run are replaced by placeholders such as `<time>`. A transcript has:
+
+- `client`, `api_version`, `source`: who recorded it, with which version of the API, and where it is
+- `started`: when; the simulated time starts then
+- `without`: properties and headers that are not compared, because the client used another version of the API or Windows
+- `commands`: what the command lines of tasks do: `seconds`, `exit` and `files`
+- `exchanges`: requests and their responses. A request without response only prepares the account. `after` are the seconds
+  since the request before, `account` is the account that signs it, and `among` marks a list of which the transcript has
+  only the entries that both have
 """
 
 from __future__ import annotations
@@ -31,7 +39,9 @@ FOLDER = Path(__file__).with_name("transcripts")
 ACCOUNT = "transcripts"
 BASE = "https://transcripts.example"
 KEY = base64.b64encode(b"key").decode()
-API_VERSION = "2025-06-01"  # A read is repeated for a quarter of an hour of the simulated time.
+API_VERSION = "2025-06-01"
+
+# A read is repeated for a quarter of an hour of the simulated time.
 MAX_READS, SECONDS_BETWEEN_READS = 180, 5
 
 # Instead of the images of the transcripts, which are no longer supported.
