@@ -10,6 +10,8 @@ service answered. Values that differ from run to run are replaced by placeholder
 - `exchanges`: requests and their responses. A request without response only prepares the account. `after` are the seconds
   since the request before, `account` is the account that signs it, and `among` marks a list of which the transcript has
   only the entries that both have
+
+Some recordings have no bodies of requests. Then the transcript has bodies that ask for what the response contains.
 """
 
 from __future__ import annotations
