@@ -41,7 +41,8 @@ FOLDER = Path(__file__).with_name("transcripts")
 ACCOUNT = "transcripts"
 BASE = "https://transcripts.example"
 KEY = base64.b64encode(b"key").decode()
-API_VERSION = "2025-06-01"
+# Earlier ones are refused.
+FIRST_API_VERSION = "2022-01-01"
 
 # A read is repeated for a quarter of an hour of the simulated time.
 MAX_READS, SECONDS_BETWEEN_READS = 180, 5
@@ -138,6 +139,7 @@ class Account:
         """Create an empty account whose nodes have their files below a folder."""
         self.now = datetime.fromisoformat(transcript["started"])
         self._root = root
+        self._api_version = max(transcript["api_version"], FIRST_API_VERSION)
         self._commands = transcript.get("commands", {})
         self._ends: list[tuple[datetime, Report]] = []
         self._killed: set[int] = set()
@@ -159,7 +161,7 @@ class Account:
         if content:
             headers |= {"content-type": "application/json; odata=minimalmetadata", "content-length": str(len(content))}
         headers["ocp-date"] = http_date(self.now)
-        text = urlencode({"api-version": API_VERSION, **query})
+        text = urlencode({"api-version": self._api_version, **query})
         signature = auth.sign(KEY, auth.string_to_sign(account, method, path, text, headers))
         headers["authorization"] = f"SharedKey {account}:{signature}"
         answered = self._service.answer(

@@ -45,6 +45,7 @@ OTHER_CODES: Mapping[str, Sequence[str]] = {
         "BlobNotFound",
         "CommandLaunchFailed",
         "CommandProgramNotFound",
+        "ContainerTaskSettingsNotFound",
         "FailureExitCode",
         "FileUploadAccessDenied",
         "FileUploadContainerNotFound",
