@@ -37,7 +37,7 @@ $(READY): $(UV) pyproject.toml localbatch/pyproject.toml constraints.txt $(AZURI
 	@touch $@
 
 $(TOOLS): $(READY) localbatch/tests/contract/track1.txt
-	$(INSTALL_PINNED) -r pyproject.toml --extra compiled --group dev
+	$(INSTALL_PINNED) -r pyproject.toml --extra compiled --extra parquet --group dev
 	$(INSTALL) --require-hashes --no-deps --target $(VENV)/clients/track1 -r localbatch/tests/contract/track1.txt
 	@touch $@
 
@@ -49,7 +49,7 @@ compiled: setup
 COMPILE := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 $(UPGRADE:%=--upgrade-package %)
 pins: $(UV)
 	$(COMPILE) --group installer --output-file installer.txt
-	$(COMPILE) --extra compiled --group dev pyproject.toml localbatch/pyproject.toml --output-file constraints.txt
+	$(COMPILE) --extra compiled --extra parquet --group dev pyproject.toml localbatch/pyproject.toml --output-file constraints.txt
 
 run: setup
 	@$(BIN)/topn run $(or $(INPUTS),data/*.txt) $(if $(N),--num-words $(N)) $(if $(OUTPUT),--output $(OUTPUT))

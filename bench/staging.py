@@ -24,6 +24,7 @@ from bench.simulated_azure import measure_with_local_azure
 from flows.topn import MAX_THREADS
 from tasks.azure.accounts import blob_account
 from tasks.azure.settings import load_settings
+from tasks.model.inputs import LocalFiles, find_inputs
 from tasks.model.plan import Plan
 from tasks.model.run import Containers
 from tasks.steps.plan import create_plan
@@ -111,7 +112,9 @@ def _plan(folder: Path, count: int, size_bytes: int) -> Plan:
     folder.mkdir()
     for number in range(count):
         (folder / str(number)).write_bytes(random.Random(number).randbytes(size_bytes))
-    return create_plan([f"{folder}/*"], WORKLOAD, FolderStore(folder / "known"), files_per_task=1)
+    return create_plan(
+        find_inputs(LocalFiles(inputs=[str(folder)])), WORKLOAD, FolderStore(folder / "known"), files_per_task=1
+    )
 
 
 def _peak_mib() -> float:

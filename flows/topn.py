@@ -18,6 +18,7 @@ from pydantic import Field
 from tasks.azure.block import configured_azure
 from tasks.errors import ConfigurationError, UsageError
 from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
+from tasks.model.inputs import LocalFiles
 from tasks.model.pool import (
     DEFAULT_POOL,
     DEFAULT_SETUP,
@@ -113,6 +114,9 @@ def run_workload(
     inputs: Sequence[str],
     output_folder: str = "results",
     *,
+    root: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    table: str | None = None,
     files_per_task: int | None = None,
     pool_options: PoolOptions = DEFAULT_POOL,
     timeout_minutes: float = 60,
@@ -134,10 +138,11 @@ def run_workload(
     check_pool_options(pool_options, configured_azure())
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     run = start_run(limited_minutes(timeout_minutes, max_usd, pool_options, price), keep)
-    plan = plan_files(inputs, workload, refresh, files_per_task)
+    local = LocalFiles(inputs=inputs, roots=root, exclude=exclude, output_folder=output_folder, table=table)
+    plan = plan_files(opaque(local), workload, refresh, files_per_task)
     plan = sweep_before_run(opaque(plan), workload, refresh, files_per_task)
     if not plan.chunks:
-        return final_state(report_run(run, opaque(plan), workload, {}, output_folder, price))
+        return final_state(report_run(run, opaque(plan), workload, {}, opaque(local), price))
 
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count), heartbeat(run):
         containers = create_containers(run, workload)
@@ -157,7 +162,7 @@ def run_workload(
             collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
         usage = meter.usage()
         verdicts = collect_verdicts(plan, staged, submitted, collected)
-    return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), output_folder, price, usage))
+    return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), opaque(local), price, usage))
 
 
 @workload_flow("topn")
@@ -166,6 +171,9 @@ def topn(
     num_words: Annotated[int, Positive] = 3,
     ignore_case: bool = False,
     output_folder: Annotated[str, NotEmpty] = "results",
+    root: list[Annotated[str, NotEmpty]] = [],  # noqa: B006 - Prefect copies it
+    exclude: list[Annotated[str, NotEmpty]] = [],  # noqa: B006 - Prefect copies it
+    table: Annotated[str, NotEmpty] | None = None,
     files_per_task: Annotated[int, FilesPerTask] | None = None,
     nodes: NodeCount = DEFAULT_POOL.nodes,
     spot_nodes: SpotNodeCount = DEFAULT_POOL.spot_nodes,
@@ -185,10 +193,13 @@ def topn(
     """Count the most frequent words of each file on Azure Batch.
 
     Args:
-        inputs: Text files, or patterns such as data/*.txt. A deployed run reads them on the worker's machine.
+        inputs: Text files, folders, or patterns such as data/*.txt. A deployed run reads them on the worker's machine.
         num_words: Number of words per file.
         ignore_case: Count "The" and "the" as one word.
         output_folder: Output folder. A deployed run writes to the worker's machine.
+        root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
+        exclude: Patterns of names to leave out, such as drafts/**.
+        table: File for a table of all words, with the suffix .csv, .jsonl or .parquet.
         files_per_task: Number of files per Batch task. By default one, or up to 100 small files once a run has more
             than 1,000 files.
         nodes: Maximum number of dedicated nodes.
@@ -222,6 +233,9 @@ def topn(
         word_count_workload(num_words, ignore_case),
         inputs,
         output_folder,
+        root=root,
+        exclude=exclude,
+        table=table,
         files_per_task=files_per_task,
         pool_options=PoolOptions(
             pool_id=pool_id,

@@ -6,24 +6,28 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 ACCESS_BY_OTHERS = 0o077
 
 
-def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes] | Callable[[BinaryIO], object]) -> None:
     """Write a file atomically: write a temporary file beside it, and rename that. The umask determines its mode.
 
     Args:
         path: The file. Its folder is created if it does not exist.
-        content: The content, or blocks of it.
+        content: The content, blocks of it, or a function that writes it to the open file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".topn-{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
+            if callable(content):
+                content(file)
+            else:
+                file.writelines([content] if isinstance(content, bytes) else content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

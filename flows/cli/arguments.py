@@ -10,6 +10,7 @@ from typing import NoReturn
 from flows.cli.exit_status import EXIT_USAGE
 from flows.console import print_message
 from tasks.model.chunks import MAX_FILES_PER_TASK
+from tasks.model.inputs import LocalFiles
 from tasks.model.pool import POOL_ID_PATTERN
 
 
@@ -39,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="List the new, unchanged and invalid INPUTs, and what a run would create. Nothing is created.",
     )
     for command in (run_parser, plan_parser):
-        command.add_argument("inputs", nargs="+", metavar="INPUT", help="text file, or a pattern such as 'data/*.txt'")
+        command.add_argument(
+            "inputs", nargs="+", metavar="INPUT", help="text file, folder, or a pattern such as 'data/*.txt'"
+        )
         command.add_argument(
             "-n", "--num-words", type=_positive, default=3, metavar="N", help="number of words per file (default: 3)"
         )
@@ -51,7 +54,24 @@ def build_parser() -> argparse.ArgumentParser:
             help="number of files per Batch task (default: auto, one unless there are more than 1,000 files)",
         )
         command.add_argument("--refresh", action="store_true", help="also count files that have a stored result")
-    run_parser.add_argument("--output", default="results", metavar="DIR", help="output folder (default: results)")
+        command.add_argument("--output", default="results", metavar="DIR", help="output folder (default: results)")
+        command.add_argument(
+            "--table", metavar="FILE", help="also write all words to this file: .csv, .jsonl or .parquet"
+        )
+        command.add_argument(
+            "--root",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="folder from which names start (repeatable; default: that of each INPUT)",
+        )
+        command.add_argument(
+            "--exclude",
+            action="append",
+            default=[],
+            metavar="PATTERN",
+            help="leave out files with these names, such as 'drafts/**' (repeatable)",
+        )
     run_parser.add_argument("--report", metavar="DIR", help="write an HTML report, report.html, to this folder")
     run_parser.add_argument("--keep-containers", action="store_true", help="do not delete the blob containers")
     run_parser.add_argument("--keep-job", action="store_true", help="do not delete the job")
@@ -80,6 +100,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sweep_parser.add_argument("--dry-run", action="store_true", help="print what would be deleted, and delete nothing")
     return parser
+
+
+def local_files(options: argparse.Namespace) -> LocalFiles:
+    """Return the inputs and outputs that the arguments name."""
+    return LocalFiles(
+        inputs=options.inputs,
+        roots=options.root,
+        exclude=options.exclude,
+        output_folder=options.output,
+        table=options.table,
+    )
 
 
 def _duration(text: str) -> timedelta:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
+from flows.cli.arguments import local_files
 from flows.cli.check import read_pool_options
 from flows.cli.exit_status import EXIT_USAGE
 from flows.console import print_message, print_result
 from tasks.errors import UsageError
 from tasks.model.files import InputFile
-from tasks.model.inputs import find_inputs
+from tasks.model.inputs import FoundFile, LocalFiles, find_inputs
 from tasks.model.plan import Plan
 from tasks.model.pool import PoolOptions, describe_cores
 from tasks.model.vm_size import vm_size
+from tasks.report.output_folder import find_files, outputs_in
 from tasks.text import printable
 
 # The lists are for people. The counts above them include all files.
@@ -35,12 +38,12 @@ def run_plan(options: argparse.Namespace) -> int:
 
     settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
     check_pool_options(pool_options, settings)
-    valid, invalid = sort_inputs(options.inputs)
     workload = word_count_workload(options.num_words, options.ignore_case)
+    files, invalid = sort_inputs(local_files(options), workload.suffixes)
     store = results_store("", print_message)
     planned = (
-        create_plan(valid, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
-        if valid
+        create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
+        if files
         else None
     )
     print_plan(planned, invalid, pool_options, needs_of(pool_options) if settings.is_configured else ())
@@ -54,16 +57,21 @@ def needs_of(pool: PoolOptions) -> list[str]:
     return [unchecked] if pool.pool_id is not None else [describe_cores(pool), image, unchecked]
 
 
-def sort_inputs(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the files that the valid inputs match, and one error message per invalid input."""
+def sort_inputs(local: LocalFiles, suffixes: Sequence[str]) -> tuple[list[FoundFile], list[str]]:
+    """Return the files of the valid inputs, and the errors of the others; the error of all if they clash."""
+    outputs = outputs_in(local)
     valid: list[str] = []
     invalid: list[str] = []
-    for pattern in inputs:
+    for given in local.inputs:
         try:
-            valid += find_inputs([pattern])
+            find_inputs(replace(local, inputs=[given]), outputs)
+            valid.append(given)
         except UsageError as error:
             invalid.append(str(error))
-    return valid, invalid
+    try:
+        return find_files(replace(local, inputs=valid), suffixes) if valid else [], invalid
+    except UsageError as error:
+        return [], [*invalid, str(error)]
 
 
 def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, needs: Sequence[str]) -> None:

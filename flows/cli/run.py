@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.cli.arguments import local_files
 from flows.cli.check import read_pool_options
 from flows.cli.display import print_failed_json, print_json, print_table, show_progress
 from flows.cli.exit_status import EXIT_FAILED
@@ -16,14 +17,13 @@ from flows.cli.interruption import Interruption
 from flows.console import ask, print_message
 from flows.servers.connect import connected, prefect_api_url
 from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
-from tasks.model.inputs import find_inputs
-from tasks.model.output_names import names_below_common_folder
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
 from tasks.prefect_api import describe_prefect_error, is_from_prefect
 from tasks.progress import listen
 from tasks.redaction import redact
 from tasks.report.model import FilesFailedError
+from tasks.report.output_folder import add_document, find_files
 from tasks.text import printable
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
         UsageError: An input or a folder cannot be used. Nothing was created.
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
-    names = names_below_common_folder(find_inputs(options.inputs))
+    from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - imports the SDKs, which is slow
+
+    workload = word_count_workload(options.num_words, options.ignore_case)
+    names = [file.name for file in find_files(local_files(options), workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
     _require_writable("output", options.output)
     if options.report is not None:
@@ -100,6 +103,9 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
             num_words=options.num_words,
             ignore_case=options.ignore_case,
             output_folder=options.output,
+            root=options.root,
+            exclude=options.exclude,
+            table=options.table,
             files_per_task=options.files_per_task,
             pool_id=pool_options.pool_id,
             pool=pool_options.setup,
@@ -150,7 +156,9 @@ def _write_report(report: RunReport, folder: str) -> None:
     from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
 
     try:
-        print_message(f"The report is {printable(str(write_page(report, Path(folder))))}")
+        page = write_page(report, Path(folder))
+        add_document(Path(report.output_folder), page)
+        print_message(f"The report is {printable(str(page))}")
     except OSError as error:
         print_message(f"Could not write the report to `{printable(folder)}`: {error.strerror}.")
 

@@ -11,7 +11,7 @@ class InputFile:
 
     Attributes:
         path: Absolute path on this machine.
-        name: Path relative to the common folder of all inputs, with forward slashes.
+        name: Path relative to the root of its input, with forward slashes.
         output: Path of its outputs relative to the output folder, without the extension (``reports/a_OUTPUT``).
         sha256: SHA-256 hash of its content, in hexadecimal.
         size_bytes: Size of its content.

@@ -1,13 +1,19 @@
-"""Names of input files relative to their common folder, and names of their outputs."""
+"""Names of the outputs of input files, and clashes between them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+
+from tasks.errors import UsageError
+from tasks.model.inputs import FoundFile
+from tasks.text import printable
 
 OUTPUT_SUFFIX = "_OUTPUT"
+
+# The suffix of inputs that outputs do not repeat.
+TEXT_SUFFIX = ".txt"
 
 # Limit of most file systems. Source: NAME_MAX in linux/limits.h.
 MAX_NAME_BYTES = 255
@@ -16,55 +22,68 @@ MAX_NAME_BYTES = 255
 RESERVED_SUFFIX_BYTES = 24
 
 
-def names_below_common_folder(paths: Sequence[str]) -> list[str]:
-    """Return absolute paths relative to the deepest folder that contains them all, with forward slashes."""
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [os.path.relpath(path, common).replace(os.sep, "/") for path in paths]
+def output_name(name: str) -> str:
+    """Return the output name of a file: its name without a final `.txt`, and `_OUTPUT`. It depends on nothing else."""
+    folder, slash, base = name.rpartition("/")
+    stem = base.removesuffix(TEXT_SUFFIX) or base
+    max_bytes = MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES
+    if len(stem.encode()) > max_bytes:
+        mark = "~" + hashlib.sha256(name.encode()).hexdigest()[:16]
+        stem = stem.encode()[: max_bytes - len(mark)].decode("utf-8", "ignore") + mark
+    return folder + slash + stem + OUTPUT_SUFFIX
 
 
-def output_names(names: Sequence[str]) -> list[str]:
-    """Return the output name of each file: its stem, or its whole name if stems in a folder clash, and `_OUTPUT`.
+def check_clashes(files: Sequence[FoundFile], suffixes: Collection[str], documents: Collection[str]) -> None:
+    """Check that no two files have the same name or outputs at the same path, also where case does not count.
 
-    Names also clash if they differ only in case or in Unicode normalization, since some file systems do not
-    distinguish them. If the whole names clash, a hash is appended to each.
+    Args:
+        files: The input files.
+        suffixes: The suffixes of the outputs of each file.
+        documents: Names of the other files in the output folder.
+
+    Raises:
+        UsageError: Two files clash.
     """
-    choices = [(_shortened(_stem(name)), _shortened(name), _with_hash(name)) for name in names]
-    chosen = [0] * len(names)
-    while True:
-        bases = [choice[number] for choice, number in zip(choices, chosen, strict=True)]
-        clashes = [indexes for indexes in _indexes_by_name(bases) if len(indexes) > 1]
-        if not clashes:
-            return [base + OUTPUT_SUFFIX for base in bases]
-        for indexes in clashes:
-            # A file that already uses its whole name keeps it. Two names with hashes never clash.
-            lowest = min(chosen[index] for index in indexes)
-            for index in indexes:
-                chosen[index] += chosen[index] == lowest
+    owners: dict[str, FoundFile | None] = {folded(document): None for document in documents}
+    for file in files:
+        output = output_name(file.name)
+        for key in {folded(output + suffix) for suffix in suffixes}:
+            _check_free(key, file, owners)
+            owners[key] = file
+    for file in files:
+        for key in _folders(folded(output_name(file.name))):
+            _check_free(key, file, owners)
 
 
-def _indexes_by_name(names: Sequence[str]) -> Collection[Sequence[int]]:
-    """Group the indexes of names that the file systems of macOS or Windows treat as equal."""
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        key = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-        groups.setdefault(key, []).append(index)
-    return groups.values()
+def folded(path: str) -> str:
+    """Return the same text for paths that the file systems of macOS or Windows treat as equal."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
-def _stem(name: str) -> str:
-    folder, _, base = name.rpartition("/")
-    stem = os.path.splitext(base)[0]
-    return f"{folder}/{stem}" if folder else stem
+def _folders(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    for count in range(1, len(parts)):
+        yield "/".join(parts[:count])
 
 
-def _shortened(base: str) -> str:
-    name = base.rpartition("/")[2]
-    return base if len(name.encode()) <= MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES else _with_hash(base)
-
-
-def _with_hash(base: str) -> str:
-    """Append a hash of the whole path to a name, and cut the name to the length limit."""
-    folder, slash, name = base.rpartition("/")
-    suffix = "~" + hashlib.sha256(base.encode()).hexdigest()[:16]
-    max_bytes = MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES - len(suffix)
-    return folder + slash + name.encode()[:max_bytes].decode("utf-8", "ignore") + suffix
+def _check_free(key: str, file: FoundFile, owners: dict[str, FoundFile | None]) -> None:
+    if key not in owners:
+        return
+    other = owners[key]
+    if other is None:
+        raise UsageError(
+            f"{printable(file.path)} has outputs at `{printable(key)}`, which is a file of the run itself. Set `--root` to "
+            "another folder, or leave it out with `--exclude`."
+        )
+    is_same = other.name == file.name
+    shared = (
+        f"the same name, {printable(file.name)}"
+        if is_same
+        else f"outputs at the same path, {printable(output_name(file.name))}"
+    )
+    raise UsageError(
+        f"{printable(other.path)} and {printable(file.path)} have {shared}. Set `--root` to a "
+        "folder above both, or leave one out with `--exclude`."
+    )

@@ -2,7 +2,7 @@
 
 All values that the steps pass to each other are frozen. Times are timezone-aware, in UTC, and their names end in ``_at``.
 Durations are in seconds. In a pair of ``path`` and ``name``, the first is an absolute path on this machine. The second is
-relative to the common folder of the inputs, and is the one that users see. Classes with one instance per file have slots,
+relative to the root of the input, and is the one that users see. Classes with one instance per file have slots,
 since a run can have 100,000 files.
 """
 

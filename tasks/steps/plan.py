@@ -14,11 +14,12 @@ from tasks.clock import clock_warning
 from tasks.errors import UsageError
 from tasks.model.chunks import Chunk, Pack
 from tasks.model.files import InputFile
-from tasks.model.inputs import find_inputs
-from tasks.model.output_names import names_below_common_folder, output_names
+from tasks.model.inputs import FoundFile, LocalFiles
+from tasks.model.output_names import output_name
 from tasks.model.outputs import Scratch
 from tasks.model.plan import Plan
 from tasks.model.verdict import StoredResult
+from tasks.report.output_folder import find_files
 from tasks.steps.step import log_unexpected, step, warn
 from tasks.text import printable
 from tasks.workload.base import Workload
@@ -42,20 +43,21 @@ READ_BYTES = 1024 * 1024
 
 
 @step("plan")
-def plan_files(inputs: Sequence[str], workload: Workload, refresh: bool, files_per_task: int | None) -> Plan:
+def plan_files(local: LocalFiles, workload: Workload, refresh: bool, files_per_task: int | None) -> Plan:
     """Plan which files to process.
 
     Raises:
-        UsageError: An input is missing or cannot be read.
+        UsageError: An input is missing or cannot be read, two clash, or something is in the way of an output.
     """
     if warning := clock_warning():
         warn(warning)
     store = results_store(str(flow_run.id), warn)
-    return create_plan(inputs, workload, store, refresh=refresh, files_per_task=files_per_task)
+    files = find_files(local, workload.suffixes)
+    return create_plan(files, workload, store, refresh=refresh, files_per_task=files_per_task)
 
 
 def create_plan(
-    inputs: Sequence[str],
+    found: Sequence[FoundFile],
     workload: Workload,
     store: ResultsStore,
     *,
@@ -65,29 +67,24 @@ def create_plan(
     """Hash the input files, find stored results by content, and pack the files without a result.
 
     Args:
-        inputs: File names or patterns.
+        found: The input files.
         workload: The workload to run on each file.
         store: The store of known results.
         refresh: Ignore stored results.
         files_per_task: Number of files per Batch task; None chooses it by the number of files.
 
     Raises:
-        UsageError: An input is missing or cannot be read.
+        UsageError: A file cannot be read.
     """
-    paths = find_inputs(inputs)
-    names = names_below_common_folder(paths)
-    files = tuple(
-        _input_file(path, name, output, workload)
-        for path, name, output in zip(paths, names, output_names(names), strict=True)
-    )
+    files = tuple(_input_file(file, workload) for file in found)
     by_content = _without_copies(files)
     known: dict[str, StoredResult] = {}
     if not refresh:
         scratch = Scratch()
-        found = ((file, store.get(key, scratch)) for key, file in by_content.items())
+        stored = ((file, store.get(key, scratch)) for key, file in by_content.items())
         known = {
             file.content_key: result
-            for file, result in found
+            for file, result in stored
             if result is not None and _is_accepted(workload, file, result)
         }
     new = [file for key, file in by_content.items() if key not in known]
@@ -119,21 +116,21 @@ def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
     }
 
 
-def _input_file(path: str, name: str, output: str, workload: Workload) -> InputFile:
+def _input_file(found: FoundFile, workload: Workload) -> InputFile:
     digest = hashlib.sha256()
     size_bytes = 0
     try:
-        with Path(path).open("rb") as file:
+        with Path(found.path).open("rb") as file:
             while block := file.read(READ_BYTES):
                 digest.update(block)
                 size_bytes += len(block)
     except OSError as error:
-        raise UsageError(f"{printable(name)} cannot be read ({error.strerror}).") from error
+        raise UsageError(f"{printable(found.name)} cannot be read ({error.strerror}).") from error
     content_key = hashlib.sha256(json.dumps([digest.hexdigest(), workload.sha256]).encode()).hexdigest()
     return InputFile(
-        path=path,
-        name=name,
-        output=output,
+        path=found.path,
+        name=found.name,
+        output=output_name(found.name),
         sha256=digest.hexdigest(),
         size_bytes=size_bytes,
         content_key=content_key,

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from pydantic import TypeAdapter
 
+from tasks.clock import service_time
 from tasks.errors import OutputError
-from tasks.files import write_atomically
 from tasks.model.chunks import StagedChunk
 from tasks.model.files import InputFile
+from tasks.model.inputs import LocalFiles
 from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict
 from tasks.report.artifacts import publish
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
+from tasks.report.output_folder import write_outputs
+from tasks.report.price import estimate_usd
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
-from tasks.steps.step import file_error, log_unexpected, result_or_error, step
+from tasks.steps.step import file_error, log_unexpected, result_or_error, step, warn
 from tasks.text import printable, shorten
 from tasks.workload.base import Workload
+from tasks.workload.results_store import results_store
 
 
 @step("report")
@@ -38,7 +42,7 @@ def report_run(
     plan: Plan,
     workload: Workload,
     verdicts: Verdicts,
-    output_folder: str,
+    local: LocalFiles,
     price: Price,
     usage: Usage | None = None,
 ) -> RunReport:
@@ -56,58 +60,33 @@ def report_run(
         steps=step_times(flow_run_id),
         usage=usage,
         price=price,
-        output_folder=os.path.abspath(output_folder),
+        output_folder=os.path.abspath(local.output_folder),
         host=platform.node(),
     )
-    errors = write_all_outputs(Path(output_folder), report)
+    about = _describe_run(run, report)
+    manifest, errors = write_outputs(report, about, log_unexpected, local.table)
+    results_store(run.flow_run_id, warn).put_manifest(run.flow_run_id, manifest.blocks())
     publish(flow_run_id, report)
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise OutputError(
             f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_LISTED])}{more}. "
-            "The results are stored. Run again with another output folder to write them."
+            "The results are stored. Run again to write them, perhaps with another output folder."
         )
     return report
 
 
-def write_all_outputs(output_folder: Path, report: RunReport) -> list[str]:
-    """Write the outputs of all files; a file that cannot be written does not stop the others.
-
-    Returns:
-        One error per file that could not be written.
-    """
-    inputs = {os.path.realpath(file.file.path) for file in report.files}
-    errors: list[str] = []
-    for file in report.with_result:
-        try:
-            write_outputs(output_folder, report.workload, *file, inputs)
-        except OSError as error:
-            errors.append(f"{printable(file[0].file.output)} ({error.strerror or error})")
-        except Exception as error:  # noqa: BLE001 - a workload that fails on one file must not keep back the others
-            log_unexpected(error)
-            errors.append(
-                f"{printable(file[0].file.output)} (unexpected {type(error).__name__}, see the log of the run)"
-            )
-    return errors
-
-
-def write_outputs(
-    output_folder: Path, workload: Workload, report: FileReport, result: StoredResult, inputs: Collection[str] = ()
-) -> None:
-    """Write the documents of a file's result to the output folder, each one atomically.
-
-    Raises:
-        OSError: A document cannot be written, its path leaves the output folder through a link, or it would replace
-            an input.
-    """
-    for suffix, content in workload.documents(report.file, result).items():
-        path = output_folder / f"{report.file.output}{suffix}"
-        folder = Path(os.path.realpath(path.parent))
-        if not folder.is_relative_to(os.path.realpath(output_folder)):
-            raise OSError(errno.ELOOP, "a link points outside the output folder")
-        if str(folder / path.name) in inputs:
-            raise OSError(errno.EEXIST, "the output would replace an input")
-        write_atomically(folder / path.name, content if isinstance(content, bytes) else content.blocks())
+def _describe_run(run: Run, report: RunReport) -> dict[str, Any]:
+    """Return what the manifest says about a run."""
+    usage, price = report.usage, report.price
+    return {
+        "id": run.flow_run_id,
+        "workload": report.workload.name,
+        "parameters": TypeAdapter(dict[str, Any]).dump_python(flow_run.parameters, mode="json", fallback=str),
+        "started_at": run.started_at.isoformat(),
+        "ended_at": service_time().isoformat(timespec="seconds"),
+        "usd": estimate_usd(usage, price) if usage and price and price.is_paid else None,
+    }
 
 
 def collect_verdicts(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.errors import ConfigurationError
@@ -28,8 +28,14 @@ LOGS = ("stdout.txt", "stderr.txt")
 # Prefix of a line on stderr with which a program rejects its input file. The rest of the line is the reason.
 INPUT_ERROR = "input error: "
 
-# A cell of the results tables: text, a number, or pairs, such as words and their counts.
+# Limit of the first line of an output in tables.
+MAX_LINE_BYTES = 1000
+
+# A cell of the results pages: text, a number, or pairs, such as words and their counts.
 Cell = str | int | Sequence[tuple[str, str]]
+
+# A row of the table that a run writes for other programs.
+Row = tuple[str | int | float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +99,28 @@ class Workload:
         del file, outputs
         return None
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The part of the name of each output document after ``_OUTPUT``."""
+        return tuple(f".{name}" for name in self.outputs)
+
     def documents(self, file: InputFile, result: StoredResult) -> Mapping[str, bytes | Output]:
-        """Return the content of each output document of a file, by the part of its name after ``_OUTPUT``."""
+        """Return the content of each output document of a file, by its suffix."""
         del file
         return {f".{name}": output for name, output in result.outputs.parts.items()}
 
     def columns(self, result: StoredResult) -> dict[str, Cell]:
-        """Return the row of a file in the results tables; by default the first line of each output."""
-        return {
-            name: printable(output.read(1000).decode("utf-8", "replace").partition("\n")[0])
-            for name, output in result.outputs.parts.items()
-        }
+        """Return the row of a file in the results pages; by default the first line of each output."""
+        return {name: printable(_first_line(output)) for name, output in result.outputs.parts.items()}
+
+    @property
+    def table_columns(self) -> Mapping[str, type]:
+        """Name and type (str, int or float) of each column of the table for other programs."""
+        return dict.fromkeys(("file", *self.outputs), str)
+
+    def rows(self, file: InputFile, result: StoredResult) -> Iterable[Row]:
+        """Return the rows of a file in that table; by default one, with the first line of each output."""
+        yield (file.name, *(_first_line(result.outputs.parts[name]) for name in self.outputs))
 
     def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:
         """Return name and value of the key figures of all results."""
@@ -119,3 +136,7 @@ class Workload:
         """Return the shell command that repeats the work on a file on this machine."""
         # The user has to copy `files` into the current folder first.
         return f"cp {shlex.quote(file.path)} {NODE_INPUT} && FILES=. && {self.command}"
+
+
+def _first_line(output: Output) -> str:
+    return output.read(MAX_LINE_BYTES).decode("utf-8", "replace").partition("\n")[0]

@@ -78,6 +78,12 @@ class ResultsStore(ABC):
             lambda: self._put(content_key, result),
         )
 
+    def put_manifest(self, flow_run_id: str, blocks: Iterable[bytes]) -> None:
+        """Write the manifest of a run."""
+        self._attempt(
+            "The manifest of the run cannot be stored", lambda: self._write(f"runs/{flow_run_id}.json", blocks)
+        )
+
     def disable(self, problem: str) -> None:
         """Do not use the store any longer, and warn the user."""
         self._is_usable = False

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable, shorten
-from tasks.workload.base import NODE_INPUT, Cell, Picture, Workload
+from tasks.workload.base import NODE_INPUT, Cell, Picture, Row, Workload
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
@@ -69,6 +69,21 @@ class WordCountWorkload(Workload):
         """Return a text document for people and a JSON document for programs."""
         document = json.dumps(as_json(file, result), ensure_ascii=False) + "\n"
         return {".txt": as_text(result).encode(), ".json": document.encode()}
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The suffixes of the two documents."""
+        return (".txt", ".json")
+
+    @property
+    def table_columns(self) -> dict[str, type]:
+        """One row per file and top word."""
+        return {"file": str, "rank": int, "word": str, "count": int}
+
+    def rows(self, file: InputFile, result: StoredResult) -> Iterator[Row]:
+        """Return the top words of a file, most frequent first."""
+        for rank, (word, count) in enumerate(counts_of(result).top, 1):
+            yield file.name, rank, word, count
 
     def columns(self, result: StoredResult) -> dict[str, Cell]:
         """Return the word counts and as many top words as fit in a cell; an ellipsis marks omitted words."""

@@ -36,9 +36,9 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, asser
         "Not checked: the credentials, the image and the network. Run `topn check`.",
         "new: new.txt (5 bytes)",
         "new: same.txt (5 bytes)",
-        f"unchanged: data/sonnets.txt ({Path('data/sonnets.txt').stat().st_size:,} bytes)",
+        f"unchanged: sonnets.txt ({Path('data/sonnets.txt').stat().st_size:,} bytes)",
     ]
-    assert "missing.txt does not exist: name a file, or a pattern that matches one." in done.stderr
+    assert "missing.txt does not exist: name a file, a folder, or a pattern that matches a file." in done.stderr
     assert_nothing_left()
 
 

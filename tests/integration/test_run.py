@@ -100,7 +100,7 @@ def test_hostile_names_are_not_interpreted(packed_run):
     assert [file["top"] for file in files] == [[[f"w{number}", number + 1]] for number in range(len(HOSTILE_NAMES))]
     assert (bad["file"], bad["error"]["category"]) == ("bad.txt", "input")
     folder = packed_run.folder
-    assert len(list((folder / "../out").iterdir())) == 2 * len(HOSTILE_NAMES)
+    assert len(list((folder / "../out").iterdir())) == 2 * len(HOSTILE_NAMES) + len(["manifest.json", "results.csv"])
     assert sorted(os.listdir(folder / "..")) == ["in", "out"]
     assert sorted(os.listdir(folder)) == sorted([*HOSTILE_NAMES, "bad.txt"])
 

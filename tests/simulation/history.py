@@ -266,7 +266,9 @@ class _History:
         self.outcome.requests = dict(self._wire.requests)
         self.outcome.seconds = (self.world.now - START).total_seconds()
         self.outcome.outputs = {
-            str(path.relative_to("results")): path.read_bytes() for path in Path("results").rglob("*") if path.is_file()
+            str(path.relative_to("results")): path.read_bytes().replace(str(self._folder).encode(), b"/simulated")
+            for path in Path("results").rglob("*")
+            if path.is_file()
         }
         self.outcome.texts += [
             self._logs.getvalue(),

@@ -6,9 +6,11 @@ import re
 
 import pytest
 from pages_support import NOT_RUN, PAGES, TUTORIAL, assert_shows, first_line, shown_in_the_readme, typed_on
+from run_reports import counted, run_report
 from tests_support import REPOSITORY, independent_count
 
 from flows.cli.arguments import build_parser
+from tasks.report.output_folder import write_outputs
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -69,3 +71,21 @@ def test_every_failure_category_is_explained():
 
     page = (REPOSITORY / "docs" / "what-to-do-when.md").read_text()
     assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == [category.value for category in Category]
+
+
+def test_results_page_loads_results(tmp_path, monkeypatch, capsys):
+    """Run the Python examples of the page one after the other, on outputs with words that look like missing values."""
+    monkeypatch.chdir(tmp_path)
+    report = run_report(
+        counted(1, "a.txt", (("null", 5), ("the", 3))), counted(2, "b.txt", (("null", 4),)), output_folder="results"
+    )
+    write_outputs(report, {"id": "run"}, lambda _: None)
+    examples = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/results.md").read_text(), re.DOTALL)
+    assert len(examples) == len(["pandas", "DuckDB", "the manifest"])
+    for example in examples:
+        exec(compile(example, "docs/results.md", "exec"), {})
+        assert len(list(filter(None, example.splitlines()))) == 3
+    pandas_shown, duckdb_shown = capsys.readouterr().out.split("the")[:2]
+    assert pandas_shown.split()[-2:] == ["null", "9"]
+    assert "9" in duckdb_shown
+    assert "null" in duckdb_shown

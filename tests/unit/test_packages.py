@@ -153,7 +153,8 @@ def file_of_import(name):
 @pytest.mark.parametrize(
     ("distribution", "folders", "exceptions"),
     [
-        ("topn", [REPOSITORY / package for package in PACKAGES], set()),
+        # Optional: the extra `parquet`.
+        ("topn", [REPOSITORY / package for package in PACKAGES], {"pyarrow"}),
         # Only pytest imports the plugin for pytest, and only mypy imports the types.
         ("localbatch-azure", [REPOSITORY / "localbatch/src"], {"pytest", "typing_extensions"}),
     ],

@@ -21,12 +21,20 @@ def refused(topn, *arguments, **variables):
     [
         (["run"], "required: INPUT"),
         (["run", "missing.txt"], "missing.txt does not exist"),
-        (["run", "folder"], "folder is a folder"),
-        (["run", "*.nothing"], "*.nothing does not exist"),
+        (["run", "folder"], "folder matches no file"),
+        (["run", "*.nothing"], "*.nothing matches no file"),
+        (["run", "az://texts/*.txt"], "az://texts/*.txt is a URL"),
+        (["run", "x/a.txt", "y/a.txt"], "have the same name, a.txt. Set `--root` to a folder above both"),
+        (["run", "a.txt", "--root", "x"], "a.txt is below no `--root`"),
+        (["run", "a.txt", "--exclude", "*"], "`--exclude` leaves out all inputs"),
+        (["run", "a.txt", "--table", "https://example.com/t.csv"], "is a URL: set a path on this machine"),
+        (["run", "a.txt", "--table", "t.xls"], "needs the suffix .csv, .jsonl, .parquet"),
+        (["run", "a.txt", "--output", "http://127.0.0.1/x"], "is a URL: set a path on this machine"),
+        (["run", "a.txt", "--output", "occupied"], "`occupied/a_OUTPUT.txt` is in the way"),
         (["run", "a.txt", "-n", "0"], "'0' is not a positive integer"),
         (["run", "a.txt", "-n", "three"], "'three' is not a positive integer"),
-        (["run", "a.txt", "--output", "a.txt"], "Cannot write to the output folder `a.txt`"),
-        (["run", "a.txt", "--output", "a.txt/below"], "Cannot write to the output folder `a.txt/below`"),
+        (["run", "a.txt", "--output", "a.txt"], "The output folder `a.txt` is a file, or below one"),
+        (["run", "a.txt", "--output", "a.txt/below"], "The output folder `a.txt/below` is a file, or below one"),
         (["run", "a.txt", "--output", "/proc/nothing"], "Cannot write to the output folder `/proc/nothing`"),
         (["run", "a.txt", "--no-such-option"], "unrecognized arguments"),
         (["walk"], "invalid choice: 'walk'"),
@@ -37,7 +45,10 @@ def refused(topn, *arguments, **variables):
 def test_bad_usage_prints_one_sentence_and_creates_nothing(topn, arguments, sentence):
     """Field report 25: a run without inputs is an error."""
     Path("a.txt").write_text("text")
-    Path("folder").mkdir()
+    for folder in ("folder", "x", "y", "occupied"):
+        Path(folder).mkdir()
+    for name in ("x/a.txt", "y/a.txt", "occupied/a_OUTPUT.txt"):
+        Path(name).write_text("text")
     assert sentence in refused(topn, *arguments)
     assert not Path(topn.environment["TOPN_STATE"]).exists()
 

@@ -8,71 +8,69 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.model.output_names import MAX_NAME_BYTES, names_below_common_folder, output_names
+from tasks.errors import UsageError
+from tasks.model.inputs import FoundFile
+from tasks.model.output_names import MAX_NAME_BYTES, check_clashes, output_name
 from tasks.text import printable
 
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["/a/b/x.txt"], ["x.txt"]),
-        (["/w/reports/a.txt", "/w/notes/b.txt"], ["reports/a.txt", "notes/b.txt"]),
-        (["/w/a.txt", "/w/sub/a.txt"], ["a.txt", "sub/a.txt"]),
-        (["/a.txt", "/b/c.txt"], ["a.txt", "b/c.txt"]),
-    ],
-)
-def test_files_are_named_below_common_folder(paths, names):
-    assert names_below_common_folder(paths) == names
+SUFFIXES = (".txt", ".json")
 
 
 @pytest.mark.parametrize(
-    ("names", "outputs"),
+    ("name", "output"),
     [
-        (["a.txt"], ["a_OUTPUT"]),
-        (["a.txt", "b.txt"], ["a_OUTPUT", "b_OUTPUT"]),
-        (["a.txt", "a.md"], ["a.txt_OUTPUT", "a.md_OUTPUT"]),
-        (["x/a.txt", "y/a.txt"], ["x/a_OUTPUT", "y/a_OUTPUT"]),
-        (["noext"], ["noext_OUTPUT"]),
-        ([".hidden"], [".hidden_OUTPUT"]),
-        # The name of the first file is the stem of the third, so the third needs its whole name, too.
-        (["a.txt", "a.md", "a.txt.md"], ["a.txt_OUTPUT", "a.md_OUTPUT", "a.txt.md_OUTPUT"]),
+        ("a.txt", "a_OUTPUT"),
+        ("x/a.txt", "x/a_OUTPUT"),
+        ("notes.md", "notes.md_OUTPUT"),
+        ("a.TXT", "a.TXT_OUTPUT"),
+        ("a.txt.gz", "a.txt.gz_OUTPUT"),
+        ("a.txt.txt", "a.txt_OUTPUT"),
+        ("noext", "noext_OUTPUT"),
+        (".txt", ".txt_OUTPUT"),
+        ("x.txt/.hidden", "x.txt/.hidden_OUTPUT"),
         # `con` and `NUL` are devices on Windows, but `con_OUTPUT` and `NUL_OUTPUT` are not.
-        (["con.txt", "NUL"], ["con_OUTPUT", "NUL_OUTPUT"]),
+        ("con.txt", "con_OUTPUT"),
     ],
 )
-def test_clashing_stems_use_whole_name(names, outputs):
-    assert output_names(names) == outputs
+def test_output_drops_only_final_txt(name, output):
+    assert output_name(name) == output
 
 
-def normalized(name):
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+def check(*names, documents=()):
+    check_clashes([FoundFile(path=f"/data/{name}", name=name) for name in names], SUFFIXES, documents)
 
 
 @pytest.mark.parametrize(
     "names",
     [
+        ["x", "x.txt"],
         ["README.txt", "readme.txt"],
-        ["a.TXT", "A.txt", "a.md"],
         ["Docs/a.txt", "docs/a.txt"],
         ["straße.txt", "STRASSE.txt"],
         ["caf\u00e9.txt", "cafe\u0301.txt"],
+        # A folder cannot have the name of a file.
+        ["x.txt", "x_OUTPUT.txt/y.txt"],
+        ["X_output.JSON/deep/y.txt", "x.txt"],
     ],
 )
-def test_equivalent_names_get_distinct_outputs(names):
-    outputs = output_names(names)
-    assert len({normalized(output) for output in outputs}) == len(names)
-    # The order of the files does not matter.
-    assert outputs == output_names(names[::-1])[::-1]
+def test_clashing_outputs_are_refused(names):
+    for order in (names, names[::-1]):
+        with pytest.raises(UsageError, match="outputs at the same path") as refusal:
+            check(*order)
+        assert all(f"/data/{printable(name)}" in str(refusal.value) for name in names)
+        assert "`--root`" in str(refusal.value)
+        assert "`--exclude`" in str(refusal.value)
 
 
-def test_crafted_name_cannot_collide_with_output():
-    long = "x" * 250
-    [output] = output_names([f"{long}.txt"])
-    crafted = output.removesuffix("_OUTPUT")
-    assert len(set(output_names([f"{long}.txt", f"{crafted}.txt"]))) == 2
-    [_, marked] = output_names(["a.txt", "A.txt"])
-    crafted = marked.removesuffix("_OUTPUT")
-    assert len({normalized(name) for name in output_names(["a.txt", "A.txt", crafted, f"{crafted}.txt"])}) == 4
+def test_equal_names_are_refused():
+    files = [FoundFile(path=f"/{folder}/x.txt", name="x.txt") for folder in "ab"]
+    with pytest.raises(UsageError, match=r"^/a/x\.txt and /b/x\.txt have the same name, x\.txt"):
+        check_clashes(files, SUFFIXES, ())
+
+
+def test_outputs_do_not_clash_with_documents():
+    with pytest.raises(UsageError, match=r"/data/Results\.csv/x\.txt has outputs at `results\.csv`"):
+        check("Results.csv/x.txt", documents=["manifest.json", "results.csv"])
 
 
 folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=4).filter(
@@ -80,9 +78,17 @@ folder_names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), m
 )
 
 
+def normalized(name):
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
 @given(st.lists(st.lists(folder_names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=8, unique=True))
-def test_outputs_are_unique_and_keep_folders(names):
-    outputs = output_names(names)
+def test_accepted_names_have_distinct_outputs(names):
+    try:
+        check(*names)
+    except UsageError:
+        return
+    outputs = [output_name(name) for name in names]
     assert len({normalized(output) for output in outputs}) == len(names)
     for name, output in zip(names, outputs, strict=True):
         assert name.rpartition("/")[0] == output.rpartition("/")[0]
@@ -90,13 +96,11 @@ def test_outputs_are_unique_and_keep_folders(names):
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
 def test_output_name_fits_file_system(name):
-    [output] = output_names([name])
-    assert len(f"{output}.json".encode()) <= MAX_NAME_BYTES
+    assert len(f"{output_name(name)}.json".encode()) <= MAX_NAME_BYTES
 
 
 def test_long_names_with_equal_prefix_differ():
-    outputs = output_names(["x" * 250 + "1.txt", "x" * 250 + "2.txt"])
-    assert outputs[0] != outputs[1]
+    assert output_name("x" * 250 + "1.txt") != output_name("x" * 250 + "2.txt")
 
 
 @given(st.text())

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from run_reports import result_of
 
-from tasks.errors import UsageError
-from tasks.model.inputs import find_inputs
+from tasks.model.inputs import FoundFile
 from tasks.model.pool import PoolOptions
 from tasks.model.verdict import StoredResult
 from tasks.steps.plan import MAX_CHUNKS, chunk_size, create_plan
@@ -28,59 +25,13 @@ def store(tmp_path):
 
 
 def write(folder, **contents):
-    paths = []
     for name, content in contents.items():
-        path = folder / f"{name}.txt"
-        path.write_text(content)
-        paths.append(str(path))
-    return paths
+        (folder / f"{name}.txt").write_text(content)
+    return [found(folder / f"{name}.txt") for name in contents]
 
 
-def test_repeated_file_is_found_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path, a="x")
-    assert find_inputs(["a.txt", "./a.txt", str(tmp_path / "a.txt")]) == [str(tmp_path / "a.txt")]
-
-
-def test_existing_name_with_wildcards_is_literal(tmp_path):
-    (tmp_path / "a[1].txt").write_text("x")
-    (tmp_path / "a1.txt").write_text("y")
-    assert find_inputs([str(tmp_path / "a[1].txt")]) == [str(tmp_path / "a[1].txt")]
-
-
-def test_pattern_finds_files_in_order(tmp_path):
-    write(tmp_path, b="x", a="y")
-    assert find_inputs([str(tmp_path / "*.txt")]) == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
-
-
-def test_missing_input_is_rejected_by_name(tmp_path):
-    with pytest.raises(UsageError, match=r"missing\.txt does not exist"):
-        find_inputs([str(tmp_path / "missing.txt")])
-
-
-def test_folder_is_rejected_with_advice(tmp_path):
-    with pytest.raises(UsageError, match="is a folder: name the files in it"):
-        find_inputs([str(tmp_path)])
-
-
-def test_named_pipe_is_rejected_without_blocking(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="not a regular file"):
-        find_inputs([str(tmp_path / "pipe")])
-
-
-def test_dangling_link_is_rejected(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="cannot be read"):
-        find_inputs([str(tmp_path / "link")])
-
-
-def test_non_utf8_name_is_rejected(tmp_path):
-    path = os.fsencode(tmp_path) + b"/\xff.txt"
-    with open(path, "w"):
-        pass
-    with pytest.raises(UsageError, match="not UTF-8: rename"):
-        find_inputs([os.fsdecode(path)])
+def found(path):
+    return FoundFile(path=str(path), name=path.name)
 
 
 def test_equal_contents_share_batch_task(tmp_path, store):
@@ -99,7 +50,7 @@ def test_renamed_known_content_is_not_counted(tmp_path, store):
     renamed = tmp_path / "renamed.txt"
     (tmp_path / "a.txt").rename(renamed)
 
-    plan = create_plan([str(renamed)], workload, store)
+    plan = create_plan([found(renamed)], workload, store)
 
     assert plan.chunks == ()
     assert plan.unchanged == {file.content_key: make_result(file.sha256)}
