@@ -250,13 +250,16 @@ AGENT = "batch.node.ubuntu 22.04"
             "The specified imageReference with publisher a offer b sku c is not supported.",
         ),
         (
-            {"imageReference": {"virtualMachineImageId": f"{GROUP}/gallery/g/images/i/versions/v"}},
+            {"imageReference": {"virtualMachineImageId": f"{GROUP}/images/i"}},
             "virtualMachineImageId",
-            "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.Compute/images/",
+            "providers/Microsoft.Compute/galleries/{galleryName}/images/{galleryImageName}/versions/",
         ),
         ({"nodeAgentSKUId": "batch.node.debian 12"}, "nodeAgentSKUId", "does not support the specified imageReference"),
         (
-            {"imageReference": {"virtualMachineImageId": f"{GROUP}/images/i"}, "nodeAgentSKUId": "nonsense"},
+            {
+                "imageReference": {"virtualMachineImageId": f"{GROUP}/galleries/g/images/i"},
+                "nodeAgentSKUId": "nonsense",
+            },
             "nodeAgentSKUId",
             "not supported",
         ),
@@ -270,7 +273,7 @@ def test_machine_that_is_not_supported_is_refused(changes, name, reason):
     assert reason in caught.value.values["Reason"]
 
 
-@pytest.mark.parametrize("image_id", ["images/i", "galleries/g/images/i", "galleries/g/images/i/versions/1.0.0"])
+@pytest.mark.parametrize("image_id", ["galleries/g/images/i", "galleries/g/images/i/versions/1.0.0"])
 def test_own_image_is_accepted(image_id):
     machine = {"imageReference": {"virtualMachineImageId": f"{GROUP}/{image_id}"}, "nodeAgentSKUId": AGENT}
     assert pool_spec({"id": "p", "vmSize": "standard_d2s_v3", "virtualMachineConfiguration": machine})

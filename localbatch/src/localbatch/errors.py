@@ -75,7 +75,9 @@ missing_required_query_parameter = _code(
     400, "MissingRequiredQueryParameter", "A query parameter that's mandatory for this request is not specified."
 )
 invalid_query_parameter_value = _code(
-    400, "InvalidQueryParameterValue", "The value for one of the query parameters specified in the request is invalid."
+    400,
+    "InvalidQueryParameterValue",
+    "Value for one of the query parameters specified in the request URI is invalid.",
 )
 out_of_range_query_parameter_value = _code(
     400, "OutOfRangeQueryParameterValue", "A query parameter specified in the request is outside the permissible range."
@@ -123,6 +125,7 @@ node_being_created = _code(409, "NodeBeingCreated", "The specified node is being
 node_being_started = _code(409, "NodeBeingStarted", "The specified node is being started.")
 node_being_rebooted = _code(409, "NodeBeingRebooted", "The specified node is being rebooted.")
 node_being_reimaged = _code(409, "NodeBeingReimaged", "The specified node is being reimaged.")
+operation_not_valid_on_node = _code(409, "OperationNotValidOnNode", "The specified operation is not valid on the node.")
 node_already_in_target_scheduling_state = _code(
     409, "NodeAlreadyInTargetSchedulingState", "The specified node is already in the target scheduling state."
 )
@@ -188,7 +191,7 @@ condition_not_met = _code(
     412, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met."
 )
 request_body_too_large = _code(
-    413, "RequestBodyTooLarge", "The size of the request body exceeds the maximum size permitted."
+    413, "RequestBodyTooLarge", "The request body is too large and exceeds the maximum permissible limit."
 )
 invalid_range = _code(416, "InvalidRange", "The range specified is invalid for the current size of the resource.")
 operation_timed_out = _code(500, "OperationTimedOut", "Operation could not be completed within the specified time.")

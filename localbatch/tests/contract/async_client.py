@@ -154,8 +154,8 @@ async def change_node(client, name):
     await end(client.begin_reboot_node(name, node.id, {"nodeRebootOption": "requeue"}, **options))
     await wait_until(lambda: has_states(client, name, ["idle"]))
     assert (await client.get_node(name, node.id)).last_boot_time > node.last_boot_time
-    await end(client.begin_reimage_node(name, node.id, {"nodeReimageOption": "requeue"}, **options))
-    await wait_until(lambda: has_states(client, name, ["idle"]))
+    reimage = client.begin_reimage_node(name, node.id, {"nodeReimageOption": "requeue"}, **options)
+    assert await refusal(reimage) == "OperationNotValidOnNode"
     await end(client.begin_deallocate_node(name, node.id, {"nodeDeallocateOption": "requeue"}, **options))
     assert await has_states(client, name, ["deallocated"])
     await end(client.begin_start_node(name, node.id, **options))

@@ -72,15 +72,22 @@ def name():
     return f"n-{uuid.uuid4().hex}"
 
 
+def on_cloud_services(pool):
+    """Return the JSON of a pool whose nodes can be reimaged. The models of the SDK no longer have its property."""
+    kept = {name: value for name, value in pool.as_dict().items() if name != "virtualMachineConfiguration"}
+    return kept | {"cloudServiceConfiguration": {"osFamily": "5"}}
+
+
 @pytest.fixture
 def pool_factory(client, name):
     made = []
 
-    def make(nodes=1, *, ready=True, **options):
+    def make(nodes=1, *, ready=True, of_cloud_services=False, **options):
         pool_id = f"{name}-{len(made)}"
         made.append(pool_id)
         targets = {} if options.get("enable_auto_scale") else {"target_dedicated_nodes": nodes}
-        client.create_pool(models.BatchPoolCreateOptions(**{"id": pool_id} | MACHINE | targets | options))
+        pool = models.BatchPoolCreateOptions(**{"id": pool_id} | MACHINE | targets | options)
+        client.create_pool(on_cloud_services(pool) if of_cloud_services else pool)
         if ready:
             wait_until(
                 lambda: (

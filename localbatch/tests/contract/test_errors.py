@@ -300,9 +300,16 @@ def reboot_twice(scene):
         scene.client.begin_reboot_node("p", node_id, REQUEUE, polling_interval=SLOW)
 
 
+@causes(409, "OperationNotValidOnNode")
+def reimage_virtual_machine(scene):
+    scene.client.begin_reimage_node("p", scene.node(), {"nodeReimageOption": "requeue"})
+
+
 @causes(409, "NodeBeingReimaged")
 def reboot_while_reimaging(scene):
     node_id = scene.node()
+    spec = scene.store.pool("p").spec
+    spec["cloudServiceConfiguration"] = spec.pop("virtualMachineConfiguration")
     scene.client.begin_reimage_node("p", node_id, {"nodeReimageOption": "requeue"}, polling_interval=SLOW)
     scene.client.begin_reboot_node("p", node_id, REQUEUE)
 

@@ -129,7 +129,7 @@ def test_schedule_without_recurrence_completes_with_its_job(batch):
     create(batch, start_window=HOUR)
     end_job(batch, "s:job-1")
     schedule = wait_for_state(batch, "completed")
-    assert (schedule.previous_state, schedule.execution_info.next_run_time) == ("terminating", None)
+    assert (schedule.previous_state, schedule.execution_info.next_run_time) == ("active", None)
     assert schedule.execution_info.end_time == schedule.state_transition_time
     with pytest.raises(HttpResponseError) as caught:
         batch.disable_job_schedule("s")

@@ -89,7 +89,7 @@ def test_terminating_job_keeps_active_tasks(client, job_factory, pool_factory):
     assert poller.status() == "Succeeded"
     job = client.get_job(job_id)
     assert (job.state, job.execution_info.termination_reason) == ("completed", "enough")
-    assert job.previous_state == "terminating"
+    assert job.previous_state == "active"
     counts = client.get_job_task_counts(job_id).task_counts
     assert (counts.active, counts.running, counts.failed) == (1, 0, 1)
 

@@ -33,7 +33,9 @@ def test_user_can_be_added_changed_and_deleted(client, node, refuses):
     refuses(404, "NodeNotFound", client.create_node_user, node[0], "no-node", user)
 
 
-def test_reimaged_node_has_no_users(client, node):
+def test_reimaged_node_has_no_users(client, pool_factory):
+    pool_id = pool_factory(of_cloud_services=True)
+    node = (pool_id, next(iter(client.list_nodes(pool_id))).id)
     user = models.BatchNodeUserCreateOptions(name="me", password="secret")
     client.create_node_user(*node, user)
     client.begin_reimage_node(*node, REIMAGE, polling_interval=0).wait()

@@ -7,7 +7,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AzureNamedKeyCredential
 
 from localbatch import LocalBatch
-from localbatch.testing import MACHINE, wait_until
+from localbatch.testing import wait_until
 
 SLEEP = "sleep 300"
 
@@ -166,9 +166,11 @@ def test_disabled_scheduling_takes_node_offline(client, busy_node, refuses):
     refuses(409, "NodeAlreadyInTargetSchedulingState", client.enable_node_scheduling, pool_id, node_id)
 
 
-def test_reimage_removes_files(client, busy_node):
-    pool_id, node_id, job_id = busy_node
-    client.delete_task(job_id, "t")
+def test_reimage_removes_files(client, pool_factory):
+    pool_id = pool_factory(of_cloud_services=True, start_task=models.BatchStartTask(command_line="true"))
+    (node_id,) = (node.id for node in client.list_nodes(pool_id))
+    assert list(client.list_node_files(pool_id, node_id))
+    client.update_pool(pool_id, {"startTask": {}})
     client.begin_reimage_node(pool_id, node_id, {"nodeReimageOption": "requeue"}, polling_interval=0).result()
     wait_until(lambda: state_of(client, pool_id, node_id) == "idle")
     assert [file.name for file in client.list_node_files(pool_id, node_id)] == []
@@ -197,7 +199,8 @@ def test_node_not_running_refuses_operations(refuses):
     with LocalBatch(pace="real") as batch:
         scheduler, store = batch._service.scheduler, batch._service.store
         with BatchClient(batch.endpoint, AzureNamedKeyCredential(batch.account, batch.key)) as client:
-            client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
+            machine = {"vmSize": "small", "cloudServiceConfiguration": {"osFamily": "5"}}
+            client.create_pool({"id": "p", **machine, "targetDedicatedNodes": 1})
             with store.lock:
                 now = store.pools["p"].created_at + timedelta(seconds=20)
                 scheduler.tick(now)

@@ -127,7 +127,7 @@ def test_user_ends_task_once(client, job_factory, pool_factory, refuses):
     client.terminate_task(job_id, "t")
     task = client.get_task(job_id, "t")
     assert (task.state, task.execution_info.failure_info.code) == ("completed", "TaskEnded")
-    assert task.execution_info.failure_info.message == "Task was ended by user request"
+    assert task.execution_info.failure_info.message == "Task Was Ended by User Request"
     refuses(409, "TaskCompleted", client.terminate_task, job_id, "t")
 
 
@@ -172,8 +172,12 @@ def test_containers_and_instances_are_accepted(client, run, read):
 
 def test_container_pool_needs_container_settings(pool_factory, job_factory, run):
     """As in https://github.com/microsoft/ga4gh-tes/issues/525."""
-    machine = MACHINE["virtual_machine_configuration"] | {"containerConfiguration": {"type": "dockerCompatible"}}
-    job_id = job_factory(pool_factory(virtual_machine_configuration=machine))
+    machine = MACHINE["virtual_machine_configuration"] | {
+        "imageReference": {"publisher": "microsoft-dsvm", "offer": "ubuntu-hpc", "sku": "2204"},
+        "containerConfiguration": {"type": "dockerCompatible"},
+    }
+    # The image needs a size for generation 2.
+    job_id = job_factory(pool_factory(vm_size="standard_d2s_v3", virtual_machine_configuration=machine))
     settings = models.BatchTaskContainerSettings(image_name="python:3.12")
     assert run("true", job_id=job_id, task_id="in", container_settings=settings).execution_info.exit_code == 0
     outside = run("true", job_id=job_id, task_id="out").execution_info

@@ -16,6 +16,9 @@ from localbatch.account.states import Table, advance
 # States of a node in which Batch tasks may start there.
 SCHEDULABLE = frozenset({"idle", "running"})
 
+# States of jobs and job schedules that are never their previousState.
+PASSING = frozenset({"disabling", "enabling", "terminating"})
+
 # The length of recentTasks of a node.
 MAX_RECENT_TASKS = 10
 
@@ -43,7 +46,8 @@ class Stated:
             IllegalTransition: The state does not allow it; nothing was changed.
         """
         state = advance(table, self.state, event)
-        self.previous_state, self.previous_state_at = self.state, self.state_at
+        if self.state not in PASSING:
+            self.previous_state, self.previous_state_at = self.state, self.state_at
         self.state, self.state_at = state, now
 
 
@@ -188,7 +192,7 @@ class Task(Stated):
     slots: int
     max_retries: int
     modified_at: datetime | None = None
-    """None until its properties change. State changes do not count."""
+    """None until a client changes it. State changes by the scheduler do not count."""
     is_exclusive: bool = False
     """Whether it needs a whole node."""
     slots_held: int = 0

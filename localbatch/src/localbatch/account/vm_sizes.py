@@ -10,6 +10,14 @@ from typing import NamedTuple
 
 # standard_e4-2ads_v5: family, vCPUs, vCPUs in use, features, and the rest, which ends with the version.
 _SIZE = re.compile(r"[a-z]+_([a-z]+)([0-9]+)(?:-([0-9]+))?([a-z]*)(?:_(.*))?")
+# The names of cloud services, which pools with a cloudServiceConfiguration have.
+_CLOUD_SERVICE_SIZES = {
+    "extrasmall": "standard_a0",
+    "small": "standard_a1",
+    "medium": "standard_a2",
+    "large": "standard_a3",
+    "extralarge": "standard_a4",
+}
 _D_CORES = {1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 11: 2, 12: 4, 13: 8, 14: 16, 15: 20}
 # All sizes since these versions boot generation 2, and only that.
 _FIRST_WITH_GENERATION_2 = 4
@@ -30,7 +38,8 @@ class _Size(NamedTuple):
 
 
 def _parse(vm_size: str) -> _Size | None:
-    match = _SIZE.fullmatch(vm_size.lower())
+    name = vm_size.lower()
+    match = _SIZE.fullmatch(_CLOUD_SERVICE_SIZES.get(name, name))
     if not match:
         return None
     family, number, constrained, features, rest = match.groups()

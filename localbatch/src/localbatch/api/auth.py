@@ -94,6 +94,11 @@ def verify(
         raise errors.authentication_failed(
             AuthenticationErrorDetail="The ocp-date header is missing or is not a date"
         ) from None
+    if name != account:
+        raise errors.authentication_failed(
+            AuthenticationErrorDetail="Cannot find the claimed account when trying to GetProperties for the account "
+            f"{name}."
+        )
     # An old date would allow replaying recorded requests.
     if all(abs(now - sent_at) > MAX_CLOCK_SKEW for now in clocks):
         raise errors.authentication_failed(AuthenticationErrorDetail="The date is more than 15 minutes off")
@@ -104,7 +109,7 @@ def verify(
         for as_dotnet in (False, True)
         for each in (path, encoded)
     )
-    if name != account or not any(hmac.compare_digest(signature, each) for each in expected):
+    if not any(hmac.compare_digest(signature, each) for each in expected):
         raise errors.authentication_failed(AuthenticationErrorDetail="The signature does not match")
 
 

@@ -61,7 +61,7 @@ def _file_json(path: Path, name: str, url: str) -> Json:
             "lastModified": timestamp(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
             "contentLength": str(status.st_size),
             "contentType": _content_type(path),
-            "fileMode": f"{status.st_mode:o}",
+            "fileMode": f"0o{status.st_mode:o}",
         }
     return body
 
@@ -76,7 +76,7 @@ def file_response(path: Path, url: str, headers: Mapping[str, str], *, with_body
     # The official clients read the properties of files from these headers.
     fields = {
         "ocp-batch-file-isdirectory": str(path.is_dir()),
-        "ocp-batch-file-mode": f"{status.st_mode:o}",
+        "ocp-batch-file-mode": f"0o{status.st_mode:o}",
         "ocp-batch-file-url": quote(url, safe=""),
         "Last-Modified": http_date(datetime.fromtimestamp(status.st_mtime, timezone.utc)),
     }

@@ -290,12 +290,12 @@ FORMATS: Mapping[str, tuple[re.Pattern[str], str]] = {
     "image": (
         re.compile(
             "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.Compute/"
-            "(images/[^/]+|galleries/[^/]+/images/[^/]+(/versions/[^/]+)?)",
+            "galleries/[^/]+/images/[^/]+(/versions/[^/]+)?",
             re.IGNORECASE,
         ),
         (
-            f"The specified resource id must be of the format {_GROUP}/images/{{imageName}}, "
-            f"{_GALLERY_IMAGE}/versions/{{galleryImageVersionName}}, or {_GALLERY_IMAGE}"
+            f"The specified resource id must be of the format {_GALLERY_IMAGE}/versions/{{galleryImageVersionName}} "
+            f"or {_GALLERY_IMAGE}"
         ),
     ),
 }

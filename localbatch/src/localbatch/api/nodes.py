@@ -71,6 +71,10 @@ def reboot_node(call: Call) -> Response:
 
 def reimage_node(call: Call) -> Response:
     """POST /pools/{pool_id}/nodes/{node_id}/reimage."""
+    if "cloudServiceConfiguration" not in call.store.pool(call.node().pool_id).spec:
+        raise errors.operation_not_valid_on_node(
+            Reason="Operation reimage can be invoked only on pools created with cloudServiceConfiguration"
+        )
     return _maintain(call, "reimage", "nodeReimageOption")
 
 
@@ -190,7 +194,7 @@ def upload_node_logs(call: Call) -> Response:
     node, body = call.node(), call.json("upload_logs")
     # On the service, the first part is the name of the account with a random number.
     account = f"localbatch-{uuid.uuid4().hex[:16].upper()}"
-    directory = f"{account}/{node.pool_id}/{node.id}/{uuid.uuid4()}"
+    directory = f"{account}/{node.pool_id.lower()}/{node.id}/{uuid.uuid4()}"
     by_identity = "identityReference" in body
     log = UploadLog(
         node=node, container_url=body["containerUrl"], name=f"{directory}/agent.log", by_identity=by_identity

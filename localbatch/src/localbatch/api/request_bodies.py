@@ -73,6 +73,7 @@ def _settings(body: Json) -> Json:
         settings["vmSize"] = body["vmSize"].lower()
     if "virtualMachineConfiguration" in body:
         _check_machine(body["virtualMachineConfiguration"])
+        _check_accounts(body)
     if "startTask" in body:
         # An empty object removes the start task.
         settings["startTask"] = body["startTask"] or None
@@ -90,21 +91,37 @@ def _check_machine(machine: Json) -> None:
             raise invalid("nodeAgentSKUId", agent, "The specified node agent is not supported.")
         return
     image = listed_image(reference)
+    name = " ".join(f"{part} {reference.get(part, '')}" for part in ("publisher", "offer", "sku"))
     if not image:
-        publisher, offer, sku = (reference.get(name, "") for name in ("publisher", "offer", "sku"))
-        reason = f"The specified imageReference with publisher {publisher} offer {offer} sku {sku} is not supported."
+        reason = f"The specified imageReference with {name} is not supported."
         raise errors.invalid_property_value(PropertyName="imageReference", Reason=reason)
     if image.node_agent != agent.lower():
         raise invalid(
             "nodeAgentSKUId", agent, "The specified node agent does not support the specified imageReference."
         )
+    if "containerConfiguration" in machine and "DockerCompatible" not in image.capabilities:
+        reason = f"The specified imageReference with {name} does not support container feature."
+        raise errors.invalid_property_value(PropertyName="containerConfiguration", Reason=reason)
     for disk in machine.get("dataDisks", ()):
         if "managedDisk" not in disk:
             disk.setdefault("storageAccountType", "standard_lrs")
 
 
+def _check_accounts(body: Json) -> None:
+    is_windows = "windows" in body["virtualMachineConfiguration"]["nodeAgentSKUId"].lower()
+    other = "linuxUserConfiguration" if is_windows else "windowsUserConfiguration"
+    for account in body.get("userAccounts", ()):
+        if other in account:
+            reason = (
+                f"The user configuration for user account '{account['name']}' has a mismatch with the OS (Windows/Linux) "
+                "configuration specified in VirtualMachineConfiguration"
+            )
+            raise errors.invalid_property_value(PropertyName=other, Reason=reason)
+
+
 def _refuse_applications(body: Json) -> None:
-    if body.get("applicationPackageReferences"):
+    # The service does not return an empty list either.
+    if body.pop("applicationPackageReferences", None):
         raise errors.invalid_application_package_references(Reason="The account has no applications")
 
 
@@ -146,7 +163,8 @@ def pool_patch(body: Json, pool: Pool) -> Json:
 def pool_replacement(body: Json) -> Json:
     """Return the new start task, metadata and application packages of a pool. None removes a property."""
     kept = {name: value for name, value in body.items() if name in ANY_TIME}
-    return {"startTask": None} | kept | _settings(kept)
+    settings = _settings(kept)
+    return {"startTask": None} | kept | settings
 
 
 # Jobs.

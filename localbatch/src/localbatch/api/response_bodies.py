@@ -230,11 +230,14 @@ def task_json(task: Task, base: str) -> Json:
         **_states(task),
         **task.spec,
         "executionInfo": _task_execution(task.execution),
-        **_present(nodeInfo=_place(task, task.node, base) if task.node else None),
+        **({"nodeInfo": _place(task, base)} if task.node or task.state == "completed" else {}),
     }
 
 
-def _place(task: Task, node: Node, base: str) -> Json:
+def _place(task: Task, base: str) -> Json:
+    node = task.node
+    if not node:
+        return {}
     directory = task_directory(task.job_id, task.id)
     return {
         "affinityId": f"TVM:{node.id}",
@@ -339,7 +342,7 @@ SELECTABLE: dict[str, frozenset[str]] = {
     "jobpreparationandreleasetaskstatuslist": _names(
         "poolId nodeId nodeUrl jobPreparationTaskExecutionInfo jobReleaseTaskExecutionInfo"
     ),
-    "subtasks": _names(
+    "subtaskinfo": _names(
         """id nodeInfo startTime endTime exitCode containerInfo failureInfo state stateTransitionTime previousState
         previousStateTransitionTime result"""
     ),

@@ -115,7 +115,7 @@ def list_subtasks(call: Call) -> Response:
     """GET /jobs/{job_id}/tasks/{task_id}/subtasksinfo. Multi-instance tasks run on one node here, without subtasks."""
     call.task()
     nothing: dict[str, Json] = {}
-    return listing(call, "subtasks", nothing, {}, lambda subtask: subtask)
+    return listing(call, "subtaskinfo", nothing, {}, lambda subtask: subtask)
 
 
 def terminate_task(call: Call) -> Response:
@@ -138,7 +138,8 @@ def reactivate_task(call: Call) -> Response:
     if not task.execution.failure:
         raise errors.task_succeeded()
     call.scheduler.tasks.reactivate(job, task, call.now)
-    return done(204, task, call.url(task, "/reactivate"))
+    # The service sends no DataServiceId here.
+    return done(204, task)
 
 
 def get_task_file(call: Call) -> Response:

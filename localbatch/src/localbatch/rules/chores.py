@@ -30,6 +30,9 @@ class ChoreRules:
 
     def start_up(self, pool: Pool, node: Node, now: datetime) -> None:
         """Run the start task of a pool on a node that has booted. The node may wait for its success."""
+        node.booted_at = now
+        if node.previous_state == "deallocated":
+            node.scheduling = "enabled"
         spec = pool.spec.get("startTask")
         # A reboot runs the start task again, or none if the pool has lost it.
         node.start_task = None

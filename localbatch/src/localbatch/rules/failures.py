@@ -10,7 +10,7 @@ from typing import Final
 from localbatch.account.specs import Json
 
 _ENDED: Final = {"category": "usererror", "code": "TaskEnded"}
-USER_ENDED: Json = {**_ENDED, "message": "Task was ended by user request"}
+USER_ENDED: Json = {**_ENDED, "message": "Task Was Ended by User Request"}
 JOB_ENDED: Json = {**_ENDED, "message": "Task was ended because its job ended"}
 NODE_ENDED: Json = {**_ENDED, "message": "Task was ended because its node was taken away"}
 WALL_CLOCK_ENDED: Json = {**_ENDED, "message": "Task was ended because it exceeded its maximum wall clock time"}

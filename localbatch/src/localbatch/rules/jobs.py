@@ -21,7 +21,7 @@ from localbatch.rules.tasks import TaskRules
 # States of a job in which its maxWallClockTime applies.
 LIMITED_STATES = frozenset({"active", "disabling", "disabled", "enabling"})
 # States of a job that end by themselves, and the event that ends them.
-TRANSITIONAL_STATES = {"enabling": "enabled", "terminating": "terminated", "deleting": ""}
+TRANSITIONAL_STATES = {"terminating": "terminated", "deleting": ""}
 # States of a node in which a job release task can run.
 UP = frozenset({"idle", "running", "offline"})
 
@@ -50,6 +50,8 @@ class JobRules:
             # With the option `wait`, running Batch tasks finish first.
             if not job.task_counts.running and self.agenda.has_lasted(job, self.agenda.pace.job, now):
                 self.agenda.move(job, states.JOB, "disabled", now)
+        elif job.state == "enabling":
+            self.agenda.move(job, states.JOB, "enabled", now)
         elif (
             job.state in TRANSITIONAL_STATES
             and self.agenda.has_lasted(job, self.agenda.pace.job, now)
@@ -66,7 +68,9 @@ class JobRules:
         elif requested:
             self.disable(job, "requeue", now)
         elif job.spec["onAllTasksComplete"] == "terminatejob" and not unfinished:
-            self.terminate(job, "AllTasksComplete", now)
+            # A job that is active for less time can still get its first Batch task.
+            if self.agenda.has_lasted(job, self.agenda.pace.job, now):
+                self.terminate(job, "AllTasksComplete", now)
         elif job.waiting:
             # The pool may have been created after the Batch tasks.
             self.store.unassigned.add(key_of(job.pool_id))
@@ -136,18 +140,18 @@ class JobRules:
         """Start to terminate a job. Running Batch tasks end; active Batch tasks stay active."""
         self.agenda.move(job, states.JOB, "terminate", now)
         job.terminate_reason = reason
+        self.agenda.touch(job, now)
         self._end_work(job, now)
 
     def delete(self, job: Job, now: datetime, *, force: bool = False) -> None:
         """Start to delete a job. Its job release task runs first, unless it has run or `force` is set."""
         job.is_forced = force
-        # Its job release tasks have run already.
+        # Its job release tasks have run already. The etag stays.
         is_over = job.state in {"terminating", "completed"}
         self.agenda.move(job, states.JOB, "delete", now)
         self._end_work(job, now, release=not is_over and not force)
 
     def _end_work(self, job: Job, now: datetime, *, release: bool = True) -> None:
-        self.agenda.touch(job, now)
         self._end_tasks(job, JOB_ENDED, now)
         for node in list(job.prepared.values()):
             chore = node.preparations.get(job.key)

@@ -77,7 +77,6 @@ class NodeRules:
         if node.state == "reimaging":
             self._wipe(node)
         self.slots.move(node, "booted", now)
-        node.booted_at = now
 
     def _deallocate(self, _pool: Pool, node: Node, now: datetime) -> None:
         self._wipe(node)
@@ -107,6 +106,8 @@ class NodeRules:
         """Start to reboot, reimage or deallocate a node."""
         self.slots.move(node, event, now)
         self.vacate(node, option, now)
+        if event == "deallocate":
+            node.scheduling = "disabled"
         if event == "reboot":
             # The job preparation task runs again after a reboot, unless the client opted out or it failed.
             node.preparations = {
@@ -119,7 +120,6 @@ class NodeRules:
     def start(self, node: Node, now: datetime) -> None:
         """Start a deallocated node."""
         self.slots.move(node, "start", now)
-        node.booted_at = now
 
     def disable_scheduling(self, node: Node, option: str, now: datetime) -> None:
         """Stop starting Batch tasks on a node. It is offline when none is running."""

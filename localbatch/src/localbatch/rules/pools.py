@@ -176,11 +176,15 @@ class PoolRules:
             self.nodes.leave(node, option, now)
 
     def resize(self, pool: Pool, dedicated: int, low_priority: int, option: str, now: datetime) -> None:
-        """Start a resize. The allocation must be steady, unless this is the first resize of the pool."""
+        """Start a resize because a client requests it. The allocation must be steady, unless the pool is new."""
+        self.agenda.touch(pool, now)
+        self._resize(pool, dedicated, low_priority, option, now)
+
+    def _resize(self, pool: Pool, dedicated: int, low_priority: int, option: str, now: datetime) -> None:
         pool.target_dedicated, pool.target_low_priority = dedicated, low_priority
         pool.deallocation_option = option
         pool.resize_errors = []
-        self.agenda.touch(pool, now)
+        self.store.mark(pool)
         if pool.allocation.state == "steady":
             self._move_allocation(pool, "resize", now)
 
@@ -224,15 +228,24 @@ class PoolRules:
             pool.first_sample_at = now + timedelta(seconds=self.agenda.pace.first_sample)
         pool.autoscale_due_at = pool.sample_due_at = now
         pool.autoscale_run = None
-        self.agenda.touch(pool, now)
+        self._touch(pool, now)
 
     def disable_autoscale(self, pool: Pool, now: datetime) -> None:
-        """Stop to evaluate the formula of a pool, which keeps its size."""
+        """Stop to evaluate the formula of a pool, and the resize that it requested."""
+        self._touch(pool, now)
+        if pool.allocation.state == "resizing":
+            self.stop_resize(pool, now)
         pool.spec["enableAutoScale"] = False
         pool.spec.pop("autoScaleFormula", None)
         pool.spec.pop("autoScaleEvaluationInterval", None)
         pool.autoscale_due_at = pool.sample_due_at = pool.autoscale_run = None
-        self.agenda.touch(pool, now)
+
+    def _touch(self, pool: Pool, now: datetime) -> None:
+        """Set a new etag and modification time on a pool, which keeps those that it has during a resize."""
+        if pool.allocation.state == "steady":
+            self.agenda.touch(pool, now)
+        else:
+            self.store.mark(pool)
 
     def evaluate(self, pool: Pool, formula: str, now: datetime) -> tuple[autoscale.Evaluation | None, Json]:
         """Evaluate a formula for a pool.
@@ -273,7 +286,7 @@ class PoolRules:
         )
         # Unchanged targets are applied again if the last resize failed.
         if targets != (pool.target_dedicated, pool.target_low_priority) or pool.resize_errors:
-            self.resize(pool, *targets, evaluation.node_deallocation_option or "requeue", now)
+            self._resize(pool, *targets, evaluation.node_deallocation_option or "requeue", now)
 
     def _sample(self, pool: Pool, now: datetime) -> None:
         jobs = [job for job in self.store.jobs.values() if key_of(job.pool_id) == key_of(pool.id)]

@@ -167,7 +167,8 @@ class ScheduleRules:
 
     def delete(self, schedule: JobSchedule, now: datetime, *, force: bool = False) -> None:
         """Start to delete a job schedule and its jobs."""
-        self._move(schedule, "delete", now)
+        # The etag stays.
+        self.agenda.move(schedule, states.SCHEDULE, "delete", now)
         for job in self.store.jobs_of(schedule):
             if job.state != "deleting":
                 self.jobs.delete(job, now, force=force)

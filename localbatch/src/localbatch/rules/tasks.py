@@ -43,6 +43,7 @@ class TaskRules:
     def terminate(self, job: Job, task: Task, now: datetime) -> None:
         """End a Batch task because a client requests it."""
         self.end(job, task, USER_ENDED, now)
+        self._touch(task, now)
 
     def reactivate(self, job: Job, task: Task, now: datetime) -> None:
         """Make a failed Batch task active again, with new retries."""
@@ -51,6 +52,7 @@ class TaskRules:
         task.execution = Execution(requeue_count=requeues)
         task.node, task.files_removed = None, False
         self.agenda.forget(task)
+        self._touch(task, now)
 
     def delete(self, job: Job, task: Task, now: datetime) -> None:
         """Delete a Batch task and its files."""
@@ -64,8 +66,12 @@ class TaskRules:
         """Replace the constraints of a Batch task. An attempt that is running keeps the old ones."""
         task.spec["constraints"] = constraints
         task.max_retries = constraints["maxTaskRetryCount"]
-        task.etag, task.modified_at = self.store.new_etag(), now
+        self._touch(task, now)
         self.store.mark(task)
+
+    def _touch(self, task: Task, now: datetime) -> None:
+        """Set a new etag and modification time on a Batch task that a client changed."""
+        task.etag, task.modified_at = self.store.new_etag(), now
 
     # The life of a Batch task.
 
