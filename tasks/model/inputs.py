@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 
 from tasks.errors import UsageError
 from tasks.model.files import InputFile
@@ -79,7 +80,13 @@ def find_inputs(local: LocalFiles, outputs: Collection[str] = ()) -> list[FoundF
 def identity(path: str) -> str:
     """Return a path without links to folders, which is the same for all paths of a file except links to the file."""
     folder, base = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(folder), base)
+    return os.path.join(real_folder(folder), base)
+
+
+@cache
+def real_folder(folder: str) -> str:
+    """Return the path of a folder without links. Clear the cache before each use, since folders can change."""
+    return os.path.realpath(folder)
 
 
 def matches(name: str, pattern: str) -> bool:

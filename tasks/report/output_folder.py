@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.errors import UsageError
 from tasks.files import write_atomically
-from tasks.model.inputs import URL, FoundFile, LocalFiles, find_inputs, identity
+from tasks.model.inputs import URL, FoundFile, LocalFiles, find_inputs, identity, real_folder
 from tasks.model.output_names import check_clashes, folded, output_name
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.manifest import MANIFEST, Entry, Manifest, parse_manifest
@@ -55,6 +55,7 @@ def outputs_in(local: LocalFiles) -> set[str]:
         UsageError: As `read_manifest`.
     """
     folder = Path(local.output_folder)
+    real_folder.cache_clear()
     return {identity(str(folder / path)) for path in read_manifest(folder).paths}
 
 
