@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # No preset of `xz` needs more, and `zstd` has the same limit by default.
 MAX_MEMORY_BYTES = 128 * 2**20
 
+# A longer word is not text. Words are kept in memory until they end, and a small file can expand to a single one.
+MAX_WORD_MB = 16
+
 INSTALL = "install {} on the node, for example with `start_commands` of the pool setup"
 
 
@@ -69,6 +72,23 @@ def expand(
             raise ExpandError(f"expands to more than {max_mb:,} MB; set a higher --max-expanded-mb")
         if block:
             yield block
+
+
+def limit_words(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the blocks of UTF-8 text.
+
+    Raises:
+        ExpandError: A word does not end within the limit.
+    """
+    word_bytes = 0
+    for block in blocks:
+        word_bytes += len(block)
+        # Decoding is slower, and hardly any text needs it.
+        if b" " in block or b"\n" in block or len(block.decode("utf-8", "ignore").split(None, 1)) != 1:
+            word_bytes = 0
+        elif word_bytes > MAX_WORD_MB * 2**20:
+            raise ExpandError(f"has a word of more than {MAX_WORD_MB} MB")
+        yield block
 
 
 def _decompressor(suffix: str) -> tuple[Callable[[], Any], type[Exception]]:
@@ -123,8 +143,13 @@ def _run_zstd(blocks: Iterable[bytes], stream: BinaryIO, block_bytes: int) -> It
     with process:
         try:
             yield from iter(lambda: process.stdout.read(block_bytes), b"")  # type: ignore[union-attr]
-            errors = process.stderr.read().decode("utf-8", "replace").splitlines()  # type: ignore[union-attr]
+            errors = process.stderr.read().decode("utf-8", "replace")  # type: ignore[union-attr]
             if process.wait():
-                raise ExpandError(f"cannot be expanded: {errors[0] if errors else 'zstd failed'}")
+                raise ExpandError(f"cannot be expanded: {_reason(errors)}")
         finally:
             process.kill()
+
+
+def _reason(errors: str) -> str:
+    """Return the first error of zstd without its name for standard input."""
+    return errors.partition("\n")[0].rpartition("\\")[2].strip(" :") or "zstd failed"

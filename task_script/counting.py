@@ -77,7 +77,7 @@ def count_words(
     blocks = fingerprint.update(iter(lambda: stream.read(block_bytes), b""))
     size_bytes = os.fstat(stream.fileno()).st_size
     if compression:
-        from task_script.compressed import expand  # noqa: PLC0415 - See the module docstring.
+        from task_script.compressed import expand, limit_words  # noqa: PLC0415 - See the module docstring.
 
         blocks = expand(blocks, stream, compression, max_mb=max_expanded_mb, block_bytes=block_bytes)
         size_bytes *= TYPICAL_COMPRESSION
@@ -85,6 +85,8 @@ def count_words(
         from task_script.transcoding import transcode  # noqa: PLC0415 - See the module docstring.
 
         blocks = transcode(blocks, encoding)
+    if compression:
+        blocks = limit_words(blocks)
     counts = _create_counts(size_bytes)
     vocabulary = Vocabulary(counts, memory_mb, _create_part_file)
     try:
