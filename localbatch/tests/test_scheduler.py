@@ -42,6 +42,15 @@ def test_next_tick_follows_the_pace():
     assert bench.tick() == START + timedelta(seconds=PACES["real"].allocating)
 
 
+def test_resize_without_work_is_short():
+    bench = Bench("real")
+    pool = bench.pool(0)
+    bench.tick()
+    assert pool.allocation.state == "resizing"
+    bench.tick(seconds=2)
+    assert pool.allocation.state == "steady"
+
+
 def test_nothing_to_do_needs_no_tick(bench):
     bench.pool()
     bench.job()

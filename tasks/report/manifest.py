@@ -65,10 +65,7 @@ class Manifest:
     def blocks(self) -> Iterator[bytes]:
         """Yield the manifest as JSON, with one line per input."""
         head = {"version": VERSION, "status": self.status, "run": self.run, "documents": self.documents}
-        yield (
-            json.dumps(head, indent=2, ensure_ascii=False, default=str).removesuffix("\n}").encode()
-            + b',\n  "inputs": ['
-        )
+        yield (json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}").encode() + b',\n  "inputs": [')
         separator = b"\n    "
         for entry in self.entries:
             yield separator + json.dumps(asdict(entry), ensure_ascii=False).encode()

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from pydantic import TypeAdapter
 
 from tasks.clock import service_time
 from tasks.errors import OutputError
@@ -77,14 +78,14 @@ def report_run(
 
 def _describe_run(run: Run, report: RunReport) -> dict[str, Any]:
     """Return what the manifest says about a run."""
-    usd = report.usage and report.price and estimate_usd(report.usage, report.price)
+    usage, price = report.usage, report.price
     return {
         "id": run.flow_run_id,
         "workload": report.workload.name,
-        "parameters": flow_run.parameters,
+        "parameters": TypeAdapter(dict[str, Any]).dump_python(flow_run.parameters, mode="json", fallback=str),
         "started_at": run.started_at.isoformat(),
         "ended_at": service_time().isoformat(timespec="seconds"),
-        "usd": usd,
+        "usd": estimate_usd(usage, price) if usage and price and price.is_paid else None,
     }
 
 

@@ -171,7 +171,7 @@ async def access_node(client, name):
     await client.create_node_user(name, node.id, models.BatchNodeUserCreateOptions(name="me", password="secret"))
     await client.replace_node_user(name, node.id, "me", models.BatchNodeUserReplaceOptions(password="other"))
     await client.delete_node_user(name, node.id, "me")
-    assert (await client.get_node_remote_login_settings(name, node.id)).remote_login_port == 50000
+    assert (await client.get_node_remote_login_settings(name, node.id)).remote_login_port == 22
     # Nothing listens there, which only the log of the server shows.
     upload = models.UploadBatchServiceLogsOptions(
         container_url="http://127.0.0.1:1/c", start_time=datetime.now(timezone.utc)

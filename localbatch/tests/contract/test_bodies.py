@@ -25,6 +25,7 @@ OPTIONS = {
     "job_replacement": models.BatchJobUpdateOptions,
     "job_schedule": models.BatchJobScheduleCreateOptions,
     "job_schedule_change": models.BatchJobScheduleUpdateOptions,
+    "job_schedule_replacement": models.BatchJobScheduleUpdateOptions,
     "node_user": models.BatchNodeUserCreateOptions,
     "node_user_change": models.BatchNodeUserReplaceOptions,
     "upload_logs": models.UploadBatchServiceLogsOptions,
@@ -119,3 +120,33 @@ def test_older_properties_and_annotations_are_accepted(ask, name):
     body = {"id": name, **MACHINE_JSON} | older
     assert ask("POST", "/pools?api-version=2024-02-01.19.0", json.dumps(body).encode())[0] == 201
     assert ask("DELETE", f"/pools/{name}?{API}")[0] == 202
+
+
+def test_whole_records_can_be_put_back(client, ask, job_factory, name):
+    """Recorded with the id of a job in `jobs.spec.ts` of azure-sdk-for-js."""
+    job_id = job_factory()
+    client.create_task(job_id, models.BatchTaskCreateOptions(id="task", command_line="true"))
+    specification = {"poolInfo": {"poolId": "nowhere"}}
+    client.create_job_schedule({"id": name, "schedule": {}, "jobSpecification": specification})
+    for path in (f"/jobs/{job_id}", f"/jobs/{job_id}/tasks/task", f"/jobschedules/{name}"):
+        whole = ask("GET", f"{path}?{API}")[1]
+        changed = whole | {"commandLine": "false", "onTaskFailure": "performexitoptionsjobaction", "state": "completed"}
+        known = {key: value for key, value in changed.items() if key in whole}
+        assert ask("PUT", f"{path}?{API}", json.dumps(known).encode())[0] == 200
+        now = ask("GET", f"{path}?{API}")[1]
+        changing = {"eTag", "lastModified", "metadata"}
+        assert {key: value for key, value in now.items() if key not in changing} == {
+            key: value for key, value in whole.items() if key not in changing
+        }
+    client.begin_delete_job_schedule(name, polling_interval=0).wait()
+
+
+def test_customer_managed_key_needs_an_identity(ask, name):
+    """As recorded in `poolsAdditional.spec.ts` of azure-sdk-for-js."""
+    key = {"keyUrl": "https://vault/keys/k", "identityReference": {"resourceId": "/identity"}}
+    machine = MACHINE_JSON["virtualMachineConfiguration"] | {"diskEncryptionConfiguration": {"customerManagedKey": key}}
+    body = {"id": name, **MACHINE_JSON, "virtualMachineConfiguration": machine}
+    status, answer, _ = ask("POST", f"/pools?{API}", json.dumps(body).encode())
+    assert (status, answer["code"]) == (400, "InvalidPropertyValue")
+    reason = "Pool Identity is required when using CustomerManagedKey."
+    assert {"key": "Reason", "value": reason} in answer["values"]

@@ -223,7 +223,7 @@ by(404, "NodeUserNotFound", lambda scene: scene.client.delete_node_user("p", sce
 by(404, "TaskNotFound", create_job(), call("get_task", "j", "t"))
 by(404, "FileNotFound", run(), call("delete_task_file", "j", "t", "none"))
 by(405, "UnsupportedHttpVerb", lambda scene: scene.ask("PUT", f"/pools?{VERSION}", b"{}")[:2])
-by(409, "OperationInvalidForCurrentState", create_job(), call("begin_enable_job", "j"))
+by(409, "OperationInvalidForCurrentState", create_job(), call("update_job", "j", {"poolInfo": {"poolId": "other"}}))
 by(409, "PoolExists", create_pool(), create_pool())
 by(409, "PoolBeingDeleted", create_pool(), delete_pool, delete_pool)
 by(

@@ -133,7 +133,19 @@ def test_disabled_job_waits_and_may_move(client, job_factory, pool_factory, refu
     client.update_job(job_id, patch)
     client.begin_enable_job(job_id, polling_interval=0).result()
     wait_until(lambda: (client.get_task(job_id, "a").node_info or {}).get("poolId") == second)
-    refuses(409, "OperationInvalidForCurrentState", client.begin_enable_job, job_id)
+
+
+def test_job_can_be_enabled_while_it_is_disabled(client, job_factory, pool_factory):
+    """As in `test_batch_jobs` of azure-batch 14.2."""
+    job_id = job_factory(pool_factory(1))
+    client.create_task(job_id, make_task("a", SLEEP))
+    wait_until(lambda: client.get_task(job_id, "a").state == "running")
+    client.begin_disable_job(job_id, models.BatchJobDisableOptions(disable_tasks="wait"))
+    assert client.get_job(job_id).state == "disabling"
+    for _ in range(2):
+        client.begin_enable_job(job_id, polling_interval=0).result()
+        assert client.get_job(job_id).state == "active"
+    assert client.get_task(job_id, "a").state == "running"
 
 
 def test_deleted_job_disappears_with_its_tasks(client, job_factory, pool_factory, refuses):

@@ -1,12 +1,13 @@
 """Users, remote login settings and service logs of nodes; usage metrics and applications of the account."""
 
+import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from azure.batch import models
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE_JSON, wait_until
 
 REIMAGE = {"nodeReimageOption": "requeue"}
 
@@ -60,11 +61,31 @@ def test_user_responses_have_location(ask, node):
     assert headers["dataserviceid"].endswith(f"{path}/me")
 
 
-def test_remote_login_settings_fit_the_endpoint(client, node):
-    settings = client.get_node_remote_login_settings(*node)
-    endpoint = client.get_node(*node).endpoint_configuration.inbound_endpoints[0]
-    assert settings.remote_login_ip_address == endpoint.public_ip_address == "127.0.0.1"
-    assert settings.remote_login_port == endpoint.frontend_port
+@pytest.mark.parametrize("port", [22, 3389])
+def test_remote_login_settings_fit_the_endpoint(client, pool_factory, port):
+    """The NAT pool of `PoolPreparer` in the tests of azure-batch 15.1 is for RDP, also on Linux."""
+    nat_pool = models.BatchInboundNatPool(
+        name="login", protocol="tcp", backend_port=port, frontend_port_range_start=15000, frontend_port_range_end=15100
+    )
+    endpoints = models.BatchPoolEndpointConfiguration(inbound_nat_pools=[nat_pool])
+    pool_id = pool_factory(network_configuration=models.NetworkConfiguration(endpoint_configuration=endpoints))
+    (node,) = client.list_nodes(pool_id)
+    settings = client.get_node_remote_login_settings(pool_id, node.id)
+    assert (settings.remote_login_ip_address, settings.remote_login_port) == ("127.0.0.1", 15000)
+    assert settings.ipv6_remote_login_port is None
+
+
+@pytest.mark.parametrize(("version", "names"), [("2023-11-01.18.0", ["SSHRule.0"]), ("2024-07-01.20.0", [])])
+def test_older_versions_have_an_endpoint_for_ssh(client, ask, name, version, names):
+    """Recorded with version 2023-05-01.17.0 in `test_batch_network_configuration` of azure-sdk-for-python."""
+    body = json.dumps({"id": name, "targetDedicatedNodes": 1, **MACHINE_JSON}).encode()
+    assert ask("POST", f"/pools?api-version={version}", body)[0] == 201
+    wait_until(lambda: client.get_pool(name).allocation_state == "steady")
+    (node,) = client.list_nodes(name)
+    assert [each.name for each in node.endpoint_configuration.inbound_endpoints] == names
+    port = 50000 if names else 22
+    assert client.get_node_remote_login_settings(name, node.id).remote_login_port == port
+    client.begin_delete_pool(name, polling_interval=0).wait()
 
 
 def test_service_log_is_uploaded(client, node, blobs, name, local_azure, refuses):

@@ -113,8 +113,7 @@ def test_short_resize_timeout_is_refused(client, pool_factory, refuses):
 def test_node_describes_its_machine(client, pool_factory):
     pool_id = pool_factory(1)
     (node,) = client.list_nodes(pool_id)
-    (endpoint,) = node.endpoint_configuration.inbound_endpoints
-    assert (endpoint.protocol, endpoint.backend_port, node.scheduling_state) == ("tcp", 22, "enabled")
+    assert (node.endpoint_configuration.inbound_endpoints, node.scheduling_state) == ([], "enabled")
     assert node.node_agent_info.last_update_time == node.last_boot_time
     assert (node.virtual_machine_info.image_reference.sku, node.virtual_machine_info.image_reference.exact_version) == (
         "22_04-lts",
@@ -140,11 +139,13 @@ def test_nat_pools_are_endpoints_of_nodes(client, pool_factory):
         [
             (f"web.{number}", "tcp", 15000 + number, 8080),
             (f"web-ipv6.{number}", "tcp", 15000 + number, 8080),
-            (f"SSHRule.{number}", "tcp", 50000 + number, 22),
         ]
         for number in range(2)
     ]
     assert nodes[0].ipv6_address == "::1"
+    login = client.get_node_remote_login_settings(pool_id, nodes[1].id)
+    assert (login.remote_login_ip_address, login.remote_login_port) == ("127.0.0.1", 22)
+    assert (login.ipv6_remote_login_ip_address, login.ipv6_remote_login_port) == ("::1", 22)
 
 
 def test_disabled_scheduling_takes_node_offline(client, busy_node, refuses):

@@ -1,3 +1,4 @@
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -41,6 +42,24 @@ def test_missing_pool_is_not_found(client, name, refuses):
     refuses(404, "PoolNotFound", client.get_pool, name)
     with pytest.raises(ResourceNotFoundError):
         client.pool_exists(name)
+
+
+GROUP = "/subscriptions/{}/resourceGroups/test/providers/Microsoft.Network"
+
+
+@pytest.mark.parametrize("subnet", [GROUP.format(uuid.UUID(int=0)) + "/virtualNetworks/v/subnets/s", "nodes"])
+def test_subnet_of_another_subscription_is_refused(client, name, refuses, subnet):
+    """As recorded in `test_batch_create_pools` of azure-sdk-for-python."""
+    network = models.NetworkConfiguration(subnet_id=subnet)
+    body = models.BatchPoolCreateOptions(id=name, network_configuration=network, **MACHINE)
+    error = refuses(400, "InvalidPropertyValue", client.create_pool, body)
+    assert error.error.details[0].message == "subnetId"
+
+
+def test_windows_images_have_both_generations(client):
+    found = client.list_supported_images(filter="osType eq 'windows'")
+    skus = {image.image_reference.sku: "Generation2VMImage" in (image.capabilities or []) for image in found}
+    assert (skus["2022-datacenter"], skus["2022-datacenter-g2"]) == (False, True)
 
 
 @pytest.mark.parametrize(

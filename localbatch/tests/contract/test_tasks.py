@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from azure.batch import models
 
-from localbatch.testing import wait_until
+from localbatch.testing import MACHINE, wait_until
 
 
 def make_task(task_id="task", command_line="true", **options):
@@ -77,6 +77,17 @@ def test_task_environment_has_only_task_variables(run, read, job_factory, pool_f
 def test_tasks_have_python_without_our_packages(run):
     assert run("python3 -c 'import json'").execution_info.exit_code == 0
     assert run("python3 -c 'import localbatch'").execution_info.exit_code == 1
+
+
+def test_constraints_without_count_have_that_of_the_job(client, job_factory):
+    """As recorded in `test_batch_job_list_cmd` of azure-cli, for the job manager task."""
+    limit = models.BatchTaskConstraints(max_wall_clock_time=timedelta(hours=1))
+    manager = models.BatchJobManagerTask(id="manager", command_line="true", constraints=limit)
+    constraints = models.BatchJobConstraints(max_task_retry_count=5)
+    job_id = job_factory(constraints=constraints, job_manager_task=manager)
+    client.create_task(job_id, models.BatchTaskCreateOptions(id="task", command_line="true", constraints=limit))
+    found = [client.get_job(job_id).job_manager_task, client.get_task(job_id, "task")]
+    assert [each.constraints.max_task_retry_count for each in found] == [5, 5]
 
 
 def test_retry_keeps_the_task_directory(run, read):
@@ -157,6 +168,16 @@ def test_containers_and_instances_are_accepted(client, run, read):
     assert task.multi_instance_settings.number_of_instances == 3
     assert read(task).endswith("/wd\n")
     assert list(client.list_subtasks(task.job_id, "task")) == []
+
+
+def test_container_pool_needs_container_settings(pool_factory, job_factory, run):
+    """As in https://github.com/microsoft/ga4gh-tes/issues/525."""
+    machine = MACHINE["virtual_machine_configuration"] | {"containerConfiguration": {"type": "dockerCompatible"}}
+    job_id = job_factory(pool_factory(virtual_machine_configuration=machine))
+    settings = models.BatchTaskContainerSettings(image_name="python:3.12")
+    assert run("true", job_id=job_id, task_id="in", container_settings=settings).execution_info.exit_code == 0
+    outside = run("true", job_id=job_id, task_id="out").execution_info
+    assert (outside.exit_code, outside.failure_info.code) == (None, "ContainerTaskSettingsNotFound")
 
 
 def test_succeeded_task_cannot_be_reactivated(client, run, refuses):

@@ -14,7 +14,7 @@ from localbatch.account.vm_sizes import architecture_of, generations_of
 # https://github.com/Azure/azhpc-images/issues/603. It marks images of generation 2 with a capability:
 # https://github.com/Azure/Batch/issues/178. The SKU of an image is of generation 2 in ubuntu-24_04-lts and ubuntu-hpc, unless
 # it ends in -gen1 (https://github.com/Azure-Samples/azure-batch-samples/pull/328), and of generation 1 in other offers, unless
-# it ends in -gen2.
+# it ends in -gen2, -g2 or -gensecond.
 GENERATION_2 = "Generation2VMImage"
 
 
@@ -64,6 +64,10 @@ _IMAGES = (
         _Image("batch.node.windows amd64", "microsoftwindowsserver", "windowsserver", sku, os="windows")
         for year in (2016, 2019, 2022)
         for sku in (f"{year}-datacenter", f"{year}-datacenter-smalldisk")
+    ),
+    *(
+        _Image("batch.node.windows amd64", "microsoftwindowsserver", "windowsserver", sku, generation=2, os="windows")
+        for sku in ("2019-datacenter-gensecond", "2022-datacenter-g2", "2022-datacenter-smalldisk-g2")
     ),
 )
 

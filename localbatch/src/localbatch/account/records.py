@@ -149,6 +149,8 @@ class Pool(Stated):
     allocation: Stated
     target_dedicated: int = 0
     target_low_priority: int = 0
+    has_ssh: bool = False
+    """Whether nodes have an endpoint for SSH without a NAT pool."""
     deallocation_option: str = "requeue"
     resize_errors: list[Json] = field(default_factory=list)
     nodes: SortedRecords[Node] = field(default_factory=SortedRecords)

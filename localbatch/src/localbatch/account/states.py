@@ -52,16 +52,18 @@ NODE: Table = {
 }
 """BatchNodeState. The state upgradingos does not occur. A node that has left its pool has no state."""
 
+_LIVE = {"terminate": "terminating", "delete": "deleting"}
 JOB: Table = {
-    "active": {"disable": "disabling", "terminate": "terminating", "fail": "completed", "delete": "deleting"},
-    "disabling": {"disable": "disabling", "disabled": "disabled", "terminate": "terminating", "delete": "deleting"},
-    "disabled": {"disable": "disabling", "enable": "enabling", "terminate": "terminating", "delete": "deleting"},
-    "enabling": {"enabled": "active", "terminate": "terminating", "delete": "deleting"},
+    "active": {"enable": "active", "disable": "disabling", "fail": "completed", **_LIVE},
+    "disabling": {"enable": "enabling", "disable": "disabling", "disabled": "disabled", **_LIVE},
+    "disabled": {"enable": "enabling", "disable": "disabling", **_LIVE},
+    "enabling": {"enabled": "active", **_LIVE},
     "terminating": {"terminated": "completed", "delete": "deleting"},
     "completed": {"delete": "deleting"},
     "deleting": {},
 }
-"""BatchJobState. `fail` ends a job whose automatic pool could not be created. A deleted job has no state."""
+"""BatchJobState. A job that is active, disabling or disabled can be enabled and disabled, as the documentation said in 2017:
+https://learn.microsoft.com/rest/api/batchservice/enable-a-job. `fail` ends a job whose automatic pool could not be created. A deleted job has no state."""
 
 SCHEDULE: Table = {
     "active": {"disable": "disabled", "terminate": "terminating", "delete": "deleting"},

@@ -106,7 +106,7 @@ def update_job_schedule(call: Call) -> Response:
 def replace_job_schedule(call: Call) -> Response:
     """PUT /jobschedules/{job_schedule_id}."""
     schedule = _live_schedule(call)
-    return _changed(call, schedule, _replacement(call.json("job_schedule_change")))
+    return _changed(call, schedule, _replacement(call.json("job_schedule_replacement")))
 
 
 def _changed(call: Call, schedule: JobSchedule, changes: Json) -> Response:

@@ -52,7 +52,7 @@ _METADATA = "metadata:MetadataItem[]"
 _IDENTITY = "identityReference:NodeIdentityReference"
 
 # The properties of each kind of body, and of each type inside it. An asterisk marks those that are required. A property is a string unless it has a kind after a
-# colon: int, bool, duration, object, any, secret (a string that is never returned), or a type. An equals sign introduces the values of
+# colon: int, bool, duration, object, any, secret (a string that is never returned), ignored, or a type. An equals sign introduces the values of
 # an enumeration as the service spells them, an at sign a key of FORMATS. [] marks lists.
 _TYPES: Mapping[str, str] = {
     # Whole bodies.
@@ -71,6 +71,7 @@ _TYPES: Mapping[str, str] = {
     "job_replacement": _JOB_CHANGE,
     "job_schedule": f"id*@id displayName schedule*:Schedule jobSpecification*:JobSpecification {_METADATA}",
     "job_schedule_change": f"schedule:Schedule jobSpecification:JobSpecification {_METADATA}",
+    "job_schedule_replacement": f"schedule:Schedule jobSpecification:JobSpecification {_METADATA}",
     "disable_job": "disableTasks*=requeue|terminate|wait",
     "terminate_job": "terminateReason",
     "task": (
@@ -130,7 +131,7 @@ _TYPES: Mapping[str, str] = {
     "UefiSettings": "secureBootEnabled:bool vTpmEnabled:bool",
     "ServiceArtifactReference": "id*",
     "NetworkConfiguration": (
-        "subnetId dynamicVNetAssignmentScope=none|job endpointConfiguration:PoolEndpointConfiguration "
+        "subnetId@subnet dynamicVNetAssignmentScope=none|job endpointConfiguration:PoolEndpointConfiguration "
         "publicIPAddressConfiguration:PublicIPAddressConfiguration enableAcceleratedNetworking:bool"
     ),
     "PoolEndpointConfiguration": "inboundNATPools*:InboundNATPool[]",
@@ -184,7 +185,7 @@ _TYPES: Mapping[str, str] = {
         "autoPoolIdPrefix@prefix poolLifetimeOption*=job|jobschedule keepAlive:bool pool:PoolSpecification"
     ),
     "JobConstraints": "maxWallClockTime:duration maxTaskRetryCount:int",
-    "JobNetworkConfiguration": "subnetId* skipWithdrawFromVNet:bool",
+    "JobNetworkConfiguration": "subnetId*@subnet skipWithdrawFromVNet:bool",
     "JobManagerTask": f"id*@id {_TASK} killJobOnCompletion:bool runExclusive:bool allowLowPriorityNode:bool",
     "JobPreparationTask": (
         f"id@id {_COMMAND} constraints:TaskConstraints waitForSuccess:bool rerunOnNodeRebootAfterSuccess:bool"
@@ -274,6 +275,18 @@ FORMATS: Mapping[str, tuple[re.Pattern[str], str]] = {
     "id": (re.compile("[A-Za-z0-9_-]{1,64}"), "The value must be 1 to 64 letters, digits, hyphens and underscores"),
     "prefix": (re.compile("[A-Za-z0-9_-]{0,20}"), "The value must be at most 20 letters, digits, hyphens, underscores"),
     "mode": (re.compile("[0-7]{3,4}|"), "The value must be octal"),
+    # The account has no subscription, but it is never this one.
+    "subnet": (
+        re.compile(
+            "/subscriptions/(?!00000000-0000-0000-0000-000000000000/)[^/]+/resourceGroups/[^/]+/providers/"
+            "Microsoft.(Classic)?Network/virtualNetworks/[^/]+/subnets/[^/]+",
+            re.IGNORECASE,
+        ),
+        (
+            "The specified subnetId is not the id of a subnet, or is in a different subscription and cannot be used "
+            "with the current Batch account"
+        ),
+    ),
     "image": (
         re.compile(
             "/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.Compute/"
@@ -292,7 +305,7 @@ class Property(NamedTuple):
     """A property of a type.
 
     Attributes:
-        kind: string, int, bool, duration, any, secret, or the name of a type.
+        kind: string, int, bool, duration, any, secret, ignored, or the name of a type.
         values: The values of an enumeration by their lower case; otherwise empty.
         format: A key of FORMATS, or empty.
     """
@@ -320,4 +333,18 @@ def _parse(text: str) -> dict[str, Property]:
     return found
 
 
-TYPES: Mapping[str, Mapping[str, Property]] = {name: _parse(text) for name, text in _TYPES.items()}
+# PUT takes a whole job, job schedule or Batch task, as GET returned it, and ignores what cannot change. Recorded with the id of
+# a job: azure-sdk-for-js, sdk/batch/batch-rest/test/jobs.spec.ts.
+_READ_ONLY = (
+    "url eTag lastModified creationTime state stateTransitionTime previousState previousStateTransitionTime executionInfo "
+    "nodeInfo stats"
+)
+_WHOLE = {"job_replacement": "job", "job_schedule_replacement": "job_schedule", "task_change": "task"}
+
+
+def _type(name: str) -> Mapping[str, Property]:
+    whole = _parse(f"{_TYPES[_WHOLE[name]]} {_READ_ONLY}") if name in _WHOLE else {}
+    return dict.fromkeys(whole, Property("ignored", {}, "", is_required=False, is_list=False)) | _parse(_TYPES[name])
+
+
+TYPES: Mapping[str, Mapping[str, Property]] = {name: _type(name) for name in _TYPES}

@@ -179,10 +179,7 @@ def _node_with_user(call: Call) -> tuple[Node, str]:
 def get_node_remote_login_settings(call: Call) -> Response:
     """GET /pools/{pool_id}/nodes/{node_id}/remoteloginsettings. The endpoint is shown, but does not exist."""
     node = call.node()
-    shown = response_bodies.node_json(node, call.store.pool(node.pool_id), call.base)
-    endpoints = shown["endpointConfiguration"]["inboundEndpoints"]
-    ssh = next((each for each in endpoints if each["backendPort"] == response_bodies.SSH_PORT), endpoints[0])
-    settings = {"remoteLoginIPAddress": ssh["publicIPAddress"], "remoteLoginPort": ssh["frontendPort"]}
+    settings = response_bodies.remote_login_json(node, call.store.pool(node.pool_id))
     response = json_answer(call, "Microsoft.Azure.Batch.Protocol.Entities.RemoteLoginSettings", settings)
     response.headers["DataServiceId"] = call.url(node, "/remoteloginsettings")
     return response

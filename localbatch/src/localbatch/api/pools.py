@@ -27,6 +27,9 @@ MAX_NODES_REMOVED = 100
 # https://learn.microsoft.com/rest/api/batchservice/pools/enable-pool-auto-scale: between two requests for one pool.
 MIN_ENABLE_INTERVAL = timedelta(seconds=30)
 
+# From this version on, nodes have no endpoint for SSH by default: https://github.com/Azure/Batch/issues/182
+FIRST_VERSION_WITHOUT_SSH = "2024-07-01"
+
 
 def create_pool(call: Call) -> Response:
     """POST /pools."""
@@ -35,6 +38,7 @@ def create_pool(call: Call) -> Response:
     if spec["enableAutoScale"]:
         check_formula(spec["autoScaleFormula"])
     pool = new_pool(call.store, body["id"], spec, request_bodies.targets(body, 0, 0), now)
+    pool.has_ssh = call.query["api-version"] < FIRST_VERSION_WITHOUT_SSH
     call.store.add_pool(pool)
     if spec["enableAutoScale"]:
         call.scheduler.pools.enable_autoscale(pool, now)

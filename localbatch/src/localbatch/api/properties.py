@@ -14,6 +14,8 @@ from localbatch.wire import INFINITE, normal_duration, read_ticks
 
 # The namespace of the types in error messages.
 _NAMESPACE = "Microsoft.Azure.Batch.Protocol.Entities"
+# Kinds of properties that are accepted and not kept.
+_DROPPED = frozenset({"secret", "ignored"})
 
 
 def read_body(body: Json, kind: str) -> Json:
@@ -44,7 +46,7 @@ def read_body(body: Json, kind: str) -> Json:
             raise errors.missing_required_property(PropertyName=name)
     defaults = DEFAULTS.get(kind, {}) if body else {}
     missing = {name: deepcopy(value) for name, value in defaults.items() if name not in read}
-    return {name: value for name, value in read.items() if properties[name].kind != "secret"} | missing
+    return {name: value for name, value in read.items() if properties[name].kind not in _DROPPED} | missing
 
 
 def _values(name: str, known: Property, value: object) -> object:
@@ -68,7 +70,7 @@ def _value(name: str, known: Property, value: object) -> object:
         if not isinstance(value, bool | str) or text not in {"true", "false"}:
             raise _not_a("Boolean")
         return text == "true"
-    if known.kind == "any" or (isinstance(value, dict) and known.kind == "secret"):
+    if known.kind in {"any", "ignored"} or (isinstance(value, dict) and known.kind == "secret"):
         return value
     if not isinstance(value, str):
         raise _not_a("String")

@@ -44,6 +44,11 @@ def pool_properties(body: Json) -> Json:
     if not {"virtualMachineConfiguration", "cloudServiceConfiguration"} & body.keys():
         raise errors.missing_required_property(PropertyName="virtualMachineConfiguration")
     spec = body | _settings(body)
+    encryption = body.get("virtualMachineConfiguration", {}).get("diskEncryptionConfiguration", {})
+    if "customerManagedKey" in encryption and not body.get("identity"):
+        # Recorded: azure-sdk-for-js, sdk/batch/batch-rest/test/poolsAdditional.spec.ts
+        reason = "Pool Identity is required when using CustomerManagedKey."
+        raise errors.invalid_property_value(PropertyName="diskEncryptionConfiguration", Reason=reason)
     check_resize_timeout(body)
     # The formula sets the targets of a pool with autoscale.
     if body["enableAutoScale"]:
@@ -288,15 +293,13 @@ def _check_exit_conditions(conditions: Json, job: Job) -> None:
 
 
 def task_constraints(body: Json, retries: int) -> TaskConstraints:
-    """Return the constraints of a Batch task. Without any, the retry count of the job applies."""
+    """Return the constraints of a Batch task. Without a retry count, that of the job applies.
+
+    Recorded for a job manager task: https://github.com/Azure/azure-cli, test_batch_job_list_cmd
+    """
     given = body.get("constraints", {})
     check_range(given, "maxTaskRetryCount", *RETRIES)
-    # An object without the count means 0 retries, no object the count of the job.
-    defaults = {
-        "maxWallClockTime": INFINITE,
-        "retentionTime": "P7D",
-        "maxTaskRetryCount": 0 if given else retries,
-    }
+    defaults = {"maxWallClockTime": INFINITE, "retentionTime": "P7D", "maxTaskRetryCount": retries}
     return cast("TaskConstraints", defaults | given)
 
 

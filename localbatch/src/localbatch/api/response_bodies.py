@@ -16,7 +16,7 @@ from localbatch.wire import timestamp
 NODE_AGENT_VERSION = "1.13.9"
 ADDRESS = "127.0.0.1"
 IPV6_ADDRESS = "::1"
-SSH_PORT = 22
+SSH_PORT, RDP_PORT = 22, 3389
 FIRST_FRONTEND_PORT = 50_000
 
 
@@ -93,13 +93,14 @@ def node_json(node: Node, pool: Pool, base: str) -> Json:
 def _endpoints(node: Node, pool: Pool) -> list[Json]:
     """Return the endpoints of a node: one for each NAT pool and IP version, then SSH."""
     nat_pools = _network(pool).get("endpointConfiguration", {}).get("inboundNATPools", ())
-    found = [
-        (each["name"], each["protocol"], each["frontendPortRangeStart"], each["backendPort"]) for each in nat_pools
+    addresses = [("", ADDRESS)] + ([("-ipv6", IPV6_ADDRESS)] if _has_ipv6(pool) else [])
+    ports = [
+        (f"{each['name']}{suffix}", each["protocol"], address, each["frontendPortRangeStart"], each["backendPort"])
+        for suffix, address in addresses
+        for each in nat_pools
     ]
-    ports = [(name, protocol, ADDRESS, first, port) for name, protocol, first, port in found]
-    if _has_ipv6(pool):
-        ports += [(f"{name}-ipv6", protocol, IPV6_ADDRESS, first, port) for name, protocol, first, port in found]
-    ports.append(("SSHRule", "tcp", ADDRESS, FIRST_FRONTEND_PORT, SSH_PORT))
+    if pool.has_ssh:
+        ports.append(("SSHRule", "tcp", ADDRESS, FIRST_FRONTEND_PORT, SSH_PORT))
     return [
         {
             "name": f"{name}.{node.number}",
@@ -111,6 +112,16 @@ def _endpoints(node: Node, pool: Pool) -> list[Json]:
         }
         for name, protocol, address, first, port in ports
     ]
+
+
+def remote_login_json(node: Node, pool: Pool) -> Json:
+    """Return the endpoint of SSH or RDP of a node, or else its address and the port of SSH."""
+    ports = {each["backendPort"]: each["frontendPort"] for each in _endpoints(node, pool)}
+    port = ports.get(SSH_PORT, ports.get(RDP_PORT, SSH_PORT))
+    settings: Json = {"remoteLoginIPAddress": ADDRESS, "remoteLoginPort": port}
+    if _has_ipv6(pool):
+        settings |= {"ipv6RemoteLoginIPAddress": IPV6_ADDRESS, "ipv6RemoteLoginPort": port}
+    return settings
 
 
 def _network(pool: Pool) -> Json:

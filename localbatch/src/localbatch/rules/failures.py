@@ -23,6 +23,12 @@ EXIT_CODE_FAILURE: Json = {
         {"name": "AdditionalErrorCode", "value": "FailureExitCode"},
     ],
 }
+# https://github.com/microsoft/ga4gh-tes/issues/525
+CONTAINER_SETTINGS_NOT_FOUND: Json = {
+    "category": "usererror",
+    "code": "ContainerTaskSettingsNotFound",
+    "message": "Container-enabled compute node requires task container settings",
+}
 
 
 def upload_failure(code: str) -> Json:

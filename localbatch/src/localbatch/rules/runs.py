@@ -18,8 +18,9 @@ from localbatch.account.records import (
     preparation_directory,
 )
 from localbatch.account.specs import NameValue
-from localbatch.account.store import Store
+from localbatch.account.store import Store, key_of
 from localbatch.rules.agenda import Agenda
+from localbatch.rules.failures import CONTAINER_SETTINGS_NOT_FOUND
 from localbatch.rules.standing_faults import StandingFaults, matching
 from localbatch.wire import expiry
 
@@ -72,6 +73,10 @@ class Runs:
         exit_code = matching(self.faults.start_task_exit_codes, node.pool_id) if not job else None
         if exit_code is not None:
             self.store.reports.append(Report(run_id=run.id, exit_code=exit_code))
+            return
+        machine = self.store.pools[key_of(node.pool_id)].spec.get("virtualMachineConfiguration", {})
+        if isinstance(owner, Task) and "containerConfiguration" in machine and "containerSettings" not in spec:
+            self.store.reports.append(Report(run_id=run.id, exit_code=None, failure=CONTAINER_SETTINGS_NOT_FOUND))
             return
         # Settings of the task override those of the job.
         settings = (*common_environment, *(spec.get("environmentSettings") or ()))
