@@ -56,7 +56,7 @@ class BlobAccountStub:
         """Record the folders in the archive, and upload nothing."""
         with tarfile.open(fileobj=archive, mode="r:") as members:
             names = [member.name.partition("/") for member in members]
-        self._folders[blob.removesuffix(".tar")] = [folder for folder, _, name in names if name == NODE_INPUT]
+        self._folders[blob.removesuffix(".tar")] = [folder for folder, _, name in names if name.startswith(NODE_INPUT)]
 
     def download(self, container: str, blob: str, *, last_bytes: int | None = None) -> bytes:
         """Return the output of a Batch task, which is its id for each file."""

@@ -47,7 +47,7 @@ from tasks.steps.start import start_run
 from tasks.steps.step import opaque
 from tasks.steps.submit import submit_batch_tasks
 from tasks.workload.base import Workload
-from tasks.workload.word_counts import word_count_workload
+from tasks.workload.word_counts import DEFAULT_ENCODING, DEFAULT_MAX_EXPANDED_MB, word_count_workload
 
 Positive = Field(ge=1)
 NotEmpty = Field(min_length=1)
@@ -170,6 +170,8 @@ def topn(
     inputs: Annotated[list[Annotated[str, NotEmpty]], NotEmpty] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
     num_words: Annotated[int, Positive] = 3,
     ignore_case: bool = False,
+    encoding: Annotated[str, NotEmpty] = DEFAULT_ENCODING,
+    max_expanded_mb: Annotated[int, Positive] = DEFAULT_MAX_EXPANDED_MB,
     output_folder: Annotated[str, NotEmpty] = "results",
     root: list[Annotated[str, NotEmpty]] = [],  # noqa: B006 - Prefect copies it
     exclude: list[Annotated[str, NotEmpty]] = [],  # noqa: B006 - Prefect copies it
@@ -196,6 +198,8 @@ def topn(
         inputs: Text files, folders, or patterns such as data/*.txt. A deployed run reads them on the worker's machine.
         num_words: Number of words per file.
         ignore_case: Count "The" and "the" as one word.
+        encoding: Text encoding of all files, by its name in Python.
+        max_expanded_mb: Limit of the decompressed size of each .gz, .bz2, .xz or .zst file.
         output_folder: Output folder. A deployed run writes to the worker's machine.
         root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
         exclude: Patterns of names to leave out, such as drafts/**.
@@ -230,7 +234,7 @@ def topn(
         FilesFailedError: Some files have no result. The results of the others were written.
     """
     return run_workload(
-        word_count_workload(num_words, ignore_case),
+        word_count_workload(num_words, ignore_case, encoding, max_expanded_mb),
         inputs,
         output_folder,
         root=root,

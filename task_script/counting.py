@@ -1,4 +1,4 @@
-"""Count the words of a file of UTF-8 text within a memory limit.
+"""Count the words of a file of text within a memory limit.
 
 Most files are small, and most of their time is start-up time. So this module imports what only large files need
 when a file needs it.
@@ -10,6 +10,7 @@ import hashlib
 import os
 
 from task_script.counts import Counts
+from task_script.options import DEFAULT_MAX_EXPANDED_MB
 from task_script.vocabulary import Vocabulary
 
 TYPE_CHECKING = False
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # Below this size, loading the compiled library takes longer than it saves.
 MIN_COMPILED_BYTES = 256 * 1024
+
+# How many times larger text is than its compressed file.
+TYPICAL_COMPRESSION = 4
 
 # With larger blocks, the tokens of a block do not fit in a processor's second-level cache, and counting is slower.
 DEFAULT_BLOCK_BYTES = 64 * 1024
@@ -48,6 +52,9 @@ def count_words(
     num_words: int,
     ignore_case: bool,
     memory_mb: float,
+    encoding: str = "utf-8",
+    compression: str = "",
+    max_expanded_mb: float = DEFAULT_MAX_EXPANDED_MB,
     block_bytes: int = DEFAULT_BLOCK_BYTES,
 ) -> tuple[Totals, Fingerprint]:
     """Count the words of a file or pipe.
@@ -57,18 +64,33 @@ def count_words(
         num_words: Number of most frequent words to return.
         ignore_case: Whether words that are equal after `str.casefold` are one word.
         memory_mb: Memory limit of the counts. Larger counts go to a temporary file.
+        encoding: Text encoding of the file.
+        compression: Suffix of the compression of the file, such as .gz; empty if it is not compressed.
+        max_expanded_mb: Limit of the size of the decompressed file.
         block_bytes: Number of bytes to read at a time.
 
     Raises:
-        NotTextError: The file contains a NUL byte or is not UTF-8.
+        NotTextError: The file contains a NUL character, is not in its encoding, or cannot be decompressed.
         SpillError: The counts exceed the memory limit, and the temporary file cannot be written.
     """
     fingerprint = Fingerprint()
-    blocks = iter(lambda: stream.read(block_bytes), b"")
-    counts = _create_counts(os.fstat(stream.fileno()).st_size)
+    blocks = fingerprint.update(iter(lambda: stream.read(block_bytes), b""))
+    size_bytes = os.fstat(stream.fileno()).st_size
+    if compression:
+        from task_script.compressed import expand, limit_words  # noqa: PLC0415 - See the module docstring.
+
+        blocks = expand(blocks, stream, compression, max_mb=max_expanded_mb, block_bytes=block_bytes)
+        size_bytes *= TYPICAL_COMPRESSION
+    if encoding != "utf-8":
+        from task_script.transcoding import transcode  # noqa: PLC0415 - See the module docstring.
+
+        blocks = transcode(blocks, encoding)
+    if compression:
+        blocks = limit_words(blocks)
+    counts = _create_counts(size_bytes)
     vocabulary = Vocabulary(counts, memory_mb, _create_part_file)
     try:
-        vocabulary.add_blocks(fingerprint.update(blocks), ignore_case=ignore_case)
+        vocabulary.add_blocks(blocks, ignore_case=ignore_case)
         return vocabulary.totals(num_words), fingerprint
     finally:
         vocabulary.close()

@@ -13,15 +13,20 @@ if TYPE_CHECKING:
 # nodes, and a lower limit is hardly slower.
 DEFAULT_MEMORY_MB = 256
 
+DEFAULT_MAX_EXPANDED_MB = 10_000
+
 USAGE = "usage: python3 -m task_script [OPTION]... FILE..."
 
 HELP = f"""{USAGE}
 
-Count the most frequent words of UTF-8 text files. The results for each FILE are
-<stem>_OUTPUT.txt and <stem>_OUTPUT.json.
+Count the most frequent words of text files. The results for each FILE are
+<stem>_OUTPUT.txt and <stem>_OUTPUT.json. A FILE whose name ends in .gz, .bz2, .xz or
+.zst is decompressed.
 
   --num-words N      number of words to write (default: 3)
   --ignore-case      count words that differ only in case as one word
+  --encoding NAME    text encoding of the files (default: utf-8)
+  --max-expanded-mb N  limit of the size of each decompressed file (default: {DEFAULT_MAX_EXPANDED_MB})
   --output-dir DIR   folder for the results, created if missing (default: the folder of FILE)
   --memory-mb N      memory limit for the counts (default: {DEFAULT_MEMORY_MB}); larger counts use a temporary file
   --check            only check that this interpreter is supported
@@ -36,6 +41,8 @@ class Options:
         self.num_words = 3
         self.ignore_case = False
         self.memory_mb = DEFAULT_MEMORY_MB
+        self.encoding = "utf-8"
+        self.max_expanded_mb = DEFAULT_MAX_EXPANDED_MB
         self.output_dir: str | None = None
         self.check = False
         self.files: list[str] = []
@@ -51,11 +58,11 @@ def parse(arguments: Sequence[str]) -> Options:
             options.files += rest
         elif argument == "-" or not argument.startswith("-"):
             options.files.append(argument)
-        elif name in {"--num-words", "--memory-mb", "--output-dir"}:
+        elif name in {"--num-words", "--memory-mb", "--max-expanded-mb", "--encoding", "--output-dir"}:
             text = value if equals else next(rest, None)
             if text is None:
                 exit_with_usage(f"argument {name}: expected one argument")
-            _set(options, name, text if name == "--output-dir" else _parse_number(name, text))
+            _set(options, name, _parse_value(name, text))
         elif argument in {"--ignore-case", "--check"}:
             _set(options, argument, value=True)
         elif argument in {"-h", "--help"}:
@@ -78,7 +85,11 @@ def _set(options: Options, name: str, value: object) -> None:
     setattr(options, name[2:].replace("-", "_"), value)
 
 
-def _parse_number(name: str, text: str) -> int:
+def _parse_value(name: str, text: str) -> int | str:
+    if name == "--output-dir":
+        return text
+    if name == "--encoding":
+        return _parse_encoding(text)
     try:
         number = int(text)
     except ValueError:
@@ -86,3 +97,12 @@ def _parse_number(name: str, text: str) -> int:
     if number < 1:
         exit_with_usage(f"{name} must be at least 1")
     return number
+
+
+def _parse_encoding(text: str) -> str:
+    from task_script.transcoding import find_encoding  # noqa: PLC0415 - few command lines need it
+
+    encoding = find_encoding(text)
+    if encoding is None:
+        exit_with_usage(f"argument --encoding: {text!a} is not a text encoding of Python")
+    return encoding

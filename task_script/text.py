@@ -16,7 +16,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class NotTextError(ValueError):
-    """The input is not UTF-8 text. The message contains the reason and the byte offset."""
+    """The input is not text in its encoding. The message contains the reason, and the offset if there is one."""
 
 
 def split_blocks(blocks: Iterable[bytes], *, ignore_case: bool) -> Iterator[list[str]]:

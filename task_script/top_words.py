@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # and Indic words and in emoji.
 PRINTABLE = "\u00a0\u200c\u200d\u202f\u3000"
 
+# Suffixes of the names of compressed files.
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
 # Limit of all common file systems.
 MAX_NAME_BYTES = 255
 
@@ -177,6 +180,9 @@ def _summarize(file: str, options: Options) -> Summary:
                 num_words=options.num_words,
                 ignore_case=options.ignore_case,
                 memory_mb=options.memory_mb,
+                encoding=options.encoding,
+                compression=next((suffix for suffix in COMPRESSIONS if file.endswith(suffix)), ""),
+                max_expanded_mb=options.max_expanded_mb,
             )
     except NotTextError as error:
         raise FileFailedError(f"input error: {printable(file)} {error}") from error

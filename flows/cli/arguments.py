@@ -48,6 +48,16 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--ignore-case", action="store_true", help='count "The" and "the" as one word')
         command.add_argument(
+            "--encoding", default="utf-8", metavar="NAME", help="text encoding of the files (default: utf-8)"
+        )
+        command.add_argument(
+            "--max-expanded-mb",
+            type=_positive,
+            default=10_000,
+            metavar="MB",
+            help="limit of the decompressed size of each .gz, .bz2, .xz or .zst file (default: 10000)",
+        )
+        command.add_argument(
             "--files-per-task",
             type=_files_per_task,
             metavar="K",

@@ -38,7 +38,7 @@ def run_plan(options: argparse.Namespace) -> int:
 
     settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
     check_pool_options(pool_options, settings)
-    workload = word_count_workload(options.num_words, options.ignore_case)
+    workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
     files, invalid = sort_inputs(local_files(options), workload.suffixes)
     store = results_store("", print_message)
     planned = (

@@ -39,7 +39,7 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     """
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - imports the SDKs, which is slow
 
-    workload = word_count_workload(options.num_words, options.ignore_case)
+    workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
     names = [file.name for file in find_files(local_files(options), workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
     _require_writable("output", options.output)
@@ -102,6 +102,8 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
             inputs=options.inputs,
             num_words=options.num_words,
             ignore_case=options.ignore_case,
+            encoding=options.encoding,
+            max_expanded_mb=options.max_expanded_mb,
             output_folder=options.output,
             root=options.root,
             exclude=options.exclude,

@@ -20,7 +20,7 @@ from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
 from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
-from tasks.workload.base import INPUT_ERROR, LOGS, NODE_INPUT, Workload
+from tasks.workload.base import INPUT_ERROR, LOGS, Workload
 from tasks.workload.packs import RESULTS, file_outcomes
 from tasks.workload.results_store import ResultsStore, results_store
 
@@ -184,7 +184,7 @@ def failure_of(
     workload: Workload,
 ) -> FileError:
     """Return the error of a completed Batch task, with its logs and a command that repeats the work."""
-    category, message = _cause(file, outcome, stderr, reason)
+    category, message = _cause(file, outcome, stderr, reason, workload)
     return FileError(
         category=category,
         message=message,
@@ -197,7 +197,9 @@ def failure_of(
     )
 
 
-def _cause(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None) -> tuple[Category, str]:
+def _cause(
+    file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: FileError | None, workload: Workload
+) -> tuple[Category, str]:
     code = outcome.failure_code or "FailureExitCode"
     category = CATEGORY_OF_CODE.get(code) or next(
         (category for prefix, category in CATEGORY_OF_PREFIX.items() if code.startswith(prefix)), Category.NODE
@@ -210,8 +212,8 @@ def _cause(file: InputFile, outcome: BatchTaskOutcome, stderr: str, reason: File
     refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
     if refusal is None:
         return category, f"The program ended with exit code {outcome.exit_code}"
-    # On the node, every input file is called NODE_INPUT.
-    return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(NODE_INPUT, printable(file.name), 1)
+    node_input = workload.node_input(file.name)
+    return Category.INPUT, refusal.removeprefix(INPUT_ERROR).replace(node_input, printable(file.name), 1)
 
 
 def _last_lines(read_tail: ReadTail, log: str) -> str:

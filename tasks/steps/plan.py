@@ -22,7 +22,7 @@ from tasks.model.verdict import StoredResult
 from tasks.report.output_folder import find_files
 from tasks.steps.step import log_unexpected, step, warn
 from tasks.text import printable
-from tasks.workload.base import Workload
+from tasks.workload.base import NODE_INPUT, Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
 # With more files than this, files share Batch tasks: 100,000 small files become 1,000 Batch tasks.
@@ -126,7 +126,10 @@ def _input_file(found: FoundFile, workload: Workload) -> InputFile:
                 size_bytes += len(block)
     except OSError as error:
         raise UsageError(f"{printable(found.name)} cannot be read ({error.strerror}).") from error
-    content_key = hashlib.sha256(json.dumps([digest.hexdigest(), workload.sha256]).encode()).hexdigest()
+    parts = [digest.hexdigest(), workload.sha256]
+    if (node_input := workload.node_input(found.name)) != NODE_INPUT:
+        parts.append(node_input)  # The command may depend on it.
+    content_key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return InputFile(
         path=found.path,
         name=found.name,

@@ -18,7 +18,7 @@ from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
 from tasks.steps.step import PartialFailures, step
-from tasks.workload.base import LOGS, NODE_INPUT, Workload
+from tasks.workload.base import LOGS, Workload
 from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
 
 # A program that failed for a transient reason, such as too little memory beside other programs, gets another attempt.
@@ -93,7 +93,7 @@ def _spec(
         resource_files=(
             Blob(
                 url=blobs.read_url(containers.inputs, pack.input_blob, expires_at),
-                file_path=ARCHIVE if pack.is_archive else NODE_INPUT,
+                file_path=ARCHIVE if pack.is_archive else workload.node_input(pack.files[0].name),
                 identity=job.node_identity,
             ),
         ),

@@ -23,7 +23,7 @@ from tasks.model.files import InputFile
 from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.outputs import Output
 from tasks.model.verdict import BatchTaskOutcome, FileError
-from tasks.workload.base import NODE_INPUT, Workload
+from tasks.workload.base import Workload
 
 ARCHIVE = "pack.tar"
 RESULTS = "results.tar"
@@ -53,7 +53,7 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
             _add(archive, "command.sh", f"{workload.command}\n".encode())
             _add(archive, "outputs.txt", "\n".join(workload.outputs).encode())
             for input_file in pack.files:
-                if (error := _add_file(archive, input_file)) is not None:
+                if (error := _add_file(archive, input_file, workload.node_input(input_file.name))) is not None:
                     errors[input_file.content_key] = error
         file.seek(0)
         yield file, errors
@@ -116,7 +116,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _add_file(archive: tarfile.TarFile, file: InputFile) -> FileError | None:
+def _add_file(archive: tarfile.TarFile, file: InputFile, node_input: str) -> FileError | None:
     """Stream a file into an archive; return an error if its content is not the content that was hashed.
 
     If one copy has changed, add the next copy under the same name. On the node, `tar` keeps the last one.
@@ -133,7 +133,7 @@ def _add_file(archive: tarfile.TarFile, file: InputFile) -> FileError | None:
             continue
         with source:
             content = _PaddedReader(source)
-            member = tarfile.TarInfo(f"{_folder(file)}/{NODE_INPUT}")
+            member = tarfile.TarInfo(f"{_folder(file)}/{node_input}")
             member.size = file.size_bytes
             archive.addfile(member, content)
             if content.error is not None:

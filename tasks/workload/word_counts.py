@@ -5,13 +5,16 @@ The steps do not depend on this module.
 
 from __future__ import annotations
 
+import codecs
 import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable, shorten
@@ -19,6 +22,18 @@ from tasks.workload.base import NODE_INPUT, Cell, Picture, Row, Workload
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
+
+# Suffixes of compressed files. On the node, the name of a file shows its compression, and the outputs, whose names have no
+# such suffix, do not match the pattern of the command.
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+NODE_INPUTS = f"{NODE_INPUT}.*"
+
+# The defaults of the task script. They are no part of its command line, so that results stay the same.
+DEFAULT_ENCODING = "utf-8"
+DEFAULT_MAX_EXPANDED_MB = 10_000
+
+# Text encodings of Python that need a whole file at once, or that decode nothing.
+NOT_FOR_FILES = ("idna", "punycode", "undefined")
 
 # Limits of the top words in a table cell, and of the words in the chart.
 MAX_CELL_CHARACTERS = 160
@@ -54,6 +69,10 @@ class WordCountWorkload(Workload):
     def file_hashes(self) -> dict[str, str]:
         """Return the hash of the task script's sources, which is the same for compiled and pure Python packages."""
         return dict.fromkeys(self.files, self.sources_sha256)
+
+    def node_input(self, name: str) -> str:
+        """Return a name with the suffix of the file's compression, or with .txt."""
+        return NODE_INPUT + next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), ".txt")
 
     def output_error(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
         """Return an error if the output is not valid, or does not belong to this content."""
@@ -121,21 +140,57 @@ class WordCountWorkload(Workload):
         return shlex.join(["python", "-m", "task_script", *self.arguments, "--", file.path])
 
 
-def word_count_workload(num_words: int, ignore_case: bool) -> WordCountWorkload:
-    """Return the workload that runs the packaged task script with the options of this run."""
+def word_count_workload(
+    num_words: int,
+    ignore_case: bool,
+    encoding: str = DEFAULT_ENCODING,
+    max_expanded_mb: int = DEFAULT_MAX_EXPANDED_MB,
+) -> WordCountWorkload:
+    """Return the workload that runs the packaged task script with the options of this run.
+
+    Raises:
+        UsageError: The encoding is unknown, or no encoding of text.
+    """
     package = TaskScriptPackage()
-    arguments = ("--num-words", str(num_words), *(["--ignore-case"] if ignore_case else []))
+    arguments = ["--num-words", str(num_words)]
+    if ignore_case:
+        arguments.append("--ignore-case")
+    if (name := _encoding_name(encoding)) not in {
+        DEFAULT_ENCODING,
+        "utf-8-sig",
+    }:  # A byte order mark is always dropped.
+        arguments += ["--encoding", name]
+    if max_expanded_mb != DEFAULT_MAX_EXPANDED_MB:
+        arguments += ["--max-expanded-mb", str(max_expanded_mb)]
     return WordCountWorkload(
         name="topn",
         # -I: ignore the variables of Python and the packages of users on the node.
-        command=f'exec python3 -I "$FILES"/{package.name} {NODE_INPUT} {shlex.join(arguments)}',
+        command=f'exec python3 -I "$FILES"/{package.name} {NODE_INPUTS} {shlex.join(arguments)}',
         outputs=(OUTPUT,),
         files=package,
         # Check that the Python of the node can run the package.
         check_command=f'python3 -I "$FILES"/{package.name} --check',
         done="counted",
-        arguments=arguments,
+        arguments=tuple(arguments),
         sources_sha256=package.sources_sha256,
+    )
+
+
+def _encoding_name(encoding: str) -> str:
+    """Return the name that Python uses for a text encoding.
+
+    Raises:
+        UsageError: The encoding is unknown, or no encoding of text.
+    """
+    try:
+        with suppress(UnicodeError):  # One byte is not a character of each encoding.
+            b" ".decode(encoding)
+        if (name := codecs.lookup(encoding).name) not in NOT_FOR_FILES:
+            return name
+    except (LookupError, ValueError):
+        pass
+    raise UsageError(
+        f"`{printable(encoding)}` is not a text encoding of Python. Set `--encoding` to one, such as utf-16 or cp1252."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import string
@@ -106,8 +107,8 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
     category, message = file.error.category.value, file.error.message
     if INTERNAL_TERMS.search(message):
         yield f"{spec.name} failed with an unreadable message: {message}"
-    bad = any(_text(content) is None for content in contents)
-    if bad and category == "input" and "offset" in message:
+    bad = any(_text(spec.name, content, outcome.plan) is None for content in contents)
+    if bad and category == "input" and ("offset" in message or "cannot be expanded" in message):
         return
     if bad and category == "program" and outcome.fired.get("upload_fails"):
         # The program's output was not uploaded either.
@@ -123,7 +124,7 @@ def _result(plan: Plan, name: str, contents: list[bytes], digest: str, counts: W
     content = {sha256(content).hexdigest(): content for content in contents}.get(counts.sha256)
     if content is None or counts.sha256 != digest:
         yield f"{name} has the result of another content"
-    elif (text := _text(content)) is None:
+    elif (text := _text(name, content, plan)) is None:
         yield f"{name} is not text but has a result"
     elif (counts.words, counts.distinct, [list(pair) for pair in counts.top]) != count(text, plan):
         yield f"{name} is counted wrongly: {counts}"
@@ -218,9 +219,9 @@ def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
     runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
     bad = {
         sha256(content).hexdigest()
-        for found in outcome.contents.values()
+        for name, found in outcome.contents.items()
         for content in found
-        if _text(content) is None
+        if _text(name, content, outcome.plan) is None
     }
     for digest, times in outcome.counted.items():
         # Batch and each retry of the run count failed files again.
@@ -327,10 +328,11 @@ def count(text: str, plan: Plan) -> tuple[int, int, list[list[object]]]:
     return len(words), len(counts), [list(pair) for pair in top]
 
 
-def _text(content: bytes) -> str | None:
+def _text(name: str, content: bytes, plan: Plan) -> str | None:
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
+        data = gzip.decompress(content) if name.endswith(".gz") else content
+        text = data.decode(plan.encoding).removeprefix("\ufeff")
+    except (UnicodeDecodeError, OSError, EOFError):
         return None
     return None if "\0" in text else text
 

@@ -125,7 +125,8 @@ class Nodes:
             return NOT_FOUND
         if not (files / match[1]).exists():
             return BAD_USAGE
-        arguments = shlex.split(match[2])
+        pattern, *options = shlex.split(match[2])
+        arguments = [*(path.name for path in Path().glob(pattern)), *options]
         with contextlib.suppress(OSError):
             self.counted[top_words.hashlib.sha256(Path(arguments[0]).read_bytes()).hexdigest()] += 1
         return top_words.main(arguments)

@@ -5,6 +5,7 @@ A scenario is a plan written by hand; `plan_of` creates a plan from a seed.
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -113,6 +114,7 @@ class Plan:
     files: tuple[FileSpec, ...]
     num_words: int = 3
     ignore_case: bool = False
+    encoding: str = "utf-8"
     files_per_task: int | None = None
     refresh: bool = False
     keep: frozenset[str] = frozenset()
@@ -169,9 +171,13 @@ def plan_of(seed: int) -> Plan:
         acts = (*acts, Act(name=chance.choice(("terminate_job", "terminate_job", "delete_job", "delete_pool")), at=at))
         soon = replace(retried, at=at + chance.randint(1, 6))
         exits = (*(soon if exit_ is retried else exit_ for exit_ in exits),)
+    # Of its own, so that the other parts of a plan do not depend on it.
+    form = random.Random(f"form {seed}")
+    encoding = form.choice((*("utf-8",) * 6, "utf-16", "utf-32"))
     return Plan(
         seed=seed,
-        files=_files(chance),
+        files=_encoded(_files(chance), encoding, form),
+        encoding=encoding,
         num_words=chance.choice((1, 3, 3, 10)),
         ignore_case=chance.random() < 0.2,
         files_per_task=chance.choice((None, None, None, 2, 3, 8)),
@@ -211,6 +217,19 @@ def _files(chance: random.Random) -> tuple[FileSpec, ...]:
         name = chance.choice((f"{number}.txt", f"{number}.txt", f"deep/er/{number}.md", f"nä me {number}.txt"))
         files.append(FileSpec(name=name, content=content, fate=fate, at=at if fate != "stays" else 0))
     return tuple(files)
+
+
+def _encoded(files: tuple[FileSpec, ...], encoding: str, form: random.Random) -> tuple[FileSpec, ...]:
+    """Encode the texts, and compress some of them; equal contents stay equal."""
+    changed = {}
+    for content in dict.fromkeys(file.content for file in files):
+        data = content if content in BAD else content.decode().encode(encoding)
+        changed[content] = ("", data) if form.random() < 0.8 else (".gz", gzip.compress(data, mtime=0))
+    forms = [changed[file.content] for file in files]
+    return tuple(
+        replace(file, name=file.name + suffix, content=content)
+        for file, (suffix, content) in zip(files, forms, strict=True)
+    )
 
 
 # Operations that a fault can select, in the order of a run.

@@ -216,6 +216,8 @@ def test_shortened_names_stay_different():
         (["a.txt", "--num-words", "many"], "invalid int value: 'many'"),
         (["a.txt", "--num-words"], "argument --num-words: expected one argument"),
         (["a.txt", "--processes", "2"], "unrecognized arguments: '--processes'"),
+        (["a.txt", "--encoding", "hex"], "argument --encoding: 'hex' is not a text encoding of Python"),
+        (["a.txt", "--max-expanded-mb", "0"], "--max-expanded-mb must be at least 1"),
         (["a.txt", "--memory-mb", "1.5"], "invalid int value: '1.5'"),
         (["a.txt", "--num", "3"], "unrecognized arguments: '--num'"),
         (["a.txt", "--check=no"], "unrecognized arguments: '--check=no'"),

@@ -11,6 +11,7 @@ from tasks.model.inputs import FoundFile
 from tasks.model.pool import PoolOptions
 from tasks.model.verdict import StoredResult
 from tasks.steps.plan import MAX_CHUNKS, chunk_size, create_plan
+from tasks.workload.base import Workload
 from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import word_count_workload
 
@@ -40,6 +41,29 @@ def test_equal_contents_share_batch_task(tmp_path, store):
     )
     assert len(plan.files) == 3
     assert plan.batch_task_count == 2
+
+
+def test_suffix_of_compression_is_part_of_content(tmp_path, store):
+    names = ["a.gz", "b.gz", "a.bin", "a.GZ", "a.gz.txt", "a.xz"]
+    for name in names:
+        (tmp_path / name).write_text("same")
+
+    plan = create_plan([found(tmp_path / name) for name in names], word_count_workload(3, False), store)
+
+    assert [key.content_key for key in plan.files[:2]] == [plan.files[0].content_key] * 2
+    assert len({file.content_key for file in plan.files}) == 3
+    assert plan.batch_task_count == 3
+
+
+def test_own_workload_ignores_suffix_of_compression(tmp_path, store):
+    workload = Workload(name="own", command="cp input out", outputs=("out",))
+    for name in ("a.gz", "a.txt"):
+        (tmp_path / name).write_text("same")
+
+    plan = create_plan([found(tmp_path / name) for name in ("a.gz", "a.txt")], workload, store)
+
+    assert plan.batch_task_count == 1
+    assert workload.node_input("a.gz") == "input"
 
 
 def test_renamed_known_content_is_not_counted(tmp_path, store):

@@ -7,13 +7,18 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_reports import counted, result_of
+from run_reports import counted, input_file, result_of
 
+from task_script import options, top_words, transcoding
 from task_script.top_words import Summary, render_text
+from tasks.errors import UsageError
 from tasks.files import write_atomically
 from tasks.model.verdict import Provenance
 from tasks.text import printable_lines
+from tasks.workload import word_counts
 from tasks.workload.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
+
+DEFAULTS = word_count_workload(3, ignore_case=False)
 
 GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
 
@@ -87,3 +92,33 @@ def test_file_is_written_atomically(tmp_path):
         write_atomically(target, "no bytes")
     assert target.read_bytes() == b"first"
     assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_only_other_options_change_results():
+    for spelling in ("utf-8", "UTF8", "utf-8-sig"):
+        assert word_count_workload(3, False, spelling, 10_000).sha256 == DEFAULTS.sha256
+    latin1 = word_count_workload(3, False, "latin-1")
+    assert latin1.sha256 == word_count_workload(3, False, "ISO-8859-1").sha256
+    limited = word_count_workload(3, False, max_expanded_mb=1)
+    assert len({DEFAULTS.sha256, latin1.sha256, limited.sha256}) == 3
+
+
+def test_repeat_command_shows_options():
+    command = word_count_workload(3, True, "cp1252", 7).repeat_command(input_file(0))
+    assert "--num-words 3 --ignore-case --encoding cp1252 --max-expanded-mb 7 -- " in command
+
+
+@pytest.mark.parametrize(
+    "encoding", ["hex", "rot13", "base64", "zip", "idna", "klingon", "", "\0", "\udcff", "\x1b[31m"]
+)
+def test_encoding_must_be_for_text(encoding):
+    with pytest.raises(UsageError, match="is not a text encoding of Python") as error:
+        word_count_workload(3, False, encoding)
+    assert str(error.value).isprintable()
+
+
+def test_task_script_has_same_values():
+    assert word_counts.COMPRESSIONS == top_words.COMPRESSIONS
+    assert options.DEFAULT_MAX_EXPANDED_MB == word_counts.DEFAULT_MAX_EXPANDED_MB
+    assert options.Options().encoding == word_counts.DEFAULT_ENCODING
+    assert set(word_counts.NOT_FOR_FILES) == transcoding.NOT_FOR_FILES
