@@ -226,8 +226,9 @@ def _use_azure(local: LocalAzure | None) -> None:
             return
         local.stop()
     try:
-        batch_account().list_images(retry_total=0)
-        blob_account().check(retry_total=0)
+        # The retry is for a machine whose clock is wrong: its second request has the service's time.
+        batch_account().list_images(retry_total=1)
+        blob_account().check(retry_total=1)
     except ServiceError as error:
         raise ConfigurationError(f"{error} {advice(error, configured_azure())}") from error
 

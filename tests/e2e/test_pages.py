@@ -241,7 +241,7 @@ def submit(page):
 def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
-    for words in ("Text files, or patterns", "Number of words per file.", "neither changes nor"):
+    for words in ("Text files, folders, or patterns", "Number of words per file.", "neither changes nor"):
         page.get_by_text(words).first.wait_for()
     screenshot("form")
     page.locator("textarea").first.fill(text_file())

@@ -54,7 +54,7 @@ def completed_task_runs(server):
 def test_bad_usage_exits_2(topn_alone):
     done = topn_alone("run", "missing.txt")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "missing.txt does not exist: name a file, or a pattern that matches one.\n"
+    assert done.stderr == "missing.txt does not exist: name a file, a folder, or a pattern that matches a file.\n"
     assert not Path(topn_alone.environment["TOPN_STATE"]).exists()
 
 
