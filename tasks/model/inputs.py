@@ -55,7 +55,8 @@ def find_inputs(local: LocalFiles, outputs: Collection[str] = ()) -> list[FoundF
 
     Args:
         local: The inputs, the roots, and the names to leave out.
-        outputs: Identities of files to leave out of folders and patterns, see `identity`.
+        outputs: Identities of files to leave out of folders and patterns, see `identity`. One that ends with a slash is
+            a folder, and is left out of the folders and patterns that contain it.
 
     Raises:
         UsageError: An input does not exist, is neither a file nor a folder, cannot be read, or is below no root.
@@ -106,7 +107,7 @@ def _matches(given: str, outputs: Collection[str]) -> tuple[str, list[str]]:
     """Return the root of an input, and the paths of its files."""
     path = _absolute(given)
     if os.path.isdir(path):
-        return path, _without_outputs(given, _walk(path, ["**"]), outputs)
+        return path, _without_outputs(given, path, _walk(path, ["**"]), outputs)
     if os.path.lexists(path):
         return os.path.dirname(path), [path]
     if URL.match(given):
@@ -114,7 +115,7 @@ def _matches(given: str, outputs: Collection[str]) -> tuple[str, list[str]]:
     root, pattern = _split(given)
     if not pattern:
         raise UsageError(f"{printable(given)} does not exist: name a file, a folder, or a pattern that matches a file.")
-    return root, _without_outputs(given, _walk(root, pattern), outputs)
+    return root, _without_outputs(given, root, _walk(root, pattern), outputs)
 
 
 def _split(given: str) -> tuple[str, list[str]]:
@@ -161,13 +162,15 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         raise UsageError(f"The folder {printable(folder)} cannot be read ({reason}).") from error
 
 
-def _without_outputs(given: str, paths: Iterator[str], outputs: Collection[str]) -> list[str]:
+def _without_outputs(given: str, root: str, paths: Iterator[str], outputs: Collection[str]) -> list[str]:
     found = sorted(set(paths))
     if not found:
         raise UsageError(
             f"{printable(given)} matches no file: name a file, a folder, or a pattern that matches a file."
         )
-    inputs = [path for path in found if identity(path) not in outputs]
+    above = os.path.join(identity(root), "")
+    folders = tuple(path for path in outputs if path.endswith("/") and path.startswith(above) and path != above)
+    inputs = [path for path in found if (own := identity(path)) not in outputs and not own.startswith(folders)]
     if not inputs:
         raise UsageError(f"{printable(given)} matches only outputs of earlier runs: name the inputs.")
     return inputs

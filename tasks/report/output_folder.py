@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tasks.azure.settings import results_location, state_folder
 from tasks.errors import UsageError
 from tasks.files import write_atomically
 from tasks.model.inputs import URL, FoundFile, LocalFiles, find_inputs, identity, real_folder
@@ -49,14 +50,15 @@ def find_files(local: LocalFiles, suffixes: Collection[str]) -> list[FoundFile]:
 
 
 def outputs_in(local: LocalFiles) -> set[str]:
-    """Return the identities of all files that the manifest of the output folder lists.
+    """Return the identities of all files that the manifest of the output folder lists, and of topn's own folders.
 
     Raises:
         UsageError: As `read_manifest`.
     """
     folder = Path(local.output_folder)
     real_folder.cache_clear()
-    return {identity(str(folder / path)) for path in read_manifest(folder).paths}
+    own = {os.path.join(os.path.realpath(path), "") for path in (state_folder(), results_location())}
+    return own | {identity(str(folder / path)) for path in read_manifest(folder).paths}
 
 
 def read_manifest(folder: Path) -> Manifest:

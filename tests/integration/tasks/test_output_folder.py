@@ -274,6 +274,18 @@ def test_outputs_never_become_inputs(tmp_path, output):
         Path("report.html").write_text("page")
 
 
+def test_own_folders_are_no_inputs_of_patterns(monkeypatch):
+    monkeypatch.setenv("TOPN_STATE", "state")
+    monkeypatch.setenv("TOPN_RESULTS", "known")
+    for name in ("a.txt", "state/azure/x", "known/1.json", "statement.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    assert [file.name for file in find("**")] == ["a.txt", "statement.txt"]
+    assert [file.name for file in find("known/*")] == ["1.json"]
+    monkeypatch.setenv("TOPN_STATE", ".")
+    assert [file.name for file in find("*.txt")] == ["a.txt", "statement.txt"]
+
+
 class SlowWorkload(type(run_report().workload)):
     """A workload that stops in front of a document until a file exists."""
 
