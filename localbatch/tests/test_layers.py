@@ -30,7 +30,6 @@ LAYERS = (
     "batch_service",
     "local_batch",
     "local_azure",
-    "reference",
     "testing",
     "__main__",
 )

@@ -4,11 +4,12 @@ import ast
 import re
 from pathlib import Path
 
+import reference_page
 from azure.batch import BatchClient
 from replay import FOLDER
 
 import localbatch
-from localbatch import errors, reference
+from localbatch import errors
 from localbatch.account import states
 from localbatch.api.routes import ROUTES
 
@@ -46,8 +47,8 @@ def rows(column):
 
 def test_page_is_up_to_date():
     page = PAGE.read_text()
-    command = "python -m localbatch.reference docs/local-batch.md localbatch/tests/transcripts"
-    assert page == reference.generate(page, FOLDER), f"run: {command}"
+    command = "python localbatch/tests/reference_page.py docs/local-batch.md localbatch/tests/transcripts"
+    assert page == reference_page.generate(page, FOLDER), f"run: {command}"
 
 
 def test_page_has_all_operations_and_states():
@@ -78,7 +79,7 @@ def test_page_has_all_error_codes():
 
 def test_removed_transcript_removes_its_claims(tmp_path):
     (tmp_path / "one.json").write_bytes((FOLDER / "python-stop-resize.json").read_bytes())
-    verification = reference.Verification(tmp_path)
+    verification = reference_page.Verification(tmp_path)
     of = {route.operation: verification.of_operation(route) for route in ROUTES}
     assert of["stop_pool_resize"].startswith("compared with [azure-batch")
     assert of["create_pool"] == "from the documents only"
@@ -89,6 +90,6 @@ def test_removed_transcript_removes_its_claims(tmp_path):
 
 def test_every_part_has_its_markers():
     page = PAGE.read_text()
-    for name in reference.PARTS:
+    for name in reference_page.PARTS:
         assert page.count(f"<!-- {name}: generated -->\n") == page.count(f"\n<!-- end of {name} -->\n") == 1
-    assert page.endswith(reference.generate(page, FOLDER)[-100:])
+    assert page.endswith(reference_page.generate(page, FOLDER)[-100:])

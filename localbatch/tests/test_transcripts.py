@@ -3,9 +3,8 @@
 import json
 
 import pytest
+from reference_page import read_transcript
 from replay import FOLDER, replay
-
-from localbatch import reference
 
 FILES = sorted(FOLDER.glob("*.json"))
 
@@ -22,7 +21,7 @@ def test_responses_are_those_of_the_service(file, tmp_path):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_transcript_names_its_source(file):
-    transcript = reference.read_transcript(file)
+    transcript = read_transcript(file)
     assert transcript.source.startswith("https://github.com/")
     assert transcript.client
     assert transcript.responses

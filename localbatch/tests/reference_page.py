@@ -1,6 +1,6 @@
 """Generates parts of docs/local-batch.md.
 
-`python -m localbatch.reference docs/local-batch.md localbatch/tests/transcripts`
+`python localbatch/tests/reference_page.py docs/local-batch.md localbatch/tests/transcripts`
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def read_transcript(path: Path) -> Transcript:
         frozenset(
             match_route(method, target).route.operation
             for method, target, response in answered
-            if response["status"] < 400  # noqa: PLR2004
+            if response["status"] < 400
         ),
         frozenset((response["status"], code) for _, _, response in answered for code in _codes(response.get("body"))),
     )
