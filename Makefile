@@ -61,7 +61,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadgroup
 SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 
 test: test-layers
-	$(SIMULATION) --seconds 30 --processes 2
+	$(SIMULATION) --seconds 30 --processes 1
 
 # All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds.
 test-all: test-layers
