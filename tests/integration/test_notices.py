@@ -60,7 +60,8 @@ def test_webhook_is_notified_of_failed_and_late_runs(set_up, webhook, client, pr
     client.set_flow_run_state(run.id, Late(message='It says "when"? <!channel> & more'), force=True)
     wait_until(lambda: any("tonight" in text for text in webhook.texts), "the notice of the late run")
 
-    assert len(webhook.texts) == 2
-    assert " of topn is Failed: " in webhook.texts[0]
-    assert "No Azure is configured" in webhook.texts[0]
-    assert 'Run tonight of topn is Late: It says "when"? &lt;!channel&gt; &amp; more' in webhook.texts[1]
+    # Runs of other tests can become late on the shared server.
+    failed, late = [text for text in webhook.texts if " is Failed: " in text or "Run tonight " in text]
+    assert " of topn is Failed: " in failed
+    assert "No Azure is configured" in failed
+    assert 'Run tonight of topn is Late: It says "when"? &lt;!channel&gt; &amp; more' in late
