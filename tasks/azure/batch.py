@@ -33,6 +33,7 @@ from tasks.azure.pool_request import pool_properties
 from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_batch_answer
 from tasks.azure.values import (
+    AddedTasks,
     BatchTaskSpec,
     Blob,
     Image,
@@ -59,6 +60,9 @@ MAX_TERMINATION_SECONDS = 10.0
 
 # The Batch task has not completed, or it has succeeded. Source: Batch REST API 2025-06-01, Task - Reactivate.
 NOT_REACTIVATED_CODES = frozenset({"TaskNotCompleted", "TaskSucceeded"})
+
+# A Batch task with this id is in the job. Source: Batch REST API 2025-06-01, Task - Add Collection.
+TASK_EXISTS = "TaskExists"
 
 # The maximum of `maxresults`. Source: Batch REST API 2025-06-01.
 MAX_PAGE_SIZE = 1000
@@ -207,45 +211,46 @@ class BatchAccount:
         with translated_errors("Batch", f"get job {job_id}"):
             return _job(self._client.get_job(job_id))
 
-    def add_tasks(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> dict[str, str]:
+    def add_tasks(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> AddedTasks:
         """Add Batch tasks to a job, in requests of at most 100 that are split if the body is too large.
 
-        A Batch task whose id exists counts as added. Retries are safe because each id identifies its content.
+        A Batch task whose id exists does not change. Retries are safe because each id identifies its content.
 
         Returns:
-            The reason for each Batch task that Batch rejected, by task id. The others are in the job.
+            The Batch tasks that Batch rejected, and those that existed. All except the rejected ones are in the job.
 
         Raises:
             ServiceError: A whole request failed. Batch tasks of earlier requests stay in the job.
         """
         # The SDK's own `create_tasks` counts rejected Batch tasks as added, and retries server errors forever.
-        rejected: dict[str, str] = {}
+        added = AddedTasks()
         pending = [list(specs[i : i + MAX_TASKS_PER_REQUEST]) for i in range(0, len(specs), MAX_TASKS_PER_REQUEST)]
         while pending:
             group = pending.pop(0)
             try:
-                rejected.update(self._add_collection(job_id, group))
+                self._add_collection(job_id, group, added)
             except ServiceError as error:
                 if error.code != "RequestBodyTooLarge":
                     raise
                 if len(group) == 1:
-                    rejected[group[0].task_id] = str(error)
+                    added.rejected[group[0].task_id] = str(error)
                     continue
                 middle = len(group) // 2
                 pending[:0] = [group[:middle], group[middle:]]
-        return rejected
+        return added
 
-    def _add_collection(self, job_id: str, specs: Sequence[BatchTaskSpec]) -> dict[str, str]:
+    def _add_collection(self, job_id: str, specs: Sequence[BatchTaskSpec], added: AddedTasks) -> None:
         group = models.BatchTaskGroup(task_values=[_task(spec) for spec in specs])
         operation = f"add {len(specs)} Batch tasks to job {job_id}"
         with translated_errors("Batch", operation):
             response = self._client.create_task_collection(job_id, group)
             results = {result.task_id: result for result in response.result_values or ()}
-            return {
-                spec.task_id: reason
-                for spec in specs
-                if (reason := _rejection(results[spec.task_id], operation)) is not None
-            }
+            for spec in specs:
+                result = results[spec.task_id]
+                if _error_code(result) == TASK_EXISTS:
+                    added.existing.add(spec.task_id)
+                elif (reason := _rejection(result, operation)) is not None:
+                    added.rejected[spec.task_id] = reason
 
     def get_task_counts(self, job_id: str) -> TaskCounts:
         """Return the number of Batch tasks of a job in each state, with a single request."""
@@ -402,14 +407,18 @@ class _DatePolicy(SansIOHTTPPolicy[Any, Any]):
         sign_with_service_time(request, "Batch", "ocp-date")
 
 
+def _error_code(result: models.BatchTaskCreateResult) -> str:
+    return (result.error.code if result.error else None) or ""
+
+
 def _rejection(result: models.BatchTaskCreateResult, operation: str) -> str | None:
-    """Return the reason why Batch rejected a Batch task, or None if it is in the job.
+    """Return the reason why Batch rejected a Batch task, or None if it was added.
 
     Raises:
         ServiceError: Batch failed, and a retry can succeed.
     """
-    status, code = _text(result.status), (result.error.code if result.error else None) or ""
-    if status == "success" or code == "TaskExists":
+    status, code = _text(result.status), _error_code(result)
+    if status == "success":
         return None
     message = (result.error.message.value if result.error and result.error.message else None) or "no reason given"
     values = read_error_values(

@@ -6,7 +6,7 @@ Return values are checked when they are created: a value of another type raises 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -48,6 +48,19 @@ class Upload:
     path: str
     only_on_success: bool
     identity: str | None = None
+
+
+@dataclass(kw_only=True)
+class AddedTasks:
+    """What Batch answered to Batch tasks that were added.
+
+    Attributes:
+        rejected: The reason for each Batch task that is not in the job, by task id.
+        existing: Ids of the Batch tasks that were in the job before, and did not change.
+    """
+
+    rejected: dict[str, str] = field(default_factory=dict)
+    existing: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True)

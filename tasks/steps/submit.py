@@ -51,7 +51,7 @@ def submit_chunk(
 ) -> StagedChunk:
     """Add the Batch tasks of a chunk, and return the chunk with rejected packs moved to its failures.
 
-    Batch tasks that are already in the job do not change.
+    Batch tasks that are already in the job do not change, and keep their signatures.
 
     Raises:
         ServiceError: Batch rejected a whole request.
@@ -59,7 +59,11 @@ def submit_chunk(
     expires_at = None if job.node_identity else signatures.expiry(run, clock.now())
     outputs_url = blobs.write_url(containers.outputs, expires_at)
     specs = [_spec(blobs, pack, job, workload, containers, outputs_url, expires_at) for pack in chunk.staged]
-    rejected = account.add_tasks(job.job_id, specs)
+    added = account.add_tasks(job.job_id, specs)
+    rejected = added.rejected
+    if expires_at and added.existing and chunk.signed_until_at is None:
+        # An earlier attempt signed them at an unknown time.
+        expires_at = signatures.expiry(run, run.started_at)
     failures = {
         file.content_key: FileError(
             category=Category.NODE, message=f"Batch rejected its Batch task: {rejected[pack.task_id]}"

@@ -110,6 +110,22 @@ FIXED: Mapping[str, Scenario] = {
         ),
         check=lambda outcome: [*violations(outcome), *(str(file.error) for file in outcome.lives[0].report.failed)],
     ),
+    "asleep between attempts to submit": Scenario(
+        problem="A response was lost before the machine slept for a day. The repeated step took the signatures for new.",
+        plan=Plan(
+            files=TEXTS,
+            deployed=True,
+            timeout_minutes=3000,
+            wire=(WireFault(kind="half", service="batch", operation="create_task_collection", times=3, after=True),),
+            acts=(
+                Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=26 * 3600 + 300),
+                Act(name="suspend", at=22, options={"seconds": 26 * 3600.0}),
+            ),
+            pace="fast",
+            dead_run=False,
+        ),
+        check=lambda outcome: [*violations(outcome), *(str(file.error) for file in outcome.lives[0].report.failed)],
+    ),
     "retried shortly before deadline": Scenario(
         problem="A retry with less than a minute left rightly counts again, but an invariant forbade it.",
         plan=Plan(

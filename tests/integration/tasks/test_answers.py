@@ -102,7 +102,7 @@ BATCH = {
     "pool": (lambda batch, job: batch.get_pool(job.pool_id), True),
     "nodes": (lambda batch, job: batch.list_nodes(job.pool_id), True),
     "job": (lambda batch, job: batch.get_job(job.job_id), True),
-    "add_tasks": (lambda batch, job: batch.add_tasks(job.job_id, [task_spec(new_id())]), True),
+    "add_tasks": (lambda batch, job: batch.add_tasks(job.job_id, [task_spec(new_id())]).rejected, True),
     "task_counts": (lambda batch, job: batch.get_task_counts(job.job_id), True),
     "list_completed_tasks": (lambda batch, job: len(list(batch.list_completed_tasks(job.job_id, None))), True),
     "list_waiting_tasks": (lambda batch, job: batch.list_waiting_tasks(job.job_id), True),

@@ -61,11 +61,12 @@ def test_rejected_batch_tasks_are_detected(batch, parts):
     _, job = parts
     from azure.batch import models  # noqa: PLC0415 - only this test uses it
 
-    assert batch.add_tasks(job.job_id, [make_task("t")]) == {}
+    assert batch.add_tasks(job.job_id, [make_task("t")]).rejected == {}
     taken = batch._client.create_tasks(job.job_id, [models.BatchTaskCreateOptions(id="t", command_line="true")])
     assert [str(result.status).lower() for result in taken.result_values] == ["clienterror"]
     refused = batch.add_tasks(job.job_id, [make_task("t"), make_task("no such id, by the rules")])
-    assert list(refused) == ["no such id, by the rules"]
+    assert list(refused.rejected) == ["no such id, by the rules"]
+    assert refused.existing == {"t"}
 
 
 def test_deletion_succeeds_despite_failing_poller(batch, parts, azure_faults):

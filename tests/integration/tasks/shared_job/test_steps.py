@@ -113,8 +113,10 @@ def test_adding_batch_tasks_is_idempotent(batch, idle_job):
         BatchTaskSpec(task_id=f"t{i}", command_line="true", resource_files=(), uploads=(), retries=0)
         for i in range(250)
     ]
-    assert batch.add_tasks(idle_job, specs) == {}
-    assert batch.add_tasks(idle_job, specs) == {}
+    ids = {spec.task_id for spec in specs}
+    first, second = batch.add_tasks(idle_job, specs), batch.add_tasks(idle_job, specs)
+    assert (first.rejected, first.existing) == ({}, set())
+    assert (second.rejected, second.existing) == ({}, ids)
     counts = batch.get_task_counts(idle_job)
     assert counts.active + counts.running + counts.completed == 250
 
@@ -124,7 +126,7 @@ def test_oversized_request_is_halved(batch, idle_job, local_azure):
         BatchTaskSpec(task_id=f"big{i}", command_line="true " + "x" * 30_000, resource_files=(), uploads=(), retries=0)
         for i in range(60)
     ]
-    assert batch.add_tasks(idle_job, specs) == {}
+    assert batch.add_tasks(idle_job, specs).rejected == {}
     statuses = [record.status for record in list(local_azure.batch.requests) if idle_job in record.path]
     assert 413 in statuses
     assert batch.get_task_counts(idle_job).active == 60
@@ -133,7 +135,7 @@ def test_oversized_request_is_halved(batch, idle_job, local_azure):
 def test_rejected_batch_task_is_named_and_others_added(batch, idle_job):
     good = BatchTaskSpec(task_id="good", command_line="true", resource_files=(), uploads=(), retries=0)
     refused = batch.add_tasks(idle_job, [good, replace(good, task_id="not an id!")])
-    assert list(refused) == ["not an id!"]
+    assert list(refused.rejected) == ["not an id!"]
 
 
 def test_adding_to_missing_job_raises(batch):

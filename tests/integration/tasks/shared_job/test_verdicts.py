@@ -61,7 +61,7 @@ def test_batch_tasks_are_added_in_hundreds(batch, idle_job, local_azure):
         BatchTaskSpec(task_id=f"many{i}", command_line="true", resource_files=(), uploads=(), retries=0)
         for i in range(1001)
     ]
-    assert batch.add_tasks(idle_job, specs) == {}
+    assert batch.add_tasks(idle_job, specs).rejected == {}
     # The server records a request after it has responded.
     wait_until(lambda: len(additions(idle_job, local_azure)) >= 11, "the requests")
     assert len(additions(idle_job, local_azure)) == 11
