@@ -52,7 +52,7 @@ class Upload:
 
 @dataclass(kw_only=True)
 class AddedTasks:
-    """What Batch answered to Batch tasks that were added.
+    """The response of Batch to a request that adds Batch tasks.
 
     Attributes:
         rejected: The reason for each Batch task that is not in the job, by task id.

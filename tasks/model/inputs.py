@@ -61,15 +61,16 @@ def find_inputs(local: LocalFiles, outputs: Collection[str] = ()) -> list[FoundF
     Raises:
         UsageError: An input does not exist, is neither a file nor a folder, cannot be read, or is below no root.
     """
-    roots = sorted((_absolute(root) for root in local.roots), key=len, reverse=True)
+    roots = sorted((os.path.abspath(root) for root in local.roots), key=len, reverse=True)
     found: dict[str, FoundFile] = {}
     for given in local.inputs:
-        root, paths = _matches(given, outputs)
+        given_path = os.path.abspath(given)
+        root, paths = _find(given, outputs)
         for path in paths:
             name = _name(path, roots or [root])
             if any(matches(name, pattern) for pattern in local.exclude):
                 continue
-            _check_readable(given if path == _absolute(given) else path, path)
+            _check_readable(given if path == given_path else path, path)
             found.setdefault(identity(path), FoundFile(path=path, name=name))
     if not found:
         raise UsageError(
@@ -103,9 +104,9 @@ def _match_parts(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _match_parts(parts[1:], pattern[1:])
 
 
-def _matches(given: str, outputs: Collection[str]) -> tuple[str, list[str]]:
+def _find(given: str, outputs: Collection[str]) -> tuple[str, list[str]]:
     """Return the root of an input, and the paths of its files."""
-    path = _absolute(given)
+    path = os.path.abspath(given)
     if os.path.isdir(path):
         return path, _without_outputs(given, path, _walk(path, ["**"]), outputs)
     if os.path.lexists(path):
@@ -129,7 +130,8 @@ def _split(given: str) -> tuple[str, list[str]]:
     if ".." in parts:
         raise UsageError(f"{printable(given)} has `..` after a wildcard: name the folder instead.")
     # `**/**` means the same as `**`, but takes longer.
-    return _absolute(root), [part for part, before in zip(parts, ["", *parts]) if (part, before) != ("**", "**")]  # noqa: B905
+    pairs = zip(parts, ["", *parts], strict=False)
+    return os.path.abspath(root), [part for part, before in pairs if (part, before) != ("**", "**")]
 
 
 def _walk(folder: str, pattern: Sequence[str]) -> Iterator[str]:
@@ -168,7 +170,7 @@ def _without_outputs(given: str, root: str, paths: Iterator[str], outputs: Colle
         raise UsageError(
             f"{printable(given)} matches no file: name a file, a folder, or a pattern that matches a file."
         )
-    above = os.path.join(identity(root), "")
+    above = os.path.join(real_folder(root), "")
     folders = tuple(path for path in outputs if path.endswith("/") and path.startswith(above) and path != above)
     inputs = [path for path in found if (own := identity(path)) not in outputs and not own.startswith(folders)]
     if not inputs:
@@ -182,10 +184,6 @@ def _name(path: str, roots: Sequence[str]) -> str:
         if path.startswith(folder):
             return path.removeprefix(folder).replace(os.sep, "/")
     raise UsageError(f"{printable(path)} is below no `--root`: set another, or leave out the file.")
-
-
-def _absolute(path: str) -> str:
-    return os.path.normpath(os.path.abspath(path))
 
 
 def unreadable_error(file: InputFile, error: OSError) -> FileError:

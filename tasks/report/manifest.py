@@ -48,7 +48,8 @@ class Manifest:
     Attributes:
         run: The last run: its id, workload, parameters, times and cost.
         status: "running" while outputs are written, then "completed" or "failed".
-        documents: Paths of the other files of that run and of earlier ones, relative to the folder, such as the table. They can be outside.
+        documents: Paths of the other files of that run and of earlier ones, such as the table. They are relative to the
+            folder, and can lead out of it.
         entries: The inputs.
     """
 

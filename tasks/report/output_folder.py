@@ -148,14 +148,16 @@ def _check_free(
     documents = [folder / MANIFEST, folder / TABLE, *([Path(local.table)] if local.table else [])]
     for path in (*documents, *(folder / output for output in outputs)):
         if os.path.lexists(path) and (identity(str(path)) not in replaceable or path.is_dir()):
-            raise UsageError(
-                f"`{printable(str(path))}` is in the way, because topn did not write it. Move it, or set another output folder."
-            )
+            raise _in_the_way(path, "topn did not write it")
     for parent in {folder / each for output in outputs for each in PurePosixPath(output).parents}:
         if os.path.lexists(parent) and not parent.is_dir():
-            raise UsageError(
-                f"`{printable(str(parent))}` is in the way, because it is not a folder. Move it, or set another output folder."
-            )
+            raise _in_the_way(parent, "it is not a folder")
+
+
+def _in_the_way(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"`{printable(str(path))}` is in the way, because {reason}. Move it, or set another output folder."
+    )
 
 
 @contextmanager
@@ -217,7 +219,7 @@ class _Writer:
 
     def delete(self, path: str) -> bool:
         """Delete a file, if it exists; return whether that succeeded."""
-        return self.attempt(path, lambda: self._real(path).unlink(missing_ok=True))
+        return self.attempt(path, lambda: self._unlink(path))
 
     def write_file(self, entry: Entry, file: FileReport) -> Entry:
         """Write the outputs of a file, and return its final entry. A file that fails has no outputs."""
@@ -230,7 +232,7 @@ class _Writer:
             return replace(entry, status=file.status)
         for output in entry.outputs:
             with suppress(OSError):
-                self._real(output).unlink(missing_ok=True)
+                self._unlink(output)
         remaining = tuple(output for output in entry.outputs if os.path.lexists(self._folder / output))
         return replace(entry, status="failed", error=self.errors[before], outputs=remaining)
 
@@ -256,6 +258,9 @@ class _Writer:
             write_atomically(
                 self._real(file.file.output + suffix), content if isinstance(content, bytes) else content.blocks()
             )
+
+    def _unlink(self, path: str) -> None:
+        self._real(path).unlink(missing_ok=True)
 
     def _real(self, path: str) -> Path:
         """Return the path of an output without links to folders; raise an error if it is outside the output folder."""

@@ -37,6 +37,28 @@ def _collected_and_swept(outcome: Outcome) -> list[str]:
     ]
 
 
+def violations_and_failures(outcome: Outcome) -> list[str]:
+    """List the violations, and the errors of files that failed."""
+    return [*violations(outcome), *(str(file.error) for file in outcome.lives[0].report.failed)]
+
+
+def asleep_for_a_day(*, at: int, wire: tuple[WireFault, ...] = ()) -> Plan:
+    """Return a plan in which the machine sleeps until signatures have expired, and nodes start only afterwards."""
+    seconds = 26 * 3600.0
+    return Plan(
+        files=TEXTS,
+        deployed=True,
+        timeout_minutes=3000,
+        wire=wire,
+        acts=(
+            Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=seconds + 300),
+            Act(name="suspend", at=at, options={"seconds": seconds}),
+        ),
+        pace="fast",
+        dead_run=False,
+    )
+
+
 # Fixed faults. A seed replays on one version only, but a scenario on all.
 FIXED: Mapping[str, Scenario] = {
     "copy deleted": Scenario(
@@ -97,34 +119,16 @@ FIXED: Mapping[str, Scenario] = {
     ),
     "asleep before creation of pool": Scenario(
         problem="The machine slept for a day before it created the pool: the start task's signatures had expired.",
-        plan=Plan(
-            files=TEXTS,
-            deployed=True,
-            timeout_minutes=3000,
-            acts=(
-                Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=26 * 3600 + 300),
-                Act(name="suspend", at=11, options={"seconds": 26 * 3600.0}),
-            ),
-            pace="fast",
-            dead_run=False,
-        ),
-        check=lambda outcome: [*violations(outcome), *(str(file.error) for file in outcome.lives[0].report.failed)],
+        plan=asleep_for_a_day(at=11),
+        check=violations_and_failures,
     ),
     "asleep between attempts to submit": Scenario(
-        problem="A response was lost before the machine slept for a day. The repeated step took the signatures for new.",
-        plan=Plan(
-            files=TEXTS,
-            deployed=True,
-            timeout_minutes=3000,
+        problem="A response was lost before the machine slept for a day. The repeated step renewed no signatures.",
+        plan=asleep_for_a_day(
+            at=22,
             wire=(WireFault(kind="half", service="batch", operation="create_task_collection", times=3, after=True),),
-            acts=(
-                Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=26 * 3600 + 300),
-                Act(name="suspend", at=22, options={"seconds": 26 * 3600.0}),
-            ),
-            pace="fast",
-            dead_run=False,
         ),
-        check=lambda outcome: [*violations(outcome), *(str(file.error) for file in outcome.lives[0].report.failed)],
+        check=violations_and_failures,
     ),
     "retried shortly before deadline": Scenario(
         problem="A retry with less than a minute left rightly counts again, but an invariant forbade it.",

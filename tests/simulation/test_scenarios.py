@@ -15,7 +15,7 @@ from simulation.campaign import main
 from simulation.history import play
 from simulation.invariants import violations
 from simulation.plan import Act, Exit, FileSpec, Plan, WireFault, plan_of
-from simulation.scenarios import FIXED, TEXTS
+from simulation.scenarios import FIXED, TEXTS, asleep_for_a_day, violations_and_failures
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -57,21 +57,7 @@ def test_reordered_and_late_replies_change_nothing():
 
 
 def test_signatures_are_renewed_after_day_asleep():
-    day = 26 * 3600.0
-    plan = Plan(
-        files=TEXTS,
-        deployed=True,
-        timeout_minutes=3000,
-        pace="fast",
-        dead_run=False,
-        acts=(
-            Act(name="allocation_fails", at=1, options={"code": "AllocationFailed"}, until=day + 300),
-            Act(name="suspend", at=40, options={"seconds": day}),
-        ),
-    )
-    outcome = play(plan)
-    assert violations(outcome) == []
-    assert not outcome.lives[0].report.failed
+    assert violations_and_failures(play(asleep_for_a_day(at=40))) == []
 
 
 def test_seed_replays_under_another_hash_seed():
