@@ -194,6 +194,8 @@ class Account:
             command = self._commands.get(action.command_line, {})
             for name, text in {"stdout.txt": "", "stderr.txt": "", **command.get("files", {})}.items():
                 (folder / name).write_bytes(text.encode())
+                # Tests can run with any umask. The files of the service are those of a umask of 022.
+                (folder / name).chmod(0o644)
             report = Report(run_id=action.run_id, exit_code=command.get("exit", 0))
             self._ends.append((self.now + timedelta(seconds=command.get("seconds", 0)), report))
 
