@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from azure.storage.blob import (
     BlobBlock,
+    BlobProperties,
     BlobSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
@@ -31,9 +34,10 @@ from tasks.azure.client import (
 )
 from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_storage_answer
-from tasks.azure.values import Container
+from tasks.azure.values import Container, ListedBlob
 from tasks.clock import service_time
-from tasks.errors import NotFoundError
+from tasks.errors import ConfigurationError, NotFoundError
+from tasks.urls import quoted_blob
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
 # memory. A blob can have 50,000 blocks. Source: https://learn.microsoft.com/rest/api/storageservices/put-block-list
@@ -41,6 +45,9 @@ BLOCK_BYTES = 8 * 1024 * 1024
 
 # A larger blob is downloaded in parts of this size. The SDK holds up to ten of them in memory.
 DOWNLOAD_BYTES = 2 * 1024 * 1024
+
+# From this number on, one listing replaces a request per blob.
+MIN_BLOBS_FOR_LISTING = 20
 
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
@@ -54,6 +61,7 @@ class BlobAccount:
     """A thread-safe client of one storage account."""
 
     def __init__(self, settings: AzureSettings) -> None:
+        self._settings = settings
         endpoint = settings.storage_endpoint or ""
         self._account = settings.storage_account or account_of(endpoint) or ""
         self._key = None if settings.storage_key is None else settings.storage_key.get_secret_value()
@@ -79,6 +87,80 @@ class BlobAccount:
     def endpoint(self) -> str:
         """URL of the account."""
         return str(self._service.url).rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Name of the account."""
+        return self._account
+
+    def at(self, endpoint: str) -> BlobAccount:
+        """Return the client of the account with this URL; this one for "" or its own URL.
+
+        Another account is accessed with the identity that `azure.identity` finds, because no key is known.
+
+        Raises:
+            ConfigurationError: A token would be sent over plain http.
+        """
+        return (
+            self
+            if not endpoint or is_same_address(endpoint, self.endpoint)
+            else _other_account(self._settings, endpoint)
+        )
+
+    def blob_url(self, container: str, blob: str) -> str:
+        """Return the URL of a blob, without a signature."""
+        return f"{self.endpoint}/{container}/{quoted_blob(blob)}"
+
+    def list_blobs(
+        self, container: str, prefix: str = "", start: str = "", page_size: int | None = None, **request_options: Any
+    ) -> Iterator[ListedBlob]:
+        """Yield the blobs whose names start with `prefix`, from the name `start` on, in the order of their names.
+
+        Folders of accounts with a hierarchical namespace, and blobs that stand for folders, are left out.
+
+        Raises:
+            NotFoundError: The container does not exist.
+        """
+        pages = (
+            self._service.get_container_client(container)
+            .list_blobs(
+                name_starts_with=prefix or None,
+                start_from=start or None,
+                include=["metadata"],
+                results_per_page=page_size,
+                **request_options,
+            )
+            .by_page()
+        )
+        while True:
+            with translated_errors("Storage", f"list container {container}"):
+                page = next(pages, None)
+                blobs = [_listed(blob) for blob in page or () if not _is_folder(blob)]
+            if page is None:
+                return
+            yield from blobs
+
+    def etags(self, container: str, names: Collection[str]) -> dict[str, str]:
+        """Return the ETags of those of these blobs that exist, by name.
+
+        Many blobs take one listing from the first to the last of them. Few blobs take a request each. No request has the
+        name of a blob in its path, so all names work.
+        """
+        found: dict[str, str] = {}
+        if len(names) >= MIN_BLOBS_FOR_LISTING:
+            wanted, last = set(names), max(names)
+            for blob in self.list_blobs(container, start=min(names)):
+                if blob.name in wanted:
+                    found[blob.name] = blob.etag
+                elif blob.name > last:
+                    break
+        # The service orders some names of rare characters in another way than Python.
+        for name in names:
+            if name not in found:
+                blob_or_none = next(self.list_blobs(container, name, page_size=1), None)
+                if blob_or_none is not None and blob_or_none.name == name:
+                    found[name] = blob_or_none.etag
+        return found
 
     def check(self, **request_options: Any) -> None:
         """Check that the account responds and accepts the credential, by listing its containers."""
@@ -222,7 +304,7 @@ class BlobAccount:
 
         Without `expires_at`, return the URL without a signature; the client then needs its own permission.
         """
-        url: str = self._service.get_blob_client(container, blob).url
+        url = self.blob_url(container, blob)
         if expires_at is None:
             return url
         signature = generate_blob_sas(
@@ -264,6 +346,44 @@ class BlobAccount:
                     key = self._service.get_user_delegation_key(starts_at, ends_at)
                 self._delegation_key = key
             return {"user_delegation_key": key}
+
+
+@lru_cache(maxsize=64)
+def _other_account(settings: AzureSettings, endpoint: str) -> BlobAccount:
+    if endpoint.startswith("http:"):
+        raise ConfigurationError(
+            f"{endpoint} is not the configured storage account, and a token is never sent over plain http. Use https, or "
+            "set TOPN_STORAGE_ENDPOINT to it."
+        )
+    return BlobAccount(
+        settings.model_copy(update={"storage_endpoint": endpoint, "storage_account": None, "storage_key": None})
+    )
+
+
+def is_same_address(endpoint: str, other: str) -> bool:
+    """Check whether two URLs of accounts are the same, also if only one of them names the port."""
+    return _address(endpoint) == _address(other)
+
+
+def _address(endpoint: str) -> tuple[str, str | None, int | None, str]:
+    parts = urlsplit(endpoint)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port, parts.path.strip("/")
+
+
+def _listed(blob: BlobProperties) -> ListedBlob:
+    problem = ""
+    if str(blob.blob_tier) == "Archive":
+        problem = "is archived: rehydrate it first" if not blob.archive_status else "is still being rehydrated"
+    elif blob.encryption_key_sha256:
+        problem = "is encrypted with a key that only its owner has, so nodes cannot read it"
+    return ListedBlob(name=blob.name, size_bytes=blob.size, etag=str(blob.etag).strip('"'), problem=problem)
+
+
+def _is_folder(blob: BlobProperties) -> bool:
+    """Check whether a blob stands for a folder: by its metadata, as in a hierarchical namespace, or by its name."""
+    is_marked = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"
+    return is_marked or (blob.name.endswith("/") and blob.size == 0)
 
 
 class _StorageRetryPolicy(TransientRetryPolicy):

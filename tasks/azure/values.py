@@ -31,6 +31,20 @@ class Blob:
     identity: str | None = None
 
 
+@checked_dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
+class ListedBlob:
+    """A blob, as a listing of its container describes it.
+
+    Attributes:
+        problem: Why nodes cannot read it; "" if nothing is known.
+    """
+
+    name: str
+    size_bytes: int
+    etag: Text
+    problem: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """Files that the node agent uploads to a container after a Batch task.

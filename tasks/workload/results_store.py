@@ -16,10 +16,9 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tasks.azure.accounts import blob_account
-from tasks.azure.blob import BlobAccount
+from tasks.azure.blob import BlobAccount, is_same_address
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError
 from tasks.files import ensure_private_folder, write_atomically
@@ -243,7 +242,7 @@ def _results_store(location: str, run: str, warn: Warn) -> ResultsStore:
     base, _, container = location.rstrip("/").rpartition("/")
     if base.endswith("/") or not container:
         raise ConfigurationError(f"TOPN_RESULTS is {base!r}, which is not the URL of a blob container.")
-    if _address(base) != _address(account.endpoint):
+    if not is_same_address(base, account.endpoint):
         raise ConfigurationError(
             f"TOPN_RESULTS is {location!r}, which is not a container of the storage account {account.endpoint}. "
             "Use a container of that account, or a folder."
@@ -251,12 +250,6 @@ def _results_store(location: str, run: str, warn: Warn) -> ResultsStore:
     store = ContainerStore(account, container, warn)
     store.check()
     return store
-
-
-def _address(endpoint: str) -> tuple[str, str | None, int | None, str]:
-    parts = urlsplit(endpoint)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname, port, parts.path.strip("/")
 
 
 def _parse(content: bytes, content_key: str) -> dict[str, Any]:
