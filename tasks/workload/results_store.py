@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from tasks.azure.blob import BlobAccount, is_same_address
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError
 from tasks.files import ensure_private_folder, write_atomically
+from tasks.model.files import Source
 from tasks.model.outputs import BLOCK_BYTES, Output, Outputs, Scratch
+from tasks.model.urls import parse_url
 from tasks.model.verdict import Provenance, StoredResult
 from tasks.text import printable
-from tasks.urls import parse_url
 
 # Larger outputs are files of their own beside the entry.
 MAX_INLINE_BYTES = 64 * 1024
@@ -38,6 +39,21 @@ MAX_STORE_SECONDS = 60.0
 MAX_SECONDS_PER_RESULT = 1.0
 
 Warn = Callable[[str], object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceResult:
+    """A result of a blob.
+
+    Attributes:
+        blob: The name of the blob.
+        result: The result.
+        local_key: Content key of a local file with the same content; "" if unknown.
+    """
+
+    blob: str
+    result: StoredResult
+    local_key: str = ""
 
 
 class ResultsStore(ABC):
@@ -76,6 +92,18 @@ class ResultsStore(ABC):
             "Some results cannot be stored, so the next run processes their files again",
             lambda: self._put(content_key, result),
         )
+
+    def find(self, source: Source, content_keys: Iterable[str], scratch: Scratch) -> dict[str, StoredResult]:
+        """Return the stored results of blobs of one folder, by content key."""
+        del source
+        stored = ((key, self.get(key, scratch)) for key in content_keys)
+        return {key: result for key, result in stored if result is not None}
+
+    def add(self, source: Source, results: Mapping[str, SourceResult]) -> None:
+        """Write results of blobs of one folder, by content key."""
+        del source
+        for key, each in results.items():
+            self.put(key, each.result)
 
     def put_manifest(self, flow_run_id: str, blocks: Iterable[bytes]) -> None:
         """Write the manifest of a run."""
@@ -135,7 +163,11 @@ class ResultsStore(ABC):
                 name: self._load(f"{content_key}.{name}", stored, scratch)
                 for name, stored in document["outputs"].items()
             }
-            return StoredResult(outputs=Outputs(outputs), provenance=Provenance(**document["provenance"]))
+            return StoredResult(
+                outputs=Outputs(outputs),
+                provenance=Provenance(**document["provenance"]),
+                sha256=document.get("input", ""),
+            )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError("an entry is damaged") from error
 
@@ -163,7 +195,12 @@ class ResultsStore(ABC):
                 outputs[name] = content.decode()
             except UnicodeDecodeError:
                 outputs[name] = {"base64": base64.b64encode(content).decode()}
-        document = {"content_key": content_key, "outputs": outputs, "provenance": asdict(result.provenance)}
+        document = {
+            "content_key": content_key,
+            "outputs": outputs,
+            "provenance": asdict(result.provenance),
+            "input": result.sha256,
+        }
         self._write(f"{content_key}.json", [json.dumps(document | {"sha256": _checksum(document)}).encode()])
 
 
