@@ -89,10 +89,12 @@ class StoredResult:
 
     Attributes:
         outputs: The outputs of the workload, by name. They are not in memory.
+        sha256: SHA-256 hash of the input, in hexadecimal; empty if unknown.
     """
 
     outputs: Outputs
     provenance: Provenance
+    sha256: str = ""
 
 
 Verdict = StoredResult | FileError
