@@ -222,7 +222,7 @@ def _results_store(location: str, run: str, warn: Warn) -> ResultsStore:
     del run
     if not URL.match(location):
         return FolderStore(Path(location), warn)
-    if not location.startswith(AZ):
+    if location.startswith(("http://", "https://")):
         parse_url("TOPN_RESULTS", location)
     account = blob_account()
     place = _parse_place(location, account)

@@ -334,6 +334,35 @@ def test_concurrent_merge_loses_nothing(files, moment):
     assert len(segments(files)) == 1
 
 
+def test_interrupted_search_merges_nothing(files):
+    """Another run moves results that this run has read into a new file, in which they look superfluous."""
+    added = {}
+    for number in range(MAX_SMALL_SEGMENTS):
+        added |= add(files, str(number))
+    operations = []
+
+    def merge_before_last_read(operation):
+        operations.append(operation)
+        if operations.count("read") == MAX_SMALL_SEGMENTS and operation == "read":
+            find(files, [*added, *add(files, "last"), "new"])
+            assert len(segments(files)) == 1
+
+    assert find(WatchedFiles(files, merge_before_last_read), [*added, "new"]) == added
+    assert operations.count("list") == 2
+    assert find(files, added) == added
+
+
+def test_merge_keeps_results_in_use(files):
+    """A slow run can add the result of an old version after that of the newest version."""
+    added = add(files, "a", version=2)
+    add(files, "a", version=1)
+    for number in range(MAX_SMALL_SEGMENTS):
+        added |= add(files, str(number))
+    for _ in range(2):
+        assert find(files, [*added, "new"]) == added
+    assert len(segments(files)) == 1
+
+
 def test_endless_merges_end_search(folder):
     """A search does not follow other runs forever."""
     added = add(folder, "a")
