@@ -40,7 +40,9 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - imports the SDKs, which is slow
 
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
-    names = [file.name for file in find_files(local_files(options), workload.suffixes)]
+    local = local_files(options)
+    # Blobs are found once there is an Azure.
+    names = [] if local.has_blobs else [file.name for file in find_files(local, workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
     _require_writable("output", options.output)
     if options.report is not None:

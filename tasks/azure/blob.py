@@ -37,7 +37,7 @@ from tasks.azure.transport import is_storage_answer
 from tasks.azure.values import Container, ListedBlob
 from tasks.clock import service_time
 from tasks.errors import ConfigurationError, NotFoundError
-from tasks.urls import quoted_blob
+from tasks.model.urls import quoted_blob
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
 # memory. A blob can have 50,000 blocks. Source: https://learn.microsoft.com/rest/api/storageservices/put-block-list

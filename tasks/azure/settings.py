@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import ConfigurationError
-from tasks.urls import parse_url
+from tasks.model.urls import parse_url
 
 STATE_FOLDER = ".topn"
 

@@ -14,8 +14,9 @@ from typing import Any
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import UsageError
 from tasks.files import write_atomically
-from tasks.model.inputs import URL, FoundFile, LocalFiles, find_inputs, identity, real_folder
+from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs, identity, real_folder
 from tasks.model.output_names import check_clashes, folded, output_name
+from tasks.model.urls import URL
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.manifest import MANIFEST, Entry, Manifest, parse_manifest
 from tasks.report.model import RunReport
@@ -24,12 +25,13 @@ from tasks.text import printable
 from tasks.workload.base import Workload
 
 
-def find_files(local: LocalFiles, suffixes: Collection[str]) -> list[FoundFile]:
+def find_files(local: LocalFiles, suffixes: Collection[str], blobs: Blobs | None = None) -> list[FoundFile]:
     """Return the input files of a run, whose outputs clash with nothing.
 
     Args:
         local: The files that the user named.
         suffixes: The suffixes of the outputs of each file.
+        blobs: What finds inputs in Blob Storage.
 
     Raises:
         UsageError: An input cannot be used, two files clash, or something is in the way of an output.
@@ -42,7 +44,7 @@ def find_files(local: LocalFiles, suffixes: Collection[str]) -> list[FoundFile]:
         check_table(local.table)
     folder = Path(local.output_folder)
     outputs = outputs_in(local)
-    files = find_inputs(local, outputs)
+    files = find_inputs(local, outputs, blobs)
     tables = [os.path.relpath(local.table, folder)] if local.table else []
     check_clashes(files, suffixes, (MANIFEST, TABLE, *tables))
     _check_free(local, outputs, files, suffixes)
@@ -180,6 +182,7 @@ def _entry(file: FileReport, workload: Workload, run_id: str) -> Entry:
         name=file.file.name,
         workload=workload.name,
         path=file.file.path,
+        etag=file.file.etag,
         sha256=file.file.sha256,
         bytes=file.file.size_bytes,
         status="running" if file.result else file.status,

@@ -17,11 +17,11 @@ from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount, is_same_address
 from tasks.azure.settings import results_location
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError, UsageError
+from tasks.model.files import Source
 from tasks.model.outputs import Scratch
-from tasks.model.sources import Source, SourceResult
+from tasks.model.urls import AZ, URL, Place, parse_place, parse_url
 from tasks.model.verdict import StoredResult
 from tasks.text import printable
-from tasks.urls import AZ, URL, Place, parse_place, parse_url
 from tasks.workload.result_documents import (
     MAX_DOCUMENT_BYTES,
     DamagedError,
@@ -32,7 +32,7 @@ from tasks.workload.result_documents import (
     write_result,
 )
 from tasks.workload.result_files import ContainerFiles, FolderFiles, ResultFiles
-from tasks.workload.source_results import Search, add_results
+from tasks.workload.source_results import Search, SourceResult, add_results
 
 # A store is not used any longer once it has taken this much time, if that is also this much per result.
 MAX_STORE_SECONDS = 60.0

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from urllib.parse import quote
 
+from tasks.model.files import Source
 from tasks.model.outputs import Output, Scratch
-from tasks.model.sources import Source, SourceResult
 from tasks.model.verdict import StoredResult
 from tasks.workload.result_documents import (
     MAX_DOCUMENT_BYTES,
@@ -46,6 +46,21 @@ MAX_SMALL_SEGMENTS = 16
 MAX_FOLDER_CHARACTERS = 200
 
 SEGMENT_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{16}\.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceResult:
+    """A result of a blob.
+
+    Attributes:
+        blob: The name of the blob.
+        result: The result.
+        local_key: Content key of a local file with the same content; "" if unknown.
+    """
+
+    blob: str
+    result: StoredResult
+    local_key: str = ""
 
 
 def add_results(files: ResultFiles, source: Source, results: Mapping[str, SourceResult]) -> None:

@@ -14,14 +14,14 @@ from run_reports import PROVENANCE, result_of
 
 from simulation.storage import MemoryStorage
 from simulation.test_storage_contract import open_account
+from tasks.model.files import Source
 from tasks.model.outputs import Outputs
-from tasks.model.sources import Source, SourceResult
 from tasks.model.verdict import StoredResult
 from tasks.workload import source_results
 from tasks.workload.result_documents import MAX_INLINE_BYTES
 from tasks.workload.result_files import ContainerFiles, FolderFiles, ResultFiles
 from tasks.workload.results_store import ResultsStore
-from tasks.workload.source_results import MAX_SEGMENT_BYTES, MAX_SMALL_SEGMENTS
+from tasks.workload.source_results import MAX_SEGMENT_BYTES, MAX_SMALL_SEGMENTS, SourceResult
 
 SOURCE = Source(workload=hashlib.sha256(b"workload").hexdigest(), container="account/container", folder="logs/2026/")
 LARGE = Outputs.of({"large": b"x" * (MAX_INLINE_BYTES + 1), "binary": b"\xff\n", "text": "é\n".encode()})

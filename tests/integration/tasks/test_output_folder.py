@@ -86,6 +86,7 @@ def test_manifest_describes_each_input(folder):
         "name": "a.txt",
         "workload": "topn",
         "path": "/data/a.txt",
+        "etag": "",
         "sha256": f"{1:064x}",
         "bytes": 10,
         "status": "done",

@@ -11,12 +11,13 @@ import pytest
 from run_reports import PROVENANCE, result_of
 
 from tasks.errors import ServiceError
+from tasks.model.files import Source
 from tasks.model.outputs import Outputs
-from tasks.model.sources import Source, SourceResult
 from tasks.model.verdict import StoredResult
 from tasks.workload.result_documents import MAX_INLINE_BYTES, parse_document, to_bytes
 from tasks.workload.result_files import ResultFiles
 from tasks.workload.results_store import FolderStore, ResultsStore
+from tasks.workload.source_results import SourceResult
 
 RESULT = result_of("0" * 64, [("one", 1)])
 LARGE = StoredResult(

@@ -177,7 +177,7 @@ def test_results_can_be_stored_in_blob_container(blobs, local_azure, monkeypatch
         ("az://", "not the URL of a blob container"),
         ("{endpoint}", "not the URL of a blob container"),
         ("{endpoint}/", "not the URL of a blob container"),
-        ("az://A_B/c", "not a name of a container"),
+        ("az://A_B/c", "names the container `A_B`"),
         ("az://abc/../def", "an empty part, `.` or `..`"),
         ("{endpoint}/abc/x//y", "an empty part, `.` or `..`"),
         ("https://other.blob.core.windows.net/abc/x", "not a container of the storage account"),
