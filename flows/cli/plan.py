@@ -46,7 +46,7 @@ def run_plan(options: argparse.Namespace) -> int:
     files, invalid = sort_inputs(local, workload.suffixes, blobs)
     store = results_store("", print_message)
     planned = (
-        create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
+        create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task, merge=False)
         if files
         else None
     )

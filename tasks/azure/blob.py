@@ -299,6 +299,19 @@ class BlobAccount:
                 return b""
             return client.download_blob(offset=max(0, size_bytes - length)).readall()
 
+    def delete_blob(self, container: str, blob: str) -> None:
+        """Delete a blob if it exists.
+
+        Raises:
+            NotFoundError: The container does not exist.
+        """
+        try:
+            with translated_errors("Storage", f"delete {container}/{blob}"):
+                self._service.get_blob_client(container, blob).delete_blob()
+        except NotFoundError as error:
+            if error.code == "ContainerNotFound":
+                raise
+
     def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
         """Return a secret URL that permits reading one blob until `expires_at`.
 

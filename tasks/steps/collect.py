@@ -24,7 +24,8 @@ from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
 from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes
-from tasks.workload.results_store import ResultsStore, SourceResult, results_store
+from tasks.workload.results_store import ResultsStore, results_store
+from tasks.workload.source_results import SourceResult
 
 SHA256_DIGITS = 64
 MAX_LOG_BYTES = 4096

@@ -73,6 +73,7 @@ def create_plan(
     *,
     refresh: bool = False,
     files_per_task: int | None = None,
+    merge: bool = True,
 ) -> Plan:
     """Hash the input files, find stored results by content, and pack the files without a result.
 
@@ -82,6 +83,7 @@ def create_plan(
         store: The store of known results.
         refresh: Ignore stored results.
         files_per_task: Number of files per Batch task; None chooses it by the number of files.
+        merge: Let the store merge its files.
 
     Raises:
         UsageError: A file cannot be read.
@@ -98,14 +100,16 @@ def create_plan(
     if not refresh:
         known = {
             file.content_key: result
-            for file, result in _stored(store, by_content.values())
+            for file, result in _stored(store, by_content.values(), merge=merge)
             if result is not None and _is_accepted(workload, file, result)
         }
     new = [file for key, file in by_content.items() if key not in known and key not in failures]
     return Plan(files=files, unchanged=known, chunks=_chunks(group_into_packs(new, files_per_task)), failures=failures)
 
 
-def _stored(store: ResultsStore, files: Iterable[InputFile]) -> Iterator[tuple[InputFile, StoredResult | None]]:
+def _stored(
+    store: ResultsStore, files: Iterable[InputFile], *, merge: bool
+) -> Iterator[tuple[InputFile, StoredResult | None]]:
     """Yield each file with its stored result: blobs of one folder together, others one by one."""
     scratch = Scratch()
     blobs: dict[Source, dict[str, InputFile]] = {}
@@ -115,7 +119,7 @@ def _stored(store: ResultsStore, files: Iterable[InputFile]) -> Iterator[tuple[I
         else:
             blobs.setdefault(file.source, {})[file.content_key] = file
     for source, by_key in blobs.items():
-        for key, result in store.find(source, by_key.keys(), scratch).items():
+        for key, result in store.find(source, by_key.keys(), scratch, merge=merge).items():
             yield by_key[key], result
 
 
