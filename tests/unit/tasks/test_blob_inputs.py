@@ -163,7 +163,11 @@ def test_input_without_blobs_is_rejected(account, put, given, reason):
 
 def test_container_without_access_is_rejected(account, storage, monkeypatch):
     document = b"<Error><Code>AuthorizationPermissionMismatch</Code><Message>Not you.</Message></Error>"
-    headers = {"x-ms-error-code": "AuthorizationPermissionMismatch", "x-ms-request-id": "1", "Content-Length": str(len(document))}
+    headers = {
+        "x-ms-error-code": "AuthorizationPermissionMismatch",
+        "x-ms-request-id": "1",
+        "Content-Length": str(len(document)),
+    }
     monkeypatch.setattr(
         storage, "answer", lambda _: Response(403, {**headers, "Content-Type": "application/xml"}, document)
     )
