@@ -1,8 +1,8 @@
 """Run the benchmarks, print ratios of interleaved rounds, and write all measurements to `bench/results`.
 
 `python -m bench NAME…` runs the named ones: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`,
-`growth`, `counting`, `scale` and `tutorial-in-one-pool`. Without a name, as in `make bench`, it runs all but the last
-two, which take half an hour each.
+`growth`, `counting`, `blobs`, `blobs-simulated`, `blobs-million`, `scale` and `tutorial-in-one-pool`. Without a name, as
+in `make bench`, it runs all but the last five, which take up to half an hour each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.against_tutorial import against_tutorial, against_tutorial_in_one_pool
+from bench.blobs import blobs_in_azurite, blobs_in_simulated_storage, million_blobs_in_simulated_storage
 from bench.counting import counting
 from bench.growth import growth, scale
 from bench.measure import figures, in_turn
@@ -40,10 +41,18 @@ def main() -> int:
         "growth": growth,
         "counting": counting,
     }
-    long_benchmarks = {"scale": scale, "tutorial-in-one-pool": against_tutorial_in_one_pool}
+    long_benchmarks = {
+        "blobs": blobs_in_azurite,
+        "blobs-simulated": blobs_in_simulated_storage,
+        "blobs-million": million_blobs_in_simulated_storage,
+        "scale": scale,
+        "tutorial-in-one-pool": against_tutorial_in_one_pool,
+    }
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TOPN_", "PREFECT_"))}
     # Benchmarks have home folders of their own; Azurite is installed in that of the user.
     environment["LOCALBATCH_DATA"] = str(azurite_folder().parent)
+    # The simulated storage account is that of the tests.
+    environment["PYTHONPATH"] = os.pathsep.join(str(REPOSITORY / name) for name in (".", "localbatch/src", "tests"))
     RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or benchmarks:
         with tempfile.TemporaryDirectory(prefix="topn-bench-") as folder:
