@@ -7,15 +7,16 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
+from xml.etree import ElementTree as ET
 
 from azure.storage.blob import (
     BlobBlock,
-    BlobProperties,
     BlobSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
@@ -48,6 +49,12 @@ DOWNLOAD_BYTES = 2 * 1024 * 1024
 
 # From this number on, one listing replaces a request per blob.
 MIN_BLOBS_FOR_LISTING = 20
+
+# Sizes of the pages of that listing. The service has no larger ones.
+MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1000, 5000
+
+# Reading this number of entries of a listing takes as long as a request.
+MAX_LISTED_PER_BLOB = 100
 
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
@@ -121,38 +128,45 @@ class BlobAccount:
         Raises:
             NotFoundError: The container does not exist.
         """
+        # The SDK takes ten times as long to read all properties of a blob as to read its name.
+        answers: list[Any] = []
         pages = (
             self._service.get_container_client(container)
-            .list_blobs(
+            .list_blob_names(
                 name_starts_with=prefix or None,
                 start_from=start or None,
                 include=["metadata"],
                 results_per_page=page_size,
+                raw_response_hook=answers.append,
                 **request_options,
             )
             .by_page()
         )
         while True:
             with translated_errors("Storage", f"list container {container}"):
-                page = next(pages, None)
-                blobs = [_listed(blob) for blob in page or () if not _is_folder(blob)]
-            if page is None:
-                return
+                if next(pages, None) is None:
+                    return
+                # The last answer is the one that needed no retry.
+                listing = ET.fromstring(answers[-1].http_response.body())  # noqa: S314 - the SDK has parsed it, too
+                answers.clear()
+                blobs = [_listed(entry) for entry in listing.iterfind("Blobs/Blob") if not _is_folder(entry)]
             yield from blobs
 
     def etags(self, container: str, names: Collection[str]) -> dict[str, str]:
         """Return the ETags of those of these blobs that exist, by name.
 
-        Many blobs take one listing from the first to the last of them. Few blobs take a request each. No request has the
-        name of a blob in its path, so all names work.
+        Many blobs take one listing from the first to the last of them, unless there are many others in between. Few blobs
+        take a request each. No request has the name of a blob in its path, so all names work.
         """
         found: dict[str, str] = {}
         if len(names) >= MIN_BLOBS_FOR_LISTING:
             wanted, last = set(names), max(names)
-            for blob in self.list_blobs(container, start=min(names)):
+            page_size = min(max(len(names), MIN_PAGE_SIZE), MAX_PAGE_SIZE)
+            listed = self.list_blobs(container, start=min(names), page_size=page_size)
+            for blob in islice(listed, len(names) * MAX_LISTED_PER_BLOB):
                 if blob.name in wanted:
                     found[blob.name] = blob.etag
-                elif blob.name > last:
+                if len(found) == len(names) or blob.name > last:
                     break
         # The service orders some names of rare characters in another way than Python.
         for name in names:
@@ -386,19 +400,34 @@ def _address(endpoint: str) -> tuple[str, str | None, int | None, str]:
     return parts.scheme, parts.hostname, port, parts.path.strip("/")
 
 
-def _listed(blob: BlobProperties) -> ListedBlob:
+def _listed(entry: ET.Element) -> ListedBlob:
+    """Return a blob by its entry in a listing."""
+    # Source: https://learn.microsoft.com/rest/api/storageservices/list-blobs
     problem = ""
-    if str(blob.blob_tier) == "Archive":
-        problem = "is archived: rehydrate it first" if not blob.archive_status else "is still being rehydrated"
-    elif blob.encryption_key_sha256:
+    if entry.findtext("Properties/AccessTier") == "Archive":
+        is_archived = not entry.findtext("Properties/ArchiveStatus")
+        problem = "is archived: rehydrate it first" if is_archived else "is still being rehydrated"
+    elif entry.findtext("Properties/CustomerProvidedKeySha256"):
         problem = "is encrypted with a key that only its owner has, so nodes cannot read it"
-    return ListedBlob(name=blob.name, size_bytes=blob.size, etag=str(blob.etag).strip('"'), problem=problem)
+    return ListedBlob(
+        name=_name(entry),
+        size_bytes=int(entry.findtext("Properties/Content-Length", "")),
+        etag=entry.findtext("Properties/Etag", "").strip('"'),
+        problem=problem,
+    )
 
 
-def _is_folder(blob: BlobProperties) -> bool:
+def _name(entry: ET.Element) -> str:
+    """Return the name of a blob. XML has no way to write some characters."""
+    name = entry.findtext("Name", "")
+    is_encoded = "%" in name and entry.find("Name[@Encoded='true']") is not None
+    return unquote(name) if is_encoded else name
+
+
+def _is_folder(entry: ET.Element) -> bool:
     """Check whether a blob stands for a folder: by its metadata, as in a hierarchical namespace, or by its name."""
-    is_marked = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"
-    return is_marked or (blob.name.endswith("/") and blob.size == 0)
+    is_marked = entry.findtext("Metadata/hdi_isfolder", "").lower() == "true"
+    return is_marked or (_name(entry).endswith("/") and entry.findtext("Properties/Content-Length") == "0")
 
 
 class _StorageRetryPolicy(TransientRetryPolicy):

@@ -10,7 +10,7 @@ from simulation.storage import InProcessSession, MemoryStorage, Request, Respons
 
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from tasks.azure import transport
-from tasks.azure.blob import MIN_BLOBS_FOR_LISTING, BlobAccount
+from tasks.azure.blob import MAX_LISTED_PER_BLOB, MIN_BLOBS_FOR_LISTING, BlobAccount
 from tasks.azure.blob_inputs import BlobFinder
 from tasks.azure.settings import AzureSettings
 from tasks.errors import UsageError
@@ -175,3 +175,42 @@ def test_container_without_access_is_rejected(account, storage, monkeypatch):
     account = BlobAccount(account._settings)
     with pytest.raises(UsageError, match=r"may not be read .*Storage Blob Data Reader"):
         names(account, "az://texts/**")
+
+
+def test_listing_may_encode_names(account, storage, put, monkeypatch):
+    put("a.txt", "b%41.txt")
+    answer = storage.answer
+
+    def encoded(request):
+        response = answer(request)
+        response.body = response.body.replace(b"<Name>a.txt", b'<Name Encoded="true">a%EF%BF%BE.txt')
+        response.headers["Content-Length"] = str(len(response.body))
+        return response
+
+    monkeypatch.setattr(transport, "Session", lambda: InProcessSession(encoded))
+    blobs = list(BlobAccount(account._settings).list_blobs("texts"))
+    assert [(blob.name, blob.size_bytes, blob.problem) for blob in blobs] == [
+        ("a\ufffe.txt", 4, ""),
+        ("b%41.txt", 4, ""),
+    ]
+
+
+@pytest.mark.parametrize("others", [0, 200])
+def test_etags_are_found_in_short_listings(account, storage, put, monkeypatch, others):
+    """Each blob is followed by others."""
+    wanted = [f"{number:04}" for number in range(MIN_BLOBS_FOR_LISTING)]
+    put(*wanted)
+    etags = {blob.name: blob.etag for blob in account.list_blobs("texts")}
+    blobs = storage.containers["texts"].committed
+    blobs |= {f"{name}-{other}": blobs[name] for name in wanted for other in range(others)}
+    answers = []
+
+    def answer(request):
+        answers.append(storage.answer(request))
+        return answers[-1]
+
+    monkeypatch.setattr(transport, "Session", lambda: InProcessSession(answer))
+
+    assert BlobAccount(account._settings).etags("texts", wanted) == etags
+    assert len(answers) <= (len(wanted) if others else 1)
+    assert sum(each.body.count(b"<Blob>") for each in answers) <= (MAX_LISTED_PER_BLOB + 1) * len(wanted)
