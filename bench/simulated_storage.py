@@ -123,7 +123,8 @@ class SimulatedStorage(MemoryStorage):
         numbers = range(self._blob_count)
         first = bisect_left(numbers, max(prefix, start), key=blob_name)
         end = bisect_left(numbers, f"{prefix}\U0010ffff", key=blob_name)
-        last = min(first + min(int(query.get("maxresults", MAX_RESULTS)), MAX_RESULTS), end)
+        size = min(int(query.get("maxresults", MAX_RESULTS)), MAX_RESULTS)
+        last = min(first + size, end)
         items = "".join(
             ENTRY.format(name=blob_name(number), date=MODIFIED, etag=f"0x{number:015X}", size=BLOB_BYTES)
             for number in numbers[first:last]
@@ -131,7 +132,7 @@ class SimulatedStorage(MemoryStorage):
         marker = escape(blob_name(last)) if last < end else ""
         body = (
             '<?xml version="1.0" encoding="utf-8"?>'
-            f"<EnumerationResults><Blobs>{items}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+            f"<EnumerationResults><MaxResults>{size}</MaxResults><Blobs>{items}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
         )
         return Response(200, {"Content-Type": "application/xml"}, body.encode())
 

@@ -373,7 +373,7 @@ def _metadata(call: _Call) -> dict[str, str]:
 
 
 def _page(items: Mapping[str, _T], query: Mapping[str, str]) -> tuple[dict[str, _T], str]:
-    """Return the requested page of items, and the NextMarker element."""
+    """Return the requested page of items, and the elements MaxResults and NextMarker."""
     prefix, marker, start = (query.get(name, "") for name in ("prefix", "marker", "startFrom"))
     size = query.get("maxresults", str(MAX_RESULTS))
     if not size.isdecimal() or int(size) < 1:
@@ -383,7 +383,8 @@ def _page(items: Mapping[str, _T], query: Mapping[str, str]) -> tuple[dict[str, 
     names = [name for name in names if _utf16(name) > _utf16(marker) and _utf16(name) >= _utf16(start)]
     page = names[: min(int(size), MAX_RESULTS)]
     marker = escape(page[-1]) if len(page) < len(names) else ""
-    return {name: items[name] for name in page}, f"<NextMarker>{marker}</NextMarker>"
+    # The SDK asks for pages of the size that an answer states.
+    return {name: items[name] for name in page}, f"<MaxResults>{size}</MaxResults><NextMarker>{marker}</NextMarker>"
 
 
 def _utf16(text: str) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from run_reports import PROVENANCE
 from simulation.storage import InProcessSession, MemoryStorage, Request, Response
 
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
@@ -15,7 +17,14 @@ from tasks.azure.blob_inputs import BlobFinder
 from tasks.azure.settings import AzureSettings
 from tasks.errors import UsageError
 from tasks.model.inputs import LocalFiles, find_inputs
+from tasks.model.outputs import Outputs
 from tasks.model.urls import parse_place
+from tasks.model.verdict import StoredResult
+from tasks.report.output_folder import find_files
+from tasks.steps.plan import create_plan
+from tasks.workload.base import Workload
+from tasks.workload.results_store import ContainerStore
+from tasks.workload.source_results import SourceResult
 
 ODD_NAMES = [
     *(
@@ -214,3 +223,41 @@ def test_etags_are_found_in_short_listings(account, storage, put, monkeypatch, o
     assert BlobAccount(account._settings).etags("texts", wanted) == etags
     assert len(answers) <= (len(wanted) if others else 1)
     assert sum(each.body.count(b"<Blob>") for each in answers) <= (MAX_LISTED_PER_BLOB + 1) * len(wanted)
+
+
+def test_night_without_news_needs_few_requests(account, storage, put, monkeypatch, tmp_path):
+    """The results of 10,000 blobs are in a container, in one part for each of 20 chunks."""
+    put("2026/0.txt")
+    [blob] = storage.containers["texts"].committed.values()
+    storage.containers["texts"].committed = {
+        f"2026/{day:02}/{number:05}.txt": replace(blob, etag=f'"{day}-{number}"')
+        for day in range(20)
+        for number in range(500)
+    }
+    account.create_container("results", {})
+    workload = Workload(name="own", command="true", outputs=("out",))
+    local = LocalFiles(inputs=["az://texts/2026/**/*.txt"], output_folder=str(tmp_path))
+    sent = []
+
+    def answer(request):
+        sent.append(request)
+        return storage.answer(request)
+
+    monkeypatch.setattr(transport, "Session", lambda: InProcessSession(answer))
+    account = BlobAccount(account._settings)
+
+    def plan():
+        found = find_files(local, workload.suffixes, BlobFinder(account))
+        return create_plan(found, workload, ContainerStore(account, "results"))
+
+    first = plan()
+    result = StoredResult(outputs=Outputs.of({"out": b"text"}), provenance=PROVENANCE, sha256="0" * 64)
+    for chunk in first.chunks:
+        added = {file.content_key: SourceResult(blob=file.place.path, result=result) for file in chunk.files}
+        ContainerStore(account, "results").add(chunk.files[0].source, added)
+    sent.clear()
+    second = plan()
+
+    assert (len(first.chunks), first.new_file_count) == (20, 10_000)
+    assert (second.new_file_count, len(second.unchanged)) == (0, 10_000)
+    assert len(sent) <= 10_000 / 30

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_reports import result_of
 
+from tasks.model.files import InputFile
 from tasks.model.inputs import FoundFile
+from tasks.model.plan import Plan
 from tasks.model.pool import PoolOptions
-from tasks.model.verdict import StoredResult
-from tasks.steps.plan import MAX_CHUNKS, chunk_size, create_plan
+from tasks.model.verdict import Category, FileError, StoredResult
+from tasks.steps.plan import MAX_CHUNKS, _chunks, chunk_size, create_plan, group_into_packs, split_failed_packs
 from tasks.workload.base import Workload
 from tasks.workload.results_store import FolderStore
 from tasks.workload.word_counts import word_count_workload
@@ -129,6 +131,20 @@ def test_run_stays_under_300_task_runs(file_count):
     chunks = -(-file_count // chunk_size(file_count))
     assert chunks <= MAX_CHUNKS
     assert 3 * chunks + 8 < 300
+
+
+@pytest.mark.parametrize("file_count", [100_000, 1_000_000])
+def test_bad_blob_per_pack_keeps_run_small(file_count):
+    """Each pack has a blob that its node cannot download, so all of its files are processed again, one by one."""
+    file = InputFile(path="", name="a", output="a", sha256="", size_bytes=1, content_key="0" * 64, etag="1")
+    chunks = _chunks(group_into_packs([file] * file_count, None))
+    error = FileError(category=Category.RESOURCE_FILE, message="", code="BlobNotFound")
+
+    again = split_failed_packs(Plan(files=(), unchanged={}, chunks=chunks), {file.content_key: error})
+
+    assert sum(len(chunk.packs) for chunk in again) == sum(len(chunk.files) for chunk in chunks) == file_count
+    # Staging, submitting and collecting each chunk, waiting twice, and seven steps once.
+    assert 3 * len((*chunks, *again)) + 2 + 7 < 300
 
 
 def test_chunk_size_is_one_up_to_twenty_files():
