@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.model.files import InputFile
-from tasks.model.naming import batch_task_id, input_blob
+from tasks.model.naming import BLOBS_ARCHIVE, batch_task_id, input_blob
 from tasks.model.verdict import BatchTaskOutcome, FileError
 
 # A Batch task processes its files one after the other. If its node is lost, the work on all of them is lost.
@@ -22,11 +22,13 @@ class Pack:
     Attributes:
         task_id: Id of the Batch task. It is the same in every attempt and in every run with this pack.
         is_archive: Whether the node downloads the files, and uploads their results, as one archive.
+        has_only_blobs: Whether all files were in Blob Storage when the pack was created.
     """
 
     task_id: str
     is_archive: bool
     files: tuple[InputFile, ...]
+    has_only_blobs: bool = False
 
     @classmethod
     def of(cls, files: Sequence[InputFile]) -> Pack:
@@ -35,11 +37,18 @@ class Pack:
             return cls(
                 task_id=batch_task_id(files[0].content_key, is_archive=False), is_archive=False, files=tuple(files)
             )
-        return cls(task_id=batch_task_id(_key(files), is_archive=True), is_archive=True, files=tuple(files))
+        return cls(
+            task_id=batch_task_id(_key(files), is_archive=True),
+            is_archive=True,
+            files=tuple(files),
+            has_only_blobs=all(file.etag for file in files),
+        )
 
     @property
     def input_blob(self) -> str:
         """Name of the blob in the input container."""
+        if self.is_archive and self.has_only_blobs:
+            return BLOBS_ARCHIVE
         return input_blob(self.task_id, None if self.is_archive else self.files[0].sha256)
 
     @property

@@ -21,6 +21,9 @@ RUN_NAME = re.compile(
 # Batch tasks of one file, and of an archive of several.
 FILE_TASK_PREFIX, ARCHIVE_TASK_PREFIX = "f-", "p-"
 
+# The archive of all packs that have no file of this machine: it contains only what the node runs.
+BLOBS_ARCHIVE = "blobs.tar"
+
 # Key of the artifact that records the last cleanup of a flow run.
 CLEANUP_ARTIFACT = "topn-cleanup"
 

@@ -33,18 +33,29 @@ def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containe
     """
     staged = []
     failures = PartialFailures("staged", Category.RESOURCE_FILE)
+    uploaded_archives: set[str] = set()
     for pack in chunk.packs:
-        failures.errors.update(failures.attempt(pack.files, partial(_stage, account, pack, workload, containers)) or {})
+        stage = partial(_stage, account, pack, workload, containers, uploaded_archives)
+        failures.errors.update(failures.attempt(pack.files, stage) or {})
         if uploaded := pack.without(failures.errors):
             staged.append(uploaded)
         advance("staged", done=len(pack.files))
     return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures.errors)
 
 
-def _stage(account: BlobAccount, pack: Pack, workload: Workload, containers: Containers) -> dict[str, FileError]:
-    """Upload a pack, and return the errors of the files that were left out, by content key."""
+def _stage(
+    account: BlobAccount, pack: Pack, workload: Workload, containers: Containers, uploaded_archives: set[str]
+) -> dict[str, FileError]:
+    """Upload a pack, and return the errors of the files that were left out, by content key.
+
+    An archive that several packs share is uploaded once per chunk.
+    """
     if pack.is_archive:
-        return _stage_archive(account, pack, workload, containers)
+        if pack.input_blob in uploaded_archives:
+            return {}
+        left_out = _stage_archive(account, pack, workload, containers)
+        uploaded_archives.add(pack.input_blob)
+        return left_out
     if pack.files[0].etag:
         return {}  # Its node reads the blob itself.
     return _stage_file(account, pack.files[0], containers)

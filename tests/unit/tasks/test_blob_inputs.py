@@ -16,14 +16,17 @@ from tasks.azure.blob import MAX_LISTED_PER_BLOB, MIN_BLOBS_FOR_LISTING, BlobAcc
 from tasks.azure.blob_inputs import BlobFinder
 from tasks.azure.settings import AzureSettings
 from tasks.errors import UsageError
+from tasks.model.chunks import Chunk
 from tasks.model.inputs import LocalFiles, find_inputs
 from tasks.model.outputs import Outputs
+from tasks.model.run import Containers
 from tasks.model.urls import parse_place
 from tasks.model.verdict import StoredResult
 from tasks.report.output_folder import find_files
 from tasks.steps.plan import create_plan
+from tasks.steps.stage import stage_chunk
 from tasks.workload.base import Workload
-from tasks.workload.results_store import ContainerStore
+from tasks.workload.results_store import ContainerStore, FolderStore
 from tasks.workload.source_results import SourceResult
 
 ODD_NAMES = [
@@ -261,3 +264,24 @@ def test_night_without_news_needs_few_requests(account, storage, put, monkeypatc
     assert (len(first.chunks), first.new_file_count) == (20, 10_000)
     assert (second.new_file_count, len(second.unchanged)) == (0, 10_000)
     assert len(sent) <= 10_000 / 30
+
+
+def test_packs_of_blobs_share_an_archive(account, storage, put, tmp_path):
+    put(*(f"{number}.txt" for number in range(5)))
+    (tmp_path / "local.txt").write_text("text")
+    local = LocalFiles(inputs=["az://texts/*.txt", str(tmp_path / "local.txt")], output_folder=str(tmp_path / "out"))
+    workload = Workload(name="own", command="true", outputs=("out",))
+    found = find_files(local, workload.suffixes, BlobFinder(account))
+    plan = create_plan(found, workload, FolderStore(tmp_path / "store"), files_per_task=2)
+    account.create_container("run-in", {})
+    packs = [pack for chunk in plan.chunks for pack in chunk.packs]
+
+    staged = stage_chunk(account, Chunk(first=1, total=6, packs=tuple(packs)), workload, Containers.of("run"))
+
+    names = ["blobs.tar", "blobs.tar", f"{packs[2].task_id}.tar"]
+    assert [pack.input_blob for pack in staged.staged] == names
+    assert storage.containers["run-in"].blobs.keys() == set(names)
+    # Without its local file, a pack still has its own archive.
+    (tmp_path / "local.txt").write_text("changed")
+    staged = stage_chunk(account, Chunk(first=1, total=2, packs=(packs[2],)), workload, Containers.of("run"))
+    assert [(len(pack.files), pack.input_blob) for pack in staged.staged] == [(1, names[2])]
