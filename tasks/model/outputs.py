@@ -107,8 +107,16 @@ class _Reader(io.RawIOBase):
 class Outputs(Mapping[str, bytes]):
     """The outputs of a result by name. A content is read when it is accessed; `parts` gives access to parts of it."""
 
+    # A run has one of these per file, and a dictionary takes more than twice the memory of a tuple.
+    __slots__ = ("_items",)
+
     def __init__(self, parts: Mapping[str, Output]) -> None:
-        self.parts = dict(parts)
+        self._items = tuple(parts.items())
+
+    @property
+    def parts(self) -> dict[str, Output]:
+        """The outputs by name, in a new dictionary."""
+        return dict(self._items)
 
     @classmethod
     def of(cls, contents: Mapping[str, bytes]) -> Outputs:
@@ -120,10 +128,10 @@ class Outputs(Mapping[str, bytes]):
         return self.parts[name].read()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
+        return (name for name, _ in self._items)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self._items)
 
 
 class Scratch:
