@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flows.cli.arguments import local_files
 from flows.cli.check import read_pool_options
@@ -18,6 +19,10 @@ from tasks.model.pool import PoolOptions, describe_cores
 from tasks.model.vm_size import vm_size
 from tasks.report.output_folder import find_files, outputs_in
 from tasks.text import printable
+from tasks.urls import URL
+
+if TYPE_CHECKING:
+    from tasks.azure.blob import BlobAccount
 
 # The lists are for people. The counts above them include all files.
 MAX_LISTED_FILES = 20
@@ -30,6 +35,7 @@ def run_plan(options: argparse.Namespace) -> int:
         ConfigurationError: A pool option or a setting is invalid, or results are stored in a blob container and no Azure
             is configured.
     """
+    from tasks.azure.accounts import blob_account  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.azure.settings import read_settings  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
     from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
@@ -39,7 +45,8 @@ def run_plan(options: argparse.Namespace) -> int:
     settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
     check_pool_options(pool_options, settings)
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
-    files, invalid = sort_inputs(local_files(options), workload.suffixes)
+    account = blob_account() if settings.is_configured and URL.match(options.output) else None
+    files, invalid = sort_inputs(local_files(options), workload.suffixes, account)
     store = results_store("", print_message)
     planned = (
         create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
@@ -57,9 +64,11 @@ def needs_of(pool: PoolOptions) -> list[str]:
     return [unchecked] if pool.pool_id is not None else [describe_cores(pool), image, unchecked]
 
 
-def sort_inputs(local: LocalFiles, suffixes: Sequence[str]) -> tuple[list[FoundFile], list[str]]:
+def sort_inputs(
+    local: LocalFiles, suffixes: Sequence[str], account: BlobAccount | None = None
+) -> tuple[list[FoundFile], list[str]]:
     """Return the files of the valid inputs, and the errors of the others; the error of all if they clash."""
-    outputs = outputs_in(local)
+    outputs = outputs_in(local, account)
     valid: list[str] = []
     invalid: list[str] = []
     for given in local.inputs:
@@ -69,7 +78,7 @@ def sort_inputs(local: LocalFiles, suffixes: Sequence[str]) -> tuple[list[FoundF
         except UsageError as error:
             invalid.append(str(error))
     try:
-        return find_files(replace(local, inputs=valid), suffixes) if valid else [], invalid
+        return find_files(replace(local, inputs=valid), suffixes, account) if valid else [], invalid
     except UsageError as error:
         return [], [*invalid, str(error)]
 

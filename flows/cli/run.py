@@ -22,9 +22,12 @@ from tasks.model.run import Keep
 from tasks.prefect_api import describe_prefect_error, is_from_prefect
 from tasks.progress import listen
 from tasks.redaction import redact
+from tasks.report.folders import open_folder
+from tasks.report.manifest import PAGE
 from tasks.report.model import FilesFailedError
-from tasks.report.output_folder import add_document, find_files
+from tasks.report.output_folder import add_document, check_documents, find_files
 from tasks.text import printable
+from tasks.urls import URL
 
 if TYPE_CHECKING:
     from tasks.report.model import RunReport
@@ -40,16 +43,21 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - imports the SDKs, which is slow
 
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
-    names = [file.name for file in find_files(local_files(options), workload.suffixes)]
+    local = local_files(options)
+    names = [file.name for file in find_files(local, workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
-    _require_writable("output", options.output)
-    if options.report is not None:
-        _require_writable("report", options.report)
+    for option, folder in (("output", options.output), ("report", options.report)):
+        if folder is not None and not URL.match(folder):
+            _require_writable(option, folder)
     with connected(on_prefect_exit=interruption.fail):
+        from tasks.azure.accounts import blob_account  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.azure.block import configured_azure  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
 
         check_pool_options(pool_options, configured_azure())
+        if any(URL.match(place) for place in (options.output, options.report or "")):
+            # The flow does not know of the report.
+            check_documents(local, blob_account())
         if interruption.is_requested:
             # A library's callback swallowed the interrupt.
             raise KeyboardInterrupt
@@ -147,7 +155,7 @@ def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespa
     if options.json:
         print_json(outcome)
     else:
-        print_table(outcome, options.output)
+        print_table(outcome, outcome.output_folder if URL.match(options.output) else options.output)
     if options.report is not None:
         _write_report(outcome, options.report)
     return EXIT_FAILED if outcome.failed else 0
@@ -158,11 +166,13 @@ def _write_report(report: RunReport, folder: str) -> None:
     from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
 
     try:
-        page = write_page(report, Path(folder))
-        add_document(Path(report.output_folder), page)
-        print_message(f"The report is {printable(str(page))}")
-    except OSError as error:
-        print_message(f"Could not write the report to `{printable(folder)}`: {error.strerror}.")
+        parent = open_folder(folder, name="The report folder")
+        write_page(report, parent)
+        add_document(open_folder(report.output_folder), (parent, PAGE))
+        print_message(f"The report is {printable(parent.shown(PAGE))}")
+    except (OSError, TopnError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else redact(str(error))) or ""
+        print_message(f"Could not write the report to `{printable(folder)}`: {reason.rstrip('.')}.")
 
 
 def _require_writable(option: str, folder: str) -> None:

@@ -307,7 +307,7 @@ class BlobAccount:
             AlreadyExistsError: The blob exists, and `etag` is "".
             ServiceError: The blob has another ETag (`CONDITION_NOT_MET`), or any other error.
         """
-        conditions = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+        conditions: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
         settings = ContentSettings(content_type=mimetypes.guess_type(blob)[0], content_md5=bytearray(md5))
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(

@@ -30,6 +30,7 @@ class LocalFiles:
         exclude: Patterns of the names of files to leave out.
         output_folder: Folder of the outputs, the table and the manifest.
         table: Another file for the table, or None.
+        report_folder: Folder of the HTML report, or None.
     """
 
     inputs: Sequence[str]
@@ -37,6 +38,7 @@ class LocalFiles:
     exclude: Sequence[str] = ()
     output_folder: str = "results"
     table: str | None = None
+    report_folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,7 +46,10 @@ def output_name(name: str) -> str:
     stem = base.removesuffix(TEXT_SUFFIX) or base
     parts = [_shorten(_encode(folder) or EMPTY, folder, MAX_NAME_BYTES) for folder in folders]
     # The suffix follows, so dots are allowed at the end.
-    return "/".join([*parts, _shorten(_encode(f"{stem}/")[:-1], name, MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES)]) + OUTPUT_SUFFIX
+    return (
+        "/".join([*parts, _shorten(_encode(f"{stem}/")[:-1], name, MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES)])
+        + OUTPUT_SUFFIX
+    )
 
 
 def _encode(part: str) -> str:

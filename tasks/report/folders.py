@@ -10,7 +10,7 @@ import platform
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from io import BytesIO
@@ -95,13 +95,17 @@ class Folder(ABC):
     def url(self, path: str) -> str:
         """Return the URL of a file."""
 
+    def shown(self, path: str) -> str:
+        """Return the path of a file for messages."""
+        return self.url(path)
+
     @abstractmethod
     def relative(self, folder: Folder, path: str) -> str | None:
         """Return the path of a file of another folder relative to this one; None if there is no such path."""
 
     @abstractmethod
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from writing to the folder, where that is possible."""
+    def locked(self) -> AbstractContextManager[None]:
+        """Create the folder, and keep other processes from writing to it, where that is necessary."""
 
     def reference(self, folder: Folder, path: str) -> str:
         """Return how the manifest of this folder names a file of any folder."""
@@ -115,8 +119,9 @@ class Folder(ABC):
         is_here = parts.scheme == "file" and parts.netloc == platform.node()
         return identity(unquote(parts.path)) if is_here else reference
 
+    @abstractmethod
     def check(self) -> None:
-        """Check that outputs can be written. Create nothing."""
+        """Check that a folder in Blob Storage can be written. Create nothing."""
 
 
 class LocalFolder(Folder):
@@ -127,7 +132,7 @@ class LocalFolder(Folder):
         self.host = platform.node()
 
     def __str__(self) -> str:
-        return str(self.path)
+        return os.path.abspath(self.path)
 
     def read(self, path: str) -> tuple[bytes, str]:
         """Return the content of a file, and no version, because a lock protects it."""
@@ -153,6 +158,10 @@ class LocalFolder(Folder):
         """Return the absolute path without links to folders."""
         return identity(str(self.path / path))
 
+    def shown(self, path: str) -> str:
+        """Return the path of a file for messages."""
+        return str(self.path / path)
+
     def url(self, path: str) -> str:
         """Return the URL of a file, with the name of this machine."""
         return f"file://{self.host}{quote(os.path.abspath(self.path / path))}"
@@ -160,6 +169,9 @@ class LocalFolder(Folder):
     def relative(self, folder: Folder, path: str) -> str | None:
         """Return the path of a file on this machine."""
         return os.path.relpath(folder.path / path, self.path) if isinstance(folder, LocalFolder) else None
+
+    def check(self) -> None:
+        """Do nothing: the command creates its folder before the run."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -187,18 +199,20 @@ class BlobFolder(Folder):
 
     threads = UPLOAD_THREADS
 
-    def __init__(self, account: BlobAccount, place: Place, name: str = "The output folder") -> None:
+    def __init__(self, account: BlobAccount, place: Place, name: str, only: str = "") -> None:
         """Create a folder.
 
         Args:
             account: The account of the place.
             place: The place. It has a container.
             name: What the folder is for, for messages.
+            only: The start of all paths that are used. The rest of the folder is not listed.
         """
         self.place = place
         self.prefix = place.path if not place.path or place.path.endswith("/") else f"{place.path}/"
         self.account = account
-        self._name = name
+        self.name = name
+        self._only = only
 
     def __str__(self) -> str:
         url = self.account.blob_url(self.place.container, self.place.path)
@@ -283,15 +297,17 @@ class BlobFolder(Folder):
             if error.code == "ContainerNotFound":
                 reason = f"The container `{self.place.container}` does not exist. Create it, or set another place."
             else:
-                reason = f"{str(error).rstrip('.')}. Set another place, or ask for the role Storage Blob Data Contributor."
-            raise UsageError(f"{self._name} {printable(str(self))} cannot be used: {reason}") from error
+                reason = (
+                    f"{str(error).rstrip('.')}. Set another place, or ask for the role Storage Blob Data Contributor."
+                )
+            raise UsageError(f"{self.name} {printable(str(self))} cannot be used: {reason}") from error
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
         """The MD5 hash of each blob by its path, or ""; one listing, which writes and deletions keep up to date."""
         return {
             blob.name.removeprefix(self.prefix): blob.md5
-            for blob in self.account.list_blobs(self.place.container, self.prefix)
+            for blob in self.account.list_blobs(self.place.container, self.prefix + self._only)
         }
 
     @cached_property
@@ -329,13 +345,12 @@ def open_parent(text: str, account: BlobAccount | None, name: str) -> tuple[Fold
     """
     if not URL.match(text):
         return LocalFolder(Path(text).parent), Path(text).name
-    place = parse_container(name, text)
-    parent, _, base = place.path.rpartition("/")
+    folder = open_folder(text, account, name)
+    assert isinstance(folder, BlobFolder)  # noqa: S101 - for mypy
+    parent, _, base = folder.place.path.rpartition("/")
     if not base:
         raise UsageError(f"{name} {printable(text)} is not the URL of a blob. Add a name.")
-    folder = open_folder(str(replace(place, path="")), account, name)
-    assert isinstance(folder, BlobFolder)  # noqa: S101 - for mypy
-    return BlobFolder(folder.account, replace(place, path=parent), name), base
+    return BlobFolder(folder.account, replace(folder.place, path=parent), name, base), base
 
 
 def parse_container(name: str, text: str) -> Place:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from tasks.azure.accounts import blob_account
 from tasks.clock import clock_warning
 from tasks.errors import UsageError
 from tasks.model.chunks import Chunk, Pack
@@ -52,7 +53,7 @@ def plan_files(local: LocalFiles, workload: Workload, refresh: bool, files_per_t
     if warning := clock_warning():
         warn(warning)
     store = results_store(str(flow_run.id), warn)
-    files = find_files(local, workload.suffixes)
+    files = find_files(local, workload.suffixes, blob_account())
     return create_plan(files, workload, store, refresh=refresh, files_per_task=files_per_task)
 
 
