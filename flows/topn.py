@@ -17,7 +17,7 @@ from pydantic import Field
 
 from tasks.azure.block import configured_azure
 from tasks.errors import ConfigurationError, UsageError
-from tasks.model.chunks import MAX_FILES_PER_TASK, StagedChunk
+from tasks.model.chunks import MAX_FILES_PER_TASK, Chunk, StagedChunk, waves
 from tasks.model.inputs import LocalFiles
 from tasks.model.pool import (
     DEFAULT_POOL,
@@ -29,16 +29,17 @@ from tasks.model.pool import (
     SlotCount,
     SpotNodeCount,
 )
-from tasks.model.run import KEEP_NOTHING, Keep
+from tasks.model.run import KEEP_NOTHING, BatchJob, Containers, Keep, Run
+from tasks.model.verdict import Verdict
 from tasks.report.artifacts import name_at_start, progress_artifact
 from tasks.report.price import limited_minutes
-from tasks.report.usage import node_price, usage_meter
+from tasks.report.usage import UsageMeter, node_price, usage_meter
 from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
 from tasks.steps.dead_results import sweep_before_run
 from tasks.steps.life import heartbeat
 from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
-from tasks.steps.plan import plan_files
+from tasks.steps.plan import plan_files, split_failed_packs
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
 from tasks.steps.report import collect_verdicts, final_state, report_run
@@ -148,21 +149,30 @@ def run_workload(
         containers = create_containers(run, workload)
         pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
         job = create_job(run, workload, containers, pool_id, pool_options.setup, task_minutes)
-        staged: list[PrefectFuture[StagedChunk]] = []
-        submitted: list[PrefectFuture[StagedChunk]] = []
-        for wave in plan.waves(MAX_THREADS):
-            staging = stage_files.map(unmapped(run), opaque(wave), unmapped(workload), unmapped(containers))
-            staged += staging
-            submitted += submit_batch_tasks.map(
-                unmapped(run), opaque(staging), unmapped(job), unmapped(workload), unmapped(containers)
-            )
         meter = usage_meter(run, job)
-        collected = {}
-        for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers, meter):
-            collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
+        verdicts = _process(plan.chunks, run, job, workload, containers, meter)
+        if extra := split_failed_packs(plan, verdicts):
+            verdicts |= _process(extra, run, job, workload, containers, meter)
         usage = meter.usage()
-        verdicts = collect_verdicts(plan, staged, submitted, collected)
     return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), opaque(local), price, usage))
+
+
+def _process(
+    chunks: Sequence[Chunk], run: Run, job: BatchJob, workload: Workload, containers: Containers, meter: UsageMeter
+) -> dict[str, Verdict]:
+    """Stage and submit the files of chunks, wait for their Batch tasks, and return the verdict on each file."""
+    staged: list[PrefectFuture[StagedChunk]] = []
+    submitted: list[PrefectFuture[StagedChunk]] = []
+    for wave in waves(chunks, MAX_THREADS):
+        staging = stage_files.map(unmapped(run), opaque(wave), unmapped(workload), unmapped(containers))
+        staged += staging
+        submitted += submit_batch_tasks.map(
+            unmapped(run), opaque(staging), unmapped(job), unmapped(workload), unmapped(containers)
+        )
+    collected = {}
+    for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers, meter):
+        collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
+    return collect_verdicts(chunks, staged, submitted, collected)
 
 
 @workload_flow("topn")
@@ -195,7 +205,8 @@ def topn(
     """Count the most frequent words of each file on Azure Batch.
 
     Args:
-        inputs: Text files, folders, or patterns such as data/*.txt. A deployed run reads them on the worker's machine.
+        inputs: Text files, folders, or patterns such as data/*.txt or az://texts/**/*.txt. A deployed run reads files on
+            the worker's machine. Nodes read blobs where they are.
         num_words: Number of words per file.
         ignore_case: Count "The" and "the" as one word.
         encoding: Text encoding of all files, by its name in Python.

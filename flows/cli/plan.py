@@ -13,13 +13,12 @@ from flows.cli.exit_status import EXIT_USAGE
 from flows.console import print_message, print_result
 from tasks.errors import UsageError
 from tasks.model.files import InputFile
-from tasks.model.inputs import FoundFile, LocalFiles, find_inputs
+from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs
 from tasks.model.plan import Plan
 from tasks.model.pool import PoolOptions, describe_cores
 from tasks.model.vm_size import vm_size
 from tasks.report.output_folder import find_files, outputs_in
 from tasks.text import printable
-from tasks.urls import URL
 
 if TYPE_CHECKING:
     from tasks.azure.blob import BlobAccount
@@ -35,7 +34,8 @@ def run_plan(options: argparse.Namespace) -> int:
         ConfigurationError: A pool option or a setting is invalid, or results are stored in a blob container and no Azure
             is configured.
     """
-    from tasks.azure.accounts import blob_account  # noqa: PLC0415 - imports the SDKs, which is slow
+    from tasks.azure.accounts import blob_account  # noqa: PLC0415 - as below
+    from tasks.azure.blob_inputs import BlobFinder  # noqa: PLC0415 - as below
     from tasks.azure.settings import read_settings  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
     from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
@@ -45,11 +45,12 @@ def run_plan(options: argparse.Namespace) -> int:
     settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
     check_pool_options(pool_options, settings)
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
-    account = blob_account() if settings.is_configured and URL.match(options.output) else None
-    files, invalid = sort_inputs(local_files(options), workload.suffixes, account)
+    local = local_files(options)
+    account = blob_account() if local.uses_storage and settings.is_configured else None
+    files, invalid = sort_inputs(local, workload.suffixes, BlobFinder(account) if account else None, account)
     store = results_store("", print_message)
     planned = (
-        create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task)
+        create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task, merge=False)
         if files
         else None
     )
@@ -65,7 +66,7 @@ def needs_of(pool: PoolOptions) -> list[str]:
 
 
 def sort_inputs(
-    local: LocalFiles, suffixes: Sequence[str], account: BlobAccount | None = None
+    local: LocalFiles, suffixes: Sequence[str], blobs: Blobs | None = None, account: BlobAccount | None = None
 ) -> tuple[list[FoundFile], list[str]]:
     """Return the files of the valid inputs, and the errors of the others; the error of all if they clash."""
     outputs = outputs_in(local, account)
@@ -73,12 +74,12 @@ def sort_inputs(
     invalid: list[str] = []
     for given in local.inputs:
         try:
-            find_inputs(replace(local, inputs=[given]), outputs)
+            find_inputs(replace(local, inputs=[given]), outputs, blobs)
             valid.append(given)
         except UsageError as error:
             invalid.append(str(error))
     try:
-        return find_files(replace(local, inputs=valid), suffixes, account) if valid else [], invalid
+        return find_files(replace(local, inputs=valid), suffixes, blobs, account) if valid else [], invalid
     except UsageError as error:
         return [], [*invalid, str(error)]
 

@@ -19,6 +19,7 @@ from flows.servers.connect import connected, prefect_api_url
 from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
+from tasks.model.urls import URL
 from tasks.prefect_api import describe_prefect_error, is_from_prefect
 from tasks.progress import listen
 from tasks.redaction import redact
@@ -27,7 +28,6 @@ from tasks.report.manifest import PAGE
 from tasks.report.model import FilesFailedError
 from tasks.report.output_folder import add_document, check_documents, find_files
 from tasks.text import printable
-from tasks.urls import URL
 
 if TYPE_CHECKING:
     from tasks.report.model import RunReport
@@ -44,7 +44,8 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
 
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
     local = local_files(options)
-    names = [file.name for file in find_files(local, workload.suffixes)]
+    # Blobs are found once there is an Azure.
+    names = [] if local.has_blobs else [file.name for file in find_files(local, workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
     for option, folder in (("output", options.output), ("report", options.report)):
         if folder is not None and not URL.match(folder):
@@ -55,7 +56,7 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
 
         check_pool_options(pool_options, configured_azure())
-        if any(URL.match(place) for place in (options.output, options.report or "")):
+        if local.uses_storage:
             # The flow does not know of the report.
             check_documents(local, blob_account())
         if interruption.is_requested:

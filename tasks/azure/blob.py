@@ -41,7 +41,7 @@ from tasks.azure.transport import is_storage_answer
 from tasks.azure.values import Container, ListedBlob
 from tasks.clock import service_time
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError
-from tasks.urls import quoted_blob
+from tasks.model.urls import quoted_blob
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
 # memory. A blob can have 50,000 blocks. Source: https://learn.microsoft.com/rest/api/storageservices/put-block-list
@@ -314,11 +314,6 @@ class BlobAccount:
                 document, overwrite=etag != "", content_settings=settings, **conditions
             )
 
-    def delete_blob(self, container: str, blob: str) -> None:
-        """Delete a blob if it exists."""
-        with suppress(NotFoundError), translated_errors("Storage", f"delete {container}/{blob}"):
-            self._service.get_blob_client(container, blob).delete_blob()
-
     def read(self, container: str, blob: str) -> tuple[bytes, str]:
         """Return the content of a blob and its ETag.
 
@@ -357,6 +352,19 @@ class BlobAccount:
             if size_bytes == 0:
                 return b""
             return client.download_blob(offset=max(0, size_bytes - length)).readall()
+
+    def delete_blob(self, container: str, blob: str) -> None:
+        """Delete a blob if it exists.
+
+        Raises:
+            NotFoundError: The container does not exist.
+        """
+        try:
+            with translated_errors("Storage", f"delete {container}/{blob}"):
+                self._service.get_blob_client(container, blob).delete_blob()
+        except NotFoundError as error:
+            if error.code == "ContainerNotFound":
+                raise
 
     def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:
         """Return a secret URL that permits reading one blob until `expires_at`.

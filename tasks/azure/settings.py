@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import ConfigurationError
-from tasks.urls import parse_url
+from tasks.model.urls import parse_url
 
 STATE_FOLDER = ".topn"
 
@@ -108,7 +108,7 @@ def state_folder() -> Path:
 
 
 def results_location() -> str:
-    """Return where finished results are stored: a folder, or the URL of a blob container."""
+    """Return where finished results are stored: a folder, or a place in Blob Storage, such as ``az://container/prefix``."""
     return os.environ.get("TOPN_RESULTS") or str(state_folder() / "results")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -41,6 +41,11 @@ class Pack:
     def input_blob(self) -> str:
         """Name of the blob in the input container."""
         return input_blob(self.task_id, None if self.is_archive else self.files[0].sha256)
+
+    @property
+    def has_blobs(self) -> bool:
+        """Whether a file is in Blob Storage."""
+        return any(file.etag for file in self.files)
 
     def without(self, content_keys: Container[str]) -> Pack | None:
         """Return this pack, with the same id, without the files with these content keys; None if no file remains."""
@@ -80,6 +85,12 @@ class Chunk:
     def key(self) -> str:
         """Hash of its contents, and of how they are packed."""
         return _key_of_packs(self.packs)
+
+
+def waves(chunks: Sequence[Chunk], size: int) -> Iterator[Sequence[Chunk]]:
+    """Yield the chunks in groups of `size`, so that the first are submitted before the last are staged."""
+    for first in range(0, len(chunks), size):
+        yield chunks[first : first + size]
 
 
 def _key_of_packs(packs: Iterable[Pack]) -> str:

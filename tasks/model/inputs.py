@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import stat
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from typing import Protocol
 
-from tasks.errors import UsageError
+from tasks.errors import ConfigurationError, UsageError
 from tasks.model.files import InputFile
+from tasks.model.urls import AZ, URL, Place, parse_place
 from tasks.model.verdict import Category, FileError
 from tasks.text import printable
-
-# The start of a URL.
-URL = re.compile(r"[A-Za-z][\w+.-]*://")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFiles:
-    """The files of a run on this machine, as the user named them.
+    """The files of a run, as the user named them.
 
     Attributes:
-        inputs: Files, folders, and patterns with ``*``, ``**``, ``?`` and ``[…]``.
+        inputs: Files, folders, and patterns with ``*``, ``**``, ``?`` and ``[…]``, on this machine or in Blob Storage.
         roots: Folders from which names start. Without any, each input has a root of its own.
         exclude: Patterns of the names of files to leave out.
         output_folder: Folder of the outputs, the table and the manifest.
@@ -40,16 +38,60 @@ class LocalFiles:
     table: str | None = None
     report_folder: str | None = None
 
+    @property
+    def has_blobs(self) -> bool:
+        """Whether an input is in Blob Storage.
+
+        Raises:
+            UsageError: An input is a URL, but not one of Blob Storage.
+        """
+        return bool([parse_place("The input", given) for given in self.inputs if URL.match(given)])
+
+    @property
+    def uses_storage(self) -> bool:
+        """Whether an input or an output is in Blob Storage.
+
+        Raises:
+            UsageError: As `has_blobs`.
+        """
+        places = (self.output_folder, self.table, self.report_folder)
+        return self.has_blobs or any(place is not None and URL.match(place) for place in places)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundFile:
-    """An input file: its absolute path, and its path relative to its root, with forward slashes."""
+    """An input file on this machine or in Blob Storage.
+
+    Attributes:
+        path: Absolute path, or URL of the blob.
+        name: Path relative to its root, with forward slashes.
+        size_bytes: Size of the blob.
+        etag: ETag of the blob; "" for a file on this machine.
+        problem: Why nodes cannot read the blob; "" if nothing is known.
+        container: Name of the account and of the container, with a slash in between.
+        folder: The part of the blob's name that its input fixes, up to a slash.
+    """
 
     path: str
     name: str
+    size_bytes: int = 0
+    etag: str = ""
+    problem: str = ""
+    container: str = ""
+    folder: str = ""
 
 
-def find_inputs(local: LocalFiles, outputs: Collection[str] = ()) -> list[FoundFile]:
+class Blobs(Protocol):
+    """What finds blobs. An address is the name of an account, of a container and of a blob, with slashes in between."""
+
+    def address(self, given: str) -> str:
+        """Return the address of a URL, with a slash at the end."""
+
+    def find(self, given: str) -> tuple[str, list[FoundFile]]:
+        """Return the address of the root of an input, and its blobs, which have their addresses as names."""
+
+
+def find_inputs(local: LocalFiles, outputs: Collection[str] = (), blobs: Blobs | None = None) -> list[FoundFile]:
     """Return the files that the inputs select, in the order of the inputs. Each file is returned once.
 
     An input that exists is a file or a folder, even if it contains the characters of a pattern. A folder stands for all
@@ -59,17 +101,26 @@ def find_inputs(local: LocalFiles, outputs: Collection[str] = ()) -> list[FoundF
         local: The inputs, the roots, and the names to leave out.
         outputs: Identities of files to leave out of folders and patterns, see `identity`. One that ends with a slash is
             a folder, and is left out of the folders and patterns that contain it.
+        blobs: What finds inputs in Blob Storage.
 
     Raises:
         UsageError: An input does not exist, is neither a file nor a folder, cannot be read, or is below no root.
     """
-    roots = sorted((os.path.abspath(root) for root in local.roots), key=len, reverse=True)
+    roots = [os.path.join(os.path.abspath(root), "") for root in local.roots if not URL.match(root)]
     found: dict[str, FoundFile] = {}
     for given in local.inputs:
+        if blobs is not None and URL.match(given):
+            blob_roots = [blobs.address(root) for root in local.roots if URL.match(root)]
+            blob_root, listed = blobs.find(given)
+            for blob in listed:
+                name = _name(blob.name, blob.path, blob_roots if local.roots else [blob_root])
+                if not any(matches(name, pattern) for pattern in local.exclude):
+                    found.setdefault(f"{AZ}{blob.name}", replace(blob, name=name))
+            continue
         given_path = os.path.abspath(given)
         root, paths = _find(given, outputs)
         for path in paths:
-            name = _name(path, roots or [root])
+            name = _name(path, path, roots if local.roots else [os.path.join(root, "")]).replace(os.sep, "/")
             if any(matches(name, pattern) for pattern in local.exclude):
                 continue
             _check_readable(given if path == given_path else path, path)
@@ -114,7 +165,8 @@ def _find(given: str, outputs: Collection[str]) -> tuple[str, list[str]]:
     if os.path.lexists(path):
         return os.path.dirname(path), [path]
     if URL.match(given):
-        raise UsageError(f"{printable(given)} is a URL: name files on this machine.")
+        parse_place("The input", given)
+        raise ConfigurationError(f"{printable(given)} is in Blob Storage, and no Azure is configured.")
     root, pattern = _split(given)
     if not pattern:
         raise UsageError(f"{printable(given)} does not exist: name a file, a folder, or a pattern that matches a file.")
@@ -180,12 +232,21 @@ def _without_outputs(given: str, root: str, paths: Iterator[str], outputs: Colle
     return inputs
 
 
-def _name(path: str, roots: Sequence[str]) -> str:
-    for root in roots:
-        folder = os.path.join(root, "")
-        if path.startswith(folder):
-            return path.removeprefix(folder).replace(os.sep, "/")
-    raise UsageError(f"{printable(path)} is below no `--root`: set another, or leave out the file.")
+def _name(address: str, shown: str, roots: Sequence[str]) -> str:
+    """Return the part of an address below the longest root that contains it. Roots end with a slash."""
+    for root in sorted(roots, key=len, reverse=True):
+        if address.startswith(root):
+            return address.removeprefix(root)
+    raise UsageError(f"{printable(shown)} is below no `--root`: set another, or leave out the file.")
+
+
+def blob_error(file: InputFile, code: str) -> str | None:
+    """Return why a node could not download a blob, by the error code of Batch."""
+    reasons = {
+        "BlobNotFound": "was deleted during the run",
+        "BlobAccessDenied": "may not be read by the nodes: check the firewall and the roles of its storage account",
+    }
+    return f"{printable(file.name)} {reasons[code]}" if file.etag and code in reasons else None
 
 
 def unreadable_error(file: InputFile, error: OSError) -> FileError:
@@ -193,10 +254,23 @@ def unreadable_error(file: InputFile, error: OSError) -> FileError:
     return FileError(category=Category.INPUT, message=f"{printable(file.name)} cannot be read ({error.strerror})")
 
 
+def fixed_place(given: str) -> Place:
+    """Return the part of an input in Blob Storage before its first wildcard, with a slash at the end."""
+    place = parse_place("The input", given)
+    parts = place.path.removesuffix("/").split("/") if place.path else []
+    fixed = next((count for count, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return replace(place, path="".join(f"{part}/" for part in parts[:fixed]))
+
+
 def changed_error(file: InputFile) -> FileError:
     """Return the error of a file whose content changed after the run was planned."""
     message = f"{printable(file.name)} was changed during the run: run again"
     return FileError(category=Category.INPUT, message=message)
+
+
+def deleted_error(file: InputFile) -> FileError:
+    """Return the error of a blob that was deleted after the run was planned."""
+    return FileError(category=Category.INPUT, message=f"{printable(file.name)} was deleted during the run")
 
 
 def _check_readable(name: str, path: str) -> None:

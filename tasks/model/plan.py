@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tasks.model.chunks import Chunk
 from tasks.model.files import InputFile
-from tasks.model.verdict import StoredResult
+from tasks.model.verdict import FileError, StoredResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,13 @@ class Plan:
         files: All input files, in the order of the inputs.
         unchanged: Results of earlier runs, by content key.
         chunks: Files without a result, in chunks.
+        failures: Errors of the files that nodes cannot read, by content key.
     """
 
     files: tuple[InputFile, ...]
     unchanged: Mapping[str, StoredResult]
     chunks: tuple[Chunk, ...]
+    failures: Mapping[str, FileError] = field(default_factory=dict)
 
     @property
     def batch_task_count(self) -> int:
@@ -33,8 +35,3 @@ class Plan:
     def new_file_count(self) -> int:
         """Number of files to process. Files with the same content count once."""
         return sum(len(chunk.files) for chunk in self.chunks)
-
-    def waves(self, size: int) -> Iterator[tuple[Chunk, ...]]:
-        """Yield the chunks in groups of `size`, so that the first are submitted before the last are staged."""
-        for first in range(0, len(self.chunks), size):
-            yield self.chunks[first : first + size]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -36,6 +36,7 @@ class FileError:
         stdout: Last lines of the program's standard output, as the node agent uploaded them.
         stderr: Last lines of its standard error.
         repeat_command: Shell command that processes the file on this machine.
+        code: Error code of Batch, if its Batch task failed.
     """
 
     category: Category
@@ -46,6 +47,7 @@ class FileError:
     stdout: str = ""
     stderr: str = ""
     repeat_command: str = ""
+    code: str = ""
 
 
 @checked_dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
@@ -89,13 +91,20 @@ class StoredResult:
 
     Attributes:
         outputs: The outputs of the workload, by name. They are not in memory.
+        sha256: SHA-256 hash of the input, in hexadecimal; "" if unknown.
     """
 
     outputs: Outputs
     provenance: Provenance
+    sha256: str = ""
 
 
 Verdict = StoredResult | FileError
+
+
+def counted(file: InputFile, result: StoredResult) -> InputFile:
+    """Return a file with the hash of the content that its result is of."""
+    return replace(file, sha256=result.sha256) if file.etag else file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,8 +22,8 @@ from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, UsageE
 from tasks.files import write_atomically
 from tasks.model.inputs import identity
 from tasks.model.outputs import BLOCK_BYTES, Output
+from tasks.model.urls import URL, Place, parse_place
 from tasks.text import printable
-from tasks.urls import URL, Place, parse_place
 
 if TYPE_CHECKING:
     from tasks.azure.blob import BlobAccount

@@ -22,7 +22,8 @@ class Entry:
     Attributes:
         name: Name of the input.
         workload: Name of the workload that processed it. Each workload has outputs of its own.
-        path: Where the input was.
+        path: Where the input was: a path, or the URL of a blob.
+        etag: ETag of the blob; "" for a file.
         sha256: SHA-256 hash of its content, in hexadecimal.
         bytes: Size of its content.
         status: "done", "unchanged" or "failed"; "running" while its outputs are written.
@@ -34,6 +35,7 @@ class Entry:
     name: str
     workload: str
     path: str
+    etag: str
     sha256: str
     bytes: int
     status: str

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from glob import has_magic
-from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import TopnError, UsageError
-from tasks.model.inputs import FoundFile, LocalFiles, find_inputs, identity, real_folder
+from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs, identity, real_folder
 from tasks.model.output_names import check_clashes, folded, output_name
+from tasks.model.urls import URL, Place, parse_place
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.folders import BlobFolder, ChangedError, Folder, open_folder, open_parent, parse_container
 from tasks.report.manifest import MANIFEST, PAGE, Entry, Manifest, parse_manifest
 from tasks.report.model import RunReport
 from tasks.report.table import TABLE, check_table, write_table
 from tasks.text import printable
-from tasks.urls import URL, Place, parse_place
 from tasks.workload.base import Workload
 
 if TYPE_CHECKING:
@@ -40,13 +39,16 @@ Document = tuple[Folder, str]
 R = TypeVar("R")
 
 
-def find_files(local: LocalFiles, suffixes: Collection[str], account: BlobAccount | None = None) -> list[FoundFile]:
+def find_files(
+    local: LocalFiles, suffixes: Collection[str], blobs: Blobs | None = None, account: BlobAccount | None = None
+) -> list[FoundFile]:
     """Return the input files of a run, whose outputs clash with nothing.
 
     Args:
         local: The files that the user named.
         suffixes: The suffixes of the outputs of each file.
-        account: The configured storage account. Without it, places in Blob Storage are not checked.
+        blobs: What finds inputs in Blob Storage.
+        account: The configured storage account. Without it, places of outputs in Blob Storage are not checked.
 
     Raises:
         UsageError: An input cannot be used, two files clash, or something is in the way of an output.
@@ -57,7 +59,7 @@ def find_files(local: LocalFiles, suffixes: Collection[str], account: BlobAccoun
     if folder is not None:
         _check_outside(local, [(folder, ""), *documents], account)
     outputs = outputs_in(local, account)
-    files = find_inputs(local, outputs)
+    files = find_inputs(local, outputs, blobs)
     references = [folder.reference(*document) for document in documents] if folder else []
     check_clashes(files, suffixes, (MANIFEST, TABLE, *references))
     if folder is not None:
@@ -271,12 +273,9 @@ def _check_outside(local: LocalFiles, documents: Iterable[Document], account: Bl
 
 
 def listed_place(place: Place) -> Place:
-    """Return the place below which all blobs of an input are, also of a pattern."""
-    folders = place.path.split("/")
-    fixed = list(takewhile(lambda folder: not has_magic(folder), folders))
-    if len(fixed) == len(folders):
-        return replace(place, path=place.path and f"{place.path.rstrip('/')}/")
-    return replace(place, path="".join(f"{folder}/" for folder in fixed))
+    """Return the place whose listing has all blobs of an input, which can be a pattern."""
+    path = re.split(r"[*?\[]", place.path, maxsplit=1)[0]
+    return replace(place, path=path and f"{path.rstrip('/')}/" if path == place.path else path)
 
 
 def _check_free(
@@ -318,6 +317,7 @@ def _entry(file: FileReport, workload: Workload, run_id: str) -> Entry:
         name=file.file.name,
         workload=workload.name,
         path=file.file.path,
+        etag=file.file.etag,
         sha256=file.file.sha256,
         bytes=file.file.size_bytes,
         status="running" if file.result else file.status,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -13,7 +14,8 @@ from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, Pack
-from tasks.model.files import InputFile
+from tasks.model.files import InputFile, Source
+from tasks.model.inputs import blob_error, changed_error, deleted_error
 from tasks.model.naming import output_blob
 from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
@@ -21,9 +23,11 @@ from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenanc
 from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
-from tasks.workload.packs import RESULTS, file_outcomes
+from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes
 from tasks.workload.results_store import ResultsStore, results_store
+from tasks.workload.source_results import SourceResult
 
+SHA256_DIGITS = 64
 MAX_LOG_BYTES = 4096
 MAX_LOG_LINES = 20
 
@@ -100,10 +104,48 @@ def collect_chunk(
                 )
             if (verdict := failures.attempt([file], judge)) is None:
                 continue
-            if isinstance(verdict, StoredResult):
+            if isinstance(verdict, StoredResult) and not file.etag:
                 store.put(file.content_key, verdict)
             verdicts[file.content_key] = verdict
+    blobs = [file for pack in finished.submitted.staged for file in pack.files if file.etag]
+    counted_blobs = [
+        (file, verdict) for file in blobs if isinstance(verdict := verdicts.get(file.content_key), StoredResult)
+    ]
+    _check_etags(account, [file for file, _ in counted_blobs], failures)
+    _store_blobs(store, [each for each in counted_blobs if each[0].content_key not in failures.errors], workload)
     return {**verdicts, **failures.errors}
+
+
+def _check_etags(account: BlobAccount, files: Iterable[InputFile], failures: PartialFailures) -> None:
+    """Record an error for each blob that was changed or deleted since it was listed: a node may have read either content."""
+    containers: dict[tuple[str, str], dict[str, InputFile]] = {}
+    for file in files:
+        place = file.place
+        containers.setdefault((place.account, place.container), {})[place.path] = file
+    for (endpoint, container), by_name in containers.items():
+        etags = failures.attempt(by_name.values(), partial(_etags, account, endpoint, container, by_name))
+        if etags is None:
+            continue
+        for name, file in by_name.items():
+            if name not in etags:
+                failures.errors[file.content_key] = deleted_error(file)
+            elif etags[name] != file.etag:
+                failures.errors[file.content_key] = changed_error(file)
+
+
+def _etags(account: BlobAccount, endpoint: str, container: str, names: Collection[str]) -> dict[str, str]:
+    return account.at(endpoint).etags(container, names)
+
+
+def _store_blobs(store: ResultsStore, results: Iterable[tuple[InputFile, StoredResult]], workload: Workload) -> None:
+    by_source: dict[Source, dict[str, SourceResult]] = {}
+    for file, result in results:
+        if file.source is not None:
+            key = workload.result_key(result.sha256, file.name)
+            stored = SourceResult(blob=file.place.path, result=result, local_key=key)
+            by_source.setdefault(file.source, {})[file.content_key] = stored
+    for source, stored_results in by_source.items():
+        store.add(source, stored_results)
 
 
 def _with_time_limit(outcome: BatchTaskOutcome | None, task_minutes: float | None) -> BatchTaskOutcome | None:
@@ -159,20 +201,24 @@ def _verdict(
     if outcome.result != "success" or outcome.exit_code != 0:
         stdout, stderr = (_last_lines(read_tail, log) for log in LOGS)
         return failure_of(file, outcome, stdout, stderr, reason, workload)
-    found = {name: read_output(name) for name in workload.outputs}
-    outputs = Outputs({name: output for name, output in found.items() if output is not None})
+    found = {name: read_output(name) for name in (*workload.outputs, *([INPUT_HASH] if file.etag else []))}
+    outputs = {name: output for name, output in found.items() if output is not None}
     if len(outputs) < len(found):
         return FileError(
             category=Category.UPLOAD,
             message="Its Batch task succeeded, but an output is missing from the container",
             exit_code=0,
         )
-    if (error := workload.output_error(file, outputs)) is not None:
+    if file.etag:
+        file = replace(file, sha256=outputs.pop(INPUT_HASH).read(SHA256_DIGITS).decode("ascii", "replace"))
+        if not re.fullmatch(f"[0-9a-f]{{{SHA256_DIGITS}}}", file.sha256):
+            return FileError(category=Category.PROGRAM, message="The hash of its content cannot be read", exit_code=0)
+    if (error := workload.output_error(file, Outputs(outputs))) is not None:
         return error
     provenance = Provenance(
         node_id=outcome.node_id or "-", task_id=outcome.task_id, job_id=job.job_id, pool_id=job.pool_id
     )
-    return StoredResult(outputs=outputs, provenance=provenance)
+    return StoredResult(outputs=Outputs(outputs), provenance=provenance, sha256=file.sha256)
 
 
 def failure_of(
@@ -194,6 +240,7 @@ def failure_of(
         stdout=stdout,
         stderr=stderr,
         repeat_command=workload.repeat_command(file),
+        code=outcome.failure_code or "",
     )
 
 
@@ -208,6 +255,8 @@ def _cause(
         return reason.category, reason.message
     if category is not Category.PROGRAM:
         sentence = (outcome.failure_message or "Its Batch task failed").splitlines()[0].rstrip(".")
+        if reason_of_blob := blob_error(file, code):
+            return category, f"{reason_of_blob} [{code}]"
         return category, f"{sentence} [{code}]"
     refusal = next((line for line in stderr.splitlines() if line.startswith(INPUT_ERROR)), None)
     if refusal is None:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from prefect.runtime import flow_run
 
 from tasks.azure.accounts import blob_account
+from tasks.azure.blob_inputs import BlobFinder
 from tasks.clock import clock_warning
 from tasks.errors import UsageError
 from tasks.model.chunks import Chunk, Pack
-from tasks.model.files import InputFile
+from tasks.model.files import InputFile, Source
 from tasks.model.inputs import FoundFile, LocalFiles
 from tasks.model.output_names import output_name
 from tasks.model.outputs import Scratch
 from tasks.model.plan import Plan
-from tasks.model.verdict import StoredResult
+from tasks.model.urls import parse_place
+from tasks.model.verdict import Category, FileError, StoredResult, Verdict, counted
+from tasks.progress import advance, notify
 from tasks.report.output_folder import find_files
 from tasks.steps.step import log_unexpected, step, warn
 from tasks.text import printable
-from tasks.workload.base import NODE_INPUT, Workload
+from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
 # With more files than this, files share Batch tasks: 100,000 small files become 1,000 Batch tasks.
@@ -36,6 +39,12 @@ MAX_SINGLE_PACK_CHUNKS = 20
 
 # Each chunk has three task runs of about 50 ms of server time each. This limit keeps a run below 300 task runs.
 MAX_CHUNKS = 90
+
+# The same limit for the files of packs whose inputs could not be downloaded.
+MAX_EXTRA_CHUNKS = 5
+
+# Start of the error codes of Batch for a blob that a node could not download.
+BLOB_FAILURE = "Blob"
 
 # The number of Batch tasks that one request can add.
 PREFERRED_CHUNK_PACKS = 100
@@ -53,7 +62,9 @@ def plan_files(local: LocalFiles, workload: Workload, refresh: bool, files_per_t
     if warning := clock_warning():
         warn(warning)
     store = results_store(str(flow_run.id), warn)
-    files = find_files(local, workload.suffixes, blob_account())
+    account = blob_account() if local.uses_storage else None
+    finder = BlobFinder(account) if account and local.has_blobs else None
+    files = find_files(local, workload.suffixes, finder, account)
     return create_plan(files, workload, store, refresh=refresh, files_per_task=files_per_task)
 
 
@@ -64,6 +75,7 @@ def create_plan(
     *,
     refresh: bool = False,
     files_per_task: int | None = None,
+    merge: bool = True,
 ) -> Plan:
     """Hash the input files, find stored results by content, and pack the files without a result.
 
@@ -73,28 +85,49 @@ def create_plan(
         store: The store of known results.
         refresh: Ignore stored results.
         files_per_task: Number of files per Batch task; None chooses it by the number of files.
+        merge: Let the store merge its files.
 
     Raises:
         UsageError: A file cannot be read.
     """
-    files = tuple(_input_file(file, workload) for file in found)
+    sources: dict[tuple[str, str], Source] = {}
+    files = tuple(_input_file(file, workload, sources) for file in found)
     by_content = _without_copies(files)
+    failures = {
+        file.content_key: FileError(category=Category.INPUT, message=f"{printable(file.name)} {each.problem}")
+        for file, each in zip(files, found, strict=True)
+        if each.problem
+    }
     known: dict[str, StoredResult] = {}
     if not refresh:
-        scratch = Scratch()
-        stored = ((file, store.get(key, scratch)) for key, file in by_content.items())
         known = {
             file.content_key: result
-            for file, result in stored
+            for file, result in _stored(store, by_content.values(), merge=merge)
             if result is not None and _is_accepted(workload, file, result)
         }
-    new = [file for key, file in by_content.items() if key not in known]
-    return Plan(files=files, unchanged=known, chunks=_chunks(group_into_packs(new, files_per_task)))
+    new = [file for key, file in by_content.items() if key not in known and key not in failures]
+    return Plan(files=files, unchanged=known, chunks=_chunks(group_into_packs(new, files_per_task)), failures=failures)
+
+
+def _stored(
+    store: ResultsStore, files: Iterable[InputFile], *, merge: bool
+) -> Iterator[tuple[InputFile, StoredResult | None]]:
+    """Yield each file with its stored result: blobs of one folder together, others one by one."""
+    scratch = Scratch()
+    blobs: dict[Source, dict[str, InputFile]] = {}
+    for file in files:
+        if file.source is None:
+            yield file, store.get(file.content_key, scratch)
+        else:
+            blobs.setdefault(file.source, {})[file.content_key] = file
+    for source, by_key in blobs.items():
+        for key, result in store.find(source, by_key.keys(), scratch, merge=merge).items():
+            yield by_key[key], result
 
 
 def _is_accepted(workload: Workload, file: InputFile, result: StoredResult) -> bool:
     try:
-        return workload.output_error(file, result.outputs) is None
+        return workload.output_error(counted(file, result), result.outputs) is None
     except Exception as error:  # noqa: BLE001 - a stored result that the workload cannot read is not used
         log_unexpected(error)
         return False
@@ -104,6 +137,28 @@ def with_results(plan: Plan, results: Mapping[str, StoredResult], files_per_task
     """Return the plan of what remains to be done once there are more results, by content key."""
     new = [file for chunk in plan.chunks for file in chunk.files if file.content_key not in results]
     return replace(plan, unchanged={**plan.unchanged, **results}, chunks=_chunks(group_into_packs(new, files_per_task)))
+
+
+def split_failed_packs(plan: Plan, verdicts: Mapping[str, Verdict]) -> tuple[Chunk, ...]:
+    """Return chunks with a Batch task for each blob of a pack whose inputs could not all be downloaded.
+
+    Batch does not start a Batch task if it cannot download one of its inputs, so the others have no result either.
+    """
+    files = [
+        file
+        for chunk in plan.chunks
+        for pack in chunk.packs
+        if len(pack.files) > 1 and any(file.etag for file in pack.files)
+        for file in pack.files
+        if isinstance(error := verdicts.get(file.content_key), FileError) and error.code.startswith(BLOB_FAILURE)
+    ]
+    if files:
+        notify(
+            f"Some blobs could not be downloaded. {len(files):,} files that shared Batch tasks with them are processed one by one."
+        )
+    for stage in ("staged", "submitted", "completed"):
+        advance(stage, done=-len(files))
+    return _chunks(group_into_packs(files, 1), MAX_EXTRA_CHUNKS)
 
 
 def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
@@ -117,7 +172,25 @@ def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
     }
 
 
-def _input_file(found: FoundFile, workload: Workload) -> InputFile:
+def _input_file(found: FoundFile, workload: Workload, sources: dict[tuple[str, str], Source]) -> InputFile:
+    if found.etag:
+        place = (found.container, found.folder)
+        source = sources.setdefault(
+            place, Source(workload=workload.sha256, container=found.container, folder=found.folder)
+        )
+        blob = hashlib.sha256(
+            json.dumps([found.container, parse_place("The input", found.path).path, found.etag]).encode()
+        )
+        return InputFile(
+            path=found.path,
+            name=found.name,
+            output=output_name(found.name),
+            sha256="",
+            size_bytes=found.size_bytes,
+            content_key=workload.result_key(blob.hexdigest(), found.name),
+            etag=found.etag,
+            source=source,
+        )
     digest = hashlib.sha256()
     size_bytes = 0
     try:
@@ -127,17 +200,13 @@ def _input_file(found: FoundFile, workload: Workload) -> InputFile:
                 size_bytes += len(block)
     except OSError as error:
         raise UsageError(f"{printable(found.name)} cannot be read ({error.strerror}).") from error
-    parts = [digest.hexdigest(), workload.sha256]
-    if (node_input := workload.node_input(found.name)) != NODE_INPUT:
-        parts.append(node_input)  # The command may depend on it.
-    content_key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return InputFile(
         path=found.path,
         name=found.name,
         output=output_name(found.name),
         sha256=digest.hexdigest(),
         size_bytes=size_bytes,
-        content_key=content_key,
+        content_key=workload.result_key(digest.hexdigest(), found.name),
     )
 
 
@@ -167,8 +236,8 @@ def group_into_packs(files: Sequence[InputFile], files_per_task: int | None) -> 
     return [*packs, Pack.of(open_files)] if open_files else packs
 
 
-def _chunks(packs: Sequence[Pack]) -> tuple[Chunk, ...]:
-    size = chunk_size(len(packs))
+def _chunks(packs: Sequence[Pack], max_chunks: int | None = None) -> tuple[Chunk, ...]:
+    size = -(-len(packs) // max_chunks) or 1 if max_chunks else chunk_size(len(packs))
     total = sum(len(pack.files) for pack in packs)
     chunks: list[Chunk] = []
     first = 1

@@ -15,12 +15,12 @@ from pydantic import TypeAdapter
 
 from tasks.clock import service_time
 from tasks.errors import OutputError
-from tasks.model.chunks import StagedChunk
+from tasks.model.chunks import Chunk, StagedChunk
 from tasks.model.files import InputFile
 from tasks.model.inputs import LocalFiles
 from tasks.model.plan import Plan
 from tasks.model.run import Run
-from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict
+from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict, counted
 from tasks.report.artifacts import publish
 from tasks.report.folders import open_folder
 from tasks.report.markdown import MAX_LISTED
@@ -90,21 +90,21 @@ def _describe_run(run: Run, report: RunReport) -> dict[str, Any]:
 
 
 def collect_verdicts(
-    plan: Plan,
+    chunks: Sequence[Chunk],
     staged: Sequence[PrefectFuture[StagedChunk]],
     submitted: Sequence[PrefectFuture[StagedChunk]],
     collected: Mapping[str, PrefectFuture[Verdicts]],
-) -> Verdicts:
+) -> dict[str, Verdict]:
     """Wait for the steps of every chunk and return the verdicts; if a step failed, its files get the error.
 
     Args:
-        plan: The plan of the run.
-        staged: The stage step of each chunk, in the order of the plan.
+        chunks: The chunks.
+        staged: The stage step of each chunk, in the same order.
         submitted: The submit step of each chunk, in the same order.
         collected: The collect steps, by chunk key; a chunk that failed earlier has none.
     """
     verdicts: dict[str, Verdict] = {}
-    for chunk, stage, submit in zip(plan.chunks, staged, submitted, strict=True):
+    for chunk, stage, submit in zip(chunks, staged, submitted, strict=True):
         collect = collected.get(chunk.key)
         error = (
             _error_of(stage, "staged", Category.RESOURCE_FILE)
@@ -141,10 +141,10 @@ def _file_report(
     file: InputFile, plan: Plan, verdicts: Verdicts, processed: Mapping[str, InputFile], workload: Workload
 ) -> FileReport:
     if (known := plan.unchanged.get(file.content_key)) is not None:
-        return FileReport(file=file, verdict=known, unchanged=True)
-    verdict = verdicts.get(file.content_key)
+        return FileReport(file=counted(file, known), verdict=known, unchanged=True)
+    verdict = plan.failures.get(file.content_key) or verdicts.get(file.content_key)
     if isinstance(verdict, StoredResult):
-        return FileReport(file=file, verdict=verdict)
+        return FileReport(file=counted(file, verdict), verdict=verdict)
     error = verdict or FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
     return FileReport(file=file, verdict=_rename(error, processed.get(file.content_key), file, workload))
 

@@ -1,4 +1,4 @@
-"""Upload the input files to the run's input container."""
+"""Upload the input files to the run's input container, except blobs, which the nodes read where they are."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def _stage(account: BlobAccount, pack: Pack, workload: Workload, containers: Con
     """Upload a pack, and return the errors of the files that were left out, by content key."""
     if pack.is_archive:
         return _stage_archive(account, pack, workload, containers)
+    if pack.files[0].etag:
+        return {}  # Its node reads the blob itself.
     return _stage_file(account, pack.files[0], containers)
 
 

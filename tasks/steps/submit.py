@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -19,7 +20,7 @@ from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
 from tasks.steps.step import PartialFailures, step
 from tasks.workload.base import LOGS, Workload
-from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS
+from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS, command, node_path, outputs
 
 # A program that failed for a transient reason, such as too little memory beside other programs, gets another attempt.
 MAX_BATCH_TASK_RETRIES = 1
@@ -89,17 +90,14 @@ def _spec(
     outputs_url: str,
     expires_at: datetime | None,
 ) -> BatchTaskSpec:
-    outputs = (RESULTS,) if pack.is_archive else workload.outputs
-    script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else workload.command}'
+    names = (RESULTS,) if pack.is_archive else outputs(pack, workload)
+    script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else command(pack, workload)}'
     return BatchTaskSpec(
         task_id=pack.task_id,
         command_line=f"/bin/sh -c {shlex.quote(script)}",
-        resource_files=(
-            Blob(
-                url=blobs.read_url(containers.inputs, pack.input_blob, expires_at),
-                file_path=ARCHIVE if pack.is_archive else workload.node_input(pack.files[0].name),
-                identity=job.node_identity,
-            ),
+        resource_files=tuple(
+            Blob(url=url, file_path=path, identity=job.node_identity)
+            for url, path in _inputs(blobs, pack, workload, containers, expires_at)
         ),
         uploads=tuple(
             Upload(
@@ -111,9 +109,24 @@ def _spec(
                 only_on_success=name not in LOGS and not pack.is_archive,
                 identity=job.node_identity,
             )
-            for name in outputs + LOGS
+            for name in names + LOGS
         ),
         retries=MAX_BATCH_TASK_RETRIES,
         container_image=job.setup.container_image,
         max_minutes=job.task_minutes,
     )
+
+
+def _inputs(
+    blobs: BlobAccount, pack: Pack, workload: Workload, containers: Containers, expires_at: datetime | None
+) -> Iterator[tuple[str, str]]:
+    """Yield the URL of each blob that a Batch task downloads, and its path in the working directory."""
+    if pack.is_archive:
+        yield blobs.read_url(containers.inputs, pack.input_blob, expires_at), ARCHIVE
+    for file in pack.files:
+        path = node_path(pack, file, workload)
+        if file.etag:
+            place = file.place
+            yield blobs.at(place.account).read_url(place.container, place.path, expires_at), path
+        elif not pack.is_archive:
+            yield blobs.read_url(containers.inputs, pack.input_blob, expires_at), path

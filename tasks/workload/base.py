@@ -95,6 +95,16 @@ class Workload:
         parts = [self.command, list(self.outputs), sorted(self.file_hashes().items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    def result_key(self, sha256: str, name: str) -> str:
+        """Return the key of the result of a content with this hash, in a file with this name.
+
+        The hash of the address and the ETag of a blob takes the place of that of its content, which is not known.
+        """
+        parts = [sha256, self.sha256]
+        if (node_input := self.node_input(name)) != NODE_INPUT:
+            parts.append(node_input)  # The command may depend on it.
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
     def file_hashes(self) -> dict[str, str]:
         """Return the hash of each of `files`, by name."""
         return {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
@@ -140,8 +150,15 @@ class Workload:
     def repeat_command(self, file: InputFile) -> str:
         """Return the shell command that repeats the work on a file on this machine."""
         # The user has to copy `files` into the current folder first.
-        return f"cp {shlex.quote(file.path)} {NODE_INPUT} && FILES=. && {self.command}"
+        return f"{copy_command(file, self.node_input(file.name))} && FILES=. && {self.command}"
 
 
 def _first_line(output: Output) -> str:
     return output.read(MAX_LINE_BYTES).decode("utf-8", "replace").partition("\n")[0]
+
+
+def copy_command(file: InputFile, target: str) -> str:
+    """Return the shell command that copies an input file to a path on this machine."""
+    if file.etag:
+        return f"az storage blob download --auth-mode login --blob-url {shlex.quote(file.path)} --file {target}"
+    return f"cp {shlex.quote(file.path)} {target}"

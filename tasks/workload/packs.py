@@ -1,6 +1,6 @@
 """Packs: many small files in one Batch task, each with its own outcome.
 
-A pack is uploaded as one archive with one folder per file. The node uploads one archive with one folder per processed
+A pack is uploaded as one archive with one folder per file. Blobs are not in it: the node downloads them into their folders. The node uploads one archive with one folder per processed
 file. Each direction takes one request, whatever the number of files.
 """
 
@@ -23,11 +23,16 @@ from tasks.model.files import InputFile
 from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.outputs import Output
 from tasks.model.verdict import BatchTaskOutcome, FileError
-from tasks.workload.base import Workload
+from tasks.workload.base import NODE_INPUT, Workload
 
 ARCHIVE = "pack.tar"
 RESULTS = "results.tar"
 RUN_SCRIPT = "run_pack.sh"
+
+# SHA-256 hash of a blob, as the node read it, and the command that writes it. A second attempt keeps the first hash,
+# because the outputs have names like the input.
+INPUT_HASH = "topn-sha256.txt"
+HASH_COMMAND = f"[ -s {INPUT_HASH} ] || sha256sum {NODE_INPUT}* >{INPUT_HASH} || exit 1; "
 
 COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
@@ -50,13 +55,32 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
             _add(archive, RUN_SCRIPT, files_of_package("tasks.workload").joinpath(RUN_SCRIPT).read_bytes())
-            _add(archive, "command.sh", f"{workload.command}\n".encode())
-            _add(archive, "outputs.txt", "\n".join(workload.outputs).encode())
+            _add(archive, "command.sh", f"{command(pack, workload)}\n".encode())
+            _add(archive, "outputs.txt", "\n".join(outputs(pack, workload)).encode())
             for input_file in pack.files:
-                if (error := _add_file(archive, input_file, workload.node_input(input_file.name))) is not None:
+                if (
+                    not input_file.etag
+                    and (error := _add_file(archive, input_file, node_path(pack, input_file, workload))) is not None
+                ):
                     errors[input_file.content_key] = error
         file.seek(0)
         yield file, errors
+
+
+def command(pack: Pack, workload: Workload) -> str:
+    """Return the command for the files of a pack. It writes the hashes of blobs, which the flow does not read."""
+    return (HASH_COMMAND if pack.has_blobs else "") + workload.command
+
+
+def outputs(pack: Pack, workload: Workload) -> tuple[str, ...]:
+    """Return the names of what the command writes."""
+    return workload.outputs + ((INPUT_HASH,) if pack.has_blobs else ())
+
+
+def node_path(pack: Pack, file: InputFile, workload: Workload) -> str:
+    """Return the path of an input file in the working directory of its Batch task."""
+    name = workload.node_input(file.name)
+    return f"{_folder(file)}/{name}" if pack.is_archive else name
 
 
 def file_outcomes(
@@ -116,7 +140,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(member, io.BytesIO(content))
 
 
-def _add_file(archive: tarfile.TarFile, file: InputFile, node_input: str) -> FileError | None:
+def _add_file(archive: tarfile.TarFile, file: InputFile, node_path: str) -> FileError | None:
     """Stream a file into an archive; return an error if its content is not the content that was hashed.
 
     If one copy has changed, add the next copy under the same name. On the node, `tar` keeps the last one.
@@ -133,7 +157,7 @@ def _add_file(archive: tarfile.TarFile, file: InputFile, node_input: str) -> Fil
             continue
         with source:
             content = _PaddedReader(source)
-            member = tarfile.TarInfo(f"{_folder(file)}/{node_input}")
+            member = tarfile.TarInfo(node_path)
             member.size = file.size_bytes
             archive.addfile(member, content)
             if content.error is not None:

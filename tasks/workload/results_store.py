@@ -6,57 +6,68 @@ next run. The user gets one warning for each.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+from urllib.parse import unquote
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount, is_same_address
-from tasks.azure.settings import results_location, state_folder
-from tasks.errors import ConfigurationError, NotFoundError, ServiceError
-from tasks.files import ensure_private_folder, write_atomically
-from tasks.model.outputs import BLOCK_BYTES, Output, Outputs, Scratch
-from tasks.model.verdict import Provenance, StoredResult
+from tasks.azure.settings import results_location
+from tasks.errors import ConfigurationError, NotFoundError, ServiceError, UsageError
+from tasks.model.files import Source
+from tasks.model.outputs import Scratch
+from tasks.model.urls import AZ, URL, Place, parse_place, parse_url
+from tasks.model.verdict import StoredResult
 from tasks.text import printable
-from tasks.urls import parse_url
-
-# Larger outputs are files of their own beside the entry.
-MAX_INLINE_BYTES = 64 * 1024
-
-# More than an entry with 100 outputs. A larger file is no entry.
-MAX_ENTRY_BYTES = 16 * 1024 * 1024
+from tasks.workload.result_documents import (
+    MAX_DOCUMENT_BYTES,
+    DamagedError,
+    parse_document,
+    read_content,
+    read_result,
+    to_bytes,
+    write_result,
+)
+from tasks.workload.result_files import ContainerFiles, FolderFiles, ResultFiles
+from tasks.workload.source_results import Search, SourceResult, add_results
 
 # A store is not used any longer once it has taken this much time, if that is also this much per result.
 MAX_STORE_SECONDS = 60.0
 MAX_SECONDS_PER_RESULT = 1.0
 
+# A run lists the results of blobs again if another run has merged their files since.
+MAX_LISTINGS = 3
+
+NOT_READ = "Some stored results cannot be read, so their files are processed again"
+NOT_STORED = "Some results cannot be stored, so the next run processes their files again"
+NOT_MERGED = "The files of the results store cannot be merged"
+
 Warn = Callable[[str], object]
+_T = TypeVar("_T")
 
 
-class ResultsStore(ABC):
-    """A store of results by content key, with one JSON document per result. Its methods raise no errors."""
+class ResultsStore:
+    """A store of results. Its methods raise no errors.
 
-    def __init__(self, warn: Warn = lambda _: None) -> None:
+    The result of a local file is a JSON document named after its content key. The results of blobs are in files with
+    many results each, because requests cost time and money.
+
+    Attributes:
+        is_local: Whether the store is in a folder. Then it has the results of blobs as those of local files, too. In a
+            container, that would take a request per result.
+    """
+
+    def __init__(self, files: ResultFiles, warn: Warn = lambda _: None, *, is_local: bool = False) -> None:
+        self.is_local = is_local
+        self._files = files
         self._warn = warn
         self._warned: set[str] = set()
         self._is_usable = True
-        self._calls = 0
+        self._results = 0
         self._seconds = 0.0
-
-    @abstractmethod
-    def _read(self, name: str) -> Iterator[bytes]:
-        """Yield the content of a file."""
-
-    @abstractmethod
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
-        """Write a file, and replace an existing one."""
 
     def get(self, content_key: str, scratch: Scratch | None = None) -> StoredResult | None:
         """Return a result, or None if it does not exist, is damaged or cannot be read.
@@ -65,22 +76,56 @@ class ResultsStore(ABC):
             content_key: The key of the result.
             scratch: The temporary file for its outputs.
         """
-        return self._attempt(
-            "Some stored results cannot be read, so their files are processed again",
-            lambda: self._find(content_key, scratch or Scratch()),
-        )
+        return self._attempt(NOT_READ, lambda: self._get(content_key, scratch or Scratch()))
 
     def put(self, content_key: str, result: StoredResult) -> None:
         """Write a result. Results never expire."""
-        self._attempt(
-            "Some results cannot be stored, so the next run processes their files again",
-            lambda: self._put(content_key, result),
+        self._attempt(NOT_STORED, lambda: self._put(content_key, result))
+
+    def find(
+        self, source: Source, content_keys: Collection[str], scratch: Scratch | None = None, *, merge: bool = True
+    ) -> dict[str, StoredResult]:
+        """Return the results of blobs that exist, by content key.
+
+        They may have been added with this source, with a folder above or below its folder, or by another run.
+
+        Args:
+            source: Where the blobs are.
+            content_keys: The keys of the results.
+            scratch: The temporary file for their outputs.
+            merge: Merge small files of the store, and remove the results of overwritten blobs from it.
+        """
+        if not content_keys:
+            return {}
+        search = self._attempt(
+            NOT_READ, lambda: Search(self._files, source, content_keys, scratch or Scratch()), results=0
         )
+        if search is None:
+            return {}
+        for number in range(MAX_LISTINGS):
+            segments = self._attempt(NOT_READ, search.list_segments, results=0 if number else len(content_keys))
+            for segment in segments or ():
+                self._attempt(NOT_READ, partial(search.read, segment), results=0)
+            if not search.is_interrupted:
+                break
+        if merge:
+            self._attempt(NOT_MERGED, search.merge, results=0)
+        return search.found
+
+    def add(self, source: Source, results: Mapping[str, SourceResult]) -> None:
+        """Write the results of blobs, by content key, all in one file unless they are large."""
+        if not results:
+            return
+        self._attempt(NOT_STORED, lambda: add_results(self._files, source, results), results=len(results))
+        if self.is_local:
+            for item in results.values():
+                if item.local_key:
+                    self.put(item.local_key, item.result)
 
     def put_manifest(self, flow_run_id: str, blocks: Iterable[bytes]) -> None:
         """Write the manifest of a run."""
         self._attempt(
-            "The manifest of the run cannot be stored", lambda: self._write(f"runs/{flow_run_id}.json", blocks)
+            "The manifest of the run cannot be stored", lambda: self._files.write(f"runs/{flow_run_id}.json", blocks)
         )
 
     def disable(self, problem: str) -> None:
@@ -88,7 +133,7 @@ class ResultsStore(ABC):
         self._is_usable = False
         self._warn_once(problem)
 
-    def _attempt(self, problem: str, action: Callable[[], StoredResult | None]) -> StoredResult | None:
+    def _attempt(self, problem: str, action: Callable[[], _T], results: int = 1) -> _T | None:
         if not self._is_usable:
             return None
         started = time.monotonic()
@@ -102,9 +147,9 @@ class ResultsStore(ABC):
                 self._is_usable = False
             return None
         finally:
-            self._calls += 1
+            self._results += results
             self._seconds += time.monotonic() - started
-            if self._seconds > max(MAX_STORE_SECONDS, self._calls * MAX_SECONDS_PER_RESULT) and self._is_usable:
+            if self._seconds > max(MAX_STORE_SECONDS, self._results * MAX_SECONDS_PER_RESULT) and self._is_usable:
                 self.disable("The results store is slow. This run does not use it any longer.")
 
     def _warn_once(self, message: str) -> None:
@@ -113,92 +158,32 @@ class ResultsStore(ABC):
             self._warned.add(problem)
             self._warn(message)
 
-    def _find(self, content_key: str, scratch: Scratch) -> StoredResult | None:
-        try:
-            return self._get(content_key, scratch)
-        except FileNotFoundError:
+    def _get(self, content_key: str, scratch: Scratch) -> StoredResult | None:
+        if (content := read_content(self._files, f"{content_key}.json", MAX_DOCUMENT_BYTES)) is None:
             return None
-        except NotFoundError as error:
-            if error.code == "ContainerNotFound":
-                raise
-            return None
-
-    def _get(self, content_key: str, scratch: Scratch) -> StoredResult:
-        content = b""
-        for block in self._read(f"{content_key}.json"):
-            content += block
-            if len(content) > MAX_ENTRY_BYTES:
-                raise ValueError("an entry is damaged")
-        try:
-            document = _parse(content, content_key)
-            outputs = {
-                name: self._load(f"{content_key}.{name}", stored, scratch)
-                for name, stored in document["outputs"].items()
-            }
-            return StoredResult(outputs=Outputs(outputs), provenance=Provenance(**document["provenance"]))
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError("an entry is damaged") from error
-
-    def _load(self, name: str, stored: str | dict[str, str], scratch: Scratch) -> Output:
-        """Load an output from its entry, or from the file that its entry refers to."""
-        if isinstance(stored, str):
-            return scratch.add([stored.encode()])
-        if "base64" in stored:
-            return scratch.add([base64.b64decode(stored["base64"], validate=True)])
-        output = scratch.add(self._read(name))
-        if _hash(output) != stored["sha256"]:
-            raise ValueError("the content does not match")
-        return output
+        document = parse_document(content)
+        if document.get("content_key") != content_key:
+            raise DamagedError
+        return read_result(self._files, document, scratch)
 
     def _put(self, content_key: str, result: StoredResult) -> None:
-        outputs: dict[str, str | dict[str, str]] = {}
-        for name, output in result.outputs.parts.items():
-            if output.size_bytes > MAX_INLINE_BYTES:
-                self._write(f"{content_key}.{name}", output.blocks())
-                outputs[name] = {"sha256": _hash(output)}
-                continue
-            content = output.read()
-            try:
-                # People can read text.
-                outputs[name] = content.decode()
-            except UnicodeDecodeError:
-                outputs[name] = {"base64": base64.b64encode(content).decode()}
-        document = {"content_key": content_key, "outputs": outputs, "provenance": asdict(result.provenance)}
-        self._write(f"{content_key}.json", [json.dumps(document | {"sha256": _checksum(document)}).encode()])
+        self._files.write(f"{content_key}.json", [to_bytes(write_result(self._files, content_key, result))])
 
 
 class FolderStore(ResultsStore):
     """A store of results in a folder."""
 
     def __init__(self, folder: Path, warn: Warn = lambda _: None) -> None:
-        super().__init__(warn)
-        self._folder = folder
-
-    def _read(self, name: str) -> Iterator[bytes]:
-        with (self._folder / name).open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                yield block
-
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
-        if self._folder.parent == state_folder():
-            ensure_private_folder(self._folder.parent)
-        write_atomically(self._folder / name, blocks)
+        super().__init__(FolderFiles(folder), warn, is_local=True)
 
 
 class ContainerStore(ResultsStore):
     """A store of results in a blob container of the configured storage account."""
 
-    def __init__(self, account: BlobAccount, container: str, warn: Warn = lambda _: None) -> None:
-        super().__init__(warn)
+    def __init__(self, account: BlobAccount, container: str, warn: Warn = lambda _: None, prefix: str = "") -> None:
+        super().__init__(ContainerFiles(account, container, prefix), warn)
         self._account = account
         self._container = container
-
-    def _read(self, name: str) -> Iterator[bytes]:
-        return self._account.download(self._container, name)
-
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
-        with Scratch().add(blocks).open() as file:
-            self._account.upload_archive(self._container, name, file)
 
     def check(self) -> None:
         """Check that the container exists.
@@ -235,36 +220,32 @@ def results_store(run: str, warn: Warn) -> ResultsStore:
 @lru_cache(maxsize=4)
 def _results_store(location: str, run: str, warn: Warn) -> ResultsStore:
     del run
-    if not location.startswith(("http://", "https://")):
+    if not URL.match(location):
         return FolderStore(Path(location), warn)
-    parse_url("TOPN_RESULTS", location)
+    if location.startswith(("http://", "https://")):
+        parse_url("TOPN_RESULTS", location)
     account = blob_account()
-    base, _, container = location.rstrip("/").rpartition("/")
-    if base.endswith("/") or not container:
-        raise ConfigurationError(f"TOPN_RESULTS is {base!r}, which is not the URL of a blob container.")
-    if not is_same_address(base, account.endpoint):
+    place = _parse_place(location, account)
+    prefix = place.path.strip("/")
+    if not place.container:
+        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, which is not the URL of a blob container.")
+    if place.account and not is_same_address(place.account, account.endpoint):
         raise ConfigurationError(
             f"TOPN_RESULTS is {location!r}, which is not a container of the storage account {account.endpoint}. "
             "Use a container of that account, or a folder."
         )
-    store = ContainerStore(account, container, warn)
+    if prefix and {"", ".", ".."} & set(prefix.split("/")):
+        raise ConfigurationError(f"TOPN_RESULTS is {location!r}, whose path has an empty part, `.` or `..`. Remove it.")
+    store = ContainerStore(account, place.container, warn, f"{prefix}/" if prefix else "")
     store.check()
     return store
 
 
-def _parse(content: bytes, content_key: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(content)
-    if document.pop("sha256") != _checksum(document) or document["content_key"] != content_key:
-        raise ValueError("the content does not match")
-    return document
-
-
-def _checksum(document: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _hash(output: Output) -> str:
-    digest = hashlib.sha256()
-    for block in output.blocks():
-        digest.update(block)
-    return digest.hexdigest()
+def _parse_place(location: str, account: BlobAccount) -> Place:
+    # The endpoint of the configured account may be any host.
+    if location.startswith(f"{account.endpoint}/"):
+        location = AZ + unquote(location.removeprefix(f"{account.endpoint}/"), errors="surrogateescape")
+    try:
+        return parse_place("TOPN_RESULTS", location)
+    except UsageError as error:
+        raise ConfigurationError(str(error)) from error

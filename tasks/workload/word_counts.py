@@ -18,7 +18,7 @@ from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable, shorten
-from tasks.workload.base import NODE_INPUT, Cell, Picture, Row, Workload
+from tasks.workload.base import NODE_INPUT, Cell, Picture, Row, Workload, copy_command
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
@@ -137,7 +137,11 @@ class WordCountWorkload(Workload):
 
     def repeat_command(self, file: InputFile) -> str:
         """Return the shell command that counts the words of a file on this machine."""
-        return shlex.join(["python", "-m", "task_script", *self.arguments, "--", file.path])
+        if not file.etag:
+            return shlex.join(["python", "-m", "task_script", *self.arguments, "--", file.path])
+        copy = self.node_input(file.name)
+        count = shlex.join(["python", "-m", "task_script", *self.arguments, "--", copy])
+        return f"{copy_command(file, copy)} && {count}"
 
 
 def word_count_workload(

@@ -65,6 +65,25 @@ def test_run_writes_outputs_to_a_place(topn, blobs, container, assert_nothing_le
     assert unchanged == {"b/c.md_OUTPUT.txt", "b/c.md_OUTPUT.json"}
 
 
+def test_blobs_in_and_out(topn, blobs, container, assert_nothing_left):
+    for name, text in (("in/a.txt", "one two two"), ("in/b//c.txt", "three")):
+        blobs.upload_bytes(container, name, text.encode())
+    given = (f"az://{container}/in", "--output", f"az://{container}/out")
+    assert topn.json(*given)["counted"] == 2
+    assert {name for name in listed(blobs, container, "out/") if name.endswith(".json")} == {
+        "out/a_OUTPUT.json",
+        "out/b/%2F/c_OUTPUT.json",
+        "out/manifest.json",
+    }
+    before = listed(blobs, container)
+    assert topn.json(*given)["unchanged"] == 2
+    after = listed(blobs, container)
+    assert {name for name in after if after[name] != before[name]} == {"out/manifest.json"}
+    done = topn("run", f"az://{container}", "--output", f"az://{container}/out")
+    assert (done.returncode, "is within the input" in done.stderr) == (2, True)
+    assert_nothing_left()
+
+
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 import azure.core.polling._poller as sdk_poller
@@ -42,8 +43,8 @@ from localbatch.wire import http_date
 from simulation.engine import API_URL, Engine, Server
 from simulation.engine import logger as prefect_logger
 from simulation.nodes import Nodes
-from simulation.plan import Act, Exit, Plan, WireFault
-from simulation.storage import Container, InProcessSession, MemoryStorage, Request
+from simulation.plan import Act, Exit, FileSpec, Plan, WireFault
+from simulation.storage import Container, InProcessSession, MemoryStorage, Request, Response
 from simulation.wire import Call, Fault, Wire
 from simulation.world import START, Fiber, Process, World
 from tasks.azure import accounts
@@ -69,6 +70,9 @@ OTHER_RUN = "topn-" + "ab" * 16 + "-0"
 DEAD_RUN = "topn-" + "cd" * 16 + "-0"
 OTHERS = ("mine", "topn-mine", OTHER_RUN)
 EXISTING_POOL = "mine-existing"
+
+# The container and the folder with the inputs in Blob Storage.
+SOURCE, FOLDER = "texts", "b/"
 
 
 @dataclass
@@ -172,6 +176,8 @@ class _History:
         self._server = Server(fails=self._prefect_fails, flow_retries=plan.flow_retries)
         self._engine = Engine(world, self._server)
         self._pending_acts = list(plan.acts)
+        self._sources: dict[str, bytes] = {}
+        self._forbidden: set[str] = set()
         self._pending_fates = [file for file in plan.files if file.fate != "stays"]
         self._wire_first: dict[WireFault, tuple[datetime, int]] = {}
         self._is_faulty = True
@@ -201,7 +207,7 @@ class _History:
             world=world,
             process=self.service,
             root=folder / "nodes",
-            send=self._wire.send,
+            send=self._send_of_nodes,
             report=self._receive,
             seconds=self._work_seconds,
             now=self._service_now,
@@ -376,7 +382,8 @@ class _History:
             self._fire("store damaged")
 
     def _inputs(self) -> list[str]:
-        return [f"in/{file.name}" for file in self.plan.files if Path("in", file.name).exists()]
+        files = [f"in/{file.name}" for file in self.plan.files if Path("in", file.name).exists()]
+        return [*files, *([f"az://{SOURCE}/{FOLDER}**"] if any(file.is_blob for file in self.plan.files) else [])]
 
     # The service.
 
@@ -464,8 +471,14 @@ class _History:
         for file in [file for file in self._pending_fates if file.at <= call.number]:
             self._pending_fates.remove(file)
             self._fire(f"file {file.fate}")
-            path = self._folder / "work" / "in" / file.name
-            path.unlink() if file.fate == "deleted" else path.write_bytes(file.content + b" changed")
+            if file.fate == "forbidden":
+                self._forbidden.add(file.name)
+                continue
+            if file.is_blob:
+                self._put_blob(file, file.content + b" changed")
+            else:
+                path = self._folder / "work" / "in" / file.name
+                path.unlink() if file.fate == "deleted" else path.write_bytes(file.content + b" changed")
             self.outcome.contents[file.name].append(b"" if file.fate == "deleted" else file.content + b" changed")
         for act in [act for act in self._pending_acts if act.at <= call.number]:
             self._pending_acts.remove(act)
@@ -585,6 +598,8 @@ class _History:
         found += [f"job {name}" for name in names if name not in store.jobs or store.jobs[name].state != "active"]
         found += [f"container {name}" for name in names if name not in self.storage.containers]
         there = self._everything()
+        blobs = self.storage.containers[SOURCE].blobs if SOURCE in self.storage.containers else {}
+        found += [f"blob {name}" for name in blobs | self._sources if blobs.get(name) != self._sources.get(name)]
         return found + [name for name in self._foreign if name not in there]
 
     def _of_runs(self, flow_run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -607,16 +622,46 @@ class _History:
         found |= {f"container {name}": container.metadata for name, container in self.storage.containers.items()}
         return found
 
+    # Blobs of other users.
+
+    def _put_blob(self, file: FileSpec, content: bytes) -> None:
+        """Upload a blob, or delete it if that is its fate and it exists."""
+        name = f"{FOLDER}{file.name}"
+        is_deleted = file.fate == "deleted" and name in self._sources
+        method = "DELETE" if is_deleted else "PUT"
+        answer = self.storage.answer(self._signed(method, f"/{SOURCE}/{quote(name)}", b"" if is_deleted else content))
+        if answer.status not in (HTTPStatus.CREATED, HTTPStatus.ACCEPTED):
+            raise RuntimeError(f"{method} {name}: {answer.status}")
+        self._sources.pop(name, None)
+        if not is_deleted:
+            self._sources[name] = content
+
+    def _signed(self, method: str, path: str, body: bytes = b"") -> Request:
+        headers = {"authorization": f"SharedKey {STORAGE_ACCOUNT}:", "x-ms-blob-type": "BlockBlob"}
+        return Request(method, self.storage.endpoint + path, headers, body)
+
+    def _send_of_nodes(self, request: Request) -> Response:
+        """Send a request of a node, which may not read forbidden blobs."""
+        path = unquote(urlsplit(request.url).path)
+        if any(path.endswith(f"/{SOURCE}/{FOLDER}{name}") for name in self._forbidden):
+            return Response(HTTPStatus.FORBIDDEN, {"x-ms-error-code": "AuthorizationFailure"})
+        return self._wire.send(request)
+
     # The environment of the clients.
 
     @contextlib.contextmanager
     def _environment(self) -> Iterator[None]:
         patches = self._patches
         work = self._folder / "work"
+        (work / "in").mkdir(parents=True)
+        self.storage.answer(self._signed("PUT", f"/{SOURCE}?restype=container"))
         for file in self.plan.files:
-            path = work / "in" / file.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(file.content)
+            if file.is_blob:
+                self._put_blob(file, file.content)
+            else:
+                path = work / "in" / file.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(file.content)
             self.outcome.contents[file.name] = [file.content]
         patches.chdir(work)
         for name in [name for name in os.environ if name.startswith(("TOPN_", "PREFECT_"))]:

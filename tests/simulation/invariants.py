@@ -114,7 +114,8 @@ def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
         # The program's output was not uploaded either.
         return
     changed = outcome.fired.get(f"file {spec.fate}", 0) > 0
-    if changed and category == "input" and ("changed" in message or "cannot be read" in message):
+    said = ("changed", "cannot be read", "was deleted", "may not be read")
+    if changed and category in {"input", "resource_file"} and any(words in message for words in said):
         return
     if category not in justified_categories(outcome, life):
         yield f"{spec.name} failed without a cause [{category}]: {message}"
@@ -197,6 +198,7 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
     if INTERNAL_TERMS.search(said) or (life.error is None and life.status is None):
         yield f"a run failed with an unreadable message: {life.error!r} {life.stderr[-300:]}"
     has_inputs = "does not exist" in said or "no input" in said or "cannot be read" in said or "required: INPUT" in said
+    has_inputs = has_inputs or "matches no blob" in said
     if has_inputs and any(name.startswith("file ") for name in outcome.fired):
         return
     if outcome.fired.get("prefect"):
@@ -209,28 +211,47 @@ def _without_report(outcome: Outcome, life: Life) -> Iterator[str]:
 
 def nothing_is_counted_twice_without_cause(outcome: Outcome) -> Iterator[str]:
     """Check that nodes count a content once, and again only after a lost or failed attempt."""
-    has_collected = not (
-        outcome.plan.refresh or outcome.plan.acts or outcome.plan.store_fails or outcome.plan.damages_store
-    )
-    if has_collected and outcome.repeated and not _has_outage(outcome) and not _new_starts(outcome):
-        yield f"Batch tasks ran again: {outcome.repeated}"
-    repeats = sum(times for name, times in outcome.fired.items() if name in RECOUNT_CAUSES)
-    lives = len(outcome.lives)
-    runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
     bad = {
         sha256(content).hexdigest()
         for name, found in outcome.contents.items()
         for content in found
         if _text(name, content, outcome.plan) is None
     }
+    # A pack succeeds even if its files are bad, and these run again.
+    has_collected = not (
+        (outcome.plan.files_per_task and bad)
+        or outcome.plan.refresh
+        or outcome.plan.acts
+        or outcome.plan.store_fails
+        or outcome.plan.damages_store
+    )
+    if has_collected and outcome.repeated and not _has_outage(outcome) and not _new_starts(outcome):
+        yield f"Batch tasks ran again: {outcome.repeated}"
+    repeats = sum(times for name, times in outcome.fired.items() if name in RECOUNT_CAUSES)
+    lives = len(outcome.lives)
+    runs = len({life.flow_run.id for life in outcome.lives if life.flow_run}) + _new_starts(outcome)
+    blobs = Counter(
+        sha256(content).hexdigest()
+        for file in outcome.plan.files
+        if file.is_blob
+        for content in outcome.contents[file.name]
+    )
     for digest, times in outcome.counted.items():
         # Batch and each retry of the run count failed files again.
         times_each = 2 * lives if digest in bad else runs * (2 if outcome.plan.refresh else 1)
         if outcome.plan.files_per_task or outcome.plan.damages_store or outcome.plan.store_fails:
             # A retry with other files creates other packs. Without stored results, it counts again.
             times_each = max(times_each, lives)
+        if digest in blobs:
+            # Blobs with the same content are told apart until they are counted. Nodes may read one that changes under
+            # the plan of before.
+            times_each = (times_each + (lives if _has_changed_blobs(outcome) else 0)) * (1 + blobs[digest])
         if times > times_each * (1 + 3 * repeats):
             yield f"{digest[:8]} was counted {times} times"
+
+
+def _has_changed_blobs(outcome: Outcome) -> bool:
+    return any(file.is_blob and file.fate != "stays" for file in outcome.plan.files)
 
 
 def _new_starts(outcome: Outcome) -> int:

@@ -28,6 +28,8 @@ from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resour
 from simulation.storage import Request, Response
 from simulation.world import Process, World
 from task_script import top_words
+from tasks.workload.base import NODE_INPUT
+from tasks.workload.packs import INPUT_HASH
 
 # The directory of a node that our command lines use.
 SHARED = "shared"
@@ -119,6 +121,9 @@ class Nodes:
 
     def _count(self, command: str, files: Path) -> int:
         """Count the file in the current directory with the shipped task script."""
+        if "sha256sum" in command and not Path(INPUT_HASH).exists():
+            [blob] = Path().glob(f"{NODE_INPUT}*")
+            Path(INPUT_HASH).write_text(f"{top_words.hashlib.sha256(blob.read_bytes()).hexdigest()}  {blob}\n")
         match = re.search(r'exec python3 -I "\$FILES"/(\S+) (.+)$', command)
         if match is None:
             print(f"not a command of ours: {command}")

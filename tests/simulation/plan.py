@@ -19,12 +19,14 @@ class FileSpec:
     """One input file.
 
     Attributes:
-        fate: "stays", "changed" or "deleted".
+        is_blob: Whether it is in Blob Storage.
+        fate: "stays", "changed" or "deleted"; "forbidden" if nodes cannot read the blob any more.
         at: The number of the request before which that happens.
     """
 
     name: str
     content: bytes
+    is_blob: bool = False
     fate: str = "stays"
     at: int = 0
 
@@ -176,7 +178,7 @@ def plan_of(seed: int) -> Plan:
     encoding = form.choice((*("utf-8",) * 6, "utf-16", "utf-32"))
     return Plan(
         seed=seed,
-        files=_encoded(_files(chance), encoding, form),
+        files=_placed(_encoded(_files(chance), encoding, form), random.Random(f"place {seed}")),
         encoding=encoding,
         num_words=chance.choice((1, 3, 3, 10)),
         ignore_case=chance.random() < 0.2,
@@ -232,6 +234,17 @@ def _encoded(files: tuple[FileSpec, ...], encoding: str, form: random.Random) ->
     )
 
 
+def _placed(files: tuple[FileSpec, ...], place: random.Random) -> tuple[FileSpec, ...]:
+    """Move some or all of the files into Blob Storage."""
+    share = place.choice((0.0, 0.0, 0.0, 0.5, 1.0))
+    found = []
+    for file in files:
+        is_blob = place.random() < share
+        fate = "forbidden" if is_blob and file.fate != "stays" and place.random() < 0.3 else file.fate
+        found.append(replace(file, is_blob=is_blob, fate=fate))
+    return tuple(found)
+
+
 # Operations that a fault can select, in the order of a run.
 OPERATIONS = (
     ("batch", "list_jobs"),
@@ -239,6 +252,7 @@ OPERATIONS = (
     ("storage", "put_container"),
     ("batch", "create_pool"),
     ("batch", "create_job"),
+    ("storage", "get_container_list"),
     ("storage", "put_blob"),
     ("batch", "create_task_collection"),
     ("batch", "get_job_task_counts"),

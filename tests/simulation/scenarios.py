@@ -29,6 +29,11 @@ class Scenario:
     check: Callable[[Outcome], Iterable[str]] = violations
 
 
+BLOBS = tuple(
+    FileSpec(name=f"{number}.txt", content=f"word {number} word".encode(), is_blob=True) for number in range(4)
+)
+
+
 def _collected_and_swept(outcome: Outcome) -> list[str]:
     return [
         *violations(outcome),

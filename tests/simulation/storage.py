@@ -394,13 +394,13 @@ def _metadata(call: _Call) -> dict[str, str]:
 
 def _page(items: Mapping[str, _T], query: Mapping[str, str]) -> tuple[dict[str, _T], str]:
     """Return the requested page of items, and the NextMarker element."""
-    prefix, marker = query.get("prefix", ""), query.get("marker", "")
+    prefix, marker, start = (query.get(name, "") for name in ("prefix", "marker", "startFrom"))
     size = query.get("maxresults", str(MAX_RESULTS))
     if not size.isdecimal() or int(size) < 1:
         raise _StorageError("OutOfRangeInput")
     # Azurite sorts as JavaScript does, by UTF-16 units.
     names = sorted((name for name in items if name.startswith(prefix)), key=_utf16)
-    names = [name for name in names if _utf16(name) > _utf16(marker)]
+    names = [name for name in names if _utf16(name) > _utf16(marker) and _utf16(name) >= _utf16(start)]
     page = names[: min(int(size), MAX_RESULTS)]
     marker = escape(page[-1]) if len(page) < len(names) else ""
     return {name: items[name] for name in page}, f"<NextMarker>{marker}</NextMarker>"

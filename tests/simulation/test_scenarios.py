@@ -15,7 +15,7 @@ from simulation.campaign import main
 from simulation.history import play
 from simulation.invariants import violations
 from simulation.plan import Act, Exit, FileSpec, Plan, WireFault, plan_of
-from simulation.scenarios import FIXED, TEXTS, asleep_for_a_day, violations_and_failures
+from simulation.scenarios import BLOBS, FIXED, TEXTS, asleep_for_a_day, violations_and_failures
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -28,6 +28,27 @@ def test_quiet_run_breaks_nothing():
     assert violations(outcome) == []
     assert outcome.lives[0].status == 0
     assert sorted(outcome.counted.values()) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("files_per_task", [None, 4])
+@pytest.mark.parametrize(
+    ("fate", "reason"), [("changed", "was changed"), ("deleted", "was deleted"), ("forbidden", "may not be read")]
+)
+def test_bad_blob_fails_alone(fate, reason, files_per_task):
+    for at in (12, 24):
+        files = (replace(BLOBS[0], fate=fate, at=at), *BLOBS[1:])
+        outcome = play(Plan(files=files, files_per_task=files_per_task, pace="instant", dead_run=False))
+        assert violations(outcome) == []
+        [failed] = outcome.lives[0].report.failed
+        assert failed.file.name == "0.txt"
+        assert reason in failed.error.message
+
+
+def test_unchanged_blobs_are_not_read_again():
+    outcome = play(Plan(files=BLOBS, exits=(Exit(then="again"), Exit())))
+    assert violations(outcome) == []
+    assert sorted(outcome.counted.values()) == [1, 1, 1, 1]
+    assert outcome.lives[1].report.count("unchanged") == len(BLOBS)
 
 
 def test_retried_run_counts_nothing_twice():
@@ -86,7 +107,7 @@ def test_generator_covers_all_kinds_of_plans():
     exits = {(exit_.kind, exit_.then) for plan in plans for exit_ in plan.exits}
     assert {("killed", "retried"), ("killed", "again"), ("killed", "gone"), ("ends", "gone")} <= exits
     assert {fault.kind for plan in plans for fault in plan.wire} == {"status", "cut", "late", "lag", "html", "half"}
-    assert {file.fate for plan in plans for file in plan.files} == {"stays", "changed", "deleted"}
+    assert {file.fate for plan in plans for file in plan.files} == {"stays", "changed", "deleted", "forbidden"}
     assert len({act.name for plan in plans for act in plan.acts}) >= 12
     assert {len(plan.files) for plan in plans} == set(range(1, 9))
 

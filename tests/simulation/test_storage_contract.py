@@ -369,6 +369,8 @@ def test_blobs_are_listed_by_prefix_in_pages(account, container):
     assert list_blobs(account, container, maxresults="2") == (200, ["B", "a"], "a")
     assert list_blobs(account, container, maxresults="2", marker="a") == (200, ["a/b", "b"], "b")
     assert list_blobs(account, container, maxresults="3", marker="b") == (200, names[4:])
+    assert list_blobs(account, container, startFrom="b") == (200, names[3:])
+    assert list_blobs(account, container, prefix="a", startFrom="a/") == (200, ["a/b"])
 
 
 def test_read_signature_reads_its_blob_only(account, container):

@@ -32,7 +32,6 @@ LAYERS = {
         "errors",
         "environment",
         "prefect_api",
-        "urls",
         "model",
         "azure",
         "workload",

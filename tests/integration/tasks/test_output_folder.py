@@ -96,6 +96,7 @@ def test_manifest_describes_each_input(folder):
         "name": "a.txt",
         "workload": "topn",
         "path": "/data/a.txt",
+        "etag": "",
         "sha256": f"{1:064x}",
         "bytes": 10,
         "status": "done",
@@ -278,7 +279,7 @@ def test_table_is_checked_first(folder, options, message):
     [
         ("http://127.0.0.1/out", "names no container"),
         ("az://", "names no container"),
-        ("az://Out/x", "not a name of a container"),
+        ("az://Out/x", "names the container `Out`"),
         ("ftp://x", "is not in Blob Storage"),
         ("http://example.blob.core.windows.net/out", "is not encrypted"),
         ("az://out/x?sv=1&sig=secret", "a signature"),

@@ -51,7 +51,7 @@ def test_devices_and_pipes_are_rejected(folder):
         ("empty/**", "matches no file"),
         ("link", "link cannot be read"),
         ("links/*", "links/link cannot be read"),
-        ("s3://bucket/a.txt", "s3://bucket/a.txt is a URL: name files on this machine"),
+        ("s3://bucket/a.txt", "s3://bucket/a.txt is not in Blob Storage"),
         ("*/../a.txt", "has `..` after a wildcard"),
     ],
 )

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import resource
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from run_reports import PROVENANCE, result_of
 
 from tasks.errors import ServiceError
+from tasks.model.files import Source
 from tasks.model.outputs import Outputs
 from tasks.model.verdict import StoredResult
-from tasks.workload.results_store import MAX_INLINE_BYTES, FolderStore, ResultsStore
+from tasks.workload.result_documents import MAX_INLINE_BYTES, parse_document, to_bytes
+from tasks.workload.result_files import ResultFiles
+from tasks.workload.results_store import FolderStore, ResultsStore
+from tasks.workload.source_results import SourceResult
 
 RESULT = result_of("0" * 64, [("one", 1)])
 LARGE = StoredResult(
     outputs=Outputs.of({"large": b"x" * (MAX_INLINE_BYTES + 1), "small": b"\xff"}), provenance=PROVENANCE
 )
+
+SOURCE = Source(workload="a" * 64, container="account/container", folder="logs/")
 
 
 @pytest.fixture
@@ -38,6 +45,28 @@ def store(folder, warnings):
 def test_missing_result_is_no_failure(store, warnings):
     assert store.get("key") is None
     assert warnings == []
+
+
+def test_stored_result_keeps_hash_of_input(store, folder):
+    result = replace(RESULT, sha256="1" * 64)
+    store.put("key", result)
+    assert store.get("key") == result
+
+
+def test_document_without_hash_is_read(store, folder):
+    """Older versions did not store the hash of the input."""
+    store.put("key", RESULT)
+    document = parse_document((folder / "key.json").read_bytes())
+    del document["input_sha256"]
+    (folder / "key.json").write_bytes(to_bytes(document))
+    assert store.get("key") == RESULT
+
+
+def test_missing_large_output_is_reported(store, folder, warnings):
+    store.put("key", LARGE)
+    (folder / "key.large").unlink()
+    assert store.get("key") is None
+    assert "an entry is damaged" in warnings[0]
 
 
 def test_large_outputs_are_stored_beside_entry(store, folder, warnings):
@@ -142,20 +171,28 @@ def test_full_store_is_reported_once(store, warnings):
     assert store.get("a") is None
 
 
-class FailingStore(ResultsStore):
-    """A store whose requests fail, or take long."""
+class FailingFiles(ResultFiles):
+    """Files whose requests fail, or take long."""
 
-    def __init__(self, warn, fail):
-        super().__init__(warn)
+    def __init__(self, fail):
         self.requests = 0
         self._fail = fail
 
-    def _read(self, name):
+    def read(self, name):
         self.requests += 1
         self._fail()
         return iter([b"{}"])
 
-    def _write(self, name, blocks):
+    def write(self, name, blocks):
+        self.requests += 1
+        self._fail()
+
+    def list_files(self, folder):
+        self.requests += 1
+        self._fail()
+        return iter([])
+
+    def delete(self, name):
         self.requests += 1
         self._fail()
 
@@ -169,17 +206,22 @@ def unexpected():
 
 
 def test_unavailable_store_is_asked_once(warnings):
-    store = FailingStore(warnings.append, unavailable)
+    files = FailingFiles(unavailable)
+    store = ResultsStore(files, warnings.append)
     assert store.get("a") is store.get("b") is None
     store.put("a", RESULT)
-    assert store.requests == 1
+    assert store.find(SOURCE, ["a"]) == {}
+    store.add(SOURCE, {"a": SourceResult(blob="a", result=RESULT)})
+    assert files.requests == 1
     assert len(warnings) == 1
 
 
 def test_unexpected_error_of_store_fails_nothing(warnings):
-    store = FailingStore(warnings.append, unexpected)
+    store = ResultsStore(FailingFiles(unexpected), warnings.append)
     assert store.get("a") is None
+    assert store.find(SOURCE, ["a"]) == {}
     store.put("a", RESULT)
+    store.add(SOURCE, {"a": SourceResult(blob="a", result=RESULT)})
     assert len(warnings) == 2
 
 
@@ -190,8 +232,9 @@ def test_slow_store_is_not_used_any_longer(warnings, monkeypatch):
         now[0] += 21
 
     monkeypatch.setattr("tasks.workload.results_store.time.monotonic", lambda: now[0])
-    store = FailingStore(warnings.append, wait)
+    files = FailingFiles(wait)
+    store = ResultsStore(files, warnings.append)
     for _ in range(5):
         store.put("a", RESULT)
-    assert store.requests == 3
+    assert files.requests == 3
     assert warnings == ["The results store is slow. This run does not use it any longer."]

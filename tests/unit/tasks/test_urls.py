@@ -6,7 +6,7 @@ import pytest
 
 from tasks.azure.settings import load_settings, read_settings
 from tasks.errors import ConfigurationError
-from tasks.urls import parse_url
+from tasks.model.urls import parse_url
 from tasks.workload.results_store import results_store
 
 SECRET = "c2VjcmV0"

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tasks.azure.values import BatchTaskSpec
-from tasks.errors import ServiceError
+from tasks.errors import ConfigurationError, ServiceError
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.steps.collect import collect_chunk
 from tasks.steps.stage import stage_chunk
@@ -144,12 +144,51 @@ def test_adding_to_missing_job_raises(batch):
         batch.add_tasks("missing", [spec])
 
 
-def test_results_can_be_stored_in_blob_container(blobs, local_azure, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("location", "prefix"),
+    [
+        ("{endpoint}/{container}", ""),
+        ("{endpoint}/{container}/", ""),
+        ("{endpoint}/{container}/a%20b/c/", "a b/c/"),
+        ("az://{container}", ""),
+        ("az://{container}/a b/%20", "a b/%20/"),
+    ],
+)
+def test_results_can_be_stored_in_blob_container(blobs, local_azure, monkeypatch, location, prefix):
     container = f"results-{uuid.uuid4().hex}"
     blobs.create_container(container, {})
-    monkeypatch.setenv("TOPN_RESULTS", f"{local_azure.storage_endpoint}/{container}")
-    store = results_store("run", print)
+    location = location.format(endpoint=local_azure.storage_endpoint, container=container)
+    monkeypatch.setenv("TOPN_RESULTS", location)
+    warnings = []
+    store = results_store("run", warnings.append)
     assert isinstance(store, ContainerStore)
     assert store.get("0" * 64) is None
-    blobs.upload_bytes(container, f"{'0' * 64}.json", b"damaged")
+    assert warnings == []
+    blobs.upload_bytes(container, f"{prefix}{'0' * 64}.json", b"damaged")
     assert store.get("0" * 64) is None
+    assert "an entry is damaged" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("az://missing", "names the container `missing`, which does not exist"),
+        ("az://missing/prefix", "names the container `missing`, which does not exist"),
+        ("az://", "not the URL of a blob container"),
+        ("{endpoint}", "not the URL of a blob container"),
+        ("{endpoint}/", "not the URL of a blob container"),
+        ("az://A_B/c", "names the container `A_B`"),
+        ("az://abc/../def", "an empty part, `.` or `..`"),
+        ("{endpoint}/abc/x//y", "an empty part, `.` or `..`"),
+        ("https://other.blob.core.windows.net/abc/x", "not a container of the storage account"),
+        ("{endpoint}2/abc", "not a container of the storage account"),
+        ("s3://abc/x", "not in Blob Storage"),
+        ("az://abc/x?sv=1&sig=c2VjcmV0", "more than the address"),
+    ],
+)
+def test_unusable_place_of_results_is_refused(local_azure, monkeypatch, blobs, location, words):
+    monkeypatch.setenv("TOPN_RESULTS", location.format(endpoint=local_azure.storage_endpoint))
+    with pytest.raises(ConfigurationError, match=re.escape(words)) as refusal:
+        results_store("run", pytest.fail)
+    assert "TOPN_RESULTS" in str(refusal.value)
+    assert "c2VjcmV0" not in str(refusal.value)

@@ -104,8 +104,8 @@ def parse_place(name: str, text: str) -> Place:
     container, _, blob = path.partition("/")
     if container and not CONTAINER.fullmatch(container):
         raise UsageError(
-            f"{name} {printable(text)} names the container `{printable(container)}`, which is not a name of a container. "
-            f"{PLACE_FORMS}"
+            f"{name} {printable(text)} names the container `{printable(container)}`. Names of containers consist of 3 to 63 "
+            f"lower-case letters, digits and single dashes. {PLACE_FORMS}"
         )
     if not account:
         return Place(account, container, blob)

@@ -1,0 +1,111 @@
+"""The files of a results store: in a folder, or in a blob container."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tasks.azure.blob import BlobAccount
+from tasks.azure.settings import state_folder
+from tasks.errors import NotFoundError
+from tasks.files import ensure_private_folder, write_atomically
+from tasks.model.outputs import BLOCK_BYTES, Scratch
+
+
+class ResultFiles(ABC):
+    """Files by name. Names have forward slashes."""
+
+    @abstractmethod
+    def read(self, name: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+
+    @abstractmethod
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """Write a file atomically, and replace an existing one."""
+
+    @abstractmethod
+    def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield name and size of each file below a folder, whose name ends with a slash. It need not exist."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Delete a file if it exists."""
+
+
+class FolderFiles(ResultFiles):
+    """Files in a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+        with (self._folder / name).open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """Write a file atomically, and replace an existing one."""
+        if self._folder.parent == state_folder():
+            ensure_private_folder(self._folder.parent)
+        write_atomically(self._folder / name, blocks)
+
+    def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield name and size of each file below a folder."""
+        for parent, _, names in os.walk(self._folder / folder, onerror=_raise_unless_missing):
+            for name in names:
+                path = Path(parent, name)
+                try:
+                    size_bytes = path.lstat().st_size
+                except FileNotFoundError:
+                    continue
+                yield path.relative_to(self._folder).as_posix(), size_bytes
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it exists."""
+        (self._folder / name).unlink(missing_ok=True)
+
+
+class ContainerFiles(ResultFiles):
+    """Blobs of a container.
+
+    Attributes:
+        prefix: The start of the names of all these blobs.
+    """
+
+    def __init__(self, account: BlobAccount, container: str, prefix: str = "") -> None:
+        self._account = account
+        self._container = container
+        self.prefix = prefix
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """Yield the content of a blob."""
+        return self._account.download(self._container, self.prefix + name)
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """Write a blob, and replace an existing one."""
+        with Scratch().add(blocks).open() as file:
+            self._account.upload_archive(self._container, self.prefix + name, file)
+
+    def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield name and size of each blob below a folder."""
+        for blob in self._account.list_blobs(self._container, self.prefix + folder):
+            yield blob.name.removeprefix(self.prefix), blob.size_bytes
+
+    def delete(self, name: str) -> None:
+        """Delete a blob if it exists."""
+        self._account.delete_blob(self._container, self.prefix + name)
+
+
+def is_missing_file(error: Exception) -> bool:
+    """Return whether an error means that only this file does not exist."""
+    if isinstance(error, NotFoundError):
+        return error.code != "ContainerNotFound"
+    return isinstance(error, FileNotFoundError)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -1,0 +1,132 @@
+"""Runs with inputs in Blob Storage, which nodes read where they are."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from tests_support import independent_count
+
+from tasks.azure.accounts import blob_account
+from tasks.azure.transport import CheckedTransport
+
+TEXT = "one two two {}"
+
+
+@pytest.fixture
+def texts(azure_settings):
+    """A container for inputs, which is deleted afterwards."""
+    name = f"texts-{uuid.uuid4().hex[:12]}"
+    account = blob_account()
+    account.create_container(name, {})
+    yield account._service.get_container_client(name)
+    account.delete_container(name)
+
+
+@pytest.fixture
+def client_requests(monkeypatch):
+    """The method, path and query of each request that the flow sends to Storage."""
+    sent = []
+    send = CheckedTransport.send
+
+    def record(transport, request, **options):
+        parts = urlsplit(request.url)
+        if transport._service == "Storage":
+            sent.append((request.method, unquote(parts.path), parts.query))
+        return send(transport, request, **options)
+
+    monkeypatch.setattr(CheckedTransport, "send", record)
+    return sent
+
+
+def upload(texts, contents):
+    for name, content in contents.items():
+        texts.upload_blob(name, content, overwrite=True)
+
+
+def state_of(texts):
+    return {blob.name: (blob.etag, blob.size) for blob in texts.list_blobs()}
+
+
+@pytest.mark.parametrize("files_per_task", ["auto", "4"])
+def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_nothing_left, files_per_task):
+    names = [f"year {year}/m%20{month}/+#{number}?.txt" for year in (1, 2) for month in (1, 2) for number in range(2)]
+    contents = {name: TEXT.format(name).encode() for name in names}
+    upload(texts, contents | {"notes.md": b"no input", "year 1/": b""})
+    before = state_of(texts)
+    client_requests.clear()
+    inputs = f"az://{texts.container_name}/**/*.txt"
+
+    found = topn.json(inputs, "--files-per-task", files_per_task)
+
+    assert {file["file"]: file["top"] for file in found["files"]} == {
+        name: independent_count(content.decode())[2] for name, content in contents.items()
+    }
+    of_inputs = [each for each in client_requests if f"/{texts.container_name}" in each[1]]
+    assert {(method, "comp=list" in query) for method, _, query in of_inputs} == {("GET", True)}
+    assert state_of(texts) == before
+    manifest = json.loads(Path("results/manifest.json").read_text())
+    assert {entry["name"]: entry["etag"] for entry in manifest["inputs"]} == {
+        name: before[name][0].strip('"') for name in names
+    }
+
+    client_requests.clear()
+    again = topn.json(inputs)
+    assert (again["counted"], again["unchanged"]) == (0, len(names))
+    assert Counter(f"{method} {'list' if 'comp=list' in query else ''}" for method, _, query in client_requests) == {
+        "GET list": len(client_requests)
+    }
+    upload(texts, {names[0]: b"changed"})
+    assert topn.json(inputs)["counted"] == 1
+    assert_nothing_left()
+
+
+def test_bad_blobs_fail_alone(topn, texts):
+    upload(texts, {f"{number}.txt": TEXT.format(number) for number in range(4)})
+    upload(texts, {"nul.txt": b"a\x00b", "latin.txt": b"\xe9t\xe9", "archived.txt": b"cold"})
+    texts.get_blob_client("archived.txt").set_standard_blob_tier("Archive")
+
+    found = topn.json(f"az://{texts.container_name}", "--files-per-task", "3", status=1)
+
+    errors = {file["file"]: file["error"]["message"] for file in found["files"] if file.get("error")}
+    assert errors == {
+        "archived.txt": "archived.txt is archived: rehydrate it first",
+        "latin.txt": "latin.txt is not UTF-8 text (byte 0xe9 at offset 0)",
+        "nul.txt": "nul.txt has a NUL byte at offset 1",
+    }
+    assert found["counted"] == 4
+
+
+def test_local_files_and_blobs_share_run_and_results(topn, texts):
+    upload(texts, {"a.txt": b"same text", "b.txt": b"another"})
+    Path("c.txt").write_text("third")
+    found = topn.json("c.txt", f"az://{texts.container_name}", "--files-per-task", "3")
+    assert {file["file"]: file["sha256"][:6] for file in found["files"]}.keys() == {"a.txt", "b.txt", "c.txt"}
+    # A blob is known by its content once it has been counted.
+    Path("copy.txt").write_text("same text")
+    assert topn.json("copy.txt")["unchanged"] == 1
+
+
+def test_plan_lists_blobs(topn, texts):
+    upload(texts, {"a.txt": b"text", "b.txt": b"text"})
+    done = topn("plan", f"az://{texts.container_name}/*.txt")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "2 new, 0 unchanged, 0 invalid.")
+    missing = topn("plan", "az://no-such-container/*.txt")
+    assert missing.returncode == 2
+    assert "The container of az://no-such-container/*.txt does not exist." in missing.stderr
+
+
+def test_unusable_place_of_blobs_exits_2(topn, texts, assert_nothing_left):
+    for given, reason in (
+        ("az://no-such-container/*.txt", "does not exist. Check its name"),
+        (f"az://{texts.container_name}/*.txt", "matches no blob"),
+        ("https://no-such-account.blob.core.windows.net/texts/*.txt", "no-such-account"),
+    ):
+        done = topn("run", given)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert reason in done.stderr.splitlines()[-1]
+    assert_nothing_left()
