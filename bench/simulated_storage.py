@@ -92,17 +92,17 @@ class SimulatedStorage(MemoryStorage):
         now = self._now()
         content: Any = _FileContent(path)
         self.containers[RESULTS_CONTAINER].committed[name] = Blob(
-            content, {}, "application/octet-stream", now, now, self._new_etag()
+            content, {}, "application/octet-stream", now, now, self._new_etag(), ""
         )
 
-    def _commit(self, call: Any, content: bytes, blocks: dict[str, bytes], content_type: str | None) -> Response:
+    def _commit(self, call: Any, content: bytes, *rest: Any, **options: Any) -> Response:
         if call.blob.endswith(".tar"):
             with tarfile.open(fileobj=io.BytesIO(content)) as members:
                 names = [member.name.partition("/") for member in members]
             if folders := [folder for folder, _, name in names if name.startswith(NODE_INPUT)]:
                 self._folders[call.blob.removesuffix(".tar")] = bytes.fromhex("".join(folders))
             content = b""
-        response = super()._commit(call, content, {}, content_type)
+        response = super()._commit(call, content, *rest, **options)
         if call.container == RESULTS_CONTAINER:
             path = self._folder / quote(call.blob, safe="")
             path.write_bytes(content)
@@ -143,7 +143,7 @@ class SimulatedStorage(MemoryStorage):
             now = self._now()
             content = texts[name].encode() if name in texts else _archive(task_id, self._folders[task_id])
             blobs = self.containers[call.container].committed
-            blobs[call.blob] = Blob(content, {}, "application/octet-stream", now, now, '"0x1"')
+            blobs[call.blob] = Blob(content, {}, "application/octet-stream", now, now, '"0x1"', "")
             response = super()._get_blob(call)
             del blobs[call.blob]
             return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import secrets
 import stat
@@ -16,6 +17,8 @@ ACCESS_BY_OTHERS = 0o077
 def write_atomically(path: Path, content: bytes | Iterable[bytes] | Callable[[BinaryIO], object]) -> None:
     """Write a file atomically: write a temporary file beside it, and rename that. The umask determines its mode.
 
+    A file that has this content already is left as it is.
+
     Args:
         path: The file. Its folder is created if it does not exist.
         content: The content, blocks of it, or a function that writes it to the open file.
@@ -28,7 +31,10 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes] | Callable[[Bi
                 content(file)
             else:
                 file.writelines([content] if isinstance(content, bytes) else content)
-        temporary.replace(path)
+        if path.is_file() and not path.is_symlink() and filecmp.cmp(temporary, path, shallow=False):
+            temporary.unlink()
+        else:
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

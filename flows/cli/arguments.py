@@ -64,7 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
             help="number of files per Batch task (default: auto, one unless there are more than 1,000 files)",
         )
         command.add_argument("--refresh", action="store_true", help="also count files that have a stored result")
-        command.add_argument("--output", default="results", metavar="DIR", help="output folder (default: results)")
+        command.add_argument(
+            "--output",
+            default="results",
+            metavar="DIR",
+            help="output folder, or az://CONTAINER/PATH (default: results)",
+        )
         command.add_argument(
             "--table", metavar="FILE", help="also write all words to this file: .csv, .jsonl or .parquet"
         )
@@ -82,7 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="PATTERN",
             help="leave out files with these names, such as 'drafts/**' (repeatable)",
         )
-    run_parser.add_argument("--report", metavar="DIR", help="write an HTML report, report.html, to this folder")
+    run_parser.add_argument(
+        "--report", metavar="DIR", help="write an HTML report, report.html, to this folder or place"
+    )
     run_parser.add_argument("--keep-containers", action="store_true", help="do not delete the blob containers")
     run_parser.add_argument("--keep-job", action="store_true", help="do not delete the job")
     run_parser.add_argument("--keep-pool", action="store_true", help="do not delete the run's pool")
@@ -120,6 +127,7 @@ def local_files(options: argparse.Namespace) -> LocalFiles:
         exclude=options.exclude,
         output_folder=options.output,
         table=options.table,
+        report_folder=getattr(options, "report", None),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flows.cli.arguments import local_files
 from flows.cli.check import read_pool_options
@@ -19,6 +20,9 @@ from tasks.model.vm_size import vm_size
 from tasks.report.output_folder import find_files, outputs_in
 from tasks.text import printable
 
+if TYPE_CHECKING:
+    from tasks.azure.blob import BlobAccount
+
 # The lists are for people. The counts above them include all files.
 MAX_LISTED_FILES = 20
 
@@ -32,7 +36,7 @@ def run_plan(options: argparse.Namespace) -> int:
     """
     from tasks.azure.accounts import blob_account  # noqa: PLC0415 - as below
     from tasks.azure.blob_inputs import BlobFinder  # noqa: PLC0415 - as below
-    from tasks.azure.settings import read_settings  # noqa: PLC0415 - imports the SDKs, which is slow
+    from tasks.azure.settings import read_settings, results_location  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
     from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
@@ -42,8 +46,10 @@ def run_plan(options: argparse.Namespace) -> int:
     check_pool_options(pool_options, settings)
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
     local = local_files(options)
-    blobs = BlobFinder(blob_account()) if local.has_blobs and settings.is_configured else None
-    files, invalid = sort_inputs(local, workload.suffixes, blobs)
+    account = blob_account() if local.uses_storage and settings.is_configured else None
+    files, invalid = sort_inputs(
+        local, workload.suffixes, BlobFinder(account, results_location()) if account else None, account
+    )
     store = results_store("", print_message)
     planned = (
         create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task, merge=False)
@@ -62,10 +68,10 @@ def needs_of(pool: PoolOptions) -> list[str]:
 
 
 def sort_inputs(
-    local: LocalFiles, suffixes: Sequence[str], blobs: Blobs | None = None
+    local: LocalFiles, suffixes: Sequence[str], blobs: Blobs | None = None, account: BlobAccount | None = None
 ) -> tuple[list[FoundFile], list[str]]:
     """Return the files of the valid inputs, and the errors of the others; the error of all if they clash."""
-    outputs = outputs_in(local)
+    outputs = outputs_in(local, account)
     valid: list[str] = []
     invalid: list[str] = []
     for given in local.inputs:
@@ -75,7 +81,7 @@ def sort_inputs(
         except UsageError as error:
             invalid.append(str(error))
     try:
-        return find_files(replace(local, inputs=valid), suffixes, blobs) if valid else [], invalid
+        return find_files(replace(local, inputs=valid), suffixes, blobs, account) if valid else [], invalid
     except UsageError as error:
         return [], [*invalid, str(error)]
 

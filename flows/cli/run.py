@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,11 +20,14 @@ from flows.servers.connect import connected, prefect_api_url
 from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
+from tasks.model.urls import URL
 from tasks.prefect_api import describe_prefect_error, is_from_prefect
 from tasks.progress import listen
 from tasks.redaction import redact
+from tasks.report.folders import open_folder
+from tasks.report.manifest import PAGE
 from tasks.report.model import FilesFailedError
-from tasks.report.output_folder import add_document, find_files
+from tasks.report.output_folder import add_document, check_documents, find_files
 from tasks.text import printable
 
 if TYPE_CHECKING:
@@ -44,14 +48,18 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     # Blobs are found once there is an Azure.
     names = [] if local.has_blobs else [file.name for file in find_files(local, workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
-    _require_writable("output", options.output)
-    if options.report is not None:
-        _require_writable("report", options.report)
+    for option, folder in (("output", options.output), ("report", options.report)):
+        if folder is not None and not URL.match(folder):
+            _require_writable(option, folder)
     with connected(on_prefect_exit=interruption.fail):
+        from tasks.azure.accounts import blob_account  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.azure.block import configured_azure  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
 
         check_pool_options(pool_options, configured_azure())
+        if local.uses_storage:
+            # The flow does not know of the report.
+            check_documents(local, blob_account())
         if interruption.is_requested:
             # A library's callback swallowed the interrupt.
             raise KeyboardInterrupt
@@ -149,7 +157,7 @@ def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespa
     if options.json:
         print_json(outcome)
     else:
-        print_table(outcome, options.output)
+        print_table(outcome, outcome.output_folder if URL.match(options.output) else options.output)
     if options.report is not None:
         _write_report(outcome, options.report)
     return EXIT_FAILED if outcome.failed else 0
@@ -160,22 +168,25 @@ def _write_report(report: RunReport, folder: str) -> None:
     from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
 
     try:
-        page = write_page(report, Path(folder))
-        add_document(Path(report.output_folder), page)
-        print_message(f"The report is {printable(str(page))}")
-    except OSError as error:
-        print_message(f"Could not write the report to `{printable(folder)}`: {error.strerror}.")
+        parent = open_folder(folder, name="The report folder")
+        write_page(report, parent)
+        add_document(open_folder(report.output_folder), (parent, PAGE))
+        print_message(f"The report is {printable(parent.shown(PAGE))}")
+    except (OSError, TopnError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else redact(str(error))) or ""
+        print_message(f"Could not write the report to `{printable(folder)}`: {reason.rstrip('.')}.")
 
 
 def _require_writable(option: str, folder: str) -> None:
-    """Ensure that the folder of an option exists and is writable.
+    """Check that the folder of an option is writable, or that it can be created. Create nothing.
 
     Raises:
         UsageError: The folder cannot be created or written.
     """
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=".topn-", dir=folder):
+        path = Path(folder).absolute()
+        existing = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+        with tempfile.NamedTemporaryFile(prefix=".topn-", dir=existing):
             pass
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import mimetypes
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -15,11 +18,13 @@ from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
+from azure.core import MatchConditions
 from azure.storage.blob import (
     BlobBlock,
     BlobSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
+    ContentSettings,
     LocationMode,
     UserDelegationKey,
     generate_blob_sas,
@@ -37,7 +42,7 @@ from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_storage_answer
 from tasks.azure.values import Container, ListedBlob
 from tasks.clock import service_time
-from tasks.errors import ConfigurationError, NotFoundError
+from tasks.errors import ConfigurationError, NotFoundError, ServiceError
 from tasks.model.urls import quoted_blob
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
@@ -59,6 +64,10 @@ MAX_LISTED_PER_BLOB = 100
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
 MAX_CLOCK_SKEW = timedelta(minutes=15)
+
+# The code of a request whose condition does not hold. No blob has the ETag.
+CONDITION_NOT_MET = "ConditionNotMet"
+NO_ETAG = '"0x0"'
 
 # Source: https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key
 MAX_KEY_LIFETIME = timedelta(days=7)
@@ -190,6 +199,19 @@ class BlobAccount:
         with suppress(NotFoundError), translated_errors("Storage", "write a blob"):
             self._service.get_blob_client(f"topn-check-{uuid4().hex}", "nothing").upload_blob(b"")
 
+    def check_blob_write_access(self, container: str, blob: str) -> None:
+        """Check write access to a blob with a request whose condition never holds.
+
+        Raises:
+            NotFoundError: The container does not exist.
+            ServiceError: Write access is denied, or Storage did not respond.
+        """
+        try:
+            self.upload_document(container, blob, BytesIO(), hashlib.md5(usedforsecurity=False).digest(), NO_ETAG)
+        except ServiceError as error:
+            if error.code != CONDITION_NOT_MET:
+                raise
+
     def create_container(self, name: str, metadata: Mapping[str, str]) -> None:
         """Create a container.
 
@@ -283,6 +305,39 @@ class BlobAccount:
         """Upload an open file as a blob, streamed, and overwrite an existing one."""
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(archive, overwrite=True)
+
+    def upload_document(
+        self, container: str, blob: str, document: BinaryIO, md5: bytes, etag: str | None = None
+    ) -> None:
+        """Upload an open file as a blob with its MD5 hash, streamed.
+
+        Args:
+            container: The container to upload to.
+            blob: The blob.
+            document: The content.
+            md5: The hash of the content. The service itself computes only that of small blobs.
+            etag: The ETag of the blob to overwrite, "" to overwrite none, or None to overwrite any.
+
+        Raises:
+            AlreadyExistsError: The blob exists, and `etag` is "".
+            ServiceError: The blob has another ETag (`CONDITION_NOT_MET`), or any other error.
+        """
+        conditions: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+        settings = ContentSettings(content_type=mimetypes.guess_type(blob)[0], content_md5=bytearray(md5))
+        with translated_errors("Storage", f"upload {container}/{blob}"):
+            self._service.get_blob_client(container, blob).upload_blob(
+                document, overwrite=etag != "", content_settings=settings, **conditions
+            )
+
+    def read(self, container: str, blob: str) -> tuple[bytes, str]:
+        """Return the content of a blob and its ETag.
+
+        Raises:
+            NotFoundError: The blob does not exist.
+        """
+        with translated_errors("Storage", f"download {container}/{blob}"):
+            stream = self._service.get_blob_client(container, blob).download_blob()
+            return stream.readall(), stream.properties.etag
 
     def download(self, container: str, blob: str) -> Iterator[bytes]:
         """Yield the content of a blob of any size, one block in memory at a time.
@@ -414,6 +469,7 @@ def _listed(entry: ET.Element) -> ListedBlob:
         size_bytes=int(entry.findtext("Properties/Content-Length", "")),
         etag=entry.findtext("Properties/Etag", "").strip('"'),
         problem=problem,
+        md5=base64.b64decode(entry.findtext("Properties/Content-MD5", "")).hex(),
     )
 
 

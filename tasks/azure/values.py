@@ -37,12 +37,14 @@ class ListedBlob:
 
     Attributes:
         problem: Why nodes cannot read it; "" if nothing is known.
+        md5: MD5 hash of the content, in hexadecimal; "" if the service does not know it.
     """
 
     name: str
     size_bytes: int
     etag: Text
     problem: str = ""
+    md5: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

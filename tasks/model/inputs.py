@@ -28,6 +28,7 @@ class LocalFiles:
         exclude: Patterns of the names of files to leave out.
         output_folder: Folder of the outputs, the table and the manifest.
         table: Another file for the table, or None.
+        report_folder: Folder of the HTML report, or None.
     """
 
     inputs: Sequence[str]
@@ -35,6 +36,7 @@ class LocalFiles:
     exclude: Sequence[str] = ()
     output_folder: str = "results"
     table: str | None = None
+    report_folder: str | None = None
 
     @property
     def has_blobs(self) -> bool:
@@ -44,6 +46,16 @@ class LocalFiles:
             UsageError: An input is a URL, but not one of Blob Storage.
         """
         return bool([parse_place("The input", given) for given in self.inputs if URL.match(given)])
+
+    @property
+    def uses_storage(self) -> bool:
+        """Whether an input or an output is in Blob Storage.
+
+        Raises:
+            UsageError: As `has_blobs`.
+        """
+        places = (self.output_folder, self.table, self.report_folder)
+        return self.has_blobs or any(place is not None and URL.match(place) for place in places)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 
@@ -22,15 +23,46 @@ MAX_NAME_BYTES = 255
 RESERVED_SUFFIX_BYTES = 24
 
 
+# What cannot be in a path on this machine or in Blob Storage: control characters, which a listing of blobs cannot contain;
+# a backslash, which Storage turns into a slash; and a dot at the end of a folder, which Storage removes.
+ENCODED = re.compile(r"[\x00-\x1f\x7f\\\ufffe\uffff]|\.(?=\.*\Z)", re.ASCII)
+
+# Stands for an empty segment.
+EMPTY = "%2F"
+
+# A text with one of these is encoded too, so that no two texts look the same.
+ENCODED_ALREADY = re.compile("%(25|2F|2E|5C|7F|EF%BF%B[EF]|[01][0-9A-F])")
+
+# The end of a name that was too long.
+HASHED = re.compile(r"~[0-9a-f]{16}\Z")
+
+
 def output_name(name: str) -> str:
-    """Return the output name of a file: its name without a final `.txt`, and `_OUTPUT`. It depends on nothing else."""
-    folder, slash, base = name.rpartition("/")
+    """Return the output name of a file: its name without a final `.txt`, and `_OUTPUT`. It depends on nothing else.
+
+    Parts of blob names that cannot be in a path are percent-encoded, and parts that are too long end in a hash.
+    """
+    *folders, base = name.split("/")
     stem = base.removesuffix(TEXT_SUFFIX) or base
-    max_bytes = MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES
-    if len(stem.encode()) > max_bytes:
-        mark = "~" + hashlib.sha256(name.encode()).hexdigest()[:16]
-        stem = stem.encode()[: max_bytes - len(mark)].decode("utf-8", "ignore") + mark
-    return folder + slash + stem + OUTPUT_SUFFIX
+    parts = [_shorten(_encode(folder) or EMPTY, folder, MAX_NAME_BYTES) for folder in folders]
+    # The suffix follows, so dots are allowed at the end.
+    return (
+        "/".join([*parts, _shorten(_encode(f"{stem}/")[:-1], name, MAX_NAME_BYTES - RESERVED_SUFFIX_BYTES)])
+        + OUTPUT_SUFFIX
+    )
+
+
+def _encode(part: str) -> str:
+    if not (ENCODED.search(part) or ENCODED_ALREADY.search(part)):
+        return part
+    return ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), part.replace("%", "%25"))
+
+
+def _shorten(part: str, whole: str, max_bytes: int) -> str:
+    if len(part.encode()) <= max_bytes and not HASHED.search(part):
+        return part
+    mark = "~" + hashlib.sha256(whole.encode()).hexdigest()[:16]
+    return part.encode()[: max_bytes - len(mark)].decode("utf-8", "ignore") + mark
 
 
 def check_clashes(files: Sequence[FoundFile], suffixes: Collection[str], documents: Collection[str]) -> None:

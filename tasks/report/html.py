@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.files import write_atomically
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.charts import time_picture
+from tasks.report.folders import Folder, open_folder
+from tasks.report.manifest import PAGE
 from tasks.report.markdown import (
     duration,
     key_figures,
@@ -25,26 +24,25 @@ from tasks.text import printable, printable_lines, shorten
 from tasks.workload.base import Cell
 from tasks.workload.drawing import DARK_COLOURS
 
-PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
 
 MAX_ROWS = 2000
 MAX_DETAILS = 100
 
 
-def write_page(report: RunReport, folder: Path) -> Path:
-    """Write the page of a run into a folder and return its path.
+def write_page(report: RunReport, folder: Folder) -> None:
+    """Write the page of a run into a folder.
 
     Raises:
         OSError: The page cannot be written.
+        ServiceError: The page cannot be written to Blob Storage.
     """
-    page = folder / PAGE
-    write_atomically(page, render(report, folder).encode())
-    return page
+    folder.write(PAGE, render(report, folder).encode())
 
 
-def render(report: RunReport, folder: Path) -> str:
-    """Render the page with links to the outputs that are relative to `folder`."""
+def render(report: RunReport, folder: Folder) -> str:
+    """Render the page with links to the outputs that are relative to `folder`, if possible."""
+    outputs = open_folder(report.output_folder)
     environment = Environment(
         loader=PackageLoader("tasks.report", "."),
         autoescape=True,
@@ -55,7 +53,7 @@ def render(report: RunReport, folder: Path) -> str:
     )
     with_result = report.with_result
     picture = report.workload.picture(report.results)
-    rows = [_row(file, result, report, folder) for file, result in with_result[:MAX_ROWS]]
+    rows = [_row(file, result, report, folder, outputs) for file, result in with_result[:MAX_ROWS]]
     return environment.get_template(TEMPLATE).render(
         report=report,
         started_at=report.steps[0].started_at if report.steps else None,
@@ -86,15 +84,18 @@ def _safe_svg(svg: str) -> Markup:
     return Markup(svg)  # noqa: S704 - matplotlib has escaped the text in it
 
 
-def _row(file: FileReport, result: StoredResult, report: RunReport, folder: Path) -> Mapping[str, Any]:
-    suffix = next(iter(report.workload.documents(file.file, result)), "")
-    output = os.path.relpath(os.path.join(report.output_folder, f"{file.file.output}{suffix}"), folder.absolute())
+def _row(
+    file: FileReport, result: StoredResult, report: RunReport, folder: Folder, outputs: Folder
+) -> Mapping[str, Any]:
+    suffix = next(iter(report.workload.suffixes), "")
+    output = f"{file.file.output}{suffix}"
+    relative = folder.relative(outputs, output)
     return {
         "name": shorten(printable(file.file.name)),
         "status": file.status,
         "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
         # Quoting the colon as well stops a name from being read as a URL scheme, such as `javascript:`.
-        "link": quote(output),
+        "link": outputs.url(output) if relative is None else quote(relative),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 MANIFEST = "manifest.json"
+PAGE = "report.html"
 
 # The format of the document. A manifest of a later format is not ours to change.
 VERSION = 1
@@ -51,7 +52,7 @@ class Manifest:
         run: The last run: its id, workload, parameters, times and cost.
         status: "running" while outputs are written, then "completed" or "failed".
         documents: Paths of the other files of that run and of earlier ones, such as the table. They are relative to the
-            folder, and can lead out of it.
+            folder, and can lead out of it. A file that has no such path is named by its URL.
         entries: The inputs.
     """
 

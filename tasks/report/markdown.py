@@ -124,7 +124,8 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
     if picture is not None:
         title = escape_markdown(picture.title)
         lines += ["", f"## {title}", "", _picture(title, picture.svg), "", escape_markdown(picture.sentence)]
-    lines += ["", "## Outputs", "", f"In {code(report.output_folder)} on {code(report.host)}."]
+    where = f" on {code(report.host)}" if report.host else ""
+    lines += ["", "## Outputs", "", f"In {code(report.output_folder)}{where}."]
     return "\n".join(lines)
 
 

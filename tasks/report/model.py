@@ -88,8 +88,8 @@ class RunReport:
         steps: Times of the steps before the report, in order of their starts.
         usage: Usage of Azure; None if no file was new.
         price: Price of the nodes; None if no file was new.
-        output_folder: Absolute path of the output folder.
-        host: Name of the machine with the output folder.
+        output_folder: Absolute path or URL of the output folder.
+        host: Name of the machine with the output folder, or "".
     """
 
     run_name: str

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tasks.errors import ConfigurationError, UsageError
-from tasks.files import write_atomically
 from tasks.report.model import RunReport
 from tasks.text import printable
 from tasks.workload.base import Row
@@ -41,23 +40,16 @@ def check_table(table: str) -> None:
         raise ConfigurationError("Parquet tables need pyarrow. Install it with `pip install 'topn[parquet]'`.")
 
 
-def write_table(path: Path, report: RunReport) -> None:
-    """Write the rows of all files with a result, in the format of the suffix.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+def write_table(report: RunReport, suffix: str, file: BinaryIO) -> None:
+    """Write the rows of all files with a result to an open file, in the format of the suffix."""
     rows = (row for file, result in report.with_result for row in report.workload.rows(file.file, result))
-    FORMATS[path.suffix](path, report.workload.table_columns, rows)
+    FORMATS[suffix](file, report.workload.table_columns, rows)
 
 
-def _write_csv(path: Path, columns: Mapping[str, type], rows: Iterator[Row]) -> None:
-    def blocks() -> Iterator[bytes]:
-        yield _csv([tuple(columns)])
-        while batch := list(islice(rows, BATCH_ROWS)):
-            yield _csv([tuple(_as_text(cell) for cell in row) for row in batch])
-
-    write_atomically(path, blocks())
+def _write_csv(file: BinaryIO, columns: Mapping[str, type], rows: Iterator[Row]) -> None:
+    file.write(_csv([tuple(columns)]))
+    while batch := list(islice(rows, BATCH_ROWS)):
+        file.write(_csv([tuple(_as_text(cell) for cell in row) for row in batch]))
 
 
 def _csv(rows: Iterable[tuple[Any, ...]]) -> bytes:
@@ -70,30 +62,25 @@ def _as_text(cell: str | float) -> str | int | float:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
-def _write_json_lines(path: Path, columns: Mapping[str, type], rows: Iterator[Row]) -> None:
+def _write_json_lines(file: BinaryIO, columns: Mapping[str, type], rows: Iterator[Row]) -> None:
     documents = (dict(zip(columns, row, strict=True)) for row in rows)
-    write_atomically(path, (json.dumps(document, ensure_ascii=False).encode() + b"\n" for document in documents))
+    file.writelines(json.dumps(document, ensure_ascii=False).encode() + b"\n" for document in documents)
 
 
-def _write_parquet(path: Path, columns: Mapping[str, type], rows: Iterator[Row]) -> None:
+def _write_parquet(file: BinaryIO, columns: Mapping[str, type], rows: Iterator[Row]) -> None:
     import pyarrow as pa  # noqa: PLC0415 - optional
     from pyarrow import parquet  # noqa: PLC0415 - optional
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
 
-    def write(file: Any) -> None:
-        with parquet.ParquetWriter(file, schema) as writer:
-            while batch := list(islice(rows, BATCH_ROWS)):
-                arrays = [
-                    pa.array(cells, kind) for cells, kind in zip(zip(*batch, strict=True), schema.types, strict=True)
-                ]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-    write_atomically(path, write)
+    with parquet.ParquetWriter(file, schema) as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            arrays = [pa.array(cells, kind) for cells, kind in zip(zip(*batch, strict=True), schema.types, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-FORMATS: dict[str, Callable[[Path, Mapping[str, type], Iterator[Row]], None]] = {
+FORMATS: dict[str, Callable[[BinaryIO, Mapping[str, type], Iterator[Row]], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_json_lines,
     ".parquet": _write_parquet,

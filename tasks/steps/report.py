@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +22,7 @@ from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict, counted
 from tasks.report.artifacts import publish
+from tasks.report.folders import open_folder
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.output_folder import write_outputs
@@ -53,6 +52,7 @@ def report_run(
     """
     flow_run_id = UUID(run.flow_run_id)
     processed = {file.content_key: file for chunk in plan.chunks for file in chunk.files}
+    folder = open_folder(local.output_folder)
     report = RunReport(
         run_name=run.name,
         workload=workload,
@@ -60,8 +60,8 @@ def report_run(
         steps=step_times(flow_run_id),
         usage=usage,
         price=price,
-        output_folder=os.path.abspath(local.output_folder),
-        host=platform.node(),
+        output_folder=str(folder),
+        host=folder.host,
     )
     about = _describe_run(run, report)
     manifest, errors = write_outputs(report, about, log_unexpected, local.table)

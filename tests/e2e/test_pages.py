@@ -15,6 +15,7 @@ from run_reports import HOSTILE, hostile_report
 from tests_support import wait_until
 
 from localbatch.api.auth import password_header
+from tasks.report.folders import LocalFolder
 from tasks.report.html import write_page
 from tasks.report.markdown import block, code, escape_markdown, failures, failures_summary, results, summary
 from tasks.text import printable, printable_lines
@@ -203,7 +204,8 @@ def test_artifacts_of_hostile_run_contain_no_foreign_elements(up, page, foreign_
 
 def test_html_report_shows_hostile_texts_as_text(tmp_path):
     requests = []
-    path = write_page(hostile_report(), tmp_path)
+    write_page(hostile_report(), LocalFolder(tmp_path))
+    path = tmp_path / "report.html"
     with open_browser() as page:
         page.on("request", lambda request: requests.append(request.url))
         page.goto(path.as_uri())

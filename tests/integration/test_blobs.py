@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import uuid
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from tests_support import independent_count
+from tests_support import REPOSITORY, independent_count
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.transport import CheckedTransport
@@ -56,6 +59,7 @@ def state_of(texts):
 def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_nothing_left, files_per_task):
     names = [f"year {year}/m%20{month}/+#{number}?.txt" for year in (1, 2) for month in (1, 2) for number in range(2)]
     contents = {name: TEXT.format(name).encode() for name in names}
+    contents["empty.txt"] = b""
     upload(texts, contents | {"notes.md": b"no input", "year 1/": b""})
     before = state_of(texts)
     client_requests.clear()
@@ -71,12 +75,12 @@ def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_n
     assert state_of(texts) == before
     manifest = json.loads(Path("results/manifest.json").read_text())
     assert {entry["name"]: entry["etag"] for entry in manifest["inputs"]} == {
-        name: before[name][0].strip('"') for name in names
+        name: before[name][0].strip('"') for name in contents
     }
 
     client_requests.clear()
     again = topn.json(inputs)
-    assert (again["counted"], again["unchanged"]) == (0, len(names))
+    assert (again["counted"], again["unchanged"]) == (0, len(contents))
     assert Counter(f"{method} {'list' if 'comp=list' in query else ''}" for method, _, query in client_requests) == {
         "GET list": len(client_requests)
     }
@@ -111,6 +115,24 @@ def test_local_files_and_blobs_share_run_and_results(topn, texts):
     assert topn.json("copy.txt")["unchanged"] == 1
 
 
+def test_page_about_blobs_works(topn, local_azure, monkeypatch, capsys):
+    page = (REPOSITORY / "docs/blobs.md").read_text()
+    upload_folder, load_table = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [command] = re.findall(r"^\$ \.venv/bin/topn (run .*)$", page, re.MULTILINE)
+    shutil.copytree(REPOSITORY / "data", "data")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", local_azure.connection_string)
+    names = {}
+    exec(upload_folder, names)
+    try:
+        done = topn(*shlex.split(command))
+        assert done.returncode == 0, done.stderr
+        exec(load_table, names)
+        assert "hamlet.txt" in capsys.readouterr().out
+    finally:
+        for container in ("counts", "texts"):
+            names["account"].delete_container(container)
+
+
 def test_plan_lists_blobs(topn, texts):
     upload(texts, {"a.txt": b"text", "b.txt": b"text"})
     done = topn("plan", f"az://{texts.container_name}/*.txt")
@@ -129,4 +151,5 @@ def test_unusable_place_of_blobs_exits_2(topn, texts, assert_nothing_left):
         done = topn("run", given)
         assert (done.returncode, done.stdout) == (2, ""), done
         assert reason in done.stderr.splitlines()[-1]
+        assert not Path("results").exists()
     assert_nothing_left()

@@ -6,12 +6,13 @@ the same tests against both. It has no threads and never waits, and equal reques
 In two cases that no client here depends on, it follows Azure and not Azurite: it rejects ranges that start at or after
 the end of a blob, and a blob with only uncommitted blocks does not exist. It simplifies two things: it checks only the
 account of a SharedKey and not its signature, and names of metadata are in lower case, as are the names of headers.
-It has no leases, snapshots, checksums, stored access policies or user delegation keys.
+It has no leases, snapshots, CRC64 checksums, stored access policies or user delegation keys.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import re
 import urllib.request
@@ -55,6 +56,10 @@ ERRORS = {
     "InvalidOperation": (400, "The account does not serve this operation."),
     "InvalidRange": (416, "The range specified is invalid for the current size of the resource."),
     "InvalidResourceName": (400, "The specified resource name contains invalid characters."),
+    "Md5Mismatch": (
+        400,
+        "The MD5 value specified in the request did not match with the MD5 value calculated by the server.",
+    ),
     "InvalidXmlDocument": (400, "XML specified is not syntactically valid."),
     "OutOfRangeInput": (400, "One of the request inputs is out of range."),
 }
@@ -88,7 +93,10 @@ class Response:
 
 @dataclass
 class Blob:
-    """A committed block blob. `blocks` has the content of its blocks by id; it is empty after Put Blob."""
+    """A committed block blob. `blocks` has the content of its blocks by id; it is empty after Put Blob.
+
+    `md5` is the hash in Base64 that the client has set, or "". The service computes it only for Put Blob.
+    """
 
     content: bytes
     blocks: dict[str, bytes]
@@ -96,6 +104,7 @@ class Blob:
     created_at: datetime
     modified_at: datetime
     etag: str
+    md5: str
 
 
 @dataclass
@@ -290,6 +299,7 @@ class MemoryStorage:
             f"<Blob><Name>{escape(name)}</Name><Properties><Creation-Time>{_date(blob.created_at)}</Creation-Time>"
             f"<Last-Modified>{_date(blob.modified_at)}</Last-Modified><Etag>{blob.etag[1:-1]}</Etag>"
             f"<Content-Length>{len(blob.content)}</Content-Length><Content-Type>{escape(blob.content_type)}</Content-Type>"
+            f"{f'<Content-MD5>{blob.md5}</Content-MD5>' if blob.md5 else ''}"
             f"<BlobType>BlockBlob</BlobType></Properties></Blob>"
             for name, blob in page.items()
         )
@@ -298,7 +308,10 @@ class MemoryStorage:
     def _put_blob(self, call: _Call) -> Response:
         if call.request.headers.get("x-ms-blob-type") != "BlockBlob":
             raise _StorageError("InvalidOperation")
-        return self._commit(call, call.request.body, {}, call.request.headers.get("content-type"))
+        md5 = base64.b64encode(hashlib.md5(call.request.body, usedforsecurity=False).digest()).decode()
+        if call.request.headers.get("x-ms-blob-content-md5", md5) != md5:
+            raise _StorageError("Md5Mismatch")
+        return self._commit(call, call.request.body, {}, call.request.headers.get("content-type"), md5)
 
     def _put_block(self, call: _Call) -> Response:
         blocks = self._container(call).uncommitted.setdefault(call.blob, {})
@@ -319,15 +332,22 @@ class MemoryStorage:
             raise _StorageError("InvalidBlockList") from None
         container.uncommitted.pop(call.blob, None)
         whole = b"".join(block for _, block in content)
-        return self._commit(call, whole, dict(content), call.request.headers.get("x-ms-blob-content-type"))
+        headers = call.request.headers
+        md5 = headers.get("x-ms-blob-content-md5", "")
+        return self._commit(call, whole, dict(content), headers.get("x-ms-blob-content-type"), md5)
 
-    def _commit(self, call: _Call, content: bytes, blocks: dict[str, bytes], content_type: str | None) -> Response:
+    def _commit(
+        self, call: _Call, content: bytes, blocks: dict[str, bytes], content_type: str | None, md5: str
+    ) -> Response:
         container = self._container(call)
         now = self._now()
         old = container.committed.get(call.blob)
         if old and call.request.headers.get("if-none-match") == "*":
             raise _StorageError("BlobAlreadyExists")
-        blob = Blob(content, blocks, content_type or "application/octet-stream", now, now, self._new_etag())
+        expected = call.request.headers.get("if-match")
+        if expected not in {None, "*", old.etag if old else ""}:
+            raise _StorageError("ConditionNotMet")
+        blob = Blob(content, blocks, content_type or "application/octet-stream", now, now, self._new_etag(), md5)
         blob.created_at = old.created_at if old else now
         container.committed[call.blob] = blob
         return Response(201, {"ETag": blob.etag, "Last-Modified": _date(now)})

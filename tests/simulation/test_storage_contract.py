@@ -22,7 +22,7 @@ from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resour
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from simulation.storage import Container, InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
 from tasks.azure import transport as azure_transport
-from tasks.azure.blob import BLOCK_BYTES, BlobAccount
+from tasks.azure.blob import BLOCK_BYTES, CONDITION_NOT_MET, BlobAccount
 from tasks.azure.settings import AzureSettings
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
 
@@ -231,6 +231,50 @@ def test_archive_is_uploaded_as_stream(blobs, container):
     for archive in (content[:1000], content):
         blobs.upload_archive(container, "archive", BytesIO(archive))
         assert read_blob(blobs, container, "archive") == archive
+
+
+def upload(blobs, container, content, etag=None, md5=None):
+    """Upload a document as the blob `a`; return its ETag, or the error code."""
+    digest = hashlib.md5(content).digest() if md5 is None else md5
+    try:
+        blobs.upload_document(container, "a", BytesIO(content), digest, etag)
+    except ServiceError as error:
+        return error.code
+    return blobs.read(container, "a")[1]
+
+
+def test_document_replaces_only_expected_version(blobs, container):
+    for content in (b"small", bytes(BLOCK_BYTES + 1)):
+        first = upload(blobs, container, content, "")
+        assert upload(blobs, container, b"other", "") == "BlobAlreadyExists"
+        second = upload(blobs, container, content + b"2", first)
+        assert second != first
+        assert upload(blobs, container, b"other" + content, first) == CONDITION_NOT_MET
+        assert blobs.read(container, "a") == (content + b"2", second)
+        blobs.delete_blob(container, "a")
+        blobs.delete_blob(container, "a")
+        assert upload(blobs, container, content, first) == CONDITION_NOT_MET
+        assert list(blobs.list_blobs(container)) == []
+
+
+def test_listing_has_hashes_of_documents(blobs, container):
+    for content in (b"", b"small", bytes(BLOCK_BYTES + 1)):
+        upload(blobs, container, content)
+        assert [blob.md5 for blob in blobs.list_blobs(container)] == [hashlib.md5(content).hexdigest()]
+    blobs.upload_archive(container, "a", BytesIO(bytes(BLOCK_BYTES + 1)))
+    assert [blob.md5 for blob in blobs.list_blobs(container)] == [""]
+    assert upload(blobs, container, b"small", md5=bytes(16)) == "Md5Mismatch"
+
+
+def test_write_access_is_checked_without_a_write(blobs, container):
+    blobs.check_blob_write_access(container, "a")
+    assert list(blobs.list_blobs(container)) == []
+    upload(blobs, container, b"content")
+    blobs.check_blob_write_access(container, "a")
+    assert blobs.read(container, "a")[0] == b"content"
+    with pytest.raises(NotFoundError) as caught:
+        blobs.check_blob_write_access(f"{container}-none", "a")
+    assert caught.value.code == "ContainerNotFound"
 
 
 def test_chunked_download_expects_one_version(blobs, container):

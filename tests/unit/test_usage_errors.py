@@ -32,9 +32,10 @@ def refused(topn, *arguments, **variables):
         (["run", "x/a.txt", "y/a.txt"], "have the same name, a.txt. Set `--root` to a folder above both"),
         (["run", "a.txt", "--root", "x"], "a.txt is below no `--root`"),
         (["run", "a.txt", "--exclude", "*"], "`--exclude` leaves out all inputs"),
-        (["run", "a.txt", "--table", "https://example.com/t.csv"], "is a URL: set a path on this machine"),
+        (["run", "a.txt", "--table", "https://example.com/t.csv"], "is not in Blob Storage"),
         (["run", "a.txt", "--table", "t.xls"], "needs the suffix .csv, .jsonl, .parquet"),
-        (["run", "a.txt", "--output", "http://127.0.0.1/x"], "is a URL: set a path on this machine"),
+        (["run", "a.txt", "--output", "ftp://127.0.0.1/x"], "is not in Blob Storage"),
+        (["run", "a.txt", "--output", "az://"], "names no container"),
         (["run", "a.txt", "--output", "occupied"], "`occupied/a_OUTPUT.txt` is in the way"),
         (["run", "a.txt", "-n", "0"], "'0' is not a positive integer"),
         (["run", "a.txt", "-n", "three"], "'three' is not a positive integer"),
@@ -58,7 +59,9 @@ def test_bad_usage_prints_one_sentence_and_creates_nothing(topn, arguments, sent
         Path(folder).mkdir()
     for name in ("x/a.txt", "y/a.txt", "occupied/a_OUTPUT.txt"):
         Path(name).write_text("text")
+    before = set(Path().rglob("*"))
     assert sentence in refused(topn, *arguments)
+    assert set(Path().rglob("*")) == before
     assert not Path(topn.environment["TOPN_STATE"]).exists()
 
 

@@ -19,6 +19,7 @@ from tasks.model.chunks import Chunk
 from tasks.model.inputs import LocalFiles
 from tasks.model.pool import PoolOptions
 from tasks.model.verdict import FileReport
+from tasks.report.folders import LocalFolder
 from tasks.report.html import write_page
 from tasks.report.markdown import failures, results, summary
 from tasks.report.model import RunReport
@@ -173,7 +174,7 @@ def assert_harmless(report, files, folder):
     output = folder / "output"
     before = everything_below(folder, but=output)
     assert write_outputs(report, {"id": "run"}, lambda _: None)[1] == []
-    write_page(report, output)
+    write_page(report, LocalFolder(output))
     for text in (summary(report), results(report), failures(report)):
         text.encode()
     assert everything_below(folder, but=output) == before

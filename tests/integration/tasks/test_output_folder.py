@@ -16,7 +16,9 @@ from tests_support import wait_until
 from tasks.errors import UsageError
 from tasks.model.inputs import LocalFiles
 from tasks.model.output_names import output_name
-from tasks.report.output_folder import add_document, find_files, outputs_in, read_manifest, write_outputs
+from tasks.report.folders import LocalFolder
+from tasks.report.output_folder import add_document, find_files, outputs_in, write_outputs
+from tasks.report.output_folder import read_manifest as read_manifest_of
 from tasks.workload.base import Workload
 
 SUFFIXES = (".txt", ".json")
@@ -39,6 +41,14 @@ def outside(tmp_path):
     folder = tmp_path / "outside"
     folder.mkdir()
     return folder
+
+
+def read_manifest(folder):
+    return read_manifest_of(LocalFolder(folder))
+
+
+def add_page(folder, parent):
+    add_document(LocalFolder(folder), (LocalFolder(parent), "report.html"))
 
 
 def named(report, name):
@@ -132,8 +142,8 @@ def test_output_that_changes_hands_has_one_owner(folder):
 
 def test_document_is_listed_once(folder, tmp_path):
     write(folder, counted(1), table=str(tmp_path / "all.jsonl"))
-    add_document(folder, tmp_path / "report.html")
-    add_document(folder, tmp_path / "report.html")
+    add_page(folder, tmp_path)
+    add_page(folder, tmp_path)
     write(folder, counted(1), run="run2")
     assert read_manifest(folder).documents == ("../all.jsonl", "../report.html", "results.csv")
 
@@ -202,6 +212,37 @@ def test_own_outputs_are_replaced(folder):
     assert [file.name for file in find("a.txt", table="output/all.csv")] == ["a.txt"]
 
 
+def test_report_of_user_is_never_replaced(folder, tmp_path):
+    Path("a.txt").write_text("text")
+    for parent in (folder, tmp_path):
+        (parent / "report.html").write_text("mine")
+        with pytest.raises(UsageError, match=r"report\.html` is in the way"):
+            find("a.txt", report_folder=str(parent))
+        add_page(folder, parent)
+        find("a.txt", report_folder=str(parent))
+
+
+def test_unchanged_files_are_not_written_again(folder):
+    files = [named(counted(1), "a.txt"), named(counted(2), "b.txt")]
+    write(folder, *files)
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    write(folder, files[0], named(counted(2, top=(("new", 1),)), "b.txt"))
+    after = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    assert {name for name in after if after[name] == before[name]} == {"a_OUTPUT.txt", "a_OUTPUT.json"}
+
+
+@pytest.mark.parametrize("content", ["{}", None])
+def test_unusable_folder_fails_the_outputs(folder, content):
+    """The run has ended, so this is not an error in its usage."""
+    if content is None:
+        folder.rmdir()
+        folder.write_text("a file")
+    else:
+        (folder / "manifest.json").write_text(content)
+    [error] = write(folder, named(counted(1), "a.txt"))
+    assert error.startswith(f"{folder} (")
+
+
 def test_input_is_never_replaced(folder):
     write(folder, named(counted(1), "a.txt"))
     Path("a.txt").write_text("text")
@@ -219,7 +260,7 @@ def test_output_folder_cannot_be_a_file():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"table": "https://example.com/a.csv"}, "The table .* is a URL"),
+        ({"table": "https://example.com/a.csv"}, "The table .* is not in Blob Storage"),
         ({"table": "a.xlsx"}, r"needs the suffix \.csv, \.jsonl, \.parquet"),
         ({"table": "output/results.csv"}, None),
     ],
@@ -233,10 +274,23 @@ def test_table_is_checked_first(folder, options, message):
         find("a.txt", **options)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/out", "az://results", "ftp://x"])
-def test_output_folder_cannot_be_a_url(url):
-    with pytest.raises(UsageError, match="is a URL: set a path on this machine"):
-        find_files(LocalFiles(inputs=["."], output_folder=url), SUFFIXES)
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1/out", "names no container"),
+        ("az://", "names no container"),
+        ("az://Out/x", "names the container `Out`"),
+        ("ftp://x", "is not in Blob Storage"),
+        ("http://example.blob.core.windows.net/out", "is not encrypted"),
+        ("az://out/x?sv=1&sig=secret", "a signature"),
+    ],
+)
+@pytest.mark.parametrize("option", ["output_folder", "report_folder"])
+def test_other_urls_are_refused(url, message, option):
+    Path("a.txt").write_text("text")
+    with pytest.raises(UsageError, match=message) as refusal:
+        find_files(LocalFiles(inputs=["a.txt"], **{option: url}), SUFFIXES)
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +325,7 @@ def test_outputs_never_become_inputs(tmp_path, output):
         assert [file.name for file in files] == ["a.txt", "deep/er/b.txt", "notes.md"]
         reports = [named(counted(night, f"{number}"), file.name) for number, file in enumerate(files)]
         assert write(tmp_path / output, *reports, table="all.csv", run=f"run{night}") == []
-        add_document(tmp_path / output, tmp_path / "report.html")
+        add_page(tmp_path / output, tmp_path)
         Path("report.html").write_text("page")
 
 

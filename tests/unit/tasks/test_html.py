@@ -12,6 +12,7 @@ import pytest
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.report.charts import time_picture
+from tasks.report.folders import LocalFolder
 from tasks.report.html import MAX_DETAILS, MAX_ROWS, render, write_page
 from tasks.text import printable, printable_lines
 from tasks.workload.drawing import DARK_COLOURS
@@ -38,7 +39,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    return lambda report: Page(render(report, tmp_path))
+    return lambda report: Page(render(report, LocalFolder(tmp_path)))
 
 
 def test_page_describes_run(page):
@@ -107,16 +108,17 @@ def test_page_contains_only_printable_text(page):
 def test_links_lead_to_outputs(tmp_path):
     file = counted(1, "javascript:alert(1) #?%41.txt")
     report = run_report(file, output_folder=str(tmp_path))
-    [link] = Page(render(report, tmp_path)).all("a")
+    [link] = Page(render(report, LocalFolder(tmp_path))).all("a")
     assert link["href"] == "javascript%3Aalert%281%29%20%23%3F%2541.txt_OUTPUT.txt"
-    [link] = Page(render(report, tmp_path / "below")).all("a")
+    [link] = Page(render(report, LocalFolder(tmp_path / "below"))).all("a")
     assert link["href"].startswith("../javascript%3A")
 
 
 def test_page_size_is_bounded(page, tmp_path):
     rows, failures = MAX_ROWS + 100, MAX_DETAILS + 10
     files = [*(counted(n) for n in range(rows)), *(failed(rows + n, printed="x" * 4000) for n in range(failures))]
-    path = write_page(run_report(*files, usage=usage()), tmp_path)
+    write_page(run_report(*files, usage=usage()), LocalFolder(tmp_path))
+    path = tmp_path / "report.html"
     assert path.stat().st_size < 3_000_000
     found = path.read_text()
     assert "The outputs of 100 more files are in" in found
@@ -136,9 +138,8 @@ def test_failed_run_has_page(page):
 
 
 def test_page_folder_is_created(tmp_path):
-    path = write_page(run_report(counted(1)), tmp_path / "new" / "folder")
-    assert path == Path(tmp_path, "new", "folder", "report.html")
-    assert path.read_text().startswith("<!doctype html>")
+    write_page(run_report(counted(1)), LocalFolder(tmp_path / "new" / "folder"))
+    assert Path(tmp_path, "new", "folder", "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_every_svg_colour_has_dark_variant():

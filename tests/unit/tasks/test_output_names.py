@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -30,6 +32,18 @@ SUFFIXES = (".txt", ".json")
         ("x.txt/.hidden", "x.txt/.hidden_OUTPUT"),
         # `con` and `NUL` are devices on Windows, but `con_OUTPUT` and `NUL_OUTPUT` are not.
         ("con.txt", "con_OUTPUT"),
+        ("100%.txt", "100%_OUTPUT"),
+        ("a%20b%41/c.txt", "a%20b%41/c_OUTPUT"),
+        # Names of blobs.
+        ("../a.txt", "%2E%2E/a_OUTPUT"),
+        ("a/./b.txt", "a/%2E/b_OUTPUT"),
+        ("a//b.txt", "a/%2F/b_OUTPUT"),
+        ("/a.txt", "%2F/a_OUTPUT"),
+        ("a/", "a/_OUTPUT"),
+        ("v1./..", "v1%2E/.._OUTPUT"),
+        ("a\0b\\c\r.txt", "a%00b%5Cc%0D_OUTPUT"),
+        ("a\0%.txt", "a%00%25_OUTPUT"),
+        ("%2E%2E/a%00.txt", "%252E%252E/a%2500_OUTPUT"),
     ],
 )
 def test_output_drops_only_final_txt(name, output):
@@ -90,13 +104,44 @@ def test_accepted_names_have_distinct_outputs(names):
         return
     outputs = [output_name(name) for name in names]
     assert len({normalized(output) for output in outputs}) == len(names)
-    for name, output in zip(names, outputs, strict=True):
-        assert name.rpartition("/")[0] == output.rpartition("/")[0]
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
-def test_output_name_fits_file_system(name):
-    assert len(f"{output_name(name)}.json".encode()) <= MAX_NAME_BYTES
+blob_names = st.lists(
+    st.one_of(
+        st.text(st.characters(codec="utf-8"), max_size=6),
+        st.text(".%/\\\0~02EF5c", max_size=8),
+        st.sampled_from(["", ".", "..", "...", "%2E", "%252E", "%2F", "%00", "x" * 300, "ü" * 130]),
+    ),
+    min_size=1,
+    max_size=4,
+).map("/".join)
+
+
+@given(blob_names)
+def test_each_name_has_a_usable_output(name):
+    path = f"{output_name(name)}.json"
+    assert str(PurePosixPath(path)) == path
+    for segment in path.split("/"):
+        assert segment not in {"", ".", ".."}
+        assert 0 < len(segment.encode()) <= MAX_NAME_BYTES
+        assert not segment.endswith(".")
+        assert not re.search(r"[\x00-\x1f\x7f\\]", segment)
+
+
+@given(blob_names, blob_names)
+def test_different_names_have_different_outputs(first, second):
+    def without_suffix(name):
+        folder, slash, base = name.rpartition("/")
+        return folder + slash + (base.removesuffix(".txt") or base)
+
+    assert (output_name(first) == output_name(second)) == (without_suffix(first) == without_suffix(second))
+
+
+@given(blob_names)
+def test_encoded_folder_is_not_confused(folder):
+    """A folder whose name is the encoded name of another one has other outputs."""
+    encoded = output_name(f"{folder}/a").rpartition("/")[0]
+    assert (output_name(f"{encoded}/a") == output_name(f"{folder}/a")) == (encoded == folder)
 
 
 def test_long_names_with_equal_prefix_differ():

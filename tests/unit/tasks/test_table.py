@@ -13,11 +13,16 @@ from run_reports import HOSTILE, counted, failed, result_of, run_report
 
 from tasks.errors import ConfigurationError, UsageError
 from tasks.model.outputs import Outputs
+from tasks.report.folders import LocalFolder
 from tasks.report.table import BATCH_ROWS, FORMATS, check_table, write_table
 from tasks.workload.base import Workload
 
 TOP = (("the", 12), ("=SUM(A1)", 3), ("'quoted'", 2), ('ünï,"code', 1))
 ROWS = [("a.txt", rank, word, count) for rank, (word, count) in enumerate(TOP, 1)] + [("-b.txt", 1, "x", 2**62)]
+
+
+def write(path, report):
+    LocalFolder(path.parent).write(path.name, lambda file: write_table(report, path.suffix, file))
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def report():
 
 
 def test_csv_has_row_per_file_and_word(tmp_path, report):
-    write_table(tmp_path / "t.csv", report)
+    write(tmp_path / "t.csv", report)
     with (tmp_path / "t.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["file", "rank", "word", "count"]
@@ -37,14 +42,14 @@ def test_csv_has_row_per_file_and_word(tmp_path, report):
 
 
 def test_json_lines_have_values_as_they_are(tmp_path, report):
-    write_table(tmp_path / "t.jsonl", report)
+    write(tmp_path / "t.jsonl", report)
     documents = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert [tuple(document.values()) for document in documents] == ROWS
     assert list(documents[0]) == ["file", "rank", "word", "count"]
 
 
 def test_parquet_has_types_and_values(tmp_path, report):
-    write_table(tmp_path / "t.parquet", report)
+    write(tmp_path / "t.parquet", report)
     table = pd.read_parquet(tmp_path / "t.parquet")
     assert list(table.itertuples(index=False, name=None)) == ROWS
     assert [table[name].dtype.kind for name in ("rank", "count")] == ["i", "i"]
@@ -52,7 +57,7 @@ def test_parquet_has_types_and_values(tmp_path, report):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_table_without_rows_has_columns(tmp_path, suffix):
-    write_table(tmp_path / f"t{suffix}", run_report(failed(1)))
+    write(tmp_path / f"t{suffix}", run_report(failed(1)))
     if suffix == ".parquet":
         assert list(pd.read_parquet(tmp_path / "t.parquet").columns) == ["file", "rank", "word", "count"]
     else:
@@ -62,7 +67,7 @@ def test_table_without_rows_has_columns(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_hostile_texts_survive_each_format(tmp_path, suffix):
     words = tuple((text, 1) for text in HOSTILE)
-    write_table(tmp_path / f"t{suffix}", run_report(counted(1, HOSTILE[4], words)))
+    write(tmp_path / f"t{suffix}", run_report(counted(1, HOSTILE[4], words)))
     read = {
         ".csv": lambda path: pd.read_csv(path, keep_default_na=False),
         ".jsonl": lambda path: pd.read_json(path, lines=True),
@@ -80,7 +85,7 @@ def test_own_workload_has_row_per_file(tmp_path):
     file = replace(file, verdict=replace(result_of(file.file.sha256, ()), outputs=outputs))
     report = replace(run_report(file), workload=workload)
     for suffix in FORMATS:
-        write_table(tmp_path / f"t{suffix}", report)
+        write(tmp_path / f"t{suffix}", report)
     assert (tmp_path / "t.csv").read_text() == "file,lines,note\na.txt,3,'=1\n"
     assert json.loads((tmp_path / "t.jsonl").read_text()) == {"file": "a.txt", "lines": "3", "note": "=1"}
 
@@ -96,7 +101,7 @@ def test_rows_are_written_in_a_stream(tmp_path, suffix):
         yield file.name, 0, "word", 1
 
     object.__setattr__(report.workload, "rows", rows)
-    write_table(tmp_path / f"t{suffix}", report)
+    write(tmp_path / f"t{suffix}", report)
     assert [path.name for path in tmp_path.iterdir()] == [f"t{suffix}"]
 
 
