@@ -52,14 +52,11 @@ BLOCK_BYTES = 8 * 1024 * 1024
 # A larger blob is downloaded in parts of this size. The SDK holds up to ten of them in memory.
 DOWNLOAD_BYTES = 2 * 1024 * 1024
 
-# From this number on, one listing replaces a request per blob.
-MIN_BLOBS_FOR_LISTING = 20
-
-# Sizes of the pages of that listing. The service has no larger ones.
-MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1000, 5000
-
 # Reading this number of entries of a listing takes as long as a request.
 MAX_LISTED_PER_BLOB = 100
+
+# The usual and the largest size of the pages of a listing that replaces a request per blob.
+PAGE_SIZE, MAX_PAGE_SIZE = 1000, 5000
 
 # A server whose clock is behind rejects a signature that starts "now".
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
@@ -164,15 +161,15 @@ class BlobAccount:
     def etags(self, container: str, names: Collection[str]) -> dict[str, str]:
         """Return the ETags of those of these blobs that exist, by name.
 
-        Many blobs take one listing from the first to the last of them, unless there are many others in between. Few blobs
-        take a request each. No request has the name of a blob in its path, so all names work.
+        They take one listing from the first to the last of them, unless there are many others in between. The blobs that
+        it does not reach take a request each. No request has the name of a blob in its path, so all names work.
         """
         found: dict[str, str] = {}
-        if len(names) >= MIN_BLOBS_FOR_LISTING:
+        if len(names) > 1:
             wanted, last = set(names), max(names)
-            page_size = min(max(len(names), MIN_PAGE_SIZE), MAX_PAGE_SIZE)
-            listed = self.list_blobs(container, start=min(names), page_size=page_size)
-            for blob in islice(listed, len(names) * MAX_LISTED_PER_BLOB):
+            max_listed = len(names) * MAX_LISTED_PER_BLOB
+            page_size = max(min(max_listed, PAGE_SIZE), min(len(names), MAX_PAGE_SIZE))
+            for blob in islice(self.list_blobs(container, start=min(names), page_size=page_size), max_listed):
                 if blob.name in wanted:
                     found[blob.name] = blob.etag
                 if len(found) == len(names) or blob.name > last:

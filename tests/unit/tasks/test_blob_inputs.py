@@ -12,7 +12,7 @@ from simulation.storage import InProcessSession, MemoryStorage, Request, Respons
 
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from tasks.azure import transport
-from tasks.azure.blob import MAX_LISTED_PER_BLOB, MIN_BLOBS_FOR_LISTING, BlobAccount
+from tasks.azure.blob import MAX_LISTED_PER_BLOB, BlobAccount
 from tasks.azure.blob_inputs import BlobFinder
 from tasks.azure.settings import AzureSettings
 from tasks.errors import UsageError
@@ -149,8 +149,9 @@ def test_stored_results_are_no_inputs(account, put):
     assert [file.name for file in find_inputs(LocalFiles(inputs=["az://texts"]), (), finder)] == ["a.txt", "known.txt"]
 
 
-def test_many_etags_take_one_listing(account, put, storage):
-    wanted = [f"data/{number:03}.txt" for number in range(2 * MIN_BLOBS_FOR_LISTING)]
+@pytest.mark.parametrize("count", [2, 40])
+def test_etags_take_one_listing(account, put, storage, count):
+    wanted = [f"data/{number:03}.txt" for number in range(count)]
     put(*wanted, "data/", "data/1000.txt", "z.txt", "\U0001f600.txt", "\uffee.txt")
     before = storage._requests
     assert account.etags("texts", wanted).keys() == set(wanted)
@@ -216,7 +217,7 @@ def test_listing_may_encode_names(account, storage, put, monkeypatch):
 @pytest.mark.parametrize("others", [0, 200])
 def test_etags_are_found_in_short_listings(account, storage, put, monkeypatch, others):
     """Each blob is followed by others."""
-    wanted = [f"{number:04}" for number in range(MIN_BLOBS_FOR_LISTING)]
+    wanted = [f"{number:04}" for number in range(20)]
     put(*wanted)
     etags = {blob.name: blob.etag for blob in account.list_blobs("texts")}
     blobs = storage.containers["texts"].committed
