@@ -43,7 +43,10 @@ NOT_RUN = {
 }
 
 # Pages whose commands are all skipped, with the reason.
-PAGES_NOT_RUN = {"azure-from-nothing": "it needs Azure; other pages show its two `topn` commands, too"}
+PAGES_NOT_RUN = {
+    "azure-from-nothing": "it needs Azure; other pages show its two `topn` commands, too",
+    "blobs": "an integration test runs its commands together with its Python",
+}
 
 
 def blocks_of(page):

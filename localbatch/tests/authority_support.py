@@ -46,10 +46,10 @@ def make_authority(directory: Path, validity=VALIDITY):
     ours, theirs = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "an authority for tests")])
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localbatch")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
     certificates = {
         "authority.pem": issue(root, ours, by=root, by_key=ours, is_authority=True),
-        "local.pem": issue(name, theirs, by=root, by_key=ours, addresses=[address], validity=validity),
+        "local.pem": issue(name, theirs, by=root, by_key=ours, addresses=addresses, validity=validity),
     }
     for file, certificate in certificates.items():
         (directory / file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -422,8 +422,10 @@ def _other_account(settings: AzureSettings, endpoint: str) -> BlobAccount:
             f"{endpoint} is not the configured storage account, and a token is never sent over plain http. Use https, or "
             "set TOPN_STORAGE_ENDPOINT to it."
         )
+    # The path of an address without a name begins with the account, as Azurite's does.
+    name = account_of(endpoint) or endpoint.rpartition("/")[2]
     return BlobAccount(
-        settings.model_copy(update={"storage_endpoint": endpoint, "storage_account": None, "storage_key": None})
+        settings.model_copy(update={"storage_endpoint": endpoint, "storage_account": name, "storage_key": None})
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import uuid
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from tests_support import independent_count
+from tests_support import REPOSITORY, independent_count
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.transport import CheckedTransport
@@ -109,6 +112,24 @@ def test_local_files_and_blobs_share_run_and_results(topn, texts):
     # A blob is known by its content once it has been counted.
     Path("copy.txt").write_text("same text")
     assert topn.json("copy.txt")["unchanged"] == 1
+
+
+def test_page_about_blobs_works(topn, local_azure, monkeypatch, capsys):
+    page = (REPOSITORY / "docs/blobs.md").read_text()
+    upload_folder, load_table = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [command] = re.findall(r"^\$ \.venv/bin/topn (run .*)$", page, re.MULTILINE)
+    shutil.copytree(REPOSITORY / "data", "data")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", local_azure.connection_string)
+    names = {}
+    exec(upload_folder, names)
+    try:
+        done = topn(*shlex.split(command))
+        assert done.returncode == 0, done.stderr
+        exec(load_table, names)
+        assert "hamlet.txt" in capsys.readouterr().out
+    finally:
+        for container in ("counts", "texts"):
+            names["account"].delete_container(container)
 
 
 def test_plan_lists_blobs(topn, texts):

@@ -7,12 +7,13 @@ import time
 import uuid
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from identity_support import BATCH, STORAGE
 
 from localbatch.testing import MACHINE_JSON
-from tasks.azure.accounts import batch_account
+from tasks.azure.accounts import batch_account, blob_account
 
 
 @pytest.fixture
@@ -115,6 +116,44 @@ def test_nodes_with_identity_get_no_signature(topn_by_identity, pool_with_identi
     assert places
     for each in files + places:
         assert each["identityReference"] == {"resourceId": f"{IDENTITIES}/reader"}
+
+
+@pytest.fixture
+def texts(identity_settings):
+    """The URL of a container with two texts."""
+    account, name = blob_account(), f"texts-{uuid.uuid4().hex[:12]}"
+    account.create_container(name, {})
+    for number in (1, 2):
+        account.upload_bytes(name, f"{number} #%.txt", b"one two two")
+    yield f"{account.endpoint}/{name}"
+    account.delete_container(name)
+
+
+@pytest.mark.parametrize("files_per_task", ["1", "2"])
+def test_blobs_need_no_signature_with_identity_of_nodes(topn_by_identity, pool_with_identity, texts, files_per_task):
+    pool_id = pool_with_identity("reader")
+    found = topn_by_identity.json(texts, "--pool-id", pool_id, "--keep-job", "--files-per-task", files_per_task)
+    assert [file["top"] for file in found["files"]] == [[["two", 2], ["one", 1]]] * 2
+    account = batch_account()
+    tasks = [task.as_dict() for task in account._client.list_tasks(found["run"])]
+    account.delete_jobs_and_pools([found["run"]], [], 10)
+    assert "sig=" not in json.dumps(tasks)
+    blobs = [file for task in tasks for file in task["resourceFiles"] if file["httpUrl"].startswith(texts)]
+    assert sorted(file["httpUrl"] for file in blobs) == [f"{texts}/{number}%20%23%25.txt" for number in (1, 2)]
+    assert {file["identityReference"]["resourceId"] for file in blobs} == {f"{IDENTITIES}/reader"}
+
+
+def test_other_account_is_read_by_delegated_signature(topn_by_identity, texts):
+    # By another name, the account is another one.
+    other = texts.replace("127.0.0.1", "localhost")
+    found = topn_by_identity.json(other, "--keep-job", "--files-per-task", "2")
+    assert [file["top"] for file in found["files"]] == [[["two", 2], ["one", 1]]] * 2
+    account = batch_account()
+    [task] = [task.as_dict() for task in account._client.list_tasks(found["run"])]
+    account.delete_jobs_and_pools([found["run"]], [], 10)
+    signatures = [parse_qs(urlsplit(file["httpUrl"]).query) for file in task["resourceFiles"][1:]]
+    # Each is for one blob, and by a delegated key.
+    assert [(query["sr"], query["sp"], "skoid" in query) for query in signatures] == [(["b"], ["r"], True)] * 2
 
 
 def test_several_identities_require_a_choice(topn_by_identity, pool_with_identity):
