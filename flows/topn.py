@@ -211,7 +211,8 @@ def topn(
         ignore_case: Count "The" and "the" as one word.
         encoding: Text encoding of all files, by its name in Python.
         max_expanded_mb: Limit of the decompressed size of each .gz, .bz2, .xz or .zst file.
-        output_folder: Output folder. A deployed run writes to the worker's machine.
+        output_folder: Output folder, or a place in Blob Storage such as az://results/nightly. A deployed run writes to
+            folders on the worker's machine.
         root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
         exclude: Patterns of names to leave out, such as drafts/**.
         table: File for a table of all words, with the suffix .csv, .jsonl or .parquet.

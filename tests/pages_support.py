@@ -20,6 +20,7 @@ NOT_RUN = {
     "make test-all": ".ci/run runs it",
     "make simulate SEED=7": "make test-all runs more seeds",
     "make setup": ".ci/run runs it",
+    ".venv/bin/topn run 'az://texts/**/*.txt' --output az://counts/nightly": "an integration test runs it",
     "make up": "the fixture `up` runs it, and a test compares its output",
     ".venv/bin/prefect worker start --pool topn-pool": "it does not end; tests/e2e/test_worker.py runs a worker",
     "docker build --tag topn-worker .": DOCKER,

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.azure.settings import results_location, state_folder
-from tasks.errors import TopnError, UsageError
+from tasks.errors import ServiceError, TopnError, UsageError
 from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs, identity, real_folder
 from tasks.model.output_names import check_clashes, folded, output_name
 from tasks.model.urls import URL, Place, parse_place
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 # Each failed attempt to update a manifest in Blob Storage means that another run has succeeded.
 MAX_UPDATES = 50
+
+# Each request that Storage does not answer is retried for minutes.
+MAX_UNANSWERED = 3
 
 # A file of the run in any folder.
 Document = tuple[Folder, str]
@@ -346,6 +349,7 @@ class _Writer:
     """Writes and deletes files in the output folder. Its methods return what failed."""
 
     def __init__(self, folder: Folder, report: RunReport, log_unexpected: Callable[[BaseException], object]) -> None:
+        self._unanswered: list[str] = []
         self._log_unexpected = log_unexpected
         self._folder = folder
         self._report = report
@@ -356,7 +360,12 @@ class _Writer:
             return [action(*item) for item in items]
         with ThreadPoolExecutor(self._folder.threads) as pool:
             # The log of the run is found by the context.
-            return [future.result() for future in [pool.submit(copy_context().run, action, *item) for item in items]]
+            futures = [pool.submit(copy_context().run, action, *item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def delete(self, path: str) -> str | None:
         """Delete a file, if it exists; return the error."""
@@ -375,9 +384,13 @@ class _Writer:
 
     def attempt(self, path: str, action: Callable[[], object]) -> str | None:
         """Call a function that writes to a path, and return its error."""
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            return f"{printable(path)} ({self._unanswered[-1]})"
         try:
             action()
         except (OSError, TopnError) as error:
+            if isinstance(error, ServiceError) and error.transient:
+                self._unanswered.append(_reason(error))
             return f"{printable(path)} ({_reason(error)})"
         except Exception as error:  # noqa: BLE001 - a workload that fails on one file must not keep back the others
             self._log_unexpected(error)
@@ -385,11 +398,7 @@ class _Writer:
         return None
 
     def _is_deleted(self, path: str) -> bool:
-        try:
-            self._folder.delete(path)
-        except (OSError, TopnError):
-            return self._folder.kind(path) is None
-        return True
+        return self.delete(path) is None or self._folder.kind(path) is None
 
     def _write_documents(self, file: FileReport, result: StoredResult) -> None:
         workload = self._report.workload

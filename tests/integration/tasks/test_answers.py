@@ -174,6 +174,8 @@ def test_invalid_answer_to_deletion_is_reported(proxied_batch, batch_proxy):
 
 
 # Each operation of the storage client.
+NO_CONTENT_MD5 = hashlib.md5(b"").digest()
+
 BLOBS = {
     "check": lambda blobs, name, path: blobs.check(),
     "create_container": lambda blobs, name, path: blobs.create_container(new_id(), {}),
@@ -183,6 +185,9 @@ BLOBS = {
     "upload_bytes": lambda blobs, name, path: blobs.upload_bytes(name, "new", b"content"),
     "upload_file": lambda blobs, name, path: blobs.upload_file(name, path, *digest(path)),
     "upload_archive": lambda blobs, name, path: blobs.upload_archive(name, "new", io.BytesIO(b"content")),
+    "upload_document": lambda blobs, name, path: blobs.upload_document(name, "new", io.BytesIO(), NO_CONTENT_MD5),
+    "check_blob_write_access": lambda blobs, name, path: blobs.check_blob_write_access(name, "new"),
+    "read": lambda blobs, name, path: blobs.read(name, "blob")[0],
     "download": lambda blobs, name, path: read_blob(blobs, name, "blob"),
     "download_tail": lambda blobs, name, path: blobs.download_tail(name, "blob", 5),
 }
@@ -218,13 +223,16 @@ def test_page_instead_of_storage_answer_is_transient(proxied_blobs, blob_proxy, 
     assert_transient(BLOBS[name], blob_proxy, PAGES, proxied_blobs, container, path)
 
 
-@pytest.mark.parametrize("name", ["check", "containers", "download", "download_tail"])
+@pytest.mark.parametrize("name", ["check", "containers", "download", "download_tail", "read"])
 def test_wrong_body_of_storage_answer_is_transient(proxied_blobs, blob_proxy, container, path, name):
     replaces = (half, broken_off, json(b""), json(b"<Error/>"), json(b"{}"))
     assert_transient(BLOBS[name], blob_proxy, replaces, proxied_blobs, container, path)
 
 
-@pytest.mark.parametrize("name", ["container_metadata", "upload_bytes", "upload_file", "upload_archive", "download"])
+@pytest.mark.parametrize(
+    "name",
+    ["container_metadata", "upload_bytes", "upload_file", "upload_archive", "upload_document", "read", "download"],
+)
 def test_one_invalid_storage_answer_changes_nothing(proxied_blobs, blob_proxy, container, path, name):
     expected = outcome(BLOBS[name], proxied_blobs, container, path)
     for replace in (html, html_forbidden, html_not_found, half, broken_off):

@@ -283,6 +283,21 @@ def test_file_that_cannot_be_written_stops_no_other(storage, account):
     assert "nightly/b_OUTPUT.txt" not in storage.blobs
 
 
+def test_outage_is_noticed_once(storage, monkeypatch):
+    """Each request is retried for minutes, so not each of many files waits for that."""
+
+    def fail(request):
+        if request.method == "PUT" and "OUTPUT" in request.url:
+            raise requests.exceptions.ConnectionError("Connection refused")
+
+    monkeypatch.setattr("tasks.azure.client.FIRST_BACKOFF_SECONDS", 0)
+    storage.before = fail
+    errors = write(*(counted(number) for number in range(50)))
+    assert len([error for error in errors if "nothing listens" in error]) >= 50
+    attempted = {path for method, path in storage.requests if "OUTPUT" in path}
+    assert len(attempted) < 25
+
+
 def test_damaged_manifest_fails_the_outputs(storage, account):
     account.upload_bytes("out", "nightly/manifest.json", b"{}")
     [error] = write(named(counted(1), "a.txt"))
