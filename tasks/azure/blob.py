@@ -150,7 +150,7 @@ class BlobAccount:
             .list_blobs(
                 name_starts_with=prefix or None,
                 start_from=start or None,
-                include=["metadata"],
+                include=["metadata", "copy"],
                 results_per_page=page_size,
                 **request_options,
             )
@@ -540,13 +540,15 @@ def _listed(blob: BlobProperties) -> ListedBlob:
         problem = "is archived: rehydrate it first" if not blob.archive_status else "is still being rehydrated"
     elif blob.encryption_key_sha256:
         problem = "is encrypted with a key that only its owner has, so nodes cannot read it"
+    # The content of a copy that has not succeeded is not what its properties say.
+    is_whole = blob.copy.status in {None, "success"}
     return ListedBlob(
         name=blob.name,
         size_bytes=blob.size,
         etag=str(blob.etag).strip('"'),
         problem=problem,
-        md5=bytes(blob.content_settings.content_md5 or b"").hex(),
-        copied=(blob.metadata or {}).get(COPIED, ""),
+        md5=bytes(blob.content_settings.content_md5 or b"").hex() if is_whole else "",
+        copied=(blob.metadata or {}).get(COPIED, "") if is_whole else "",
     )
 
 

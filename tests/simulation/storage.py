@@ -304,6 +304,7 @@ class MemoryStorage:
             f"<Last-Modified>{_date(blob.modified_at)}</Last-Modified><Etag>{blob.etag[1:-1]}</Etag>"
             f"<Content-Length>{len(blob.content)}</Content-Length><Content-Type>{escape(blob.content_type)}</Content-Type>"
             f"{f'<Content-MD5>{blob.md5}</Content-MD5>' if blob.md5 else ''}"
+            f"{f'<CopyStatus>{status}</CopyStatus>' if (status := blob.copy.get('x-ms-copy-status')) else ''}"
             f"<BlobType>BlockBlob</BlobType></Properties>{_metadata_xml(blob.metadata)}</Blob>"
             for name, blob in page.items()
         )

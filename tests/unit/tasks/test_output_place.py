@@ -345,3 +345,14 @@ def test_copy_in_background_is_waited_for(storage, account, monkeypatch, status)
         open_folder(PLACE, account).write("a", output)
         assert storage.blobs["nightly/a"] == b"x" * 2000
     assert next(statuses, None) is None
+
+
+@pytest.mark.parametrize("status", ["pending", "failed", "success"])
+def test_unfinished_copy_is_made_again(storage, account, status):
+    """A run was killed while Storage made a copy."""
+    output = remote_output(account)
+    open_folder(PLACE, account).write("a", output)
+    storage.memory.containers["out"].committed["nightly/a"].copy["x-ms-copy-status"] = status
+    storage.requests.clear()
+    open_folder(PLACE, account).write("a", output)
+    assert storage.writes() == ([] if status == "success" else ["/a"])
