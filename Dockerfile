@@ -12,8 +12,13 @@ COPY tasks tasks
 COPY task_script task_script
 COPY data data
 COPY prefect.yaml ./
-RUN uv pip install --system --no-cache --no-deps --build-constraints constraints.txt --editable . \
-    && useradd --create-home worker && mkdir /topn/.topn /topn/results && chown worker /topn/.topn /topn/results
+# More packages, such as those of a storage block of Prefect.
+ARG PACKAGES=""
+RUN if [ "$PACKAGES" ]; then uv pip install --system --no-cache --constraints constraints.txt $PACKAGES; fi \
+    && uv pip install --system --no-cache --no-deps --build-constraints constraints.txt --editable . \
+    && useradd --no-create-home worker && mkdir /topn/results && chown worker /topn/results
 USER worker
+# Everything that a worker and its runs write by themselves is below /tmp, so that the rest can be read-only.
+ENV HOME=/tmp TOPN_STATE=/tmp/topn
 
 CMD ["prefect", "worker", "start", "--pool", "topn-pool", "--type", "process"]

@@ -36,7 +36,7 @@ def run_plan(options: argparse.Namespace) -> int:
     """
     from tasks.azure.accounts import blob_account  # noqa: PLC0415 - as below
     from tasks.azure.blob_inputs import BlobFinder  # noqa: PLC0415 - as below
-    from tasks.azure.settings import read_settings  # noqa: PLC0415 - imports the SDKs, which is slow
+    from tasks.azure.settings import read_settings, results_location  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
     from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
@@ -47,7 +47,9 @@ def run_plan(options: argparse.Namespace) -> int:
     workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
     local = local_files(options)
     account = blob_account() if local.uses_storage and settings.is_configured else None
-    files, invalid = sort_inputs(local, workload.suffixes, BlobFinder(account) if account else None, account)
+    files, invalid = sort_inputs(
+        local, workload.suffixes, BlobFinder(account, results_location()) if account else None, account
+    )
     store = results_store("", print_message)
     planned = (
         create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task, merge=False)

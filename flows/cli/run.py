@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -177,14 +178,15 @@ def _write_report(report: RunReport, folder: str) -> None:
 
 
 def _require_writable(option: str, folder: str) -> None:
-    """Ensure that the folder of an option exists and is writable.
+    """Check that the folder of an option is writable, or that it can be created. Create nothing.
 
     Raises:
         UsageError: The folder cannot be created or written.
     """
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=".topn-", dir=folder):
+        path = Path(folder).absolute()
+        existing = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+        with tempfile.NamedTemporaryFile(prefix=".topn-", dir=existing):
             pass
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -200,13 +200,16 @@ class BlobAccount:
         with suppress(NotFoundError), translated_errors("Storage", "write a blob"):
             self._service.get_blob_client(f"topn-check-{uuid4().hex}", "nothing").upload_blob(b"")
 
-    def check_blob_write_access(self, container: str, blob: str) -> None:
-        """Check write access to a blob with a request whose condition never holds.
+    def check_access(self, container: str, blob: str, **request_options: Any) -> None:
+        """Check that a container can be listed, and that this blob could be written. Create nothing.
+
+        The condition of the request that writes never holds.
 
         Raises:
             NotFoundError: The container does not exist.
-            ServiceError: Write access is denied, or Storage did not respond.
+            ServiceError: Access is denied, or Storage did not respond.
         """
+        next(self.list_blobs(container, blob, page_size=1, **request_options), None)
         try:
             self.upload_document(container, blob, BytesIO(), hashlib.md5(usedforsecurity=False).digest(), NO_ETAG)
         except ServiceError as error:

@@ -11,7 +11,7 @@ from tasks.azure.client import NO_IDENTITY_CODE
 from tasks.azure.values import ListedBlob
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError, UsageError
 from tasks.model.inputs import FoundFile, matches
-from tasks.model.urls import Place, parse_place
+from tasks.model.urls import URL, Place, parse_place
 from tasks.text import printable
 
 # An unknown account has no address. Each retry of a connection takes longer than the one before.
@@ -23,10 +23,12 @@ class BlobFinder:
 
     Args:
         account: The configured storage account.
+        results: Where results are stored. If that is in Blob Storage, it is left out of folders and patterns.
     """
 
-    def __init__(self, account: BlobAccount) -> None:
+    def __init__(self, account: BlobAccount, results: str = "") -> None:
         self._account = account
+        self._left_out = self.address(results) if URL.match(results) else None
 
     def address(self, given: str) -> str:
         """Return the names of account and container, and the path of a URL, with a slash at the end.
@@ -65,6 +67,7 @@ class BlobFinder:
                 folder=folder,
             )
             for blob in blobs
+            if self._left_out is None or not f"{container}/{blob.name}".startswith(self._left_out)
         ]
         if not found:
             raise UsageError(

@@ -293,11 +293,7 @@ class BlobFolder(Folder):
             ServiceError: Storage does not respond.
         """
         try:
-            next(
-                self.account.list_blobs(self.place.container, self.prefix, page_size=1, retry_total=CHECK_RETRIES),
-                None,
-            )
-            self.account.check_blob_write_access(self.place.container, f"{self.prefix}manifest.json")
+            self.account.check_access(self.place.container, f"{self.prefix}manifest.json", retry_total=CHECK_RETRIES)
         except ServiceError as error:
             if error.transient and error.code != "HostUnknown":
                 raise

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob_inputs import BlobFinder
+from tasks.azure.settings import results_location
 from tasks.clock import clock_warning
 from tasks.errors import UsageError
 from tasks.model.chunks import Chunk, Pack
@@ -33,6 +34,12 @@ from tasks.workload.results_store import ResultsStore, results_store
 MAX_SINGLE_FILE_TASKS = 1000
 MAX_PACK_FILES = 100
 MAX_PACK_BYTES = 16 * 1024 * 1024
+
+# Batch rejects a request of more than 1 MB, and the URL of each blob is part of it. A signature by a user delegation key
+# and the rest of the entry have up to 700 characters.
+# Source: https://learn.microsoft.com/rest/api/batchservice/task/add-task
+MAX_PACK_URL_CHARACTERS = 700_000
+SIGNATURE_CHARACTERS = 700
 
 # Up to this number of packs, each pack is its own chunk, so the Prefect UI shows each one.
 MAX_SINGLE_PACK_CHUNKS = 20
@@ -63,7 +70,7 @@ def plan_files(local: LocalFiles, workload: Workload, refresh: bool, files_per_t
         warn(warning)
     store = results_store(str(flow_run.id), warn)
     account = blob_account() if local.uses_storage else None
-    finder = BlobFinder(account) if account and local.has_blobs else None
+    finder = BlobFinder(account, results_location()) if account and local.has_blobs else None
     files = find_files(local, workload.suffixes, finder, account)
     return create_plan(files, workload, store, refresh=refresh, files_per_task=files_per_task)
 
@@ -218,21 +225,23 @@ def pack_size(file_count: int) -> int:
 def group_into_packs(files: Sequence[InputFile], files_per_task: int | None) -> list[Pack]:
     """Group files into packs, in their order.
 
-    Without `files_per_task`, a pack of several files has at most MAX_PACK_BYTES.
+    Without `files_per_task`, a pack of several files has at most MAX_PACK_BYTES. The URLs of its blobs fit into a request.
     """
     max_files = files_per_task or pack_size(len(files))
     max_bytes = None if files_per_task else MAX_PACK_BYTES
     packs: list[Pack] = []
     open_files: list[InputFile] = []
-    open_bytes = 0
+    open_bytes = open_characters = 0
     for file in files:
-        is_full = len(open_files) == max_files
+        characters = len(file.path) + SIGNATURE_CHARACTERS if file.etag else 0
+        is_full = len(open_files) == max_files or open_characters + characters > MAX_PACK_URL_CHARACTERS
         is_too_large = max_bytes is not None and open_bytes + file.size_bytes > max_bytes
         if open_files and (is_full or is_too_large):
             packs.append(Pack.of(open_files))
-            open_files, open_bytes = [], 0
+            open_files, open_bytes, open_characters = [], 0, 0
         open_files.append(file)
         open_bytes += file.size_bytes
+        open_characters += characters
     return [*packs, Pack.of(open_files)] if open_files else packs
 
 

@@ -1,7 +1,8 @@
 """Stores of finished results by content key. They stop later runs from processing the same content again.
 
-A store never fails a run: what cannot be read is processed again, and what cannot be written is processed again by the
-next run. The user gets one warning for each.
+A container that does not exist, or that may not be read and written, is an error before a run creates anything. After
+that, a store never fails a run: what cannot be read is processed again, and what cannot be written is processed again by
+the next run. The user gets one warning for each.
 """
 
 from __future__ import annotations
@@ -191,22 +192,30 @@ class ContainerStore(ResultsStore):
         super().__init__(ContainerFiles(account, container, prefix), warn)
         self._account = account
         self._container = container
+        self._prefix = prefix
 
     def check(self) -> None:
-        """Check that the container exists.
+        """Check that the container exists, and can be read and written. Create nothing.
 
         Raises:
-            ConfigurationError: It does not.
+            ConfigurationError: It does not exist, or access is denied.
         """
         try:
-            self._account.get_container_metadata(self._container)
+            self._account.check_access(self._container, f"{self._prefix}check")
         except NotFoundError as error:
             raise ConfigurationError(
                 f"TOPN_RESULTS names the container `{self._container}`, which does not exist. Create it, or unset "
                 "TOPN_RESULTS to keep the results in the state folder."
             ) from error
         except ServiceError as error:
-            self.disable(f"The results store is not used: {error}")
+            if error.transient:
+                self.disable(f"The results store is not used: {error}")
+                return
+            raise ConfigurationError(
+                f"TOPN_RESULTS names the container `{self._container}`, which cannot be used: {str(error).rstrip('.')}. "
+                "Get the role Storage Blob Data Contributor for it, or unset TOPN_RESULTS to keep the results in the state "
+                "folder."
+            ) from error
 
 
 def results_store(run: str, warn: Warn) -> ResultsStore:
@@ -219,7 +228,8 @@ def results_store(run: str, warn: Warn) -> ResultsStore:
         warn: Shows a warning to the user.
 
     Raises:
-        ConfigurationError: The location is a URL, but not that of an existing container of the storage account.
+        ConfigurationError: The location is a URL, but not that of a container of the storage account that exists and may
+            be read and written.
     """
     return _results_store(results_location(), run, warn)
 

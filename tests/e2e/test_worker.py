@@ -5,18 +5,41 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
-from tests_support import REPOSITORY, independent_count, leftovers_of, processes_of, wait_until, watch_requests
+from tests_support import (
+    REPOSITORY,
+    independent_count,
+    leftovers_of,
+    processes_of,
+    read_blob,
+    wait_until,
+    watch_requests,
+)
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 # One worker and its deployments.
 pytestmark = pytest.mark.xdist_group("worker")
+
+UNSHARE = ("unshare", "--mount", "--propagation", "private")
+
+# Executes a command that can write nothing but the folder $0. For root, the modes of files are no obstacle.
+READ_ONLY = """
+set -e
+mount --bind "$0" "$0"
+while read -r _ target _; do
+    [ "$target" = "$0" ] || mount -o remount,bind,ro "$target" || true
+done < /proc/mounts 2> /dev/null
+for folder in / /tmp /dev/shm "$PWD"; do [ ! -w "$folder" ]; done
+exec "$@"
+"""
 
 # A worker waits 30 s for a cancelled flow run to end, and checks for dead ones every 10 s.
 END_TIMEOUT_SECONDS = 120
@@ -66,19 +89,37 @@ class Deployed:
                 # Scheduled runs would disturb the tests.
                 client.pause_deployment(client.read_deployment_by_name(name).id)
 
-    def worker(self):
+    def worker(self, **variables):
         """Return the worker; start one if none is running."""
         if self._worker is None or self._worker.poll() is not None:
-            with self._log.open("ab") as log:
-                self._worker = subprocess.Popen(
-                    [sys.executable, "-m", "prefect", "worker", "start", "--pool", "topn-pool"],
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self._start(self._log, {**self.environment, **variables})
         return self._worker
+
+    def _start(self, log_file, environment, wrapper=()):
+        with log_file.open("ab") as log:
+            self._worker = subprocess.Popen(
+                [*wrapper, sys.executable, "-m", "prefect", "worker", "start", "--pool", "topn-pool"],
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self._worker
+
+    def start_container(self, state, **variables):
+        """Replace the worker by one that can write only to a new state folder, as in a new container without a disk."""
+        self.stop_worker()
+        (state / "tmp").mkdir(parents=True)
+        settings = {
+            "HOME": "/nonexistent",
+            "PREFECT_HOME": str(state / "prefect"),
+            "TMPDIR": str(state / "tmp"),
+            "TOPN_STATE": str(state),
+        }
+        wrapper = [*UNSHARE, "sh", "-c", READ_ONLY, str(state)]
+        return self._start(state / "worker.log", {**self.environment, **settings, **variables}, wrapper)
 
     def stop_worker(self, number=signal.SIGTERM):
         if self._worker is not None:
@@ -198,8 +239,12 @@ def test_run_of_killed_worker_leaves_nothing(deployed, endless, topn_sweep):
     assert leftovers(endless) == ()
 
 
-def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
-    """A sweep deletes the pool of the dead run, and keeps its job and containers, which a retry adopts."""
+@pytest.mark.parametrize("folder", ["same", "new"])
+def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep, tmp_path, folder):
+    """A sweep deletes the pool of the dead run, and keeps its job and containers, which a retry adopts.
+
+    A worker in a new container has none of the results that Prefect stored, and repeats the steps.
+    """
     from prefect.states import Crashed  # noqa: PLC0415
 
     deployed.stop_worker(signal.SIGTERM)
@@ -212,7 +257,8 @@ def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
     deployed.set_state(endless, Crashed(), force=True)
     requests = watch_requests(deployed.azure.batch)
     deployed.azure.faults.clear()
-    deployed.worker()
+    new = {"PREFECT_HOME": str(tmp_path / "prefect"), "TOPN_STATE": str(tmp_path / "state")}
+    deployed.worker(**(new if folder == "new" else {}))
     deployed.prefect("flow-run", "retry", str(endless))
 
     assert deployed.wait_for_end(endless).type.value == "COMPLETED"
@@ -220,6 +266,50 @@ def test_retry_adopts_job_of_stopped_worker(deployed, endless, topn_sweep):
     creating = [record for record in requests() if record.method == "POST" and record.path in {"/jobs", "/pools"}]
     assert {(record.path, record.status) for record in creating} == {("/jobs", 409), ("/pools", 201)}
     wait_until_nothing_is_left(endless)
+
+
+def can_unshare():
+    return shutil.which("unshare") is not None and subprocess.run([*UNSHARE, "true"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_unshare(), reason="only root on Linux can make folders read-only for a process")
+def test_worker_without_disk_needs_only_blob_storage(deployed, tmp_path, azure_settings):
+    """Two containers, one after the other. Only Blob Storage has what the second one knows of the first."""
+    from tasks.azure.accounts import blob_account  # noqa: PLC0415 - after the environment is set
+
+    blobs, name = blob_account(), uuid.uuid4().hex
+    for kind in ("texts", "outputs", "results"):
+        blobs.create_container(f"{kind}-{name}", {})
+    texts = {f"{folder}/{number}": f"{name} {folder} two two {number}" for folder in "ab" for number in range(2)}
+    for path, text in texts.items():
+        blobs.upload_bytes(f"texts-{name}", f"{path}.txt", text.encode())
+    parameters = {"inputs": [f"az://texts-{name}/**/*.txt"], "output_folder": f"az://outputs-{name}/nightly"}
+
+    def run(container):
+        worker = deployed.start_container(tmp_path / container, TOPN_RESULTS=f"az://results-{name}/nightly")
+        requests = watch_requests(azure_settings.batch)
+        flow_run_id = deployed.create(**parameters)
+        state = deployed.wait_for_end(flow_run_id)
+        assert state.type.value == "COMPLETED", state
+        wait_until_nothing_is_left(flow_run_id)
+        etags = {blob.name: blob.etag for blob in blobs.list_blobs(f"outputs-{name}")}
+        assert worker.poll() is None
+        deployed.stop_worker()
+        assert "Traceback" not in (tmp_path / container / "worker.log").read_text()
+        return state.message, etags, [record for record in requests() if record.method == "POST"]
+
+    message, etags, creating = run("first")
+    assert message == "4 files: 4 counted"
+    assert len(creating) > 0
+    for path, text in texts.items():
+        found = json.loads(read_blob(blobs, f"outputs-{name}", f"nightly/{path}_OUTPUT.json"))
+        assert (found["words"], found["distinct"], found["top"]) == independent_count(text)
+
+    shutil.rmtree(tmp_path / "first")
+    message, etags_again, creating = run("second")
+    assert message == "4 files: 4 unchanged"
+    assert creating == []
+    assert {path for path, etag in etags.items() if etags_again[path] != etag} == {"nightly/manifest.json"}
 
 
 def assert_counted():

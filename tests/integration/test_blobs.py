@@ -59,6 +59,7 @@ def state_of(texts):
 def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_nothing_left, files_per_task):
     names = [f"year {year}/m%20{month}/+#{number}?.txt" for year in (1, 2) for month in (1, 2) for number in range(2)]
     contents = {name: TEXT.format(name).encode() for name in names}
+    contents["empty.txt"] = b""
     upload(texts, contents | {"notes.md": b"no input", "year 1/": b""})
     before = state_of(texts)
     client_requests.clear()
@@ -74,12 +75,12 @@ def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_n
     assert state_of(texts) == before
     manifest = json.loads(Path("results/manifest.json").read_text())
     assert {entry["name"]: entry["etag"] for entry in manifest["inputs"]} == {
-        name: before[name][0].strip('"') for name in names
+        name: before[name][0].strip('"') for name in contents
     }
 
     client_requests.clear()
     again = topn.json(inputs)
-    assert (again["counted"], again["unchanged"]) == (0, len(names))
+    assert (again["counted"], again["unchanged"]) == (0, len(contents))
     assert Counter(f"{method} {'list' if 'comp=list' in query else ''}" for method, _, query in client_requests) == {
         "GET list": len(client_requests)
     }
@@ -150,4 +151,5 @@ def test_unusable_place_of_blobs_exits_2(topn, texts, assert_nothing_left):
         done = topn("run", given)
         assert (done.returncode, done.stdout) == (2, ""), done
         assert reason in done.stderr.splitlines()[-1]
+        assert not Path("results").exists()
     assert_nothing_left()

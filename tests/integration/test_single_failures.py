@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests_support import independent_count
+from tests_support import independent_count, watch_requests
 
 from flows.topn import run_workload, workload_flow
 from localbatch import LocalBatch
@@ -133,15 +133,43 @@ def test_container_store_must_exist_in_account(topn, failing_azure):
     assert failing_azure.batch.requests[-1].method == "GET"
 
 
-def test_unreadable_stored_result_is_counted_again(topn, failing_azure, storage_faults):
-    texts = write_texts(2)
+@pytest.fixture
+def container_store(topn, failing_azure):
+    """The environment of runs that store their results in a container of their own, and its name."""
     with topn.environ(**failing_azure.environment):
         from tasks.azure.accounts import blob_account  # noqa: PLC0415 - after the environment is set
 
         name = f"store-{digest(str(Path.cwd()))[:20]}"
         blob_account().create_container(name, {})
     location = f"{failing_azure.environment['TOPN_STORAGE_ENDPOINT']}/{name}"
-    variables = {"TOPN_RESULTS": location, **failing_azure.environment}
+    return {"TOPN_RESULTS": location, **failing_azure.environment}, name
+
+
+@pytest.mark.parametrize("operation", ["list_blobs", "put_blob"])
+def test_inaccessible_store_stops_run_before_start(topn, failing_azure, storage_faults, container_store, operation):
+    """Also `topn plan`, because a run would fail."""
+    write_texts(1)
+    variables, name = container_store
+    storage_faults.add(
+        "answer", operation=operation, path=f"*/{name}*", times=100, status=403, code="AuthorizationPermissionMismatch"
+    )
+    requests = watch_requests(failing_azure.batch)
+    for command in ("run", "plan"):
+        done = topn(command, "0.txt", **variables)
+        assert done.returncode == 2
+        message = done.stderr.splitlines()[-1]
+        assert message.startswith(
+            f"TOPN_RESULTS names the container `{name}`, which cannot be used: Storage could not "
+        )
+        assert "[AuthorizationPermissionMismatch]" in message
+    assert {request.method for request in requests()} == {"GET"}
+    storage_faults.clear()
+    assert topn("run", "0.txt", **variables).returncode == 0
+
+
+def test_unreadable_stored_result_is_counted_again(topn, storage_faults, container_store):
+    texts = write_texts(2)
+    variables, name = container_store
     topn.json(*texts, **variables)
     storage_faults.add("answer", operation="get_blob", path=f"*/{name}/*", status=409, code="BlobArchived")
     done = topn("run", *texts, **variables)

@@ -59,7 +59,9 @@ def test_bad_usage_prints_one_sentence_and_creates_nothing(topn, arguments, sent
         Path(folder).mkdir()
     for name in ("x/a.txt", "y/a.txt", "occupied/a_OUTPUT.txt"):
         Path(name).write_text("text")
+    before = set(Path().rglob("*"))
     assert sentence in refused(topn, *arguments)
+    assert set(Path().rglob("*")) == before
     assert not Path(topn.environment["TOPN_STATE"]).exists()
 
 

@@ -10,6 +10,7 @@ from tasks.azure.client import MAX_REQUEST_RETRIES
 from tasks.azure.values import BatchTaskSpec
 from tasks.errors import ServiceError
 from tasks.steps.provision import ensure_containers, ensure_job
+from tasks.workload.results_store import results_store
 
 TRANSIENT = [
     {"fault": "answer", "status": 408},
@@ -101,3 +102,20 @@ def test_retries_are_bounded(requests_of, service):
 
     assert failure.value.transient
     assert fired(script) == 1 + MAX_REQUEST_RETRIES
+
+
+def test_unresponsive_results_store_is_not_used(requests_of, blobs, local_azure, azure_settings, monkeypatch):
+    """A run works without its store. Access that is denied is an error instead."""
+    blobs.create_container("store", {})
+    monkeypatch.setenv("TOPN_RESULTS", "az://store/nightly")
+    script = local_azure.storage_faults
+    script.add("answer", operation="put_blob", path="*/store/nightly/*", status=503, times=1000)
+    warnings = []
+
+    store = results_store("unresponsive", warnings.append)
+
+    assert fired(script) == 1 + MAX_REQUEST_RETRIES
+    assert store.get("0" * 64) is None
+    [warning] = warnings
+    assert warning.startswith("The results store is not used: Storage could not upload store/nightly/check: ")
+    assert list(blobs.list_blobs("store")) == []

@@ -131,6 +131,12 @@ def test_folder_markers_are_no_inputs(account, put):
     assert names(account, "az://texts/data/") == ["a.txt", "deep/b.txt"]
 
 
+def test_stored_results_are_no_inputs(account, put):
+    put("a.txt", "known/sources/b.txt", "known.txt")
+    finder = BlobFinder(account, "az://texts/known")
+    assert [file.name for file in find_inputs(LocalFiles(inputs=["az://texts"]), (), finder)] == ["a.txt", "known.txt"]
+
+
 def test_many_etags_take_one_listing(account, put, storage):
     wanted = [f"data/{number:03}.txt" for number in range(2 * MIN_BLOBS_FOR_LISTING)]
     put(*wanted, "data/", "data/1000.txt", "z.txt", "\U0001f600.txt", "\uffee.txt")

@@ -157,3 +157,10 @@ def test_pack_size_grows_with_files_and_is_bounded():
     packs = group_into_packs(files, None)
     assert {len(pack.files) for pack in packs} == {3, 1}
     assert len(group_into_packs([replace(file, size_bytes=1000) for file in files], None)) == 1000
+
+
+def test_urls_of_pack_fit_into_request():
+    blob = replace(input_file(1), path="https://a.blob.core.windows.net/texts/" + "%E6%97%A5" * 1024, etag="0x1")
+    packs = group_into_packs([replace(blob, content_key=str(number)) for number in range(1000)], 1000)
+    assert sum(len(pack.files) for pack in packs) == 1000
+    assert max(sum(len(file.path) for file in pack.files) for pack in packs) < 900_000
