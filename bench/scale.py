@@ -21,7 +21,7 @@ from typing_extensions import override
 
 import tasks.azure.accounts
 from bench.own_client import SIMULATED, main
-from tasks.azure.blob import BlobAccount
+from tasks.azure.blob import WHOLE, BlobAccount
 from tasks.azure.settings import AzureSettings
 from tasks.azure.values import Container
 from tasks.errors import NotFoundError
@@ -81,7 +81,7 @@ class BlobAccountStub(BlobAccount):
         self._folders[blob.removesuffix(".tar")] = [folder for folder, _, name in names if name.startswith(NODE_INPUT)]
 
     @override
-    def download(self, container: str, blob: str) -> Iterator[bytes]:
+    def download(self, container: str, blob: str, part: slice = WHOLE, etag: str = "") -> Iterator[bytes]:
         """Yield the output of a Batch task, which is its id for each file."""
         task_id, _, name = blob.partition("/")
         if name == OUTPUT:

@@ -30,6 +30,7 @@ from tasks.model.pool import (
     SpotNodeCount,
 )
 from tasks.model.run import KEEP_NOTHING, BatchJob, Containers, Keep, Run
+from tasks.model.urls import URL
 from tasks.model.verdict import Verdict
 from tasks.report.artifacts import name_at_start, progress_artifact
 from tasks.report.price import limited_minutes
@@ -150,15 +151,22 @@ def run_workload(
         pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
         job = create_job(run, workload, containers, pool_id, pool_options.setup, task_minutes)
         meter = usage_meter(run, job)
-        verdicts = _process(plan.chunks, run, job, workload, containers, meter)
+        keep_remote = bool(URL.match(output_folder))
+        verdicts = _process(plan.chunks, run, job, workload, containers, meter, keep_remote)
         if extra := split_failed_packs(plan, verdicts):
-            verdicts |= _process(extra, run, job, workload, containers, meter)
+            verdicts |= _process(extra, run, job, workload, containers, meter, keep_remote)
         usage = meter.usage()
     return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), opaque(local), price, usage))
 
 
 def _process(
-    chunks: Sequence[Chunk], run: Run, job: BatchJob, workload: Workload, containers: Containers, meter: UsageMeter
+    chunks: Sequence[Chunk],
+    run: Run,
+    job: BatchJob,
+    workload: Workload,
+    containers: Containers,
+    meter: UsageMeter,
+    keep_remote: bool,
 ) -> dict[str, Verdict]:
     """Stage and submit the files of chunks, wait for their Batch tasks, and return the verdict on each file."""
     staged: list[PrefectFuture[StagedChunk]] = []
@@ -171,7 +179,7 @@ def _process(
         )
     collected = {}
     for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers, meter):
-        collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers)
+        collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers, keep_remote)
     return collect_verdicts(chunks, staged, submitted, collected)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import mimetypes
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ from xml.etree import ElementTree as ET
 from azure.core import MatchConditions
 from azure.storage.blob import (
     BlobBlock,
+    BlobClient,
+    BlobProperties,
     BlobSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
@@ -40,7 +43,7 @@ from tasks.azure.client import (
 )
 from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_storage_answer
-from tasks.azure.values import Container, ListedBlob
+from tasks.azure.values import BlobStart, Container, ListedBlob
 from tasks.clock import service_time
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError
 from tasks.model.urls import quoted_blob
@@ -65,6 +68,20 @@ MAX_CLOCK_SKEW = timedelta(minutes=15)
 # The code of a request whose condition does not hold. No blob has the ETag.
 CONDITION_NOT_MET = "ConditionNotMet"
 NO_ETAG = '"0x0"'
+
+# A larger blob is copied in the background.
+# Source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url
+MAX_SYNC_COPY_BYTES = 256 * 1024 * 1024
+
+# The time for a copy in the background, and between two questions for its status.
+MAX_COPY_TIME = timedelta(days=1)
+COPY_POLL_SECONDS = 1.0
+
+# The metadata of a copy: the version of the blob of which it is a copy.
+COPIED = "topn_copied"
+
+# All bytes of a blob.
+WHOLE = slice(None)
 
 # Source: https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key
 MAX_KEY_LIFETIME = timedelta(days=7)
@@ -141,7 +158,7 @@ class BlobAccount:
             .list_blob_names(
                 name_starts_with=prefix or None,
                 start_from=start or None,
-                include=["metadata"],
+                include=["metadata", "copy"],
                 results_per_page=page_size,
                 raw_response_hook=answers.append,
                 **request_options,
@@ -322,11 +339,10 @@ class BlobAccount:
             AlreadyExistsError: The blob exists, and `etag` is "".
             ServiceError: The blob has another ETag (`CONDITION_NOT_MET`), or any other error.
         """
-        conditions: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
         settings = ContentSettings(content_type=mimetypes.guess_type(blob)[0], content_md5=bytearray(md5))
         with translated_errors("Storage", f"upload {container}/{blob}"):
             self._service.get_blob_client(container, blob).upload_blob(
-                document, overwrite=etag != "", content_settings=settings, **conditions
+                document, overwrite=etag != "", content_settings=settings, **_if_match(etag)
             )
 
     def read(self, container: str, blob: str) -> tuple[bytes, str]:
@@ -339,15 +355,86 @@ class BlobAccount:
             stream = self._service.get_blob_client(container, blob).download_blob()
             return stream.readall(), stream.properties.etag
 
-    def download(self, container: str, blob: str) -> Iterator[bytes]:
-        """Yield the content of a blob of any size, one block in memory at a time.
+    def read_start(self, container: str, blob: str, limit: int, etag: str = "") -> BlobStart:
+        """Return the first `limit` bytes of a blob, and describe it.
 
         Raises:
             NotFoundError: The blob does not exist.
+            ServiceError: The blob does not have this ETag (`CONDITION_NOT_MET`), or any other error.
+        """
+        try:
+            with translated_errors("Storage", f"download {container}/{blob}"):
+                stream = self._service.get_blob_client(container, blob).download_blob(0, limit, **_if_match(etag))
+                found = stream.properties
+                return BlobStart(
+                    content=stream.readall(),
+                    size_bytes=int(str(found.content_range).rpartition("/")[2]),
+                    etag=found.etag,
+                    md5=bytes(found.content_settings.content_md5 or b"").hex(),
+                )
+        except ServiceError as error:
+            # An empty blob has no first byte.
+            if error.code == "InvalidRange":
+                return BlobStart(content=b"", size_bytes=0, etag=etag, md5="")
+            raise
+
+    def copy(
+        self, container: str, blob: str, source_url: str, size_bytes: int, etag: str, md5: str, version: str
+    ) -> str:
+        """Copy a blob of any account inside Storage, and return the ETag of the copy. It replaces an existing blob.
+
+        Args:
+            container: The container of the copy.
+            blob: The copy.
+            source_url: The URL of the source, with a signature that permits reading it.
+            size_bytes: The size of the source.
+            etag: The ETag that the source must have.
+            md5: The MD5 hash of the source, in hexadecimal; "" if it is not known.
+            version: What `ListedBlob.copied` is to say.
+
+        Raises:
+            ServiceError: The source does not exist or has changed, or any other error.
+        """
+        client = self._service.get_blob_client(container, blob)
+        in_background = size_bytes > MAX_SYNC_COPY_BYTES
+        options: dict[str, Any] = {} if in_background else {"requires_sync": True}
+        with translated_errors("Storage", f"copy a blob to {container}/{blob}"):
+            copied: Any = client.start_copy_from_url(
+                source_url,
+                metadata={COPIED: version},
+                source_etag=etag,
+                source_match_condition=MatchConditions.IfNotModified,
+                **options,
+            )
+            if in_background:
+                copied = self._wait_for_copy(client)
+            if content_type := mimetypes.guess_type(blob)[0]:
+                # A copy has the type of its source. What is not set again is removed.
+                settings = ContentSettings(content_type=content_type, content_md5=bytearray.fromhex(md5) or None)
+                copied = client.set_http_headers(settings)
+        return str(copied["etag"])
+
+    def _wait_for_copy(self, client: BlobClient) -> BlobProperties:
+        while (found := client.get_blob_properties()).copy.status == "pending":
+            time.sleep(COPY_POLL_SECONDS)
+        if found.copy.status != "success":
+            reason = found.copy.status_description or found.copy.status
+            operation = f"copy a blob to {found.container}/{found.name}"
+            raise ServiceError(f"Storage could not {operation}: {reason}.", service="Storage", operation=operation)
+        return found
+
+    def download(self, container: str, blob: str, part: slice = WHOLE, etag: str = "") -> Iterator[bytes]:
+        """Yield the content of a blob of any size, or a part that is not empty, one block in memory at a time.
+
+        Raises:
+            NotFoundError: The blob does not exist.
+            ServiceError: The blob does not have this ETag (`CONDITION_NOT_MET`), or any other error.
         """
         operation = f"download {container}/{blob}"
+        length = None if part.stop is None else part.stop - part.start
         with translated_errors("Storage", operation):
-            blocks = self._service.get_blob_client(container, blob).download_blob().chunks()
+            client = self._service.get_blob_client(container, blob)
+            blocks = client.download_blob(part.start, length, **_if_match(etag)).chunks()
         while True:
             with translated_errors("Storage", operation):
                 block = next(blocks, None)
@@ -398,6 +485,10 @@ class BlobAccount:
             **self._signing_key(expires_at),
         )
         return f"{url}?{signature}"
+
+    def copy_url(self, container: str, blob: str) -> str:
+        """Return a secret URL that permits reading one blob for as long as its copy may take."""
+        return self.read_url(container, blob, service_time("Storage") + MAX_COPY_TIME)
 
     def write_url(self, container: str, expires_at: datetime | None) -> str:
         """Return a secret URL that permits creating and writing blobs in one container until `expires_at`.
@@ -455,6 +546,10 @@ def _address(endpoint: str) -> tuple[str, str | None, int | None, str]:
     return parts.scheme, parts.hostname, port, parts.path.strip("/")
 
 
+def _if_match(etag: str | None) -> dict[str, Any]:
+    return {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+
+
 def _listed(entry: ET.Element) -> ListedBlob:
     """Return a blob by its entry in a listing."""
     # Source: https://learn.microsoft.com/rest/api/storageservices/list-blobs
@@ -464,12 +559,15 @@ def _listed(entry: ET.Element) -> ListedBlob:
         problem = "is archived: rehydrate it first" if is_archived else "is still being rehydrated"
     elif entry.findtext("Properties/CustomerProvidedKeySha256"):
         problem = "is encrypted with a key that only its owner has, so nodes cannot read it"
+    # The content of a copy that has not succeeded is not what its properties say.
+    is_whole = entry.findtext("Properties/CopyStatus", "success") == "success"
     return ListedBlob(
         name=_name(entry),
         size_bytes=int(entry.findtext("Properties/Content-Length", "")),
         etag=entry.findtext("Properties/Etag", "").strip('"'),
         problem=problem,
-        md5=base64.b64decode(entry.findtext("Properties/Content-MD5", "")).hex(),
+        md5=base64.b64decode(entry.findtext("Properties/Content-MD5", "")).hex() if is_whole else "",
+        copied=entry.findtext(f"Metadata/{COPIED}", "") if is_whole else "",
     )
 
 

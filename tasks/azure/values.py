@@ -38,6 +38,7 @@ class ListedBlob:
     Attributes:
         problem: Why nodes cannot read it; "" if nothing is known.
         md5: MD5 hash of the content, in hexadecimal; "" if the service does not know it.
+        copied: The version of the blob of which it is a copy; "" if it is not known to be one.
     """
 
     name: str
@@ -45,6 +46,17 @@ class ListedBlob:
     etag: Text
     problem: str = ""
     md5: str = ""
+    copied: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobStart:
+    """The first bytes of a blob, with the size, the ETag and the MD5 hash of all of it, or ""."""
+
+    content: bytes
+    size_bytes: int
+    etag: str
+    md5: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
-"""The outputs of results: they are kept in temporary files, and results refer to them."""
+"""The outputs of results: they are kept in temporary files or in Storage, and results refer to them."""
 
 from __future__ import annotations
 
 import io
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 BLOCK_BYTES = 1024 * 1024
+
+# The first bytes of an output, which tables show. To read them never takes a request.
+START_BYTES = 1000
 
 
 class _File:
@@ -24,28 +28,29 @@ class _File:
         os.close(self.handle)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Output:
-    """A part of a temporary file, which several threads may read."""
+class Output(ABC):
+    """The content of an output, which several threads may read."""
 
-    file: _File
-    offset: int
+    __slots__ = ()
+
     size_bytes: int
 
-    @classmethod
-    def of(cls, content: bytes) -> Output:
+    @staticmethod
+    def of(content: bytes) -> Output:
         """Write an output to a temporary file of its own."""
         return Scratch().add([content])
+
+    @abstractmethod
+    def blocks(self, limit: int | None = None) -> Iterator[bytes]:
+        """Yield the content, or its first `limit` bytes, in blocks."""
+
+    @abstractmethod
+    def part(self, offset: int, size_bytes: int) -> Output:
+        """Return a part of the content; raise a `ValueError` if it is not within it."""
 
     def read(self, limit: int | None = None) -> bytes:
         """Return the content, or its first `limit` bytes."""
         return b"".join(self.blocks(limit))
-
-    def part(self, offset: int, size_bytes: int) -> Output:
-        """Return a part of the content; raise a `ValueError` if it is not within it."""
-        if not 0 <= offset <= offset + size_bytes <= self.size_bytes:
-            raise ValueError(f"{size_bytes} bytes at {offset} are not within {self.size_bytes} bytes")
-        return Output(self.file, self.offset + offset, size_bytes)
 
     def tail(self, limit: int) -> bytes:
         """Return the last `limit` bytes of the content."""
@@ -55,6 +60,31 @@ class Output:
     def open(self) -> io.BufferedReader:
         """Return the content as a file."""
         return io.BufferedReader(_Reader(self))
+
+    def check_part(self, offset: int, size_bytes: int) -> None:
+        """Raise a `ValueError` if a part is not within the content."""
+        if not 0 <= offset <= offset + size_bytes <= self.size_bytes:
+            raise ValueError(f"{size_bytes} bytes at {offset} are not within {self.size_bytes} bytes")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Output) and self.size_bytes == other.size_bytes and self.read() == other.read()
+
+    def __hash__(self) -> int:
+        return hash(self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileOutput(Output):
+    """A part of a temporary file."""
+
+    file: _File
+    offset: int
+    size_bytes: int
+
+    def part(self, offset: int, size_bytes: int) -> FileOutput:
+        """Return a part of the content; raise a `ValueError` if it is not within it."""
+        self.check_part(offset, size_bytes)
+        return FileOutput(self.file, self.offset + offset, size_bytes)
 
     def blocks(self, limit: int | None = None) -> Iterator[bytes]:
         """Yield the content, or its first `limit` bytes, in blocks."""
@@ -66,12 +96,6 @@ class Output:
                 raise OSError("a temporary file of topn was truncated")
             offset += len(block)
             yield block
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Output) and self.read() == other.read()
-
-    def __hash__(self) -> int:
-        return hash(self.size_bytes)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the content, because another process cannot read the file."""
@@ -157,4 +181,4 @@ class Scratch:
                     written, end = written[count:], end + count
             # After an error, the next output overwrites what was written of this one.
             self._end = end
-            return Output(self._file, start, end - start)
+            return FileOutput(self._file, start, end - start)

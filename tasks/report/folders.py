@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import quote, unquote, urlsplit
 
+from tasks.azure.blob_outputs import BlobOutput
 from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, UsageError
 from tasks.files import write_atomically
 from tasks.model.inputs import identity
@@ -228,7 +229,13 @@ class BlobFolder(Folder):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
 
     def write(self, path: str, content: Content, version: str | None = None) -> None:
-        """Upload a blob, unless the listing has one with the same MD5 hash."""
+        """Upload a blob, or copy it inside Storage, unless the listing has one with the same content."""
+        if isinstance(content, BlobOutput):
+            if self._has(path, content.md5) or self._has(path, content.version):
+                return
+            content.copy_to(self.account, self.place.container, self.prefix + path)
+            self._versions[path] = (content.md5, content.version)
+            return
         with BytesIO(content) if isinstance(content, bytes) else tempfile.TemporaryFile() as file:
             if isinstance(content, Output):
                 file.writelines(content.blocks())
@@ -238,7 +245,7 @@ class BlobFolder(Folder):
             md5 = hashlib.md5(usedforsecurity=False)
             while block := file.read(BLOCK_BYTES):
                 md5.update(block)
-            if version is None and self._hashes.get(path) == md5.hexdigest():
+            if version is None and self._has(path, md5.hexdigest()):
                 return
             file.seek(0)
             try:
@@ -247,16 +254,16 @@ class BlobFolder(Folder):
                 if isinstance(error, AlreadyExistsError) or error.code == CHANGED_CODE:
                     raise ChangedError from error
                 raise
-            self._hashes[path] = md5.hexdigest()
+            self._versions[path] = (md5.hexdigest(), "")
 
     def delete(self, path: str) -> None:
         """Delete a blob if it exists."""
         self.account.delete_blob(self.place.container, self.prefix + path)
-        self._hashes.pop(path, None)
+        self._versions.pop(path, None)
 
     def kind(self, path: str) -> Literal["file", "folder"] | None:
         """Return what is at a path. Blobs below a path make it a folder."""
-        return "file" if path in self._hashes else "folder" if path in self._folders else None
+        return "file" if path in self._versions else "folder" if path in self._folders else None
 
     def identity(self, path: str) -> str:
         """Return the URL of a blob."""
@@ -298,17 +305,23 @@ class BlobFolder(Folder):
                 )
             raise UsageError(f"{self.name} {printable(str(self))} cannot be used: {reason}") from error
 
+    def _has(self, path: str, version: str) -> bool:
+        return bool(version) and version in self._versions.get(path, ())
+
     @cached_property
-    def _hashes(self) -> dict[str, str]:
-        """The MD5 hash of each blob by its path, or ""; one listing, which writes and deletions keep up to date."""
+    def _versions(self) -> dict[str, tuple[str, str]]:
+        """The MD5 hash of each blob by its path, and the version of which it is a copy. Each may be "".
+
+        It is one listing, which writes and deletions keep up to date.
+        """
         return {
-            blob.name.removeprefix(self.prefix): blob.md5
+            blob.name.removeprefix(self.prefix): (blob.md5, blob.copied)
             for blob in self.account.list_blobs(self.place.container, self.prefix + self._only)
         }
 
     @cached_property
     def _folders(self) -> set[str]:
-        return {str(parent) for path in self._hashes for parent in PurePosixPath(path).parents}
+        return {str(parent) for path in self._versions for parent in PurePosixPath(path).parents}
 
 
 def open_folder(text: str, account: BlobAccount | None = None, name: str = "The output folder") -> Folder:

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
+from tasks.azure.blob_outputs import open_blob
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, Pack
 from tasks.model.files import InputFile, Source
@@ -24,6 +25,7 @@ from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
 from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes
+from tasks.workload.result_documents import MAX_INLINE_BYTES
 from tasks.workload.results_store import ResultsStore, results_store
 from tasks.workload.source_results import SourceResult
 
@@ -57,10 +59,16 @@ ReadTail = Callable[[str], bytes | None]
 
 
 @step("collect {finished.label}")
-def collect_results(finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers) -> Verdicts:
-    """Return the verdict on each file of a chunk, by content key."""
+def collect_results(
+    finished: FinishedChunk, job: BatchJob, workload: Workload, containers: Containers, keep_remote: bool
+) -> Verdicts:
+    """Return the verdict on each file of a chunk, by content key.
+
+    With `keep_remote`, large outputs stay in Storage, unless the results store or the workload needs their contents.
+    """
     store = results_store(str(flow_run.id), warn)
-    return collect_chunk(blob_account(), store, finished, job, workload, containers)
+    keep_remote = keep_remote and workload.keeps_outputs_remote and not store.is_local
+    return collect_chunk(blob_account(), store, finished, job, workload, containers, keep_remote=keep_remote)
 
 
 def collect_chunk(
@@ -72,10 +80,12 @@ def collect_chunk(
     containers: Containers,
     *,
     only_in_archive: bool = False,
+    keep_remote: bool = False,
 ) -> Verdicts:
     """Return the verdict on each file of a chunk, by content key, and store each result as soon as it is read.
 
-    With `only_in_archive`, leave out the files of a pack that its results archive does not have.
+    With `only_in_archive`, leave out the files of a pack that its results archive does not have. With `keep_remote`,
+    download no large outputs, except those in archives.
 
     Raises:
         ServiceError: A download failed for a transient reason, and the step will be retried.
@@ -85,7 +95,8 @@ def collect_chunk(
     scratch = Scratch()
     for pack in finished.submitted.staged:
         outcome = _with_time_limit(finished.outcomes.get(pack.task_id), job.task_minutes)
-        read_output = partial(_download, account, containers, pack, scratch)
+        read = partial(open_blob, max_bytes=MAX_INLINE_BYTES) if keep_remote and not pack.is_archive else _download
+        read_output = partial(_read_output, partial(read, account, containers.outputs), pack, scratch)
         read_tail = partial(_download_tail, account, containers, pack)
         unpacked: Mapping[str, tuple[BatchTaskOutcome, dict[str, Output]]] = {}
         if pack.is_archive and outcome is not None:
@@ -105,14 +116,16 @@ def collect_chunk(
             if (verdict := failures.attempt([file], judge)) is None:
                 continue
             if isinstance(verdict, StoredResult) and not file.etag:
-                store.put(file.content_key, verdict)
+                verdict = store.put(file.content_key, verdict)
             verdicts[file.content_key] = verdict
     blobs = [file for pack in finished.submitted.staged for file in pack.files if file.etag]
     counted_blobs = [
         (file, verdict) for file in blobs if isinstance(verdict := verdicts.get(file.content_key), StoredResult)
     ]
     _check_etags(account, [file for file, _ in counted_blobs], failures)
-    _store_blobs(store, [each for each in counted_blobs if each[0].content_key not in failures.errors], workload)
+    verdicts |= _store_blobs(
+        store, [each for each in counted_blobs if each[0].content_key not in failures.errors], workload
+    )
     return {**verdicts, **failures.errors}
 
 
@@ -137,15 +150,19 @@ def _etags(account: BlobAccount, endpoint: str, container: str, names: Collectio
     return account.at(endpoint).etags(container, names)
 
 
-def _store_blobs(store: ResultsStore, results: Iterable[tuple[InputFile, StoredResult]], workload: Workload) -> None:
+def _store_blobs(
+    store: ResultsStore, results: Iterable[tuple[InputFile, StoredResult]], workload: Workload
+) -> dict[str, StoredResult]:
     by_source: dict[Source, dict[str, SourceResult]] = {}
     for file, result in results:
         if file.source is not None:
             key = workload.result_key(result.sha256, file.name)
             stored = SourceResult(blob=file.place.path, result=result, local_key=key)
             by_source.setdefault(file.source, {})[file.content_key] = stored
+    written: dict[str, StoredResult] = {}
     for source, stored_results in by_source.items():
-        store.add(source, stored_results)
+        written |= store.add(source, stored_results)
+    return written
 
 
 def _with_time_limit(outcome: BatchTaskOutcome | None, task_minutes: float | None) -> BatchTaskOutcome | None:
@@ -166,12 +183,16 @@ def _unpack(
     return {} if archive is None else file_outcomes(archive, pack, outcome)
 
 
-def _download(account: BlobAccount, containers: Containers, pack: Pack, scratch: Scratch, name: str) -> Output | None:
-    """Download an output of a Batch task; None if it does not exist."""
+def _read_output(read: Callable[[str, Scratch], Output], pack: Pack, scratch: Scratch, name: str) -> Output | None:
+    """Return an output of a Batch task; None if it does not exist."""
     try:
-        return scratch.add(account.download(containers.outputs, output_blob(pack.task_id, name)))
+        return read(output_blob(pack.task_id, name), scratch)
     except NotFoundError:
         return None
+
+
+def _download(account: BlobAccount, container: str, blob: str, scratch: Scratch) -> Output:
+    return scratch.add(account.download(container, blob))
 
 
 def _download_tail(account: BlobAccount, containers: Containers, pack: Pack, name: str) -> bytes | None:

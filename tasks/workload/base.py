@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from tasks.errors import ConfigurationError
 from tasks.model.files import InputFile
-from tasks.model.outputs import Output
+from tasks.model.outputs import START_BYTES, Output
 from tasks.model.verdict import FileError, StoredResult
 from tasks.text import printable
 
@@ -27,9 +27,6 @@ LOGS = ("stdout.txt", "stderr.txt")
 
 # Prefix of a line on stderr with which a program rejects its input file. The rest of the line is the reason.
 INPUT_ERROR = "input error: "
-
-# Limit of the first line of an output in tables.
-MAX_LINE_BYTES = 1000
 
 # A cell of the results pages: text, a number, or pairs, such as words and their counts.
 Cell = str | int | Sequence[tuple[str, str]]
@@ -115,6 +112,11 @@ class Workload:
         return None
 
     @property
+    def keeps_outputs_remote(self) -> bool:
+        """Whether large outputs can stay in Storage. A workload that reads all of them anyway returns False."""
+        return True
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """The part of the name of each output document after ``_OUTPUT``."""
         return tuple(f".{name}" for name in self.outputs)
@@ -154,7 +156,7 @@ class Workload:
 
 
 def _first_line(output: Output) -> str:
-    return output.read(MAX_LINE_BYTES).decode("utf-8", "replace").partition("\n")[0]
+    return output.read(START_BYTES).decode("utf-8", "replace").partition("\n")[0]
 
 
 def copy_command(file: InputFile, target: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import asdict
+import secrets
+from dataclasses import asdict, replace
 from typing import Any
 
 from tasks.model.outputs import Output, Outputs, Scratch
@@ -28,10 +29,17 @@ class DamagedError(ValueError):
         super().__init__("an entry is damaged")
 
 
-def write_result(files: ResultFiles, content_key: str, result: StoredResult) -> Document:
-    """Return the document of a result, and write its large outputs."""
+def write_result(files: ResultFiles, content_key: str, result: StoredResult) -> tuple[Document, StoredResult]:
+    """Write the large outputs of a result, and return its document, and the result with the outputs that were copied."""
     outputs: dict[str, str | dict[str, str]] = {}
+    copies: dict[str, Output] = {}
     for name, output in result.outputs.parts.items():
+        # No run replaces the copy of another one, which that may still need.
+        number = secrets.token_hex(8)
+        if (copy := files.copy(f"{content_key}.{name}.{number}", output)) is not None:
+            copies[name] = copy
+            outputs[name] = {"copy": number, "etag": copy.etag, "bytes": str(copy.size_bytes)}
+            continue
         if output.size_bytes > MAX_INLINE_BYTES:
             files.write(f"{content_key}.{name}", output.blocks())
             outputs[name] = {"sha256": _hash(output)}
@@ -42,12 +50,13 @@ def write_result(files: ResultFiles, content_key: str, result: StoredResult) -> 
             outputs[name] = content.decode()
         except UnicodeDecodeError:
             outputs[name] = {"base64": base64.b64encode(content).decode()}
-    return {
+    document = {
         "content_key": content_key,
         "outputs": outputs,
         "provenance": asdict(result.provenance),
         "input_sha256": result.sha256,
     }
+    return document, replace(result, outputs=Outputs({**result.outputs.parts, **copies})) if copies else result
 
 
 def read_result(files: ResultFiles, document: Document, scratch: Scratch) -> StoredResult:
@@ -120,6 +129,12 @@ def _load(files: ResultFiles, name: str, stored: str | dict[str, str], scratch: 
         return scratch.add([stored.encode()])
     if "base64" in stored:
         return scratch.add([base64.b64decode(stored["base64"], validate=True)])
+    if "copy" in stored:
+        # Nobody has read its content, so there is no hash.
+        copy = files.open_copy(f"{name}.{stored['copy']}", stored["etag"], scratch)
+        if copy.size_bytes != int(stored["bytes"]):
+            raise DamagedError
+        return copy
     output = scratch.add(files.read(name))
     if _hash(output) != stored["sha256"]:
         raise DamagedError

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tasks.azure.blob import BlobAccount
+from tasks.azure.blob import CONDITION_NOT_MET, BlobAccount
+from tasks.azure.blob_outputs import BlobOutput, open_blob
 from tasks.azure.settings import state_folder
-from tasks.errors import NotFoundError
+from tasks.errors import NotFoundError, ServiceError
 from tasks.files import ensure_private_folder, write_atomically
-from tasks.model.outputs import BLOCK_BYTES, Scratch
+from tasks.model.outputs import BLOCK_BYTES, Output, Scratch
 
 
 class ResultFiles(ABC):
@@ -24,6 +25,16 @@ class ResultFiles(ABC):
     @abstractmethod
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """Write a file atomically, and replace an existing one."""
+
+    def copy(self, name: str, output: Output) -> BlobOutput | None:
+        """Copy an output to a new file inside Storage, and return that; None if one of them is not in Storage."""
+        del name, output
+        return None
+
+    def open_copy(self, name: str, etag: str, scratch: Scratch) -> Output:
+        """Return the content of such a file, which must have this ETag if it is in Storage."""
+        del etag
+        return scratch.add(self.read(name))
 
     @abstractmethod
     def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -89,6 +100,16 @@ class ContainerFiles(ResultFiles):
         with Scratch().add(blocks).open() as file:
             self._account.upload_archive(self._container, self.prefix + name, file)
 
+    def copy(self, name: str, output: Output) -> BlobOutput | None:
+        """Copy an output inside Storage, if it is there."""
+        if not isinstance(output, BlobOutput):
+            return None
+        return output.copy_to(self._account, self._container, self.prefix + name)
+
+    def open_copy(self, name: str, etag: str, scratch: Scratch) -> Output:
+        """Return the content of a blob, which stays in Storage."""
+        return open_blob(self._account, self._container, self.prefix + name, scratch, etag=etag)
+
     def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield name and size of each blob below a folder."""
         for blob in self._account.list_blobs(self._container, self.prefix + folder):
@@ -100,7 +121,9 @@ class ContainerFiles(ResultFiles):
 
 
 def is_missing_file(error: Exception) -> bool:
-    """Return whether an error means that only this file does not exist."""
+    """Return whether an error means that only this file does not exist, or only with another ETag."""
+    if isinstance(error, ServiceError) and error.code == CONDITION_NOT_MET:
+        return True
     if isinstance(error, NotFoundError):
         return error.code != "ContainerNotFound"
     return isinstance(error, FileNotFoundError)

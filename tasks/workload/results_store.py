@@ -79,9 +79,9 @@ class ResultsStore:
         """
         return self._attempt(NOT_READ, lambda: self._get(content_key, scratch or Scratch()))
 
-    def put(self, content_key: str, result: StoredResult) -> None:
-        """Write a result. Results never expire."""
-        self._attempt(NOT_STORED, lambda: self._put(content_key, result))
+    def put(self, content_key: str, result: StoredResult) -> StoredResult:
+        """Write a result, and return it with the outputs that were copied to the store. Results never expire."""
+        return self._attempt(NOT_STORED, lambda: self._put(content_key, result)) or result
 
     def find(
         self, source: Source, content_keys: Collection[str], scratch: Scratch | None = None, *, merge: bool = True
@@ -113,15 +113,20 @@ class ResultsStore:
             self._attempt(NOT_MERGED, search.merge, results=0)
         return search.found
 
-    def add(self, source: Source, results: Mapping[str, SourceResult]) -> None:
-        """Write the results of blobs, by content key, all in one file unless they are large."""
+    def add(self, source: Source, results: Mapping[str, SourceResult]) -> dict[str, StoredResult]:
+        """Write the results of blobs, by content key, all in one file unless they are large.
+
+        Returns:
+            Those that were written, with the outputs that were copied to the store.
+        """
         if not results:
-            return
-        self._attempt(NOT_STORED, lambda: add_results(self._files, source, results), results=len(results))
+            return {}
+        stored = self._attempt(NOT_STORED, lambda: add_results(self._files, source, results), results=len(results))
         if self.is_local:
             for item in results.values():
                 if item.local_key:
                     self.put(item.local_key, item.result)
+        return stored or {}
 
     def put_manifest(self, flow_run_id: str, blocks: Iterable[bytes]) -> None:
         """Write the manifest of a run."""
@@ -167,8 +172,10 @@ class ResultsStore:
             raise DamagedError
         return read_result(self._files, document, scratch)
 
-    def _put(self, content_key: str, result: StoredResult) -> None:
-        self._files.write(f"{content_key}.json", [to_bytes(write_result(self._files, content_key, result))])
+    def _put(self, content_key: str, result: StoredResult) -> StoredResult:
+        document, stored = write_result(self._files, content_key, result)
+        self._files.write(f"{content_key}.json", [to_bytes(document)])
+        return stored
 
 
 class FolderStore(ResultsStore):

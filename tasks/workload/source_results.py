@@ -63,15 +63,19 @@ class SourceResult:
     local_key: str = ""
 
 
-def add_results(files: ResultFiles, source: Source, results: Mapping[str, SourceResult]) -> None:
-    """Write a segment with results by content key; several if they are large."""
+def add_results(files: ResultFiles, source: Source, results: Mapping[str, SourceResult]) -> dict[str, StoredResult]:
+    """Write a segment with results by content key, several if they are large, and return them as they are stored."""
     # Versions of a blob are ordered by this time. A wrong clock can cost time, but no correct result.
     added_at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-    lines = (
-        to_bytes({**write_result(files, key, item.result), "blob": item.blob, "added_at": added_at})
-        for key, item in results.items()
-    )
-    _write_segments(files, _root(source) + _quoted(source.folder), lines)
+    stored: dict[str, StoredResult] = {}
+
+    def lines() -> Iterator[bytes]:
+        for key, item in results.items():
+            document, stored[key] = write_result(files, key, item.result)
+            yield to_bytes({**document, "blob": item.blob, "added_at": added_at})
+
+    _write_segments(files, _root(source) + _quoted(source.folder), lines())
+    return stored
 
 
 def _write_segments(files: ResultFiles, folder: str, lines: Iterable[bytes]) -> None:

@@ -84,6 +84,11 @@ class WordCountWorkload(Workload):
             return FileError(category=Category.RESOURCE_FILE, message="The node counted different content", exit_code=0)
         return None
 
+    @property
+    def keeps_outputs_remote(self) -> bool:
+        """False: the documents are made from the outputs."""
+        return False
+
     def documents(self, file: InputFile, result: StoredResult) -> dict[str, bytes]:
         """Return a text document for people and a JSON document for programs."""
         document = json.dumps(as_json(file, result), ensure_ascii=False) + "\n"

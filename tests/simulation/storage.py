@@ -49,6 +49,7 @@ ERRORS = {
     "AuthorizationPermissionMismatch": (403, "This request is not authorized to perform this operation."),
     "BlobAlreadyExists": (409, "The specified blob already exists."),
     "BlobNotFound": (404, "The specified blob does not exist."),
+    "CannotVerifyCopySource": (404, "The specified container does not exist."),
     "ConditionNotMet": (412, "The condition specified using HTTP conditional header(s) is not met."),
     "ContainerAlreadyExists": (409, "The specified container already exists."),
     "ContainerNotFound": (404, "The specified container does not exist."),
@@ -95,7 +96,8 @@ class Response:
 class Blob:
     """A committed block blob. `blocks` has the content of its blocks by id; it is empty after Put Blob.
 
-    `md5` is the hash in Base64 that the client has set, or "". The service computes it only for Put Blob.
+    `md5` is the hash in Base64 that the client has set, or "". The service computes it only for Put Blob. `copy` has the
+    headers of a copy.
     """
 
     content: bytes
@@ -105,6 +107,8 @@ class Blob:
     modified_at: datetime
     etag: str
     md5: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    copy: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -172,6 +176,7 @@ class MemoryStorage:
             ("PUT", "blob", "", ""): (self._put_blob, "cw"),
             ("PUT", "blob", "", "block"): (self._put_block, "w"),
             ("PUT", "blob", "", "blocklist"): (self._put_block_list, "w"),
+            ("PUT", "blob", "", "properties"): (self._set_blob_properties, "w"),
             ("GET", "blob", "", ""): (self._get_blob, "r"),
             ("HEAD", "blob", "", ""): (self._get_blob, "r"),
             ("DELETE", "blob", "", ""): (self._delete_blob, "d"),
@@ -263,11 +268,10 @@ class MemoryStorage:
         page, rest = _page(self.containers, call.query)
         items = ""
         for name, container in page.items():
-            metadata = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in container.metadata.items())
             items += (
                 f"<Container><Name>{name}</Name><Properties><Last-Modified>{_date(container.modified_at)}</Last-Modified>"
                 f"<Etag>{container.etag}</Etag></Properties>"
-                f"{f'<Metadata>{metadata}</Metadata>' if has_metadata and metadata else ''}</Container>"
+                f"{_metadata_xml(container.metadata) if has_metadata else ''}</Container>"
             )
         return _xml(f"<EnumerationResults><Containers>{items}</Containers>{rest}</EnumerationResults>")
 
@@ -300,18 +304,50 @@ class MemoryStorage:
             f"<Last-Modified>{_date(blob.modified_at)}</Last-Modified><Etag>{blob.etag[1:-1]}</Etag>"
             f"<Content-Length>{len(blob.content)}</Content-Length><Content-Type>{escape(blob.content_type)}</Content-Type>"
             f"{f'<Content-MD5>{blob.md5}</Content-MD5>' if blob.md5 else ''}"
-            f"<BlobType>BlockBlob</BlobType></Properties></Blob>"
+            f"{f'<CopyStatus>{status}</CopyStatus>' if (status := blob.copy.get('x-ms-copy-status')) else ''}"
+            f"<BlobType>BlockBlob</BlobType></Properties>{_metadata_xml(blob.metadata)}</Blob>"
             for name, blob in page.items()
         )
         return _xml(f"<EnumerationResults><Blobs>{items}</Blobs>{rest}</EnumerationResults>")
 
     def _put_blob(self, call: _Call) -> Response:
+        if "x-ms-copy-source" in call.request.headers:
+            return self._copy_blob(call)
         if call.request.headers.get("x-ms-blob-type") != "BlockBlob":
             raise _StorageError("InvalidOperation")
         md5 = base64.b64encode(hashlib.md5(call.request.body, usedforsecurity=False).digest()).decode()
         if call.request.headers.get("x-ms-blob-content-md5", md5) != md5:
             raise _StorageError("Md5Mismatch")
         return self._commit(call, call.request.body, {}, call.request.headers.get("content-type"), md5)
+
+    def _copy_blob(self, call: _Call) -> Response:
+        """Copy a blob at once, also if the client does not require that."""
+        url = urlsplit(call.request.headers["x-ms-copy-source"])
+        _, account, container, blob = unquote(url.path).split("/", 3)
+        source = _Call(call.request, container, blob, dict(parse_qsl(url.query)))
+        self._container(call)
+        if account != self._account or container not in self.containers:
+            raise _StorageError("CannotVerifyCopySource")
+        self._check_signature(source, "r")
+        found = self._blob(source)
+        if call.request.headers.get("x-ms-source-if-match", found.etag) != found.etag:
+            raise _StorageError("ConditionNotMet")
+        response = self._commit(call, found.content, dict(found.blocks), found.content_type, found.md5)
+        copied = self._blob(call)
+        copied.metadata = _metadata(call) or dict(found.metadata)
+        copied.copy = {"x-ms-copy-id": f"copy-{self._requests}", "x-ms-copy-status": "success"}
+        response.status = 202
+        response.headers |= copied.copy
+        return response
+
+    def _set_blob_properties(self, call: _Call) -> Response:
+        """Set the properties of a blob. Those that the request does not have are removed."""
+        blob = self._blob(call)
+        headers = call.request.headers
+        blob.content_type = headers.get("x-ms-blob-content-type", "")
+        blob.md5 = headers.get("x-ms-blob-content-md5", "")
+        blob.modified_at, blob.etag = self._now(), self._new_etag()
+        return Response(200, {"ETag": blob.etag, "Last-Modified": _date(blob.modified_at)})
 
     def _put_block(self, call: _Call) -> Response:
         blocks = self._container(call).uncommitted.setdefault(call.blob, {})
@@ -366,9 +402,13 @@ class MemoryStorage:
                 "Content-Type": blob.content_type,
                 "Accept-Ranges": "bytes",
                 "x-ms-blob-type": "BlockBlob",
+                **{f"x-ms-meta-{name}": value for name, value in blob.metadata.items()},
+                **blob.copy,
             },
             blob.content,
         )
+        if blob.md5:
+            response.headers["Content-MD5"] = blob.md5
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("x-ms-range") or headers.get("range") or "")
         size = len(blob.content)
         # An invalid range is ignored. Source: RFC 9110, section 14.2.
@@ -378,6 +418,8 @@ class MemoryStorage:
                 raise _StorageError("InvalidRange")
             response.status, response.body = 206, blob.content[start : end + 1]
             response.headers["Content-Range"] = f"bytes {start}-{end}/{size}"
+            if "Content-MD5" in response.headers:
+                response.headers["x-ms-blob-content-md5"] = response.headers.pop("Content-MD5")
         return response
 
     def _delete_blob(self, call: _Call) -> Response:
@@ -390,6 +432,11 @@ def _metadata(call: _Call) -> dict[str, str]:
     prefix = "x-ms-meta-"
     headers = call.request.headers.items()
     return {name[len(prefix) :]: value for name, value in headers if name.startswith(prefix)}
+
+
+def _metadata_xml(metadata: Mapping[str, str]) -> str:
+    items = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in metadata.items())
+    return f"<Metadata>{items}</Metadata>" if items else ""
 
 
 def _page(items: Mapping[str, _T], query: Mapping[str, str]) -> tuple[dict[str, _T], str]:

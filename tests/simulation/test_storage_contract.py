@@ -267,13 +267,13 @@ def test_listing_has_hashes_of_documents(blobs, container):
 
 
 def test_write_access_is_checked_without_a_write(blobs, container):
-    blobs.check_blob_write_access(container, "a")
+    blobs.check_access(container, "a")
     assert list(blobs.list_blobs(container)) == []
     upload(blobs, container, b"content")
-    blobs.check_blob_write_access(container, "a")
+    blobs.check_access(container, "a")
     assert blobs.read(container, "a")[0] == b"content"
     with pytest.raises(NotFoundError) as caught:
-        blobs.check_blob_write_access(f"{container}-none", "a")
+        blobs.check_access(f"{container}-none", "a")
     assert caught.value.code == "ContainerNotFound"
 
 

@@ -186,7 +186,7 @@ BLOBS = {
     "upload_file": lambda blobs, name, path: blobs.upload_file(name, path, *digest(path)),
     "upload_archive": lambda blobs, name, path: blobs.upload_archive(name, "new", io.BytesIO(b"content")),
     "upload_document": lambda blobs, name, path: blobs.upload_document(name, "new", io.BytesIO(), NO_CONTENT_MD5),
-    "check_blob_write_access": lambda blobs, name, path: blobs.check_blob_write_access(name, "new"),
+    "check_access": lambda blobs, name, path: blobs.check_access(name, "new"),
     "read": lambda blobs, name, path: blobs.read(name, "blob")[0],
     "download": lambda blobs, name, path: read_blob(blobs, name, "blob"),
     "download_tail": lambda blobs, name, path: blobs.download_tail(name, "blob", 5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timezone
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from run_reports import counted, failed, run_report
 from simulation.storage import InProcessSession, MemoryStorage, Response
 
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
-from tasks.azure import accounts, transport
+from tasks.azure import accounts, blob, transport
 from tasks.azure.blob import BlobAccount
+from tasks.azure.blob_outputs import open_blob
 from tasks.azure.settings import AzureSettings
-from tasks.errors import ConfigurationError, UsageError
+from tasks.errors import ConfigurationError, ServiceError, UsageError
 from tasks.model.inputs import LocalFiles
 from tasks.model.output_names import output_name
+from tasks.model.outputs import Scratch
 from tasks.report.folders import open_folder
 from tasks.report.output_folder import add_document, check_documents, find_files, read_manifest, write_outputs
 
@@ -312,3 +315,44 @@ def test_large_documents_have_hashes(storage, account):
     storage.writes()
     open_folder(PLACE, account).write("large", lambda file: file.write(content))
     assert storage.writes() == []
+
+
+def remote_output(account):
+    account.create_container("source", {})
+    account.upload_archive("source", "a", BytesIO(b"x" * 2000))
+    return open_blob(account, "source", "a", Scratch())
+
+
+@pytest.mark.parametrize("status", ["success", "failed"])
+def test_copy_in_background_is_waited_for(storage, account, monkeypatch, status):
+    monkeypatch.setattr(blob, "MAX_SYNC_COPY_BYTES", 0)
+    monkeypatch.setattr(blob, "COPY_POLL_SECONDS", 0)
+    statuses = iter(["pending", "pending", status])
+
+    def with_status(request):
+        if request.method != "HEAD":
+            return None
+        response = storage.memory.answer(request)
+        response.headers |= {"x-ms-copy-status": next(statuses), "x-ms-copy-status-description": "500 too slow"}
+        return response
+
+    output = remote_output(account)
+    storage.before = with_status
+    if status == "failed":
+        with pytest.raises(ServiceError, match="could not copy a blob to out/nightly/a: 500 too slow"):
+            open_folder(PLACE, account).write("a", output)
+    else:
+        open_folder(PLACE, account).write("a", output)
+        assert storage.blobs["nightly/a"] == b"x" * 2000
+    assert next(statuses, None) is None
+
+
+@pytest.mark.parametrize("status", ["pending", "failed", "success"])
+def test_unfinished_copy_is_made_again(storage, account, status):
+    """A run was killed while Storage made a copy."""
+    output = remote_output(account)
+    open_folder(PLACE, account).write("a", output)
+    storage.memory.containers["out"].committed["nightly/a"].copy["x-ms-copy-status"] = status
+    storage.requests.clear()
+    open_folder(PLACE, account).write("a", output)
+    assert storage.writes() == ([] if status == "success" else ["/a"])
