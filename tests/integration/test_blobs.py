@@ -61,6 +61,8 @@ def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_n
     contents = {name: TEXT.format(name).encode() for name in names}
     contents["empty.txt"] = b""
     upload(texts, contents | {"notes.md": b"no input", "year 1/": b""})
+    # A folder in a hierarchical namespace.
+    texts.upload_blob("folder.txt", b"", metadata={"hdi_isfolder": "true"})
     before = state_of(texts)
     client_requests.clear()
     inputs = f"az://{texts.container_name}/**/*.txt"
