@@ -8,6 +8,7 @@ import mimetypes
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from functools import lru_cache
 from io import BytesIO
@@ -87,6 +88,10 @@ WHOLE = slice(None)
 MAX_KEY_LIFETIME = timedelta(days=7)
 
 
+# Where the answers to the current listing are collected. The SDK forgets a hook of a single request when it repeats it.
+_answers: ContextVar[list[Any] | None] = ContextVar("answers", default=None)
+
+
 class BlobAccount:
     """A thread-safe client of one storage account."""
 
@@ -110,6 +115,7 @@ class BlobAccount:
             # With larger blocks, the SDK would read each block twice and out of order, which breaks the hash.
             min_large_block_upload_threshold=BLOCK_BYTES + 1,
             raw_request_hook=lambda request: sign_with_service_time(request, "Storage", "x-ms-date"),
+            raw_response_hook=_collect_answer,
             **client_options("Storage", _StorageRetryPolicy(), is_storage_answer),
         )
 
@@ -160,14 +166,18 @@ class BlobAccount:
                 start_from=start or None,
                 include=["metadata", "copy"],
                 results_per_page=page_size,
-                raw_response_hook=answers.append,
                 **request_options,
             )
             .by_page()
         )
         while True:
             with translated_errors("Storage", f"list container {container}"):
-                if next(pages, None) is None:
+                collecting = _answers.set(answers)
+                try:
+                    page = next(pages, None)
+                finally:
+                    _answers.reset(collecting)
+                if page is None:
                     return
                 # The last answer is the one that needed no retry.
                 listing = ET.fromstring(answers[-1].http_response.body())  # noqa: S314 - the SDK has parsed it, too
@@ -544,6 +554,11 @@ def _address(endpoint: str) -> tuple[str, str | None, int | None, str]:
     parts = urlsplit(endpoint)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, port, parts.path.strip("/")
+
+
+def _collect_answer(answer: Any) -> None:
+    if (answers := _answers.get()) is not None:
+        answers.append(answer)
 
 
 def _if_match(etag: str | None) -> dict[str, Any]:

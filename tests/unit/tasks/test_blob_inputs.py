@@ -180,6 +180,22 @@ def test_input_without_blobs_is_rejected(account, put, given, reason):
         names(account, given)
 
 
+def test_listing_is_repeated_after_broken_answer(account, put, storage, monkeypatch):
+    put("a.txt", "b.txt")
+    broken = iter([True])
+
+    def answer(request):
+        response = storage.answer(request)
+        if "comp=list" in request.url and next(broken, False):
+            response.body = response.body[: len(response.body) // 2]
+            response.headers["Content-Length"] = str(len(response.body))
+        return response
+
+    monkeypatch.setattr(transport, "Session", lambda: InProcessSession(answer))
+    assert names(BlobAccount(account._settings), "az://texts/*") == ["a.txt", "b.txt"]
+    assert next(broken, None) is None
+
+
 def test_container_without_access_is_rejected(account, storage, monkeypatch):
     document = b"<Error><Code>AuthorizationPermissionMismatch</Code><Message>Not you.</Message></Error>"
     headers = {
