@@ -66,7 +66,7 @@ test: test-layers
 # All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds.
 test-all: test-layers
 	$(SIMULATION) --seeds 1000 --processes 2
-	$(PYTEST) -n 3 tests/e2e
+	$(PYTEST) -n 2 tests/e2e
 
 test-layers: tools
 	@# Tests wait for processes for half of their time, so three workers keep two cores busy.
