@@ -180,6 +180,33 @@ def test_input_without_blobs_is_rejected(account, put, given, reason):
         names(account, given)
 
 
+@pytest.mark.parametrize(
+    ("properties", "problem"),
+    [
+        ("<AccessTier>Archive</AccessTier>", "is archived: rehydrate it first"),
+        (
+            "<AccessTier>Archive</AccessTier><ArchiveStatus>rehydrate-pending-to-hot</ArchiveStatus>",
+            "is still being rehydrated",
+        ),
+        ("<CustomerProvidedKeySha256>YQ==</CustomerProvidedKeySha256>", "is encrypted with a key"),
+        ("<AccessTier>Cold</AccessTier>", ""),
+    ],
+)
+def test_unreadable_blob_has_its_problem(account, put, storage, monkeypatch, properties, problem):
+    put("a.txt")
+
+    def answer(request):
+        response = storage.answer(request)
+        response.body = response.body.replace(b"<BlobType>", properties.encode() + b"<BlobType>")
+        response.headers["Content-Length"] = str(len(response.body))
+        return response
+
+    monkeypatch.setattr(transport, "Session", lambda: InProcessSession(answer))
+    [file] = find(BlobAccount(account._settings), "az://texts/a.txt")
+    assert file.problem.startswith(problem)
+    assert bool(file.problem) == bool(problem)
+
+
 def test_listing_is_repeated_after_broken_answer(account, put, storage, monkeypatch):
     put("a.txt", "b.txt")
     broken = iter([True])
