@@ -18,6 +18,10 @@ from __future__ import annotations
 
 from tasks.text import printable
 
+# Error codes of Storage: the condition of a request does not hold, and the container does not exist.
+CONDITION_NOT_MET = "ConditionNotMet"
+CONTAINER_NOT_FOUND = "ContainerNotFound"
+
 
 class TopnError(Exception):
     """Base class of all errors of topn. Its message is one printable line for users."""

@@ -8,7 +8,9 @@ import os
 import string
 import time
 import urllib.request
+import uuid
 from collections import Counter
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -52,6 +54,15 @@ def watch_requests(batch):
     """Return a function that returns the requests to a local Batch account since now. The account keeps only the last."""
     earlier = {id(record): record for record in list(batch.requests)}
     return lambda: [record for record in list(batch.requests) if id(record) not in earlier]
+
+
+@contextmanager
+def new_container(blobs, kind, metadata=None):
+    """Create a container, yield its name, and delete it."""
+    name = f"{kind}-{uuid.uuid4().hex[:12]}"
+    blobs.create_container(name, metadata or {})
+    yield name
+    blobs.delete_container(name)
 
 
 def read_blob(blobs, container, name):

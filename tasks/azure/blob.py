@@ -46,7 +46,7 @@ from tasks.azure.settings import AzureSettings, account_of
 from tasks.azure.transport import is_storage_answer
 from tasks.azure.values import BlobStart, Container, ListedBlob
 from tasks.clock import service_time
-from tasks.errors import ConfigurationError, NotFoundError, ServiceError
+from tasks.errors import CONDITION_NOT_MET, CONTAINER_NOT_FOUND, ConfigurationError, NotFoundError, ServiceError
 from tasks.model.urls import quoted_blob
 
 # A file up to this size is uploaded in one request. A larger one is uploaded in blocks of this size, which limits the
@@ -66,8 +66,7 @@ PAGE_SIZE, MAX_PAGE_SIZE = 1000, 5000
 # Source: https://learn.microsoft.com/azure/storage/common/storage-sas-overview ("Best practices when using SAS")
 MAX_CLOCK_SKEW = timedelta(minutes=15)
 
-# The code of a request whose condition does not hold. No blob has the ETag.
-CONDITION_NOT_MET = "ConditionNotMet"
+# No blob has this ETag.
 NO_ETAG = '"0x0"'
 
 # A larger blob is copied in the background.
@@ -475,7 +474,7 @@ class BlobAccount:
             with translated_errors("Storage", f"delete {container}/{blob}"):
                 self._service.get_blob_client(container, blob).delete_blob()
         except NotFoundError as error:
-            if error.code == "ContainerNotFound":
+            if error.code == CONTAINER_NOT_FOUND:
                 raise
 
     def read_url(self, container: str, blob: str, expires_at: datetime | None) -> str:

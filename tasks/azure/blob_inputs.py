@@ -10,7 +10,7 @@ from tasks.azure.blob import BlobAccount
 from tasks.azure.client import NO_IDENTITY_CODE
 from tasks.azure.values import ListedBlob
 from tasks.errors import ConfigurationError, NotFoundError, ServiceError, UsageError
-from tasks.model.inputs import FoundFile, matches
+from tasks.model.inputs import FoundFile, before_wildcard, matches
 from tasks.model.urls import URL, Place, parse_place
 from tasks.text import printable
 
@@ -53,8 +53,8 @@ class BlobFinder:
         if not place.container:
             raise UsageError(f"{printable(given)} names no container: add one, such as az://texts/**/*.txt.")
         with _explained(given):
-            folder, blobs = self._list(self._account.at(place.account), place)
-        account = self._account.at(place.account)
+            account = self._account.at(place.account)
+            folder, blobs = self._list(account, place)
         container = f"{account.name}/{place.container}"
         found = [
             FoundFile(
@@ -78,29 +78,26 @@ class BlobFinder:
     def _list(self, account: BlobAccount, place: Place) -> tuple[str, Iterable[ListedBlob]]:
         """Return the folder of an input, and its blobs."""
 
-        def first(prefix: str) -> ListedBlob | None:
-            return next(
-                account.list_blobs(place.container, prefix, page_size=1, retry_connect=CONNECTION_RETRIES), None
-            )
+        def listed(prefix: str, page_size: int | None = None) -> Iterator[ListedBlob]:
+            return account.list_blobs(place.container, prefix, page_size=page_size, retry_connect=CONNECTION_RETRIES)
 
         path = place.path
-        if path and (blob := first(path)) is not None and blob.name == path:
+        if path and (blob := next(listed(path, 1), None)) is not None and blob.name == path:
             return path[: path.rfind("/") + 1], [blob]
         parts = path.split("/") if path else []
         fixed = 0
         while fixed < len(parts) and (
-            not glob.has_magic(parts[fixed]) or first("/".join(parts[: fixed + 1]) + "/") is not None
+            not glob.has_magic(parts[fixed]) or next(listed("/".join([*parts[: fixed + 1], ""]), 1), None) is not None
         ):
             fixed += 1
         folder = "".join(f"{part}/" for part in parts[:fixed])
         if fixed == len(parts):
-            return folder.removesuffix("/") if path.endswith("/") else folder, account.list_blobs(
-                place.container, path if path.endswith("/") else folder, retry_connect=CONNECTION_RETRIES
-            )
+            # The last part of a path with a slash at the end is empty.
+            folder = path if path.endswith("/") else folder
+            return folder, listed(folder)
         pattern = "/".join(parts[fixed:])
-        start = parts[fixed][: min(parts[fixed].find(mark) % (len(parts[fixed]) + 1) for mark in "*?[")]
-        listed = account.list_blobs(place.container, folder + start, retry_connect=CONNECTION_RETRIES)
-        return folder, (blob for blob in listed if matches(blob.name[len(folder) :], pattern))
+        found = listed(folder + before_wildcard(pattern))
+        return folder, (blob for blob in found if matches(blob.name.removeprefix(folder), pattern))
 
 
 @contextmanager

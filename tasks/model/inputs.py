@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,11 @@ from typing import Protocol
 
 from tasks.errors import ConfigurationError, UsageError
 from tasks.model.files import InputFile
-from tasks.model.urls import AZ, URL, Place, parse_place
+from tasks.model.urls import AZ, URL, parse_place
 from tasks.model.verdict import Category, FileError
 from tasks.text import printable
+
+DELETED = "was deleted during the run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +152,11 @@ def matches(name: str, pattern: str) -> bool:
     return _match_parts(name.split("/"), pattern.split("/"))
 
 
+def before_wildcard(pattern: str) -> str:
+    """Return the start of a pattern that each matching name has."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+
+
 def _match_parts(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     if not pattern:
         return not parts
@@ -243,7 +251,7 @@ def _name(address: str, shown: str, roots: Sequence[str]) -> str:
 def blob_error(file: InputFile, code: str) -> str | None:
     """Return why a node could not download a blob, by the error code of Batch."""
     reasons = {
-        "BlobNotFound": "was deleted during the run",
+        "BlobNotFound": DELETED,
         "BlobAccessDenied": "may not be read by the nodes: check the firewall and the roles of its storage account",
     }
     return f"{printable(file.name)} {reasons[code]}" if file.etag and code in reasons else None
@@ -254,14 +262,6 @@ def unreadable_error(file: InputFile, error: OSError) -> FileError:
     return FileError(category=Category.INPUT, message=f"{printable(file.name)} cannot be read ({error.strerror})")
 
 
-def fixed_place(given: str) -> Place:
-    """Return the part of an input in Blob Storage before its first wildcard, with a slash at the end."""
-    place = parse_place("The input", given)
-    parts = place.path.removesuffix("/").split("/") if place.path else []
-    fixed = next((count for count, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return replace(place, path="".join(f"{part}/" for part in parts[:fixed]))
-
-
 def changed_error(file: InputFile) -> FileError:
     """Return the error of a file whose content changed after the run was planned."""
     message = f"{printable(file.name)} was changed during the run: run again"
@@ -270,7 +270,7 @@ def changed_error(file: InputFile) -> FileError:
 
 def deleted_error(file: InputFile) -> FileError:
     """Return the error of a blob that was deleted after the run was planned."""
-    return FileError(category=Category.INPUT, message=f"{printable(file.name)} was deleted during the run")
+    return FileError(category=Category.INPUT, message=f"{printable(file.name)} {DELETED}")
 
 
 def _check_readable(name: str, path: str) -> None:

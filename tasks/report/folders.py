@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from tasks.azure.blob_outputs import BlobOutput
-from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError, UsageError
+from tasks.errors import (
+    CONDITION_NOT_MET,
+    CONTAINER_NOT_FOUND,
+    AlreadyExistsError,
+    NotFoundError,
+    ServiceError,
+    UsageError,
+)
 from tasks.files import write_atomically
 from tasks.model.inputs import identity
 from tasks.model.outputs import BLOCK_BYTES, Output
@@ -37,9 +44,6 @@ UPLOAD_THREADS = 8
 
 # Retries of the first request to an account that may not exist.
 CHECK_RETRIES = 3
-
-# The service does not overwrite a blob that another client has changed.
-CHANGED_CODE = "ConditionNotMet"
 
 
 class ChangedError(Exception):
@@ -224,7 +228,7 @@ class BlobFolder(Folder):
         try:
             return self.account.read(self.place.container, self.prefix + path)
         except NotFoundError as error:
-            if error.code == "ContainerNotFound":
+            if error.code == CONTAINER_NOT_FOUND:
                 raise
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
 
@@ -251,7 +255,7 @@ class BlobFolder(Folder):
             try:
                 self.account.upload_document(self.place.container, self.prefix + path, file, md5.digest(), version)
             except ServiceError as error:
-                if isinstance(error, AlreadyExistsError) or error.code == CHANGED_CODE:
+                if isinstance(error, AlreadyExistsError) or error.code == CONDITION_NOT_MET:
                     raise ChangedError from error
                 raise
             self._versions[path] = (md5.hexdigest(), "")
@@ -297,7 +301,7 @@ class BlobFolder(Folder):
         except ServiceError as error:
             if error.transient and error.code != "HostUnknown":
                 raise
-            if error.code == "ContainerNotFound":
+            if error.code == CONTAINER_NOT_FOUND:
                 reason = f"The container `{self.place.container}` does not exist. Create it, or set another place."
             else:
                 reason = (

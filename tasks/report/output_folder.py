@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ServiceError, TopnError, UsageError
-from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs, identity, real_folder
+from tasks.model.inputs import Blobs, FoundFile, LocalFiles, before_wildcard, find_inputs, identity, real_folder
 from tasks.model.output_names import check_clashes, folded, output_name
 from tasks.model.urls import URL, Place, parse_place
 from tasks.model.verdict import FileReport, StoredResult
@@ -277,7 +276,7 @@ def _check_outside(local: LocalFiles, documents: Iterable[Document], account: Bl
 
 def listed_place(place: Place) -> Place:
     """Return the place whose listing has all blobs of an input, which can be a pattern."""
-    path = re.split(r"[*?\[]", place.path, maxsplit=1)[0]
+    path = before_wildcard(place.path)
     return replace(place, path=path and f"{path.rstrip('/')}/" if path == place.path else path)
 
 

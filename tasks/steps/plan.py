@@ -97,7 +97,7 @@ def create_plan(
     Raises:
         UsageError: A file cannot be read.
     """
-    sources: dict[tuple[str, str], Source] = {}
+    sources: dict[Source, Source] = {}
     files = tuple(_input_file(file, workload, sources) for file in found)
     by_content = _without_copies(files)
     failures = {
@@ -163,8 +163,8 @@ def split_failed_packs(plan: Plan, verdicts: Mapping[str, Verdict]) -> tuple[Chu
         notify(
             f"Some blobs could not be downloaded. {len(files):,} files that shared Batch tasks with them are processed one by one."
         )
-    for stage in ("staged", "submitted", "completed"):
-        advance(stage, done=-len(files))
+        for stage in ("staged", "submitted", "completed"):
+            advance(stage, done=-len(files))
     return _chunks(group_into_packs(files, 1), MAX_EXTRA_CHUNKS)
 
 
@@ -179,12 +179,9 @@ def _without_copies(files: Sequence[InputFile]) -> dict[str, InputFile]:
     }
 
 
-def _input_file(found: FoundFile, workload: Workload, sources: dict[tuple[str, str], Source]) -> InputFile:
+def _input_file(found: FoundFile, workload: Workload, sources: dict[Source, Source]) -> InputFile:
     if found.etag:
-        place = (found.container, found.folder)
-        source = sources.setdefault(
-            place, Source(workload=workload.sha256, container=found.container, folder=found.folder)
-        )
+        source = Source(workload=workload.sha256, container=found.container, folder=found.folder)
         blob = hashlib.sha256(
             json.dumps([found.container, parse_place("The input", found.path).path, found.etag]).encode()
         )
@@ -196,7 +193,8 @@ def _input_file(found: FoundFile, workload: Workload, sources: dict[tuple[str, s
             size_bytes=found.size_bytes,
             content_key=workload.result_key(blob.hexdigest(), found.name),
             etag=found.etag,
-            source=source,
+            # All blobs of a folder share one object, which saves memory.
+            source=sources.setdefault(source, source),
         )
     digest = hashlib.sha256()
     size_bytes = 0

@@ -1,7 +1,8 @@
 """Packs: many small files in one Batch task, each with its own outcome.
 
-A pack is uploaded as one archive with one folder per file. Blobs are not in it: the node downloads them into their folders. The node uploads one archive with one folder per processed
-file. Each direction takes one request, whatever the number of files.
+A pack is uploaded as one archive with one folder per file. Blobs are not in it: the node downloads them into their
+folders. The node uploads one archive with one folder per processed file. Each direction takes one request, whatever the
+number of files.
 """
 
 from __future__ import annotations

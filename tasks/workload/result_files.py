@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tasks.azure.blob import CONDITION_NOT_MET, BlobAccount
+from tasks.azure.blob import BlobAccount
 from tasks.azure.blob_outputs import BlobOutput, open_blob
 from tasks.azure.settings import state_folder
-from tasks.errors import NotFoundError, ServiceError
+from tasks.errors import CONDITION_NOT_MET, CONTAINER_NOT_FOUND, NotFoundError, ServiceError
 from tasks.files import ensure_private_folder, write_atomically
 from tasks.model.outputs import BLOCK_BYTES, Output, Scratch
 
@@ -125,7 +125,7 @@ def is_missing_file(error: Exception) -> bool:
     if isinstance(error, ServiceError) and error.code == CONDITION_NOT_MET:
         return True
     if isinstance(error, NotFoundError):
-        return error.code != "ContainerNotFound"
+        return error.code != CONTAINER_NOT_FOUND
     return isinstance(error, FileNotFoundError)
 
 

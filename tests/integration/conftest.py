@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from run_files import HOSTILE_NAMES, MIXED_FILES
@@ -24,6 +26,35 @@ def topn(local_azure, prefect_api, prefect_storage, tmp_path, no_pictures):
     """`topn` on the servers of the tests, with a new state folder, without logs and pictures."""
     environment = environment_of(local_azure, prefect_api, tmp_path / "state")
     return Topn(**environment, PREFECT_LOCAL_STORAGE_PATH=str(prefect_storage))
+
+
+@pytest.fixture
+def storage_requests(monkeypatch):
+    """The requests that the flow sends to Storage: method, path, query, and the sizes of request and response in bytes."""
+    from tasks.azure.transport import CheckedTransport  # noqa: PLC0415 - after the environment is clean
+
+    found = []
+    send = CheckedTransport.send
+
+    def record(transport, request, **options):
+        response = send(transport, request, **options)
+        if transport._service == "Storage":
+            parts = urlsplit(request.url)
+            has_body = request.method != "HEAD"
+            sizes = [int(message.headers.get("Content-Length", 0)) for message in (request, response)]
+            found.append(
+                SimpleNamespace(
+                    method=request.method,
+                    path=unquote(parts.path),
+                    query=parts.query,
+                    sent_bytes=sizes[0],
+                    received_bytes=sizes[1] if has_body else 0,
+                )
+            )
+        return response
+
+    monkeypatch.setattr(CheckedTransport, "send", record)
+    return found
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 
 import pytest
-from tests_support import read_blob
+from tests_support import new_container, read_blob
 
 
 @pytest.fixture
@@ -20,10 +19,8 @@ def blobs(topn):
 
 @pytest.fixture
 def container(blobs):
-    name = f"out-{uuid.uuid4().hex}"
-    blobs.create_container(name, {})
-    yield name
-    blobs.delete_container(name)
+    with new_container(blobs, "out") as name:
+        yield name
 
 
 @pytest.fixture(autouse=True)

@@ -6,16 +6,12 @@ import json
 import re
 import shlex
 import shutil
-import uuid
-from collections import Counter
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
-from tests_support import REPOSITORY, independent_count
+from tests_support import REPOSITORY, independent_count, new_container
 
 from tasks.azure.accounts import blob_account
-from tasks.azure.transport import CheckedTransport
 
 TEXT = "one two two {}"
 
@@ -23,27 +19,8 @@ TEXT = "one two two {}"
 @pytest.fixture
 def texts(azure_settings):
     """A container for inputs, which is deleted afterwards."""
-    name = f"texts-{uuid.uuid4().hex[:12]}"
-    account = blob_account()
-    account.create_container(name, {})
-    yield account._service.get_container_client(name)
-    account.delete_container(name)
-
-
-@pytest.fixture
-def client_requests(monkeypatch):
-    """The method, path and query of each request that the flow sends to Storage."""
-    sent = []
-    send = CheckedTransport.send
-
-    def record(transport, request, **options):
-        parts = urlsplit(request.url)
-        if transport._service == "Storage":
-            sent.append((request.method, unquote(parts.path), parts.query))
-        return send(transport, request, **options)
-
-    monkeypatch.setattr(CheckedTransport, "send", record)
-    return sent
+    with new_container(blob_account(), "texts") as name:
+        yield blob_account()._service.get_container_client(name)
 
 
 def upload(texts, contents):
@@ -56,7 +33,7 @@ def state_of(texts):
 
 
 @pytest.mark.parametrize("files_per_task", ["auto", "4"])
-def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_nothing_left, files_per_task):
+def test_blobs_are_counted_where_they_are(topn, texts, storage_requests, assert_nothing_left, files_per_task):
     names = [f"year {year}/m%20{month}/+#{number}?.txt" for year in (1, 2) for month in (1, 2) for number in range(2)]
     contents = {name: TEXT.format(name).encode() for name in names}
     contents["empty.txt"] = b""
@@ -64,7 +41,7 @@ def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_n
     # A folder in a hierarchical namespace.
     texts.upload_blob("folder.txt", b"", metadata={"hdi_isfolder": "true"})
     before = state_of(texts)
-    client_requests.clear()
+    storage_requests.clear()
     inputs = f"az://{texts.container_name}/**/*.txt"
 
     found = topn.json(inputs, "--files-per-task", files_per_task)
@@ -72,20 +49,18 @@ def test_blobs_are_counted_where_they_are(topn, texts, client_requests, assert_n
     assert {file["file"]: file["top"] for file in found["files"]} == {
         name: independent_count(content.decode())[2] for name, content in contents.items()
     }
-    of_inputs = [each for each in client_requests if f"/{texts.container_name}" in each[1]]
-    assert {(method, "comp=list" in query) for method, _, query in of_inputs} == {("GET", True)}
+    of_inputs = [sent for sent in storage_requests if f"/{texts.container_name}" in sent.path]
+    assert {(sent.method, "comp=list" in sent.query) for sent in of_inputs} == {("GET", True)}
     assert state_of(texts) == before
     manifest = json.loads(Path("results/manifest.json").read_text())
     assert {entry["name"]: entry["etag"] for entry in manifest["inputs"]} == {
         name: before[name][0].strip('"') for name in contents
     }
 
-    client_requests.clear()
+    storage_requests.clear()
     again = topn.json(inputs)
     assert (again["counted"], again["unchanged"]) == (0, len(contents))
-    assert Counter(f"{method} {'list' if 'comp=list' in query else ''}" for method, _, query in client_requests) == {
-        "GET list": len(client_requests)
-    }
+    assert {(sent.method, "comp=list" in sent.query) for sent in storage_requests} == {("GET", True)}
     upload(texts, {names[0]: b"changed"})
     assert topn.json(inputs)["counted"] == 1
     assert_nothing_left()

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from identity_support import BATCH, STORAGE
+from tests_support import new_container
 
 from localbatch.testing import MACHINE_JSON
 from tasks.azure.accounts import batch_account, blob_account
@@ -121,12 +122,11 @@ def test_nodes_with_identity_get_no_signature(topn_by_identity, pool_with_identi
 @pytest.fixture
 def texts(identity_settings):
     """The URL of a container with two texts."""
-    account, name = blob_account(), f"texts-{uuid.uuid4().hex[:12]}"
-    account.create_container(name, {})
-    for number in (1, 2):
-        account.upload_bytes(name, f"{number} #%.txt", b"one two two")
-    yield f"{account.endpoint}/{name}"
-    account.delete_container(name)
+    account = blob_account()
+    with new_container(account, "texts") as name:
+        for number in (1, 2):
+            account.upload_bytes(name, f"{number} #%.txt", b"one two two")
+        yield f"{account.endpoint}/{name}"
 
 
 @pytest.mark.parametrize("files_per_task", ["1", "2"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
-from tests_support import read_blob
+from tests_support import new_container, read_blob
 
 from tasks.azure import blob
 from tasks.azure.accounts import blob_account
@@ -33,11 +31,8 @@ def repeated(text):
 @pytest.fixture
 def container(azure_settings):
     """A container for inputs, outputs and stored results."""
-    name = f"own-{uuid.uuid4().hex[:12]}"
-    account = blob_account()
-    account.create_container(name, {})
-    yield name
-    account.delete_container(name)
+    with new_container(blob_account(), "own") as name:
+        yield name
 
 
 @pytest.fixture
@@ -64,33 +59,15 @@ def run(topn, container, tmp_path, monkeypatch, assert_nothing_left):
     return run_flow
 
 
-@pytest.fixture
-def traffic(monkeypatch):
-    """The method, path, sent bytes and received bytes of each request of the flow to Storage."""
-    found = []
-    send = CheckedTransport.send
-
-    def record(transport, request, **options):
-        response = send(transport, request, **options)
-        if transport._service == "Storage":
-            received = 0 if request.method == "HEAD" else int(response.headers.get("Content-Length", 0))
-            path = unquote(urlsplit(request.url).path)
-            found.append((request.method, path, int(request.headers.get("Content-Length", 0)), received))
-        return response
-
-    monkeypatch.setattr(CheckedTransport, "send", record)
-    return found
-
-
 def assert_right(container):
     for name, text in (("a", "one two"), ("b", "three")):
         assert read_blob(blob_account(), container, f"out/{name}_OUTPUT.large.csv") == repeated(text)
 
 
-def test_flow_transfers_only_first_bytes(run, container, traffic):
+def test_flow_transfers_only_first_bytes(run, container, storage_requests):
     report = run("az://{}/out")
-    assert max(received for *_, received in traffic) <= MAX_INLINE_BYTES
-    assert max(sent for _, _, sent, _ in traffic) <= MAX_INLINE_BYTES
+    assert max(sent.received_bytes for sent in storage_requests) <= MAX_INLINE_BYTES
+    assert max(sent.sent_bytes for sent in storage_requests) <= MAX_INLINE_BYTES
 
     assert_right(container)
     account = blob_account()
@@ -103,14 +80,14 @@ def test_flow_transfers_only_first_bytes(run, container, traffic):
     assert [output.read() for output in outputs] == [repeated("one two"), repeated("three")]
 
     before = {each.name: each.etag for each in blob_account().list_blobs(container)}
-    traffic.clear()
+    storage_requests.clear()
     again = run("az://{}/out")
     assert again.count("unchanged") == 2
     after = {each.name: each.etag for each in blob_account().list_blobs(container)}
     changed = {name for name in after if after[name] != before.get(name)}
     assert {name for name in changed if not name.startswith("known/runs/")} == {"out/manifest.json"}
-    assert max(received for *_, received in traffic) <= MAX_INLINE_BYTES
-    assert max(sent for _, _, sent, _ in traffic) <= MAX_INLINE_BYTES
+    assert max(sent.received_bytes for sent in storage_requests) <= MAX_INLINE_BYTES
+    assert max(sent.sent_bytes for sent in storage_requests) <= MAX_INLINE_BYTES
 
 
 def test_changed_stored_output_is_made_again(run, container):

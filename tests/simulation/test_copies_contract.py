@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
-import uuid
 from io import BytesIO
 
 import pytest
 from run_reports import PROVENANCE
-from tests_support import read_blob
+from tests_support import new_container, read_blob
 
 from simulation.test_storage_contract import open_account
 from tasks.azure import accounts, blob
 from tasks.azure.blob_outputs import BlobOutput, open_blob
-from tasks.errors import ServiceError
+from tasks.errors import CONDITION_NOT_MET, ServiceError
 from tasks.model.files import Source
 from tasks.model.outputs import START_BYTES, Output, Outputs, Scratch
 from tasks.model.urls import Place
@@ -37,10 +36,8 @@ def blobs(request, monkeypatch):
 
 @pytest.fixture
 def container(blobs):
-    name = f"copies-{uuid.uuid4().hex}"
-    blobs.create_container(name, {})
-    yield name
-    blobs.delete_container(name)
+    with new_container(blobs, "copies") as name:
+        yield name
 
 
 @pytest.fixture
@@ -92,11 +89,9 @@ def test_small_blobs_are_downloaded(blobs, container, size):
 
 def test_changed_blob_is_not_read(blobs, container, output):
     blobs.upload_archive(container, output.blob, BytesIO(CONTENT[::-1]))
-    assert code_of(output.read) == blob.CONDITION_NOT_MET
+    assert code_of(output.read) == CONDITION_NOT_MET
     assert output.read(START_BYTES) == CONTENT[:START_BYTES]
-    assert code_of(lambda: open_blob(blobs, container, output.blob, Scratch(), etag=output.etag)) == (
-        blob.CONDITION_NOT_MET
-    )
+    assert code_of(lambda: open_blob(blobs, container, output.blob, Scratch(), etag=output.etag)) == (CONDITION_NOT_MET)
 
 
 def test_copy_has_content_and_says_of_what(blobs, container, output, way):
@@ -121,7 +116,7 @@ def test_copy_keeps_known_hash(blobs, container, way):
 def test_changed_or_missing_source_is_not_copied(blobs, container, output, way):
     blobs.upload_archive(container, output.blob, BytesIO(CONTENT[::-1]))
     # Azure has the first code, and Azurite the second.
-    changed = {"SourceConditionNotMet", blob.CONDITION_NOT_MET}
+    changed = {"SourceConditionNotMet", CONDITION_NOT_MET}
     assert code_of(lambda: output.copy_to(blobs, container, "copy")) in changed
     blobs.delete_blob(container, output.blob)
     assert code_of(lambda: output.copy_to(blobs, container, "copy")) in {"BlobNotFound", "CannotVerifyCopySource"}

@@ -16,15 +16,15 @@ import pytest
 import requests
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobBlock, generate_blob_sas, generate_container_sas
-from tests_support import read_blob
+from tests_support import new_container, read_blob
 
 from localbatch.nodes.transfer import StorageClient, TransferError, fetch_resource_files, send_output_files
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
 from simulation.storage import Container, InProcessAdapter, InProcessHandler, InProcessSession, MemoryStorage, Request
 from tasks.azure import transport as azure_transport
-from tasks.azure.blob import BLOCK_BYTES, CONDITION_NOT_MET, BlobAccount
+from tasks.azure.blob import BLOCK_BYTES, BlobAccount
 from tasks.azure.settings import AzureSettings
-from tasks.errors import AlreadyExistsError, NotFoundError, ServiceError
+from tasks.errors import CONDITION_NOT_MET, AlreadyExistsError, NotFoundError, ServiceError
 
 ODD_NAMES = ["a b", "ü/ß", "100%25", "a+b", "q?x=1&y#z", "dir/sub/file.txt", "~(1)!*'", "日本", "a\\b", "<&>"]
 PUT = {"x-ms-blob-type": "BlockBlob"}
@@ -97,10 +97,8 @@ def blobs(account):
 
 @pytest.fixture
 def container(blobs):
-    name = f"test-{uuid.uuid4().hex}"
-    blobs.create_container(name, {"owner": "test", "run": "a b"})
-    yield name
-    blobs.delete_container(name)
+    with new_container(blobs, "test", {"owner": "test", "run": "a b"}) as name:
+        yield name
 
 
 def test_checks_accept_empty_account(blobs):
