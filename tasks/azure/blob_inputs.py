@@ -54,7 +54,8 @@ class BlobFinder:
             raise UsageError(f"{printable(given)} names no container: add one, such as az://texts/**/*.txt.")
         with _explained(given):
             account = self._account.at(place.account)
-            folder, blobs = self._list(account, place)
+            folder, listed = self._list(account, place)
+            blobs = list(listed)
         container = f"{account.name}/{place.container}"
         found = [
             FoundFile(

@@ -171,6 +171,9 @@ def test_etags_take_one_listing(account, put, storage, count):
         ("az://texts/nothing", "matches no blob"),
         ("az://texts/*.nothing", "matches no blob"),
         ("az://missing/**", "The container of az://missing/\\*\\* does not exist"),
+        ("az://missing/a*.txt", "The container of az://missing/a\\*.txt does not exist"),
+        ("az://missing/a", "The container of az://missing/a does not exist"),
+        ("az://missing", "The container of az://missing does not exist"),
         ("http://127.0.0.1:10000/other/texts/a.txt", "a token is never sent over plain http"),
     ],
 )
