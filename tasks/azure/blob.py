@@ -73,7 +73,7 @@ NO_ETAG = '"0x0"'
 # Source: https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url
 MAX_SYNC_COPY_BYTES = 256 * 1024 * 1024
 
-# The time for a copy in the background, and between two questions for its status.
+# The time for a copy in the background, and between two requests for its status.
 MAX_COPY_TIME = timedelta(days=1)
 COPY_POLL_SECONDS = 1.0
 
@@ -399,7 +399,7 @@ class BlobAccount:
             size_bytes: The size of the source.
             etag: The ETag that the source must have.
             md5: The MD5 hash of the source, in hexadecimal; "" if it is not known.
-            version: What `ListedBlob.copied` is to say.
+            version: The value of `ListedBlob.copied` for the copy.
 
         Raises:
             ServiceError: The source does not exist or has changed, or any other error.

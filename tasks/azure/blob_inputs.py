@@ -54,22 +54,22 @@ class BlobFinder:
             raise UsageError(f"{printable(given)} names no container: add one, such as az://texts/**/*.txt.")
         with _explained(given):
             account = self._account.at(place.account)
-            folder, listed = self._list(account, place)
-            blobs = list(listed)
-        container = f"{account.name}/{place.container}"
-        found = [
-            FoundFile(
-                path=account.blob_url(place.container, blob.name),
-                name=f"{container}/{blob.name}",
-                size_bytes=blob.size_bytes,
-                etag=blob.etag,
-                problem=blob.problem,
-                container=container,
-                folder=folder,
-            )
-            for blob in blobs
-            if self._left_out is None or not f"{container}/{blob.name}".startswith(self._left_out)
-        ]
+            folder, blobs = self._list(account, place)
+            container = f"{account.name}/{place.container}"
+            # The listing is read here, page by page.
+            found = [
+                FoundFile(
+                    path=account.blob_url(place.container, blob.name),
+                    name=f"{container}/{blob.name}",
+                    size_bytes=blob.size_bytes,
+                    etag=blob.etag,
+                    problem=blob.problem,
+                    container=container,
+                    folder=folder,
+                )
+                for blob in blobs
+                if self._left_out is None or not f"{container}/{blob.name}".startswith(self._left_out)
+            ]
         if not found:
             raise UsageError(
                 f"{printable(given)} matches no blob: name a blob, a folder, or a pattern that matches a blob."

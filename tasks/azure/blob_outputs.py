@@ -32,7 +32,7 @@ class BlobOutput(Output):
 
     @property
     def version(self) -> str:
-        """What differs for each content of each blob."""
+        """Text that identifies this version of this blob."""
         url = self.account.blob_url(self.container, self.blob)
         return hashlib.sha256(f"{url}\n{self.etag}".encode("utf-8", "surrogateescape")).hexdigest()
 

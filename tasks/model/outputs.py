@@ -13,7 +13,7 @@ from typing import Any
 
 BLOCK_BYTES = 1024 * 1024
 
-# The first bytes of an output, which tables show. To read them never takes a request.
+# The first bytes of an output, which tables show. They are always in memory or in a temporary file.
 START_BYTES = 1000
 
 

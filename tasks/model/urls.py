@@ -113,7 +113,7 @@ def parse_place(name: str, text: str) -> Place:
 
 
 def _split_account(name: str, text: str) -> tuple[str, str]:
-    """Split a URL into that of the account and the rest. An address without a name has the account in its path."""
+    """Split a URL into that of the account and the rest. On this machine, the path begins with the name of the account."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port

@@ -176,7 +176,7 @@ class LocalFolder(Folder):
         return os.path.relpath(folder.path / path, self.path) if isinstance(folder, LocalFolder) else None
 
     def check(self) -> None:
-        """Do nothing: the command creates its folder before the run."""
+        """Do nothing: the command has checked the folder, and writing creates it."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:

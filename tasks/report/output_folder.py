@@ -70,10 +70,10 @@ def find_files(
 
 
 def check_documents(local: LocalFiles, account: BlobAccount) -> None:
-    """Check that the table and the report of a run can be written, and are not in the way of files of the user.
+    """Check that the table and the report of a run can be written, and replace no file of the user.
 
     Raises:
-        UsageError: They are, or their place cannot be used.
+        UsageError: They would replace one, or their place cannot be used.
     """
     documents = _documents(local, account)
     _check_outside(local, documents, account)
@@ -354,7 +354,7 @@ class _Writer:
         self._report = report
 
     def map(self, action: Callable[..., R], items: Iterable[tuple[Any, ...]]) -> list[R]:
-        """Call a function with each group of arguments, in threads if the folder is far away."""
+        """Call a function with each group of arguments, in threads if the folder is in Blob Storage."""
         if self._folder.threads == 1:
             return [action(*item) for item in items]
         with ThreadPoolExecutor(self._folder.threads) as pool:
