@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import threading
@@ -366,13 +367,14 @@ def test_merge_keeps_results_in_use(files):
 def test_endless_merges_end_search(folder):
     """A search does not follow other runs forever."""
     added = add(folder, "a")
+    numbers = itertools.count(10)
 
     def replace_segments(operation):
         if operation == "read":
             for name in segments(folder):
                 content = content_of(folder, name)
                 folder.delete(name)
-                folder.write(f"{name[:-8]}{random.randrange(10, 100)}.jsonl", [content])
+                folder.write(f"{name[:-8]}{next(numbers)}.jsonl", [content])
 
     watched = WatchedFiles(folder, replace_segments)
     assert find(watched, added) == {}
