@@ -45,6 +45,28 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merge:
+    """How the partials of all files become the corpus: what is known of all files together.
+
+    A partial is a file that the command of the workload writes besides its outputs. Merging partials in any order and in
+    any number of steps must have the same result. Both commands are for /bin/sh. They run in a new folder with the folder
+    ``partials``, which contains one or more partials, some of them perhaps with the same content. The variable ``FILES``
+    is the path of the folder with the files of the workload.
+
+    Attributes:
+        command: Command that merges the partials into a new one, with the name `partial`.
+        corpus_command: Command that turns the partials into the outputs of the corpus.
+        outputs: Names of the outputs of the corpus.
+        partial: Name of the file with a partial.
+    """
+
+    command: str
+    corpus_command: str
+    outputs: tuple[str, ...]
+    partial: str = "partial"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """The work on each input file.
 
@@ -59,6 +81,7 @@ class Workload:
         files: Contents of the files that are copied to each node, by file name.
         check_command: Command for /bin/sh, also with ``FILES``. A node where it fails runs no Batch tasks.
         done: The word for a file with a new result, as in "5 files: 5 counted".
+        merge: How the partials of all files become the corpus; None without a corpus.
     """
 
     name: str
@@ -67,6 +90,7 @@ class Workload:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     check_command: str = "true"
     done: str = "done"
+    merge: Merge | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z0-9][a-z0-9-]*", self.name):
