@@ -14,13 +14,14 @@ from tasks.azure.blob import BlobAccount
 from tasks.azure.values import BatchTaskSpec, Blob, Upload
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.model.chunks import Pack, StagedChunk
-from tasks.model.naming import output_blob
+from tasks.model.files import MergeInput
+from tasks.model.naming import PARTIALS_CONTAINER, output_blob
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import Category, FileError
 from tasks.progress import advance
 from tasks.steps.step import PartialFailures, step
 from tasks.workload.base import LOGS, Workload
-from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS, command, node_path, outputs
+from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS, command, node_path, outputs, partials_output
 
 # A program that failed for a transient reason, such as too little memory beside other programs, gets another attempt.
 MAX_BATCH_TASK_RETRIES = 1
@@ -36,7 +37,8 @@ def submit_batch_tasks(
         [file for pack in chunk.staged for file in pack.files],
         lambda: submit_chunk(batch_account(), blob_account(), run, chunk, job, workload, containers),
     )
-    advance("submitted", done=len(chunk.chunk.files))
+    if not chunk.chunk.kind:
+        advance("submitted", done=len(chunk.chunk.files))
     return submitted or replace(chunk, staged=(), failures={**chunk.failures, **failures.errors})
 
 
@@ -91,6 +93,8 @@ def _spec(
     expires_at: datetime | None,
 ) -> BatchTaskSpec:
     names = (RESULTS,) if pack.is_archive else outputs(pack, workload)
+    if workload.merge is not None:
+        names += (partials_output(pack, workload.merge),)
     script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else command(pack, workload)}'
     return BatchTaskSpec(
         task_id=pack.task_id,
@@ -124,6 +128,9 @@ def _inputs(
     if pack.is_archive:
         yield blobs.read_url(containers.inputs, pack.input_blob, expires_at), ARCHIVE
     for file in pack.files:
+        if isinstance(file, MergeInput):
+            for blob, path in file.blobs.items():
+                yield blobs.read_url(PARTIALS_CONTAINER, blob, expires_at), path
         path = node_path(pack, file, workload)
         if file.etag:
             place = file.place
