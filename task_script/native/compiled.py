@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from struct import Struct
 
-from task_script.counts import PARTS, Counts, Totals
+from task_script.counts import Counts, Totals
 from task_script.text import BYTE_ORDER_MARK, decode, decode_blocks
 
 TYPE_CHECKING = False
@@ -63,11 +63,6 @@ class CompiledCounts(Counts):
     def __del__(self) -> None:
         self._library.counts_free(self._handle)
 
-    def new_empty(self) -> CompiledCounts:
-        """Return empty counts of the same class, with another seed."""
-        # With the same seed, all hashes of a part would start with the same byte and use 1/256 of the table.
-        return CompiledCounts(self._library, self._seed + 1)
-
     def add_blocks(self, blocks: Iterable[bytes], *, ignore_case: bool) -> Iterator[None]:
         """Count the words of a file, and yield after each block; a block may end anywhere in a word or character.
 
@@ -85,16 +80,12 @@ class CompiledCounts(Counts):
         """Return whether the counts use more memory than the limit, or would during the next growth of the table."""
         return bool(self._handle.contents.size_bytes > min(limit_bytes, _MAX_COUNTS_BYTES))
 
-    def pop_parts(self) -> Iterator[bytes]:
-        """Yield the counts in `PARTS` parts, then delete them. The first byte of a word's hash selects its part."""
-        for part in range(PARTS):
-            self._library.counts_part(self._handle, part)
-            yield self._output()
+    def pop_lines(self) -> Iterator[bytes]:
+        """Yield the counts as a run (see `merging`), in blocks of lines, then delete them."""
+        self._library.counts_top(self._handle, self._handle.contents.distinct + 1)
+        pairs = sorted(_parse_records(self._output()))
+        yield "".join([f"{word}\t{count}\n" for word, count in pairs]).encode()
         self._library.counts_clear(self._handle)
-
-    def add_part(self, part: bytes) -> None:
-        """Add the counts of a part that `pop_parts` of the same process yielded."""
-        self._library.counts_add_records(self._handle, part, len(part))
 
     def totals(self, num_words: int) -> Totals:
         """Return the totals with the `num_words` most frequent words."""

@@ -23,8 +23,8 @@ from tasks.model.verdict import BatchTaskOutcome, Category, FileError
 from tasks.progress import advance, notify
 from tasks.report.usage import UsageMeter
 from tasks.steps.doctor import Doctor
-from tasks.steps.renew import Renewal
 from tasks.steps.step import file_error, result_or_error, step
+from tasks.steps.submit import Renewal
 from tasks.workload.base import Workload
 
 # The poll interval grows while nothing changes, and is reset when something does.

@@ -79,6 +79,11 @@ class Workload:
             variable ``FILES`` is the path of the folder with ``files``. Exit code 0 means success.
         outputs: Names of files that the command writes in that folder. They are the result.
         files: Contents of the files that are copied to each node, by file name.
+        pack_command: Command for /bin/sh that processes all files of a pack at once, also with ``FILES``. It runs in a folder
+            with one folder per file, in which it does what `command` does, and finally writes ``.exit`` with the exit code
+            and the number of attempts, such as ``0 1``. It skips each folder with that file, and writes ``stderr.txt`` if
+            the program rejects the file. The first file that it left unfinished is processed by `command`, the others by
+            another run of `pack_command`. If it is empty, `command` processes each file.
         check_command: Command for /bin/sh, also with ``FILES``. A node where it fails runs no Batch tasks.
         done: The word for a file with a new result, as in "5 files: 5 counted".
         merge: How the partials of all files become the corpus; None without a corpus.
@@ -88,6 +93,7 @@ class Workload:
     command: str
     outputs: tuple[str, ...]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    pack_command: str = ""
     check_command: str = "true"
     done: str = "done"
     merge: Merge | None = None
@@ -114,7 +120,11 @@ class Workload:
     @property
     def sha256(self) -> str:
         """Hash of everything that a result depends on, except the input file."""
-        parts = [self.command, list(self.outputs), sorted(self.file_hashes().items())]
+        return self.hash_of(self.command)
+
+    def hash_of(self, command: str) -> str:
+        """Return the hash of everything that a result of a command depends on, except the input file."""
+        parts = [command, list(self.outputs), sorted(self.file_hashes().items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def result_key(self, sha256: str, name: str) -> str:

@@ -17,15 +17,17 @@ from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable, shorten
-from tasks.workload.base import NODE_INPUT, Cell, Corpus, Picture, Row, Workload, copy_command
+from tasks.workload.base import NODE_INPUT, Cell, Corpus, Merge, Picture, Row, Workload, copy_command
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
+PARTIAL = f"{NODE_INPUT}_OUTPUT.words.gz"
+CORPUS_OUTPUT = "corpus.json"
 
 # Suffixes of compressed files. On the node, the name of a file shows its compression, and the outputs, whose names have no
 # such suffix, do not match the pattern of the command.
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-NODE_INPUTS = f"{NODE_INPUT}.*"
+NODE_INPUT_PREFIX = f"{NODE_INPUT}."
 
 # The defaults of the task script. They are no part of its command line, so that results stay the same.
 DEFAULT_ENCODING = "utf-8"
@@ -41,9 +43,6 @@ MAX_CHARTED_WORDS = 15
 # Limits of the words of the corpus on the terminal, and in a table.
 MAX_LINE_WORDS = 5
 MAX_CORPUS_ROWS = 50
-
-# The output of the last merge.
-CORPUS = "corpus.json"
 
 # No file has more bytes than a 64-bit off_t can hold.
 MAX_COUNT = 2**63 - 1
@@ -75,11 +74,23 @@ class WordCountWorkload(Workload):
 
     Attributes:
         arguments: Command-line options of the task script.
+        counting_arguments: Those of them that the counts depend on.
         sources_sha256: Hash of the task script's sources.
     """
 
     arguments: tuple[str, ...]
+    counting_arguments: tuple[str, ...]
     sources_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that a result depends on, except the input file. Partials do not change the result."""
+        return self.hash_of(shlex.join(self.arguments))
+
+    @property
+    def partial_sha256(self) -> str:
+        """Hash of everything that a partial depends on, except the input file."""
+        return self.hash_of(shlex.join(self.counting_arguments))
 
     def file_hashes(self) -> dict[str, str]:
         """Return the hash of the task script's sources, which is the same for compiled and pure Python packages."""
@@ -157,7 +168,7 @@ class WordCountWorkload(Workload):
     def corpus_error(self, outputs: Mapping[str, bytes]) -> str:
         """Return why the counts of the corpus are not valid, or ""."""
         try:
-            parse_corpus(outputs[CORPUS])
+            parse_corpus(outputs[CORPUS_OUTPUT])
         except (KeyError, ValueError) as error:
             return f"The output of the merge cannot be read: {error}"
         return ""
@@ -167,7 +178,7 @@ class WordCountWorkload(Workload):
         del file
         counts = counts_of(result)
         document = {"words": counts.words, "distinct": counts.distinct, "top": counts.top}
-        return {CORPUS: f"{json.dumps(document)}\n".encode()}
+        return {CORPUS_OUTPUT: f"{json.dumps(document)}\n".encode()}
 
     @property
     def corpus_names(self) -> tuple[str, ...]:
@@ -235,30 +246,44 @@ def word_count_workload(
 ) -> WordCountWorkload:
     """Return the workload that runs the packaged task script with the options of this run.
 
+    With `corpus`, it also counts the words of all files together.
+
     Raises:
         UsageError: The encoding is unknown, or no encoding of text.
     """
     package = TaskScriptPackage()
-    arguments = ["--num-words", str(num_words)]
+    counting = []
     if ignore_case:
-        arguments.append("--ignore-case")
+        counting.append("--ignore-case")
     if (name := _encoding_name(encoding)) not in {
         DEFAULT_ENCODING,
         "utf-8-sig",
     }:  # A byte order mark is always dropped.
-        arguments += ["--encoding", name]
+        counting += ["--encoding", name]
     if max_expanded_mb != DEFAULT_MAX_EXPANDED_MB:
-        arguments += ["--max-expanded-mb", str(max_expanded_mb)]
+        counting += ["--max-expanded-mb", str(max_expanded_mb)]
+    top = ["--num-words", str(num_words)]
+    # -I and -S: ignore the variables of Python and all packages that are installed on the node.
+    program = f'python3 -I -S "$FILES"/{package.name}'
+    options = shlex.join([*top, *counting, *(["--partial", PARTIAL] if corpus else [])])
+    merge = Merge(
+        command=f"exec {program} --merge {PARTIAL} partials/*/{PARTIAL}",
+        corpus_command=f"exec {program} --corpus {CORPUS_OUTPUT} {shlex.join(top)} partials/*/{PARTIAL}",
+        outputs=(CORPUS_OUTPUT,),
+        partial=PARTIAL,
+    )
     return WordCountWorkload(
         name="topn",
-        # -I: ignore the variables of Python and the packages of users on the node.
-        command=f'exec python3 -I "$FILES"/{package.name} {NODE_INPUTS} {shlex.join(arguments)}',
+        command=f"exec {program} {NODE_INPUT_PREFIX}* {options}",
         outputs=(OUTPUT,),
         files=package,
+        pack_command=f"exec {program} --pack {NODE_INPUT_PREFIX} {options}",
         # Check that the Python of the node can run the package.
-        check_command=f'python3 -I "$FILES"/{package.name} --check',
+        check_command=f"{program} --check",
         done="counted",
-        arguments=tuple(arguments),
+        merge=merge if corpus else None,
+        arguments=(*top, *counting),
+        counting_arguments=tuple(counting),
         sources_sha256=package.sources_sha256,
     )
 
@@ -288,7 +313,7 @@ def counts_of(result: StoredResult) -> WordCounts:
 
 def corpus_counts(result: StoredResult) -> CorpusCounts:
     """Return the counts of a valid corpus."""
-    return parse_corpus(result.outputs[CORPUS])
+    return parse_corpus(result.outputs[CORPUS_OUTPUT])
 
 
 def parse_corpus(content: bytes) -> CorpusCounts:

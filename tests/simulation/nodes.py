@@ -124,7 +124,7 @@ class Nodes:
         if "sha256sum" in command and not Path(INPUT_HASH).exists():
             [blob] = Path().glob(f"{NODE_INPUT}*")
             Path(INPUT_HASH).write_text(f"{top_words.hashlib.sha256(blob.read_bytes()).hexdigest()}  {blob}\n")
-        match = re.search(r'exec python3 -I "\$FILES"/(\S+) (.+)$', command)
+        match = re.search(r'exec python3 -I -S "\$FILES"/(\S+) (.+)$', command)
         if match is None:
             print(f"not a command of ours: {command}")
             return NOT_FOUND
