@@ -21,7 +21,7 @@ from tasks.workload.base import NODE_INPUT, Cell, Corpus, Merge, Picture, Row, W
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
-PARTIAL = f"{NODE_INPUT}_OUTPUT.words.gz"
+PARTIAL = "words.gz"
 CORPUS_OUTPUT = "corpus.json"
 
 # Suffixes of compressed files. On the node, the name of a file shows its compression, and the outputs, whose names have no
@@ -222,7 +222,7 @@ class WordCountWorkload(Workload):
             {
                 "word": shorten(printable(word), 40),
                 "count": count,
-                **({} if before is None else {"change": f"{count - before[word]:+,}" if word in before else "new"}),
+                **({} if before is None else {"change": _change(count, before.get(word))}),
             }
             for word, count in corpus_counts(corpus.result).top[:MAX_CORPUS_ROWS]
         ]
@@ -407,3 +407,9 @@ def _typed(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return value
+
+
+def _change(count: int, before: int | None) -> str:
+    if before is None:
+        return "new"
+    return f"{count - before:+,}" if count != before else "0"
