@@ -121,7 +121,13 @@ def _create_counts(size_bytes: int) -> Counts:
     return create_compiled_counts() or Counts()
 
 
-def _find_merge(*, is_large: bool) -> MergeRuns:  # noqa: ARG001
+def _find_merge(*, is_large: bool) -> MergeRuns:
     from task_script.merging import merge_runs  # noqa: PLC0415 - See the module docstring.
 
-    return merge_runs
+    if not is_large:
+        return merge_runs
+    try:
+        from task_script.native.compiled import find_compiled_merge  # noqa: PLC0415 - See the module docstring.
+    except ImportError:  # This interpreter has no `ctypes`.
+        return merge_runs
+    return find_compiled_merge() or merge_runs
