@@ -86,6 +86,10 @@ def _corpus(
     merges: Merges, merged: Verdicts, files: Sequence[FileReport], folder: Folder, run: Run
 ) -> Corpus | FileError | None:
     verdict = corpus_verdict(merges, merged)
+    if isinstance(verdict, FileError) and service_time() > run.deadline_at:
+        return FileError(
+            category=Category.WALL_CLOCK, message="The run's deadline passed before the partials of all files were merged"
+        )
     if not isinstance(verdict, StoredResult):
         return verdict
     return Corpus(
