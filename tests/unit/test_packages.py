@@ -53,6 +53,7 @@ LAYERS = {
         "native",
         "counting",
         "corpus",
+        "byte_code",
         "top_words",
         "__main__",
     ),
