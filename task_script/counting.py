@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from task_script.counts import Totals
-    from task_script.large_files import PartFile
+    from task_script.large_files import RunFile
+    from task_script.merging import MergeRuns, Write
 
 # Below this size, loading the compiled library takes longer than it saves.
 MIN_COMPILED_BYTES = 256 * 1024
@@ -56,6 +57,7 @@ def count_words(
     compression: str = "",
     max_expanded_mb: float = DEFAULT_MAX_EXPANDED_MB,
     block_bytes: int = DEFAULT_BLOCK_BYTES,
+    write: Write | None = None,
 ) -> tuple[Totals, Fingerprint]:
     """Count the words of a file or pipe.
 
@@ -68,6 +70,7 @@ def count_words(
         compression: Suffix of the compression of the file, such as .gz; empty if it is not compressed.
         max_expanded_mb: Limit of the size of the decompressed file.
         block_bytes: Number of bytes to read at a time.
+        write: Called with blocks of lines of all counts as a sorted run (see `merging`), unless it is None.
 
     Raises:
         NotTextError: The file contains a NUL character, is not in its encoding, or cannot be decompressed.
@@ -88,12 +91,23 @@ def count_words(
     if compression:
         blocks = limit_words(blocks)
     counts = _create_counts(size_bytes)
-    vocabulary = Vocabulary(counts, memory_mb, _create_part_file)
+    vocabulary = Vocabulary(counts, memory_mb, lambda: create_run_file(is_large=type(counts) is not Counts))
     try:
         vocabulary.add_blocks(blocks, ignore_case=ignore_case)
-        return vocabulary.totals(num_words), fingerprint
+        return vocabulary.totals(num_words, write), fingerprint
     finally:
         vocabulary.close()
+
+
+def create_run_file(*, is_large: bool) -> RunFile:
+    """Return a temporary file for sorted runs; they are merged in C if they are large and the library can be loaded.
+
+    Raises:
+        SpillError: The file cannot be created.
+    """
+    from task_script.large_files import RunFile  # noqa: PLC0415 - See the module docstring.
+
+    return RunFile(_find_merge(is_large=is_large))
 
 
 def _create_counts(size_bytes: int) -> Counts:
@@ -107,7 +121,13 @@ def _create_counts(size_bytes: int) -> Counts:
     return create_compiled_counts() or Counts()
 
 
-def _create_part_file() -> PartFile:
-    from task_script.large_files import PartFile  # noqa: PLC0415 - See the module docstring.
+def _find_merge(*, is_large: bool) -> MergeRuns:
+    from task_script.merging import merge_runs  # noqa: PLC0415 - See the module docstring.
 
-    return PartFile()
+    if not is_large:
+        return merge_runs
+    try:
+        from task_script.native.compiled import find_compiled_merge  # noqa: PLC0415 - See the module docstring.
+    except ImportError:  # This interpreter has no `ctypes`.
+        return merge_runs
+    return find_compiled_merge() or merge_runs

@@ -6,7 +6,6 @@ A word is a token of the text without the ASCII punctuation at both ends. A toke
 from __future__ import annotations
 
 import heapq
-import marshal
 import sys
 from collections import Counter
 from itertools import islice, repeat
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
 # `string.punctuation`. Importing `string` takes longer than counting a small file.
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
-# Number of parts that counts are written in. A vocabulary may be this many times larger than the memory limit.
-# Small parts also fit in a processor's cache.
-PARTS = 256
+# Number of lines in a block, which has about as many bytes as a block of text.
+LINES = 4096
 
 
 class Totals:
@@ -41,10 +39,6 @@ class Counts:
         self._counts: Counter[str] = Counter()
         self._measured = 0  # Number of words whose size is included in `_words_bytes`.
         self._words_bytes = 0
-
-    def new_empty(self) -> Counts:
-        """Return empty counts of the same class."""
-        return Counts()
 
     def add_blocks(self, blocks: Iterable[bytes], *, ignore_case: bool) -> Iterator[None]:
         """Count the words of a file, and yield after each block; a block may end anywhere in a word or character.
@@ -66,31 +60,14 @@ class Counts:
         # While a table grows, a second one of twice its size exists.
         return self._words_bytes + 3 * sys.getsizeof(self._counts) > limit_bytes
 
-    def pop_parts(self) -> Iterator[bytes]:
-        """Yield the counts in `PARTS` parts, then delete them. The hash of a word selects its part."""
+    def pop_lines(self) -> Iterator[bytes]:
+        """Yield the counts as a run (see `merging`), in blocks of lines, then delete them."""
         del self._counts[""]
-        # Most words occur once. They are stored without a count, and are added without a Python loop.
-        single: list[list[str]] = [[] for _ in range(PARTS)]
-        words: list[list[str]] = [[] for _ in range(PARTS)]
-        counts: list[list[int]] = [[] for _ in range(PARTS)]
-        for word, count in self._counts.items():
-            part = hash(word) % PARTS
-            if count == 1:
-                single[part].append(word)
-            else:
-                words[part].append(word)
-                counts[part].append(count)
-        for part in range(PARTS):
-            # Words contain no white space, so a space can separate them.
-            yield marshal.dumps((" ".join(single[part]).encode(), " ".join(words[part]).encode(), counts[part]))
+        words = sorted(self._counts)
+        for start in range(0, len(words), LINES):
+            yield "".join([f"{word}\t{self._counts[word]}\n" for word in words[start : start + LINES]]).encode()
         self._counts.clear()
         self._measured = self._words_bytes = 0
-
-    def add_part(self, part: bytes) -> None:
-        """Add the counts of a part that `pop_parts` of the same process yielded."""
-        single, words, counts = marshal.loads(part)  # noqa: S302 - This process wrote it.
-        self._counts.update(dict(zip(words.decode().split(), counts)))  # noqa: B905 - `strict` needs Python 3.10.
-        self._counts.update(single.decode().split())
 
     def totals(self, num_words: int) -> Totals:
         """Return the totals with the `num_words` most frequent words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -17,6 +18,10 @@ DEFAULT_MAX_EXPANDED_MB = 10_000
 
 USAGE = "usage: python3 -m task_script [OPTION]... FILE..."
 
+# Options with a text and with a number.
+TEXT_OPTIONS = ("--encoding", "--output-dir", "--partial", "--pack", "--merge", "--corpus")
+NUMBER_OPTIONS = ("--num-words", "--memory-mb", "--max-expanded-mb")
+
 HELP = f"""{USAGE}
 
 Count the most frequent words of text files. The results for each FILE are
@@ -29,6 +34,12 @@ Count the most frequent words of text files. The results for each FILE are
   --max-expanded-mb N  limit of the size of each decompressed file (default: {DEFAULT_MAX_EXPANDED_MB})
   --output-dir DIR   folder for the results, created if missing (default: the folder of FILE)
   --memory-mb N      memory limit for the counts (default: {DEFAULT_MEMORY_MB}); larger counts use a temporary file
+  --partial NAME     also write all counts of FILE, sorted by word, to NAME in the folder of the results
+  --pack PREFIX      process the FILE in each folder below the current one whose name starts with PREFIX,
+                     unless the folder contains a file .exit, and write that file with its exit code
+  --merge NAME       merge FILEs that --partial or --merge wrote into NAME
+  --corpus NAME      merge FILEs that --partial or --merge wrote, and write their totals and most frequent
+                     words to NAME as JSON
   --check            only check that this interpreter is supported
   --help             print this help
   --                 treat all following arguments as FILEs"""
@@ -44,6 +55,10 @@ class Options:
         self.encoding = "utf-8"
         self.max_expanded_mb = DEFAULT_MAX_EXPANDED_MB
         self.output_dir: str | None = None
+        self.partial: str | None = None
+        self.pack: str | None = None
+        self.merge: str | None = None
+        self.corpus: str | None = None
         self.check = False
         self.files: list[str] = []
 
@@ -58,7 +73,7 @@ def parse(arguments: Sequence[str]) -> Options:
             options.files += rest
         elif argument == "-" or not argument.startswith("-"):
             options.files.append(argument)
-        elif name in {"--num-words", "--memory-mb", "--max-expanded-mb", "--encoding", "--output-dir"}:
+        elif name in TEXT_OPTIONS or name in NUMBER_OPTIONS:
             text = value if equals else next(rest, None)
             if text is None:
                 exit_with_usage(f"argument {name}: expected one argument")
@@ -70,8 +85,7 @@ def parse(arguments: Sequence[str]) -> Options:
             raise SystemExit(0)
         else:
             exit_with_usage(f"unrecognized arguments: {argument!a}")
-    if not options.files and not options.check:
-        exit_with_usage("name at least one FILE")
+    _check(options)
     return options
 
 
@@ -81,15 +95,32 @@ def exit_with_usage(error: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _check(options: Options) -> None:
+    """Check that the options fit together."""
+    modes = [name for name in ("pack", "merge", "corpus", "check") if getattr(options, name) not in {None, False}]
+    if len(modes) > 1:
+        exit_with_usage(f"--{modes[0]} and --{modes[1]} exclude each other")
+    if options.pack is not None and options.files:
+        exit_with_usage("with --pack, name no FILE")
+    if not options.files and modes not in (["pack"], ["check"]):
+        exit_with_usage("name at least one FILE")
+    if options.partial is not None and (len(options.files) > 1 or {"merge", "corpus"} & set(modes)):
+        exit_with_usage("--partial needs one FILE or --pack")
+    if options.partial is not None and os.path.basename(options.partial) in {"", ".", ".."}:
+        exit_with_usage(f"argument --partial: {options.partial!a} is not the name of a file")
+    if options.partial is not None and os.path.dirname(options.partial):
+        exit_with_usage("argument --partial: leave out the folder, which is that of the results")
+
+
 def _set(options: Options, name: str, value: object) -> None:
     setattr(options, name[2:].replace("-", "_"), value)
 
 
 def _parse_value(name: str, text: str) -> int | str:
-    if name == "--output-dir":
-        return text
     if name == "--encoding":
         return _parse_encoding(text)
+    if name in TEXT_OPTIONS:
+        return text
     try:
         number = int(text)
     except ValueError:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# Parts of ordinary names and words that `str.isprintable` rejects: spaces of several scripts, and the joiners in Persian
+# and Indic words and in emoji.
+PRINTABLE = "\u00a0\u200c\u200d\u202f\u3000"
+
 
 class NotTextError(ValueError):
     """The input is not text in its encoding. The message contains the reason, and the offset if there is one."""
@@ -79,3 +83,12 @@ def decode(data: bytes, offset: int, *, final: bool) -> tuple[str, int]:
     if nul >= 0:
         raise NotTextError(f"has a NUL byte at offset {offset + nul}")
     return text, used
+
+
+def printable(text: str) -> str:
+    """Escape line breaks, control characters, invisible characters, and characters that cannot be encoded."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in PRINTABLE else ascii(character)[1:-1] for character in text
+    )

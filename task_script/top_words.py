@@ -11,20 +11,22 @@ import os
 import sys
 
 from task_script.counting import count_words
+from task_script.files import AtomicFile, FileFailedError
 from task_script.options import Options, exit_with_usage, parse
-from task_script.text import NotTextError
+from task_script.text import NotTextError, printable
 from task_script.vocabulary import SpillError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Parts of ordinary names and words that `str.isprintable` rejects: spaces of several scripts, and the joiners in Persian
-# and Indic words and in emoji.
-PRINTABLE = "\u00a0\u200c\u200d\u202f\u3000"
+    from task_script.merging import Write
 
 # Suffixes of the names of compressed files.
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+# The file in the folder of a processed file of a pack, with the exit code and the number of attempts.
+EXIT = ".exit"
 
 # Limit of all common file systems.
 MAX_NAME_BYTES = 255
@@ -37,10 +39,6 @@ PROVENANCE = {
     "Job": "AZ_BATCH_JOB_ID",
     "Pool": "AZ_BATCH_POOL_ID",
 }
-
-
-class FileFailedError(Exception):
-    """A file cannot be counted, or its result cannot be written. The message names the file and the reason."""
 
 
 class Summary:
@@ -58,11 +56,12 @@ class Summary:
 
 
 class Outputs:
-    """The paths of the results of one file: text for people, and JSON for programs."""
+    """The paths of the results of one file: text for people, JSON for programs, and the partial, if there is one."""
 
-    def __init__(self, text: str, json: str) -> None:
+    def __init__(self, text: str, json: str, partial: str | None = None) -> None:
         self.text = text
         self.json = json
+        self.partial = partial
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,35 +70,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     If a file fails, print the error and continue with the next file.
     """
     options = parse(sys.argv[1:] if argv is None else argv)
-    if options.check:
-        return 0  # On an unsupported interpreter, importing the package fails.
-    outputs = [output_paths(file, options.output_dir) for file in options.files]
-    clash = find_clash(options.files, outputs)
-    if clash:
-        exit_with_usage(clash)
-
-    exit_code = 0
     try:
-        for file, paths in zip(options.files, outputs):  # noqa: B905 - `strict` needs Python 3.10.
-            try:
-                process_file(file, paths, options)
-            except FileFailedError as error:
-                print(error, file=sys.stderr)
-                exit_code = 1
+        if options.check:
+            return 0  # On an unsupported interpreter, importing the package fails.
+        if options.pack is not None:
+            return process_pack(options.pack, options)
+        if options.merge is not None or options.corpus is not None:
+            return _merge(options)
+        return _process_files(options)
     except KeyboardInterrupt:
         return 130
+
+
+def process_pack(prefix: str, options: Options) -> int:
+    """Process the file of each folder in the current one as if the program ran there, and return the exit code.
+
+    The name of the file starts with `prefix`. A folder with a file .exit is finished. A file that the program rejects gets
+    one, too, and stderr.txt with the reason. A file that fails for another reason gets none: when it is tried alone, more
+    memory may be free.
+    """
+    exit_code = 0
+    for folder in sorted(entry.name for entry in os.scandir() if entry.is_dir()):
+        os.chdir(folder)
+        names = os.listdir()
+        if EXIT not in names:
+            status = _process_packed(sorted(name for name in names if name.startswith(prefix)), options)
+            exit_code = max(exit_code, status)
+        os.chdir("..")
     return exit_code
 
 
 def process_file(file: str, outputs: Outputs, options: Options) -> None:
-    """Count one file and write its two outputs, each of them atomically.
+    """Count one file and write its outputs, each of them atomically.
 
     Raises:
         FileFailedError: The file cannot be read or is not text, or an output cannot be written.
     """
-    summary = _summarize(file, options)
-    _write_atomically(outputs.text, render_text(summary, os.environ))
-    _write_atomically(outputs.json, render_json(summary))
+    if outputs.partial is None:
+        summary = _summarize(file, options)
+    else:
+        from task_script.partials import PartialWriter  # noqa: PLC0415 - See the docstring of the module.
+
+        with AtomicFile(outputs.partial) as partial:
+            writer = PartialWriter(partial.write)
+            summary = _summarize(file, options, writer.write)
+            writer.close()
+    with AtomicFile(outputs.text) as text:
+        text.write(render_text(summary, os.environ).encode())
+    with AtomicFile(outputs.json) as json:
+        json.write(render_json(summary).encode())
 
 
 def render_json(summary: Summary) -> str:
@@ -122,8 +141,8 @@ def render_text(summary: Summary, environ: Mapping[str, str]) -> str:
     return "\n".join([*lines, "", *places, ""])
 
 
-def output_paths(file: str, output_dir: str | None) -> Outputs:
-    """Return the output paths of a file, in `output_dir` or in the folder of the file.
+def output_paths(file: str, output_dir: str | None, partial: str | None = None) -> Outputs:
+    """Return the output paths of a file, in `output_dir` or in the folder of the file. `partial` is the name of the partial.
 
     If a name would be too long, a hash of the file name replaces the end of the stem.
     """
@@ -137,14 +156,15 @@ def output_paths(file: str, output_dir: str | None) -> Outputs:
             stem = stem[:-1]
         stem += suffix
     base = os.path.join(folder, stem)
-    return Outputs(f"{base}_OUTPUT.txt", f"{base}_OUTPUT.json")
+    partial_path = None if partial is None else os.path.join(folder, partial)
+    return Outputs(f"{base}_OUTPUT.txt", f"{base}_OUTPUT.json", partial_path)
 
 
 def find_clash(files: Sequence[str], outputs: Sequence[Outputs]) -> str | None:
     """Return an error message if an output would overwrite another output or an input."""
     owners = {os.path.realpath(file): file for file in files}
     for file, paths in zip(files, outputs):  # noqa: B905 - `strict` needs Python 3.10.
-        for path in (paths.text, paths.json):
+        for path in filter(None, (paths.text, paths.json, paths.partial)):
             # Writing an output replaces a symbolic link of the same name, so only its folder is resolved.
             resolved = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
             if resolved in owners:
@@ -152,15 +172,6 @@ def find_clash(files: Sequence[str], outputs: Sequence[Outputs]) -> str | None:
                 return f"{both} need different names or folders: {printable(path)} would be overwritten"
             owners[resolved] = file
     return None
-
-
-def printable(text: str) -> str:
-    """Escape line breaks, control characters, invisible characters, and characters that cannot be encoded."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() or character in PRINTABLE else ascii(character)[1:-1] for character in text
-    )
 
 
 def _quote(text: str) -> str:
@@ -172,7 +183,55 @@ def _quote(text: str) -> str:
     return json.dumps(text)
 
 
-def _summarize(file: str, options: Options) -> Summary:
+def _process_files(options: Options) -> int:
+    outputs = [output_paths(file, options.output_dir, options.partial) for file in options.files]
+    clash = find_clash(options.files, outputs)
+    if clash:
+        exit_with_usage(clash)
+    exit_code = 0
+    for file, paths in zip(options.files, outputs):  # noqa: B905 - `strict` needs Python 3.10.
+        try:
+            process_file(file, paths, options)
+        except FileFailedError as error:
+            print(error, file=sys.stderr)
+            exit_code = 1
+    return exit_code
+
+
+def _process_packed(files: list[str], options: Options) -> int:
+    """Process the file in the current folder, and return the exit code."""
+    status = 1
+    try:
+        if len(files) != 1:
+            return 1
+        process_file(files[0], output_paths(files[0], options.output_dir, options.partial), options)
+        status = 0
+    except FileFailedError as error:
+        if not isinstance(error.__cause__, NotTextError):
+            return 1
+        for log, content in (("stdout.txt", ""), ("stderr.txt", f"{error}\n")):
+            with open(log, "wb") as stream:
+                stream.write(content.encode())
+    with open(EXIT, "wb") as stream:
+        stream.write(b"%d 1\n" % status)
+    return status
+
+
+def _merge(options: Options) -> int:
+    from task_script.corpus import write_corpus, write_merged  # noqa: PLC0415 - See the docstring of the module.
+
+    try:
+        if options.merge is not None:
+            write_merged(options.files, options.merge)
+        elif options.corpus is not None:
+            write_corpus(options.files, options.corpus, options.num_words)
+    except FileFailedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _summarize(file: str, options: Options, write: Write | None = None) -> Summary:
     try:
         with open(file, "rb", buffering=0) as stream:
             totals, fingerprint = count_words(
@@ -183,6 +242,7 @@ def _summarize(file: str, options: Options) -> Summary:
                 encoding=options.encoding,
                 compression=next((suffix for suffix in COMPRESSIONS if file.endswith(suffix)), ""),
                 max_expanded_mb=options.max_expanded_mb,
+                write=write,
             )
     except NotTextError as error:
         raise FileFailedError(f"input error: {printable(file)} {error}") from error
@@ -196,23 +256,3 @@ def _summarize(file: str, options: Options) -> Summary:
         ) from error
     sha256 = fingerprint.sha256.hexdigest()
     return Summary(file, sha256, fingerprint.size_bytes, totals.words, totals.distinct, totals.top)
-
-
-def _write_atomically(path: str, text: str) -> None:
-    """Write a temporary file in the same folder, then rename it."""
-    folder = os.path.dirname(path)
-    # The name is unique, because two processes may write the same output. The last one wins.
-    temporary = os.path.join(folder, f".topn-{os.urandom(8).hex()}.tmp")
-    try:
-        if folder:
-            os.makedirs(folder, exist_ok=True)
-        try:
-            with open(temporary, "xb") as stream:
-                stream.write(text.encode())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.lexists(temporary):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise FileFailedError(f"output error: {printable(path)} cannot be written: {error.strerror}") from error

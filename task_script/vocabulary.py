@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from task_script.counts import PARTS, Totals
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
-    from task_script.counts import Counts
+    from task_script.counts import Counts, Totals
+    from task_script.merging import Write
 
-    class PartStore(Protocol):
-        """Storage for counts that exceed the memory limit."""
+    class RunStore(Protocol):
+        """Storage for counts that exceed the memory limit, as sorted runs."""
 
-        def write(self, parts: Iterable[bytes]) -> None:
-            """Append to each part."""
+        def add(self, lines: Iterable[bytes]) -> None:
+            """Append a run."""
 
-        def read(self, part: int) -> Iterator[bytes]:
-            """Yield everything that was appended to one part."""
+        def merge(self, num_words: int, write: Write | None) -> Totals:
+            """Merge all runs."""
 
         def close(self) -> None:
-            """Delete all parts."""
+            """Delete all runs."""
 
 
 class SpillError(Exception):
@@ -37,11 +36,11 @@ class Vocabulary:
         create_store: Called once the counts reach the limit.
     """
 
-    def __init__(self, counts: Counts, memory_mb: float, create_store: Callable[[], PartStore]) -> None:
+    def __init__(self, counts: Counts, memory_mb: float, create_store: Callable[[], RunStore]) -> None:
         self._counts = counts
         self._limit_bytes = memory_mb * 2**20
         self._create_store = create_store
-        self._store: PartStore | None = None
+        self._store: RunStore | None = None
 
     def add_blocks(self, blocks: Iterable[bytes], *, ignore_case: bool) -> None:
         """Count the words of a file; a block may end anywhere in a word or character.
@@ -52,37 +51,30 @@ class Vocabulary:
         """
         for _ in self._counts.add_blocks(blocks, ignore_case=ignore_case):
             if self._counts.exceed(self._limit_bytes):
-                self._move_to_store()
+                if self._store is None:
+                    self._store = self._create_store()
+                self._store.add(self._counts.pop_lines())
 
-    def totals(self, num_words: int) -> Totals:
+    def totals(self, num_words: int, write: Write | None) -> Totals:
         """Return the totals with the `num_words` most frequent words. No words can be added after this.
+
+        Args:
+            num_words: Number of most frequent words to return.
+            write: Called with blocks of lines of all counts as a sorted run (see `merging`), unless it is None.
 
         Raises:
             SpillError: The counts exceed the memory limit and cannot be stored.
         """
-        if self._store is None:
-            return self._counts.totals(num_words)
-        self._move_to_store()
-        totals = Totals(0, 0, [])
-        for number in range(PARTS):
-            counts = self._counts.new_empty()
-            for part in self._store.read(number):
-                counts.add_part(part)
-            totals = _add(totals, counts.totals(num_words), num_words)
+        if self._store is not None:
+            self._store.add(self._counts.pop_lines())
+            return self._store.merge(num_words, write)
+        totals = self._counts.totals(num_words)
+        if write is not None:
+            for lines in self._counts.pop_lines():
+                write(lines)
         return totals
 
     def close(self) -> None:
         """Close the store, if one was created."""
         if self._store is not None:
             self._store.close()
-
-    def _move_to_store(self) -> None:
-        if self._store is None:
-            self._store = self._create_store()
-        self._store.write(self._counts.pop_parts())
-
-
-def _add(one: Totals, other: Totals, num_words: int) -> Totals:
-    """Add totals that have no word in common."""
-    top = sorted(one.top + other.top, key=lambda pair: (-pair[1], pair[0]))
-    return Totals(one.words + other.words, one.distinct + other.distinct, top[:num_words])

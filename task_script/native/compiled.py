@@ -1,4 +1,4 @@
-"""Counts in C: `CompiledCounts` calls the library that is compiled from counts.c, if the package contains one."""
+"""Counts and merges in C: call the library that is compiled from counts.c, if the package contains one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from functools import lru_cache
 from itertools import chain
 from struct import Struct
 
-from task_script.counts import PARTS, Counts, Totals
+from task_script.counts import Counts, Totals
+from task_script.merging import CountError, Top, parse_lines
 from task_script.text import BYTE_ORDER_MARK, decode, decode_blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
+
+    from task_script.merging import MergeRuns, Run, Write
 
 # The header of a record in counts.c: count and size of the word.
 _HEADER = Struct("<QI")
@@ -43,6 +46,23 @@ class _Counts(ctypes.Structure):
     ]
 
 
+class _Merge(ctypes.Structure):
+    """The first fields of `Merge` in counts.c."""
+
+    _fields_ = [
+        ("words", ctypes.c_uint64),
+        ("distinct", ctypes.c_uint64),
+        ("run", ctypes.c_uint64),
+        ("minimum", ctypes.c_uint64),
+        ("lines", _Buffer),
+        ("top", _Buffer),
+    ]
+
+
+# Results of `merge_next` in counts.c.
+_DONE, _NEEDS_LINES, _FULL, _INVALID, _TOO_LARGE = range(5)
+
+
 def create_compiled_counts() -> CompiledCounts | None:
     """Return empty counts, or None if the package contains no library that this machine can load."""
     library = _load_library()
@@ -63,11 +83,6 @@ class CompiledCounts(Counts):
     def __del__(self) -> None:
         self._library.counts_free(self._handle)
 
-    def new_empty(self) -> CompiledCounts:
-        """Return empty counts of the same class, with another seed."""
-        # With the same seed, all hashes of a part would start with the same byte and use 1/256 of the table.
-        return CompiledCounts(self._library, self._seed + 1)
-
     def add_blocks(self, blocks: Iterable[bytes], *, ignore_case: bool) -> Iterator[None]:
         """Count the words of a file, and yield after each block; a block may end anywhere in a word or character.
 
@@ -85,16 +100,11 @@ class CompiledCounts(Counts):
         """Return whether the counts use more memory than the limit, or would during the next growth of the table."""
         return bool(self._handle.contents.size_bytes > min(limit_bytes, _MAX_COUNTS_BYTES))
 
-    def pop_parts(self) -> Iterator[bytes]:
-        """Yield the counts in `PARTS` parts, then delete them. The first byte of a word's hash selects its part."""
-        for part in range(PARTS):
-            self._library.counts_part(self._handle, part)
-            yield self._output()
+    def pop_lines(self) -> Iterator[bytes]:
+        """Yield the counts as a run (see `merging`), in blocks of lines, then delete them."""
+        while not self._library.counts_lines(self._handle) and (lines := self._output()):
+            yield lines
         self._library.counts_clear(self._handle)
-
-    def add_part(self, part: bytes) -> None:
-        """Add the counts of a part that `pop_parts` of the same process yielded."""
-        self._library.counts_add_records(self._handle, part, len(part))
 
     def totals(self, num_words: int) -> Totals:
         """Return the totals with the `num_words` most frequent words."""
@@ -118,8 +128,46 @@ class CompiledCounts(Counts):
             offset += used
 
     def _output(self) -> bytes:
-        output = self._handle.contents.output
-        return ctypes.string_at(output.bytes, output.size) if output.size else b""
+        return _content(self._handle.contents.output)
+
+
+def find_compiled_merge() -> MergeRuns | None:
+    """Return the compiled `merge_runs`, or None if the package contains no library that this machine can load."""
+    return None if _load_library() is None else _merge_runs
+
+
+def _merge_runs(runs: Sequence[Run], num_words: int, write: Write | None) -> Totals:
+    """Merge runs in C, like `merging.merge_runs`."""
+    library = _load_library()
+    merge = library.merge_new(len(runs), write is not None)
+    if not merge:
+        raise MemoryError
+    top = Top(num_words)
+    blocks = [b""] * len(runs)  # The library reads them in place.
+    try:
+        while True:
+            merge.contents.minimum = top.minimum
+            status = library.merge_next(merge)
+            run = merge.contents.run
+            if status == _NEEDS_LINES:
+                blocks[run] = runs[run].read()
+                library.merge_feed(merge, blocks[run], len(blocks[run]))
+            elif status == _INVALID:
+                raise runs[run].line_error()
+            elif status == _TOO_LARGE:
+                raise CountError
+            else:
+                if write is not None:
+                    write(_content(merge.contents.lines))
+                top.add(zip(*parse_lines(_content(merge.contents.top))))  # noqa: B905 - `strict` needs Python 3.10.
+                if status == _DONE:
+                    return Totals(merge.contents.words, merge.contents.distinct, top.words())
+    finally:
+        library.merge_free(merge)
+
+
+def _content(buffer: Any) -> bytes:
+    return ctypes.string_at(buffer.bytes, buffer.size) if buffer.size else b""
 
 
 def _parse_records(records: bytes) -> Iterator[tuple[str, int]]:
@@ -148,16 +196,20 @@ def _load_library() -> Any:
     library.counts_valid_bytes.argtypes, library.counts_valid_bytes.restype = [data, size], size
     for function, arguments in (
         (library.counts_add_text, [data, size]),
-        (library.counts_add_records, [data, size]),
-        (library.counts_part, [ctypes.c_uint]),
+        (library.counts_lines, []),
         (library.counts_top, [size]),
         (library.counts_clear, []),
     ):
         function.argtypes, function.errcheck = [counts, *arguments], _raise_memory_error
+    merge = ctypes.POINTER(_Merge)
+    library.merge_new.argtypes, library.merge_new.restype = [size, ctypes.c_int], merge
+    library.merge_free.argtypes, library.merge_free.restype = [merge], None
+    library.merge_feed.argtypes, library.merge_feed.restype = [merge, data, size], None
+    library.merge_next.argtypes, library.merge_next.errcheck = [merge], _raise_memory_error
     return library
 
 
 def _raise_memory_error(result: Any, *_: object) -> Any:
-    if result:
+    if result < 0:
         raise MemoryError
     return result

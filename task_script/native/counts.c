@@ -1,9 +1,9 @@
-// Count the words of UTF-8 text, with the rules of `Counts` in counts.py. compiled.py calls this library, on Linux.
+// Count the words of UTF-8 text with the rules of `Counts` in counts.py, and merge runs with those of `merge_runs` in
+// merging.py. compiled.py calls this library, on Linux.
 //
 // Each word has a record: {count: 8 bytes, size: 4 bytes, the word}. The records are in one buffer, one after the
 // other. A hash table of slots finds them. A slot contains the hash of its word, so the table can grow without reading
-// the records, and words with different hashes are never compared. The slots are in the order of the hashes. So the
-// words whose hashes have the same first byte (a part) are next to each other.
+// the records, and words with different hashes are never compared.
 //
 // Most of the time is waiting for memory. So words are looked up in batches: first prefetch the slots of all words,
 // then their records, then count.
@@ -24,8 +24,11 @@ void qsort(void *, size_t, size_t, int (*)(const void *, const void *));
 
 typedef uint8_t byte;
 
-// 2 ** PART_BITS is `PARTS` of counts.py. A record at offset 0 would look like an empty slot.
-enum { MIN_BITS = 12, PART_BITS = 8, BATCH = 64, HEADER_BYTES = 12, FIRST_RECORD = 1 };
+// A record at offset 0 would look like an empty slot.
+enum { MIN_BITS = 12, BATCH = 64, HEADER_BYTES = 12, FIRST_RECORD = 1 };
+
+// Number of bytes of lines that are enough for one call.
+enum { LINES_BYTES = 64 * 1024 };
 
 typedef struct {
     byte *bytes;
@@ -47,15 +50,22 @@ typedef struct {
 } Word;
 
 typedef struct {
+    uint64_t order; // The first 8 bytes of the word, as a number that orders words like their bytes.
+    const byte *record;
+} Sorted;
+
+typedef struct {
     // compiled.py reads these four fields.
     uint64_t words, distinct;
     uint64_t size_bytes; // Memory of slots and records during the next growth of the table.
-    Buffer output;       // Records that the last call returned.
+    Buffer output;       // Records or lines that the last call returned.
     Buffer records;
     Buffer pending; // The last token of the text, which may continue in the next text.
     uint64_t seed;
     Slot *slots;
     unsigned bits; // The table has 2 ** bits slots.
+    Sorted *sorted;     // The words in order, while `counts_lines` returns them.
+    size_t sorted_next; // The first of them that was not returned.
     size_t batch_size;
     Word batch[BATCH];
 } Counts;
@@ -140,6 +150,12 @@ static uint64_t prefix_of(const byte *word, size_t size, const byte *end) {
         return size < 8 ? load64(word) & (((uint64_t)1 << 8 * size) - 1) : load64(word);
     memcpy(&prefix, word, size);
     return prefix;
+}
+
+// Order words by their bytes, which is the order of their code points.
+static int order_words(const byte *a, size_t size_a, const byte *b, size_t size_b) {
+    int bytes = memcmp(a, b, size_a < size_b ? size_a : size_b);
+    return bytes ? bytes : size_a < size_b ? -1 : size_a > size_b;
 }
 
 static int grow(Counts *counts) {
@@ -350,33 +366,8 @@ int counts_add_text(Counts *counts, const byte *text, size_t size) {
     return append(&counts->pending, text, (size_t)(end - text));
 }
 
-// Add the counts in records.
-int counts_add_records(Counts *counts, const byte *records, size_t size) {
-    for (const byte *end = records + size; records < end; records += HEADER_BYTES + load32(records + 8))
-        if (add_word(counts, records + HEADER_BYTES, load32(records + 8), load64(records), end))
-            return -1;
-    return count_batch(counts);
-}
-
 static int output_record(Counts *counts, const byte *record) {
     return append(&counts->output, record, HEADER_BYTES + load32(record + 8));
-}
-
-// Output the records of the words whose hashes start with the byte `part`.
-int counts_part(Counts *counts, unsigned part) {
-    unsigned shift = counts->bits - PART_BITS;
-    size_t place = (size_t)part << shift, stop = ((size_t)part + 1) << shift;
-    counts->output.size = 0;
-    // A word whose slot was occupied is in a later slot, possibly behind the slots of the part. No slot between them
-    // is empty.
-    for (;; place++) {
-        const Slot *slot = slot_at(counts, place);
-        if (!slot->record && place >= stop)
-            return 0;
-        if (slot->record && slot->hash >> (32 - PART_BITS) == part &&
-            output_record(counts, counts->records.bytes + slot->record))
-            return -1;
-    }
 }
 
 // Order records by descending count, then by the bytes of the words, which is the order of their code points.
@@ -386,8 +377,7 @@ static int order(const void *left, const void *right) {
     uint32_t size_a = load32(a + 8), size_b = load32(b + 8);
     if (count_a != count_b)
         return count_a > count_b ? -1 : 1;
-    int bytes = memcmp(a + HEADER_BYTES, b + HEADER_BYTES, size_a < size_b ? size_a : size_b);
-    return bytes ? bytes : size_a < size_b ? -1 : size_a > size_b;
+    return order_words(a + HEADER_BYTES, size_a, b + HEADER_BYTES, size_b);
 }
 
 // Output the records of the most frequent words, in order. `wanted` must be at least 1.
@@ -415,9 +405,68 @@ int counts_top(Counts *counts, size_t wanted) {
     return failed ? -1 : 0;
 }
 
+// Append the line of a word.
+static int append_line(Buffer *lines, const byte *word, size_t size, uint64_t count) {
+    byte end[24], *digits = end + sizeof end;
+    *--digits = '\n';
+    do
+        *--digits = (byte)('0' + count % 10);
+    while (count /= 10);
+    *--digits = '\t';
+    return append(lines, word, size) || append(lines, digits, (size_t)(end + sizeof end - digits)) ? -1 : 0;
+}
+
+static int order_sorted(const void *left, const void *right) {
+    const Sorted *a = left, *b = right;
+    if (a->order != b->order)
+        return a->order < b->order ? -1 : 1;
+    return order_words(a->record + HEADER_BYTES, load32(a->record + 8), b->record + HEADER_BYTES,
+                       load32(b->record + 8));
+}
+
+// Sort the words. The table of slots is released, because its memory is needed.
+static int sort(Counts *counts) {
+    release(counts->slots, slots_bytes(counts));
+    counts->slots = NULL;
+    counts->sorted = allocate((counts->distinct + 1) * sizeof *counts->sorted);
+    if (!counts->sorted)
+        return -1;
+    const byte *record = counts->records.bytes + FIRST_RECORD, *end = counts->records.bytes + counts->records.size;
+    for (size_t i = 0; i < counts->distinct; i++) {
+        uint32_t size = load32(record + 8);
+        uint64_t prefix = prefix_of(record + HEADER_BYTES, size, end);
+        counts->sorted[i] = (Sorted){__builtin_bswap64(prefix), record};
+        record += HEADER_BYTES + size;
+    }
+    counts->sorted_next = 0;
+    qsort(counts->sorted, counts->distinct, sizeof *counts->sorted, order_sorted);
+    return 0;
+}
+
+// Output the next lines of the run of all words, or nothing at the end. Until then, no words can be added; and after
+// that, only `counts_clear` can be called.
+int counts_lines(Counts *counts) {
+    counts->output.size = 0;
+    if (!counts->sorted && sort(counts))
+        return -1;
+    while (counts->sorted_next < counts->distinct && counts->output.size < LINES_BYTES) {
+        const byte *record = counts->sorted[counts->sorted_next++].record;
+        if (append_line(&counts->output, record + HEADER_BYTES, load32(record + 8), load64(record)))
+            return -1;
+    }
+    return 0;
+}
+
+static void release_tables(Counts *counts) {
+    release(counts->slots, slots_bytes(counts));
+    release(counts->sorted, (counts->distinct + 1) * sizeof *counts->sorted);
+    counts->slots = NULL;
+    counts->sorted = NULL;
+}
+
 // Delete all words, but keep the pending token.
 int counts_clear(Counts *counts) {
-    release(counts->slots, slots_bytes(counts));
+    release_tables(counts);
     counts->bits = MIN_BITS;
     counts->slots = allocate(slots_bytes(counts));
     counts->words = counts->distinct = counts->size_bytes = 0;
@@ -426,15 +475,14 @@ int counts_clear(Counts *counts) {
 }
 
 void counts_free(Counts *counts) {
-    release(counts->slots, slots_bytes(counts));
+    release_tables(counts);
     release(counts->records.bytes, counts->records.capacity);
     release(counts->pending.bytes, counts->pending.capacity);
     release(counts->output.bytes, counts->output.capacity);
     release(counts, sizeof *counts);
 }
 
-// Return empty counts, or NULL. With equal seeds, each word is in the same part. Without knowing the seed, nobody can
-// write a text of words with equal hashes.
+// Return empty counts, or NULL. Without knowing the seed, nobody can write a text of words with equal hashes.
 Counts *counts_new(uint64_t seed) {
     Counts *counts = allocate(sizeof *counts);
     if (!counts)
@@ -444,4 +492,154 @@ Counts *counts_new(uint64_t seed) {
         return counts;
     counts_free(counts);
     return NULL;
+}
+
+// ---- Merging
+//
+// Runs are merged with a tree of losers: a leaf for each run, and in each inner node the run that lost against the
+// winner of the other subtree. To replace the winner's word, only the nodes above its leaf are compared.
+
+typedef struct {
+    const byte *next, *end; // Lines that were not parsed.
+    const byte *word;       // The word of the last line that was parsed.
+    size_t size;
+    uint64_t order; // As in `Sorted`.
+    uint64_t count;
+    int ended;
+} Run;
+
+typedef struct {
+    // compiled.py reads these fields, and sets `minimum`.
+    uint64_t words, distinct;
+    uint64_t run;     // The run that needs more lines, or that is not valid.
+    uint64_t minimum; // Lines with at least this count are appended to `top`.
+    Buffer lines, top;
+    int keep_lines; // Whether all lines are appended to `lines`.
+    Buffer word;    // The word whose counts are being added. It is empty at the start.
+    uint64_t count;
+    size_t runs_count, winner;
+    uint32_t *losers;
+    Run *runs;
+} Merge;
+
+enum { DONE, NEEDS_LINES, FULL, INVALID, TOO_LARGE };
+
+static const uint64_t MAX_COUNT = INT64_MAX;
+
+static int is_before(const Run *a, const Run *b) {
+    if (a->ended || b->ended)
+        return !a->ended;
+    return a->order != b->order ? a->order < b->order : order_words(a->word, a->size, b->word, b->size) < 0;
+}
+
+// White space of `bytes.split`.
+static int is_space(byte at) { return at == ' ' || (at >= '\t' && at <= '\r'); }
+
+// Parse the next line, and return whether it is valid.
+static int parse_line(Run *run) {
+    const byte *at = run->word = run->next;
+    while (!is_space(*at))
+        at++;
+    run->size = (size_t)(at - run->word);
+    if (!run->size || *at++ != '\t' || *at == '0')
+        return 0;
+    for (run->count = 0; *at >= '0' && *at <= '9'; at++)
+        if (__builtin_mul_overflow(run->count, 10, &run->count) ||
+            __builtin_add_overflow(run->count, (uint64_t)(*at - '0'), &run->count))
+            return 0;
+    run->order = __builtin_bswap64(prefix_of(run->word, run->size, run->end));
+    run->next = at + 1;
+    return run->count && run->count <= MAX_COUNT && *at == '\n';
+}
+
+static int end_word(Merge *merge) {
+    const Buffer *word = &merge->word;
+    if (!word->size)
+        return DONE;
+    merge->distinct++;
+    merge->words += merge->count;
+    if (merge->words > MAX_COUNT)
+        return TOO_LARGE;
+    if (merge->keep_lines && append_line(&merge->lines, word->bytes, word->size, merge->count))
+        return -1;
+    return merge->count >= merge->minimum ? append_line(&merge->top, word->bytes, word->size, merge->count) : DONE;
+}
+
+// Return why the merge stops. `lines` and `top` are complete after FULL and DONE. After the other results, the merge
+// can only be freed.
+int merge_next(Merge *merge) {
+    if (merge->lines.size >= LINES_BYTES || merge->top.size >= LINES_BYTES)
+        merge->lines.size = merge->top.size = 0;
+    while (merge->lines.size < LINES_BYTES && merge->top.size < LINES_BYTES) {
+        // The last word of the winner has been counted.
+        Run *run = &merge->runs[merge->winner];
+        merge->run = merge->winner;
+        if (!run->ended && run->next == run->end)
+            return NEEDS_LINES;
+        if (!run->ended &&
+            (!parse_line(run) || order_words(run->word, run->size, merge->word.bytes, merge->word.size) <= 0))
+            return INVALID;
+        for (size_t node = (merge->winner + merge->runs_count) / 2; node; node /= 2)
+            if (is_before(&merge->runs[merge->losers[node]], &merge->runs[merge->winner])) {
+                uint32_t loser = (uint32_t)merge->winner;
+                merge->winner = merge->losers[node];
+                merge->losers[node] = loser;
+            }
+        run = &merge->runs[merge->winner];
+        if (run->ended || run->size != merge->word.size || memcmp(run->word, merge->word.bytes, run->size)) {
+            int status = end_word(merge);
+            if (status || run->ended)
+                return status;
+            merge->count = merge->word.size = 0;
+            if (append(&merge->word, run->word, run->size))
+                return -1;
+        }
+        merge->count += run->count; // At most twice `MAX_COUNT`.
+        if (merge->count > MAX_COUNT)
+            return TOO_LARGE;
+    }
+    return FULL;
+}
+
+// Pass the next complete lines of the run `run` to the merge, or nothing at its end. They must stay in place.
+void merge_feed(Merge *merge, const byte *lines, size_t size) {
+    Run *run = &merge->runs[merge->run];
+    run->next = lines;
+    run->end = lines + size;
+    run->ended = !size;
+}
+
+void merge_free(Merge *merge) {
+    release(merge->lines.bytes, merge->lines.capacity);
+    release(merge->top.bytes, merge->top.capacity);
+    release(merge->word.bytes, merge->word.capacity);
+    release(merge->losers, merge->runs_count * sizeof *merge->losers);
+    release(merge->runs, merge->runs_count * sizeof *merge->runs);
+    release(merge, sizeof *merge);
+}
+
+// Return the run of the first leaf below a node. At the start, all words are empty, so it is the winner there.
+static size_t first_run(const Merge *merge, size_t node) {
+    while (node < merge->runs_count)
+        node *= 2;
+    return node - merge->runs_count;
+}
+
+// Return a merge of at least one run, or NULL.
+Merge *merge_new(size_t runs_count, int keep_lines) {
+    Merge *merge = allocate(sizeof *merge);
+    if (!merge)
+        return NULL;
+    merge->keep_lines = keep_lines;
+    merge->runs_count = runs_count;
+    merge->losers = allocate(runs_count * sizeof *merge->losers);
+    merge->runs = allocate(runs_count * sizeof *merge->runs);
+    if (!merge->losers || !merge->runs || reserve(&merge->word, 1)) {
+        merge_free(merge);
+        return NULL;
+    }
+    merge->winner = first_run(merge, 1);
+    for (size_t node = 1; node < runs_count; node++)
+        merge->losers[node] = (uint32_t)first_run(merge, 2 * node + 1);
+    return merge;
 }

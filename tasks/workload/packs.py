@@ -1,8 +1,8 @@
 """Packs: many small files in one Batch task, each with its own outcome.
 
 A pack is uploaded as one archive with one folder per file. Blobs are not in it: the node downloads them into their
-folders. The node uploads one archive with one folder per processed file. Each direction takes one request, whatever the
-number of files.
+folders. The node uploads one archive with one folder per processed file, and one with the partials. Each direction takes
+one request per archive, whatever the number of files.
 """
 
 from __future__ import annotations
@@ -22,18 +22,29 @@ from typing import BinaryIO
 from tasks.model.chunks import Pack
 from tasks.model.files import InputFile
 from tasks.model.inputs import changed_error, unreadable_error
-from tasks.model.outputs import Output
+from tasks.model.outputs import Output, Partial
 from tasks.model.verdict import BatchTaskOutcome, FileError
-from tasks.workload.base import NODE_INPUT, Workload
+from tasks.workload.base import NODE_INPUT, Merge, Workload
 
 ARCHIVE = "pack.tar"
 RESULTS = "results.tar"
+PARTIALS = "partials.tar"
 RUN_SCRIPT = "run_pack.sh"
 
 # SHA-256 hash of a blob, as the node read it, and the command that writes it. A second attempt keeps the first hash,
 # because the outputs have names like the input.
 INPUT_HASH = "topn-sha256.txt"
 HASH_COMMAND = f"[ -s {INPUT_HASH} ] || sha256sum {NODE_INPUT}* >{INPUT_HASH} || exit 1; "
+
+# The same for all files of a pack, in one process. The lines of `sha256sum` are hash, two spaces, and path.
+HASH_PACK_COMMAND = f"""set --
+for folder in */; do
+  [ -s "$folder{INPUT_HASH}" ] || set -- "$@" "$folder{NODE_INPUT}"*
+done
+[ "$#" -eq 0 ] || sha256sum "$@" | while read -r hash path; do
+  echo "$hash  ${{path#*/}}" >"${{path%%/*}}/{INPUT_HASH}"
+done
+"""
 
 COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
@@ -57,7 +68,9 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
         with tarfile.open(fileobj=file, mode="w") as archive:
             _add(archive, RUN_SCRIPT, files_of_package("tasks.workload").joinpath(RUN_SCRIPT).read_bytes())
             _add(archive, "command.sh", f"{command(pack, workload)}\n".encode())
+            _add(archive, "pack_command.sh", _pack_command(pack, workload).encode())
             _add(archive, "outputs.txt", "\n".join(outputs(pack, workload)).encode())
+            _add(archive, "partial.txt", workload.merge.partial.encode() if workload.merge else b"")
             for input_file in pack.files:
                 if (
                     not input_file.etag
@@ -73,9 +86,26 @@ def command(pack: Pack, workload: Workload) -> str:
     return (HASH_COMMAND if pack.has_blobs else "") + workload.command
 
 
+def _pack_command(pack: Pack, workload: Workload) -> str:
+    """Return the command for all files of a pack at once, or nothing."""
+    if not workload.pack_command:
+        return ""
+    return f"{HASH_PACK_COMMAND if pack.has_blobs else ''}{workload.pack_command}\n"
+
+
 def outputs(pack: Pack, workload: Workload) -> tuple[str, ...]:
     """Return the names of what the command writes."""
     return workload.outputs + ((INPUT_HASH,) if pack.has_blobs else ())
+
+
+def partials_output(pack: Pack, merge: Merge) -> str:
+    """Return the name of the file with the partials of a Batch task."""
+    return PARTIALS if pack.is_archive else merge.partial
+
+
+def partial_of(pack: Pack, file: InputFile, blob: str) -> Partial:
+    """Return the partial of a file, whose Batch task has left the partials in this blob."""
+    return Partial(blob=blob, member=_folder(file) if pack.is_archive else "")
 
 
 def node_path(pack: Pack, file: InputFile, workload: Workload) -> str:

@@ -1,12 +1,12 @@
-# Runs on a node and processes the files of a pack one after the other, each in its own folder.
+# Runs on a node and processes the files of a pack, each in its own folder.
 #
-# command.sh is the command, and outputs.txt lists its outputs. A processed folder is added to results.tar at
-# once, with the exit code and the number of attempts, so that a later crash does not lose it. If Batch starts the pack
-# again on this node, processed folders are skipped. Names of outputs never begin with a dot.
+# command.sh processes one file. pack_command.sh, if it is not empty, processes all files without .exit. outputs.txt lists
+# the outputs of a file, and partial.txt the name of its partial. After each command, the folders that are finished are
+# added to results.tar and partials.tar, so that a later crash does not lose them. If Batch starts the pack again on this
+# node, files with .exit are not processed again. Names of outputs never begin with a dot.
 
-for folder in */; do
-  [ -e "${folder}.done" ] && continue
-  cd "$folder" || exit 1
+process_file() {
+  cd "$1" || exit 1
   rm -f stderr.txt
   attempts=0
   status=1
@@ -17,19 +17,47 @@ for folder in */; do
     status=$?
   done
   echo "$status $attempts" >.exit
-  names=$(cat ../outputs.txt)
-  if [ "$status" -ne 0 ]; then
-    names="stdout.txt stderr.txt"
-    for log in $names; do
-      tail -c 4096 "$log" >.end && mv -f .end "$log"
-    done
-  fi
   cd ..
-  # The names in these lists contain no spaces.
-  set -- "${folder}.exit"
-  for name in $names; do
-    [ -e "$folder$name" ] && set -- "$@" "$folder$name"
-  done
-  tar -rf results.tar "$@" || exit 1
-  : >"${folder}.done"
+}
+
+# Add finished folders to the archives. The names in the lists contain no spaces.
+store() {
+  for folder in "$@"; do
+    [ -s "${folder}.exit" ] || continue
+    read -r status attempts <"${folder}.exit"
+    names=$outputs
+    if [ "$status" -ne 0 ]; then
+      names="stdout.txt stderr.txt"
+      for log in $names; do
+        tail -c 4096 "$folder$log" >"${folder}.end" && mv -f "${folder}.end" "$folder$log"
+      done
+    elif [ -n "$partial" ] && [ -e "$folder$partial" ]; then
+      echo "$folder$partial" >&3
+    fi
+    for name in .exit $names; do
+      [ -e "$folder$name" ] && echo "$folder$name"
+    done
+    : >"${folder}.done"
+  done >results.txt 3>partials.txt
+  tar -rf results.tar -T results.txt || exit 1
+  [ -z "$partial" ] || tar -rf partials.tar -T partials.txt || exit 1
+}
+
+outputs=$(cat outputs.txt)
+partial=$(cat partial.txt)
+# The archives of an earlier start may be cut off.
+rm -f results.tar partials.tar */.done
+for next in */; do
+  [ -e "${next}.done" ] && continue
+  if [ ! -s "${next}.exit" ] && [ -s pack_command.sh ]; then
+    (. ./pack_command.sh) </dev/null
+    set --
+    for folder in */; do
+      [ -e "${folder}.done" ] || set -- "$@" "$folder"
+    done
+    store "$@"
+  fi
+  # Without a crash, the pack command has finished all files.
+  [ -s "${next}.exit" ] || process_file "$next"
+  [ -e "${next}.done" ] || store "$next"
 done
