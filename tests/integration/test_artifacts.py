@@ -29,7 +29,7 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
     summary = artifacts["topn-summary"]
     assert summary["description"] == "5 files: 5 counted"
     found = Shown(summary["data"])
-    assert ["Batch tasks completed", "5"] in found.rows
+    assert ["Batch tasks completed", "6"] in found.rows
     assert ["Words in all files", f"{sum(file['words'] for file in files):,}"] in found.rows
     assert "This run did not use Azure and cost nothing" in summary["data"]
     for step in ("sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks"):
