@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Flow, State, unmapped
@@ -18,6 +19,7 @@ from pydantic import Field
 from tasks.azure.block import configured_azure
 from tasks.errors import ConfigurationError, UsageError
 from tasks.model.chunks import MAX_FILES_PER_TASK, Chunk, StagedChunk, waves
+from tasks.model.corpus import Merges
 from tasks.model.inputs import LocalFiles
 from tasks.model.pool import (
     DEFAULT_POOL,
@@ -39,6 +41,7 @@ from tasks.steps.cleanup import clean_up
 from tasks.steps.collect import collect_results
 from tasks.steps.dead_results import sweep_before_run
 from tasks.steps.life import heartbeat
+from tasks.steps.merge import chunks_of_level, plan_merges
 from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files, split_failed_packs
 from tasks.steps.pool_selection import check_pool_options
@@ -127,6 +130,7 @@ def run_workload(
     usd_per_node_hour: float | None = None,
     max_usd: float | None = None,
     task_minutes: float | None = None,
+    corpus: bool = True,
 ) -> State[Any]:
     """Run a workload on each input file. This is the whole body of a flow, with the arguments of `topn`.
 
@@ -137,26 +141,48 @@ def run_workload(
         ConfigurationError: A setting is invalid.
         ServiceError: A request to a service failed, and retries did not help.
     """
+    if not corpus:
+        workload = replace(workload, merge=None)
     check_pool_options(pool_options, configured_azure())
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     run = start_run(limited_minutes(timeout_minutes, max_usd, pool_options, price), keep)
-    local = LocalFiles(inputs=inputs, roots=root, exclude=exclude, output_folder=output_folder, table=table)
+    local = LocalFiles(
+        inputs=inputs,
+        roots=root,
+        exclude=exclude,
+        output_folder=output_folder,
+        table=table,
+        corpus_names=workload.corpus_names,
+    )
     plan = plan_files(opaque(local), workload, refresh, files_per_task)
     plan = sweep_before_run(opaque(plan), workload, refresh, files_per_task)
-    if not plan.chunks:
-        return final_state(report_run(run, opaque(plan), workload, {}, opaque(local), price))
+    verdicts: dict[str, Verdict] = {}
+    merges = Merges() if plan.chunks else plan_merges(opaque(plan), verdicts, workload, refresh)
+    if not plan.chunks and not merges.levels:
+        return final_state(report_run(run, opaque(plan), workload, {}, opaque(local), price, opaque(merges), {}))
 
     with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count), heartbeat(run):
         containers = create_containers(run, workload)
-        pool_id = create_pool(run, workload, containers, pool_options, plan.batch_task_count)
+        batch_tasks = plan.batch_task_count or merges.count
+        pool_id = create_pool(run, workload, containers, pool_options, batch_tasks)
         job = create_job(run, workload, containers, pool_id, pool_options.setup, task_minutes)
         meter = usage_meter(run, job)
         keep_remote = bool(URL.match(output_folder))
-        verdicts = _process(plan.chunks, run, job, workload, containers, meter, keep_remote)
-        if extra := split_failed_packs(plan, verdicts):
-            verdicts |= _process(extra, run, job, workload, containers, meter, keep_remote)
+        if plan.chunks:
+            verdicts = _process(plan.chunks, run, job, workload, containers, meter, keep_remote)
+            if extra := split_failed_packs(plan, verdicts):
+                verdicts |= _process(extra, run, job, workload, containers, meter, keep_remote)
+            merges = plan_merges(opaque(plan), opaque(verdicts), workload, refresh)
+        merged: dict[str, Verdict] = {}
+        for level in range(len(merges.levels)):
+            chunks, merge_workload = chunks_of_level(merges, level, merged, workload)
+            merged |= _process(chunks, run, job, merge_workload, containers, meter, keep_remote=False)
         usage = meter.usage()
-    return final_state(report_run(run, opaque(plan), workload, opaque(verdicts), opaque(local), price, usage))
+    return final_state(
+        report_run(
+            run, opaque(plan), workload, opaque(verdicts), opaque(local), price, opaque(merges), opaque(merged), usage
+        )
+    )
 
 
 def _process(
@@ -169,6 +195,8 @@ def _process(
     keep_remote: bool,
 ) -> dict[str, Verdict]:
     """Stage and submit the files of chunks, wait for their Batch tasks, and return the verdict on each file."""
+    if not chunks:
+        return {}
     staged: list[PrefectFuture[StagedChunk]] = []
     submitted: list[PrefectFuture[StagedChunk]] = []
     for wave in waves(chunks, MAX_THREADS):
@@ -209,6 +237,7 @@ def topn(
     usd_per_node_hour: Annotated[float, Field(ge=0)] | None = None,
     max_usd: Annotated[float, Field(gt=0)] | None = None,
     task_minutes: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MINUTES)] | None = None,
+    corpus: bool = True,
 ) -> State[Any]:
     """Count the most frequent words of each file on Azure Batch.
 
@@ -246,6 +275,7 @@ def topn(
         max_usd: Limit of the cost in USD. The run ends when all nodes together would have cost that much, spot nodes
             at the price of dedicated ones. Batch enforces it even if this machine fails. By default no limit.
         task_minutes: Time limit of each Batch task. By default that of the run.
+        corpus: Also find the most frequent words of all files together, in corpus.txt and corpus.json.
 
     Returns:
         The final state. A call of the flow returns its `RunReport`.
@@ -254,7 +284,7 @@ def topn(
         FilesFailedError: Some files have no result. The results of the others were written.
     """
     return run_workload(
-        word_count_workload(num_words, ignore_case, encoding, max_expanded_mb),
+        word_count_workload(num_words, ignore_case, encoding, max_expanded_mb, corpus=corpus),
         inputs,
         output_folder,
         root=root,
@@ -275,4 +305,5 @@ def topn(
         usd_per_node_hour=usd_per_node_hour,
         max_usd=max_usd,
         task_minutes=task_minutes,
+        corpus=corpus,
     )

@@ -73,11 +73,12 @@ def read_blob(blobs, container, name):
 def resources_of_runs():
     """Return the names of all jobs, pools and containers of runs in the configured Azure."""
     from tasks.azure.accounts import batch_account, blob_account  # noqa: PLC0415 - after the environment is set
+    from tasks.model.naming import PARTIALS_CONTAINER  # noqa: PLC0415 - as above
 
     return {
         *(f"job {job.job_id}" for job in batch_account().list_jobs("topn-")),
         *(f"pool {pool.pool_id}" for pool in batch_account().list_pools("topn-")),
-        *(f"container {name}" for name in blob_account().list_containers("topn-")),
+        *(f"container {name}" for name in blob_account().list_containers("topn-") if name != PARTIALS_CONTAINER),
     }
 
 

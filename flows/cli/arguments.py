@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import NoReturn
 
@@ -63,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="K",
             help="number of files per Batch task (default: auto, one unless there are more than 1,000 files)",
         )
+        command.add_argument(
+            "--no-corpus",
+            dest="corpus",
+            action="store_false",
+            help="do not count the most frequent words of all files together",
+        )
         command.add_argument("--refresh", action="store_true", help="also count files that have a stored result")
         command.add_argument(
             "--output",
@@ -115,12 +122,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="only delete leftovers of runs that died at least this long ago, for example 2h",
     )
+    sweep_parser.add_argument(
+        "--partials",
+        action="store_true",
+        help="delete the partials of the corpus that are at least as old as --older-than, which is required",
+    )
     sweep_parser.add_argument("--dry-run", action="store_true", help="print what would be deleted, and delete nothing")
     return parser
 
 
-def local_files(options: argparse.Namespace) -> LocalFiles:
-    """Return the inputs and outputs that the arguments name."""
+def local_files(options: argparse.Namespace, corpus_names: Sequence[str]) -> LocalFiles:
+    """Return the inputs and outputs that the arguments name, and the documents of the corpus with these names."""
     return LocalFiles(
         inputs=options.inputs,
         roots=options.root,
@@ -128,6 +140,7 @@ def local_files(options: argparse.Namespace) -> LocalFiles:
         output_folder=options.output,
         table=options.table,
         report_folder=getattr(options, "report", None),
+        corpus_names=corpus_names,
     )
 
 

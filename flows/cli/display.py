@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import print_message, print_result, terminal_text
-from tasks.model.verdict import FileReport, StoredResult
+from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
 from tasks.redaction import redact
 from tasks.report.failure import Failure
@@ -131,6 +131,8 @@ def print_table(report: RunReport, output_folder: str) -> None:
         _print_failure(failure)
     for failure in failures[MAX_DETAILED_FAILURES:]:
         _print_reason(failure)
+    if report.corpus_line:
+        print_result(f"\nAll files together: {report.corpus_line}.")
     print_result(f"\n{_summary(report)}")
     if report.count("failed") < len(report.files):
         print_result(f"Outputs are in {printable(output_folder)}/")
@@ -145,6 +147,7 @@ def print_json(report: RunReport) -> None:
         counted=report.count("done"),
         unchanged=report.count("unchanged"),
         failed=failed,
+        corpus=_corpus_document(report),
     )
 
 
@@ -155,14 +158,23 @@ def print_failed_json(run_name: str, names: Sequence[str], message: str) -> None
     print_document(run_name, files, counted=0, unchanged=0, failed=len(files))
 
 
-def print_document(run_name: str, files: list[dict[str, Any]], *, counted: int, unchanged: int, failed: int) -> None:
+def print_document(
+    run_name: str,
+    files: list[dict[str, Any]],
+    *,
+    counted: int,
+    unchanged: int,
+    failed: int,
+    corpus: dict[str, Any] | None = None,
+) -> None:
     """Print the JSON object that describes a run."""
     document = {
         "run": run_name,
-        "state": "failed" if failed else "completed",
+        "state": "failed" if failed or "error" in (corpus or {}) else "completed",
         "counted": counted,
         "unchanged": unchanged,
         "failed": failed,
+        "corpus": corpus,
         "files": files,
     }
     json.dump(document, sys.stdout)
@@ -191,17 +203,25 @@ def _summary(report: RunReport) -> str:
     return f"{len(report.files)} files: {', '.join(parts)}. Run {report.run_name}."
 
 
+def _corpus_document(report: RunReport) -> dict[str, Any] | None:
+    if isinstance(report.corpus, FileError):
+        return {"error": _error_document(report.corpus)}
+    if report.corpus is None:
+        return None
+    document: dict[str, Any] = json.loads(report.workload.corpus_documents(report.corpus)["corpus.json"])  # type: ignore[arg-type]
+    return document
+
+
+def _error_document(error: FileError) -> dict[str, Any]:
+    return {
+        "category": error.category.value,
+        "message": error.message,
+        "exit_code": error.exit_code,
+        "stderr": error.stderr,
+    }
+
+
 def _file_document(report: RunReport, file: FileReport) -> dict[str, Any]:
     if isinstance(file.verdict, StoredResult):
         return {**as_json(file.file, file.verdict), "status": report.status_words[file.status]}
-    error = file.verdict
-    return {
-        "file": file.file.name,
-        "status": "failed",
-        "error": {
-            "category": error.category.value,
-            "message": error.message,
-            "exit_code": error.exit_code,
-            "stderr": error.stderr,
-        },
-    }
+    return {"file": file.file.name, "status": "failed", "error": _error_document(file.verdict)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,10 @@ from flows.cli.arguments import local_files
 from flows.cli.check import read_pool_options
 from flows.cli.exit_status import EXIT_USAGE
 from flows.console import print_message, print_result
-from tasks.errors import UsageError
+from tasks.errors import ServiceError, UsageError
 from tasks.model.files import InputFile
 from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs
+from tasks.model.naming import FILES_FOLDER
 from tasks.model.plan import Plan
 from tasks.model.pool import PoolOptions, describe_cores
 from tasks.model.vm_size import vm_size
@@ -37,27 +38,52 @@ def run_plan(options: argparse.Namespace) -> int:
     from tasks.azure.accounts import blob_account  # noqa: PLC0415 - as below
     from tasks.azure.blob_inputs import BlobFinder  # noqa: PLC0415 - as below
     from tasks.azure.settings import read_settings, results_location  # noqa: PLC0415 - imports the SDKs, which is slow
-    from tasks.steps.plan import create_plan  # noqa: PLC0415 - imports Prefect, which is slow
+    from tasks.steps.merge import expected_merges  # noqa: PLC0415 - imports Prefect, which is slow
+    from tasks.steps.plan import create_plan, kept_partials  # noqa: PLC0415 - as above
     from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - as above
 
     settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
     check_pool_options(pool_options, settings)
-    workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
-    local = local_files(options)
+    workload = word_count_workload(
+        options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb, corpus=options.corpus
+    )
+    local = local_files(options, workload.corpus_names)
     account = blob_account() if local.uses_storage and settings.is_configured else None
     files, invalid = sort_inputs(
         local, workload.suffixes, BlobFinder(account, results_location()) if account else None, account
     )
     store = results_store("", print_message)
-    planned = (
-        create_plan(files, workload, store, refresh=options.refresh, files_per_task=options.files_per_task, merge=False)
-        if files
-        else None
-    )
-    print_plan(planned, invalid, pool_options, needs_of(pool_options) if settings.is_configured else ())
+    planned, merges = None, 0
+    if files:
+        partials: Container[str] = _Everything()
+        if options.corpus and settings.is_configured:
+            try:
+                partials = kept_partials(blob_account(), FILES_FOLDER)
+            except ServiceError as error:
+                print_message(
+                    f"The partials of the corpus cannot be listed, so some files may be counted again: {error}"
+                )
+        planned = create_plan(
+            files,
+            workload,
+            store,
+            partials,
+            refresh=options.refresh,
+            files_per_task=options.files_per_task,
+            merge=False,
+        )
+        merges = expected_merges(planned) if options.corpus else 0
+    print_plan(planned, invalid, pool_options, needs_of(pool_options) if settings.is_configured else (), merges)
     return EXIT_USAGE if invalid else 0
+
+
+class _Everything(Container[str]):
+    """All names: without an Azure, nobody knows which partials exist."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 def needs_of(pool: PoolOptions) -> list[str]:
@@ -86,7 +112,9 @@ def sort_inputs(
         return [], [*invalid, str(error)]
 
 
-def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, needs: Sequence[str]) -> None:
+def print_plan(
+    plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, needs: Sequence[str], merges: int = 0
+) -> None:
     """Print what a run of the valid inputs would do, what it needs, and the errors of the invalid ones."""
     unchanged = [file for file in plan.files if file.content_key in plan.unchanged] if plan else []
     new = [file for file in plan.files if file.content_key not in plan.unchanged] if plan else []
@@ -102,6 +130,8 @@ def print_plan(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, nee
         )
     else:
         print_result("A run would create nothing.")
+    if merges:
+        print_result(f"{_counted(merges, 'more Batch task')} would merge the counts of all files.")
     for sentence in needs if batch_tasks else ():
         print_result(sentence)
     _print_names("new", new)

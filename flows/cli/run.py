@@ -43,8 +43,10 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     """
     from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - imports the SDKs, which is slow
 
-    workload = word_count_workload(options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb)
-    local = local_files(options)
+    workload = word_count_workload(
+        options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb, corpus=options.corpus
+    )
+    local = local_files(options, workload.corpus_names)
     # Blobs are found once there is an Azure.
     names = [] if local.has_blobs else [file.name for file in find_files(local, workload.suffixes)]
     pool_options = read_pool_options(options.pool_id, options.pool)
@@ -114,6 +116,7 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
             ignore_case=options.ignore_case,
             encoding=options.encoding,
             max_expanded_mb=options.max_expanded_mb,
+            corpus=options.corpus,
             output_folder=options.output,
             root=options.root,
             exclude=options.exclude,
@@ -160,7 +163,7 @@ def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespa
         print_table(outcome, outcome.output_folder if URL.match(options.output) else options.output)
     if options.report is not None:
         _write_report(outcome, options.report)
-    return EXIT_FAILED if outcome.failed else 0
+    return EXIT_FAILED if outcome.is_failed else 0
 
 
 def _write_report(report: RunReport, folder: str) -> None:

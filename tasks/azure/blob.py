@@ -397,9 +397,9 @@ class BlobAccount:
             blob: The copy.
             source_url: The URL of the source, with a signature that permits reading it.
             size_bytes: The size of the source.
-            etag: The ETag that the source must have.
+            etag: The ETag that the source must have, or "".
             md5: The MD5 hash of the source, in hexadecimal; "" if it is not known.
-            version: The value of `ListedBlob.copied` for the copy.
+            version: The value of `ListedBlob.copied` for the copy, or "".
 
         Raises:
             ServiceError: The source does not exist or has changed, or any other error.
@@ -407,12 +407,12 @@ class BlobAccount:
         client = self._service.get_blob_client(container, blob)
         in_background = size_bytes > MAX_SYNC_COPY_BYTES
         options: dict[str, Any] = {} if in_background else {"requires_sync": True}
+        if etag:
+            options |= {"source_etag": etag, "source_match_condition": MatchConditions.IfNotModified}
         with translated_errors("Storage", f"copy a blob to {container}/{blob}"):
             copied: Any = client.start_copy_from_url(
                 source_url,
-                metadata={COPIED: version},
-                source_etag=etag,
-                source_match_condition=MatchConditions.IfNotModified,
+                metadata={COPIED: version} if version else None,
                 **options,
             )
             if in_background:
@@ -580,6 +580,7 @@ def _listed(entry: ET.Element) -> ListedBlob:
         size_bytes=int(entry.findtext("Properties/Content-Length", "")),
         etag=entry.findtext("Properties/Etag", "").strip('"'),
         problem=problem,
+        modified=entry.findtext("Properties/Last-Modified", ""),
         md5=base64.b64decode(entry.findtext("Properties/Content-MD5", "")).hex() if is_whole else "",
         copied=entry.findtext(f"Metadata/{COPIED}", "") if is_whole else "",
     )

@@ -39,6 +39,7 @@ class ListedBlob:
         problem: Why nodes cannot read it; "" if nothing is known.
         md5: MD5 hash of the content, in hexadecimal; "" if the service does not know it.
         copied: The version of the blob of which it is a copy; "" if it is not known to be one.
+        modified: When it was last written, as HTTP writes times.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ListedBlob:
     problem: str = ""
     md5: str = ""
     copied: str = ""
+    modified: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

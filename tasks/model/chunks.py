@@ -73,11 +73,13 @@ class Chunk:
     Attributes:
         first: Position of its first file among all files that the run processes, counted from 1.
         total: Number of files that the run processes.
+        kind: What its files are, if they are not those of the user.
     """
 
     first: int
     total: int
     packs: tuple[Pack, ...]
+    kind: str = ""
 
     @property
     def files(self) -> tuple[InputFile, ...]:
@@ -88,7 +90,8 @@ class Chunk:
     def label(self) -> str:
         """Positions of its files, for the names of Prefect task runs: "3 of 7" or "1-50 of 950"."""
         last = self.first + len(self.files) - 1
-        return f"{self.first} of {self.total}" if last == self.first else f"{self.first}-{last} of {self.total}"
+        positions = str(self.first) if last == self.first else f"{self.first}-{last}"
+        return f"{self.kind}{positions} of {self.total}"
 
     @property
     def key(self) -> str:

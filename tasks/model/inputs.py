@@ -32,6 +32,7 @@ class LocalFiles:
         output_folder: Folder of the outputs, the table and the manifest.
         table: Another file for the table, or None.
         report_folder: Folder of the HTML report, or None.
+        corpus_names: Names of the documents of the corpus in the output folder.
     """
 
     inputs: Sequence[str]
@@ -40,6 +41,7 @@ class LocalFiles:
     output_folder: str = "results"
     table: str | None = None
     report_folder: str | None = None
+    corpus_names: Sequence[str] = ()
 
     @property
     def has_blobs(self) -> bool:

@@ -18,8 +18,14 @@ RUN_NAME = re.compile(
     rf"(?P<attempt>{NAME_PREFIX}[0-9a-f]{{32}}-\d+)({APPLICATION_SUFFIX}|{INPUTS_SUFFIX}|{OUTPUTS_SUFFIX})?"
 )
 
-# Batch tasks of one file, and of an archive of several.
+# Batch tasks of one file, of an archive of several, of a merge, and of the last merge, which has the corpus.
 FILE_TASK_PREFIX, ARCHIVE_TASK_PREFIX = "f-", "p-"
+MERGE_TASK_PREFIX, CORPUS_TASK_PREFIX = "m-", "c-"
+
+# The container with the partials of all runs, and its metadata. Neither is that of a run, so no sweep deletes it.
+PARTIALS_CONTAINER = "topn-partials"
+PARTIALS_METADATA = {"owner": OWNER, "purpose": "partials"}
+FILES_FOLDER, MERGES_FOLDER = "files/", "merges/"
 
 # The archive of all packs that have no file of this machine: it contains only what the node runs.
 BLOBS_ARCHIVE = "blobs.tar"
@@ -46,6 +52,30 @@ def batch_task_id(key: str, *, is_archive: bool) -> str:
 def is_archive_task(task_id: str) -> bool:
     """Check whether a Batch task has processed an archive of several files."""
     return task_id.startswith(ARCHIVE_TASK_PREFIX)
+
+
+def merge_task_id(key: str, *, is_last: bool) -> str:
+    """Return the id of the Batch task for a merge. Its key can be read from it."""
+    return f"{CORPUS_TASK_PREFIX if is_last else MERGE_TASK_PREFIX}{key}"
+
+
+def merge_key(task_id: str) -> str | None:
+    """Return the key of the merge that a Batch task has done; None if it has processed files."""
+    prefix, key = task_id[: len(MERGE_TASK_PREFIX)], task_id[len(MERGE_TASK_PREFIX) :]
+    return key if prefix in {MERGE_TASK_PREFIX, CORPUS_TASK_PREFIX} else None
+
+
+def is_last_merge(task_id: str) -> bool:
+    """Check whether a Batch task has done the last merge of a run."""
+    return task_id.startswith(CORPUS_TASK_PREFIX)
+
+
+def partial_blob(outputs: str, task_id: str) -> str:
+    """Return the name of the blob that keeps the partials of a Batch task, whose run has this output container.
+
+    Merges of the same partials are the same, in whatever run.
+    """
+    return f"{FILES_FOLDER}{outputs}/{task_id}" if merge_key(task_id) is None else f"{MERGES_FOLDER}{task_id}"
 
 
 def input_blob(task_id: str, sha256: str | None) -> str:

@@ -17,6 +17,19 @@ BLOCK_BYTES = 1024 * 1024
 START_BYTES = 1000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Partial:
+    """A partial of the corpus, which is kept in the container of the partials.
+
+    Attributes:
+        blob: Name of a blob.
+        member: Folder of the partial in that blob, which is an archive; "" if the blob is the partial.
+    """
+
+    blob: str
+    member: str = ""
+
+
 class _File:
     """A temporary file without a name. It is deleted when nothing refers to it any more."""
 

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from tasks.model.checked import STRICT, Text
 from tasks.model.files import InputFile
-from tasks.model.outputs import Outputs
+from tasks.model.outputs import Outputs, Partial
 
 
 class Category(str, Enum):
@@ -92,11 +92,13 @@ class StoredResult:
     Attributes:
         outputs: The outputs of the workload, by name. They are not in memory.
         sha256: SHA-256 hash of the input, in hexadecimal; "" if unknown.
+        partial: Its partial of the corpus; None if it has none.
     """
 
     outputs: Outputs
     provenance: Provenance
     sha256: str = ""
+    partial: Partial | None = None
 
 
 Verdict = StoredResult | FileError

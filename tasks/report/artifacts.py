@@ -59,7 +59,7 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
         create("summary", lambda: summary(report, *pictures), report.headline)
         if len(report.failed) < len(report.files):
             create("results", lambda: results(report), results_summary(report))
-        if report.failed:
+        if report.is_failed:
             create("failures", lambda: failures(report), failures_summary(report))
         _try("name", lambda: client.update_flow_run(flow_run_id, name=report.headline))
 
@@ -70,7 +70,7 @@ def _pictures(report: RunReport) -> tuple[str, Picture | None] | None:
         return None
     from tasks.report.charts import time_picture  # noqa: PLC0415 - imports matplotlib, which is slow
 
-    return time_picture(report), report.workload.picture(report.results)
+    return time_picture(report), report.workload.picture(report.results, report.corpus_or_none)
 
 
 def _try(what: str, write: Callable[[], Any]) -> Any:

@@ -52,7 +52,7 @@ def render(report: RunReport, folder: Folder) -> str:
         finalize=_printable,
     )
     with_result = report.with_result
-    picture = report.workload.picture(report.results)
+    picture = report.workload.picture(report.results, report.corpus_or_none)
     rows = [_row(file, result, report, folder, outputs) for file, result in with_result[:MAX_ROWS]]
     return environment.get_template(TEMPLATE).render(
         report=report,
@@ -66,6 +66,7 @@ def render(report: RunReport, folder: Folder) -> str:
         picture=picture,
         picture_svg=_safe_svg(picture.svg) if picture else None,
         rows=rows,
+        corpus_rows=[[_cell(name, cell) for name, cell in row.items()] for row in report.corpus_rows],
         columns=[(column["name"], column["kind"]) for column in rows[0]["columns"]] if rows else [],
         more_files=len(with_result) - MAX_ROWS,
         dark_colours=DARK_COLOURS,

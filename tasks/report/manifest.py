@@ -10,6 +10,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 PAGE = "report.html"
+CORPUS = "corpus."
 
 # The format of the document. A manifest of a later format is not ours to change.
 VERSION = 1

@@ -101,9 +101,11 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
     """
     lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
     lines += [_row(name, f"{text} ({remark})" if remark else text) for name, text, remark in key_figures(report)]
+    if report.corpus_line:
+        lines += [_row("All files together", report.corpus_line)]
     if sentences := notes(report):
         lines += ["", escape_markdown(" ".join(sentences))]
-    if report.failed:
+    if report.is_failed:
         lines += [
             "",
             "## Failed",
@@ -124,6 +126,10 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
     if picture is not None:
         title = escape_markdown(picture.title)
         lines += ["", f"## {title}", "", _picture(title, picture.svg), "", escape_markdown(picture.sentence)]
+    if rows := report.corpus_rows:
+        alignments = ["--:" if isinstance(cell, int) else "---" for cell in rows[0].values()]
+        lines += ["", *([] if picture else ["## All files together", ""]), _row(*rows[0]), f"|{'|'.join(alignments)}|"]
+        lines += [_row(*map(cell_text, row.values())) for row in rows]
     where = f" on {code(report.host)}" if report.host else ""
     lines += ["", "## Outputs", "", f"In {code(report.output_folder)}{where}."]
     return "\n".join(lines)
@@ -174,7 +180,7 @@ def results_summary(report: RunReport) -> str:
 def failures_summary(report: RunReport) -> str:
     """List the first failed files and their errors in Markdown."""
     named = [f"- {escape_markdown(shorten(failure.reason, 300))}" for failure in report.describe_failures(MAX_LISTED)]
-    more = report.count("failed") - len(named)
+    more = report.count("failed") + (report.corpus_failure is not None) - len(named)
     return "\n".join([*named, *([f"- and {more:,} more"] if more else [])])
 
 
@@ -182,8 +188,11 @@ def failures(report: RunReport) -> str:
     """Render the number of failed files per category, and details of the first ones, in Markdown."""
     failed = report.failed
     counts = Counter(file.error.category for file in failed if file.error is not None)
+    title = f"{len(failed):,} of {len(report.files):,} files failed" if failed else "The corpus could not be merged"
+    if report.corpus_failure is not None:
+        failed = (report.corpus_failure, *failed)
     lines = [
-        f"# {len(failed):,} of {len(report.files):,} files failed",
+        f"# {title}",
         "",
         "| category | files | meaning |",
         "|---|--:|---|",

@@ -7,9 +7,10 @@ from datetime import datetime
 from itertools import islice
 
 from tasks.errors import TopnError
+from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.report.failure import Failure, describe
-from tasks.workload.base import Workload
+from tasks.workload.base import Cell, Corpus, Workload
 
 # The step in which the run waits for its Batch tasks.
 WAITING_STEP = "wait for Batch tasks"
@@ -85,6 +86,7 @@ class RunReport:
         run_name: Name of the run.
         workload: The workload of the run.
         files: Reports of all files, in input order.
+        corpus: What is known of all files together, or why it is not; None without a merge or a result.
         steps: Times of the steps before the report, in order of their starts.
         usage: Usage of Azure; None if no file was new.
         price: Price of the nodes; None if no file was new.
@@ -95,6 +97,7 @@ class RunReport:
     run_name: str
     workload: Workload
     files: tuple[FileReport, ...]
+    corpus: Corpus | FileError | None = None
     steps: tuple[StepTime, ...] = ()
     usage: Usage | None = None
     price: Price | None = None
@@ -121,9 +124,37 @@ class RunReport:
         return [result for _, result in self.with_result]
 
     def describe_failures(self, limit: int | None = None) -> list[Failure]:
-        """Describe the files that failed, or the first `limit` of them."""
-        failures = ((file, file.verdict) for file in self.files if isinstance(file.verdict, FileError))
+        """Describe the corpus, if it could not be merged, and the files that failed, or the first `limit` of these."""
+        corpus = [] if self.corpus_failure is None else [self.corpus_failure]
+        failures = ((file, file.verdict) for file in (*corpus, *self.files) if isinstance(file.verdict, FileError))
         return [describe(file, error) for file, error in islice(failures, limit)]
+
+    @property
+    def corpus_or_none(self) -> Corpus | None:
+        """The corpus, if there is one."""
+        return self.corpus if isinstance(self.corpus, Corpus) else None
+
+    @property
+    def corpus_line(self) -> str:
+        """The corpus in one line, "" if there is none."""
+        corpus = self.corpus_or_none
+        return "" if corpus is None else self.workload.corpus_line(corpus)
+
+    @property
+    def corpus_rows(self) -> list[dict[str, Cell]]:
+        """The rows of a table about the corpus."""
+        corpus = self.corpus_or_none
+        return [] if corpus is None else self.workload.corpus_rows(corpus)
+
+    @property
+    def corpus_failure(self) -> FileReport | None:
+        """The corpus, if it could not be merged."""
+        return FileReport(file=merge_input(""), verdict=self.corpus) if isinstance(self.corpus, FileError) else None
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether the result of a file or the corpus is missing."""
+        return bool(self.failed) or self.corpus_failure is not None
 
     @property
     def failed(self) -> tuple[FileReport, ...]:

@@ -17,14 +17,15 @@ from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ServiceError, TopnError, UsageError
 from tasks.model.inputs import Blobs, FoundFile, LocalFiles, before_wildcard, find_inputs, identity, real_folder
 from tasks.model.output_names import check_clashes, folded, output_name
+from tasks.model.outputs import Output
 from tasks.model.urls import URL, Place, parse_place
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.folders import BlobFolder, ChangedError, Folder, open_folder, open_parent, parse_container
-from tasks.report.manifest import MANIFEST, PAGE, Entry, Manifest, parse_manifest
+from tasks.report.manifest import CORPUS, MANIFEST, PAGE, Entry, Manifest, parse_manifest
 from tasks.report.model import RunReport
 from tasks.report.table import TABLE, check_table, write_table
 from tasks.text import printable
-from tasks.workload.base import Workload
+from tasks.workload.base import Corpus, Workload
 
 if TYPE_CHECKING:
     from tasks.azure.blob import BlobAccount
@@ -63,10 +64,27 @@ def find_files(
     outputs = outputs_in(local, account)
     files = find_inputs(local, outputs, blobs)
     references = [folder.reference(*document) for document in documents] if folder else []
-    check_clashes(files, suffixes, (MANIFEST, TABLE, *references))
+    check_clashes(files, suffixes, (MANIFEST, TABLE, *local.corpus_names, *references))
     if folder is not None:
-        _check_free(folder, documents, outputs, files, suffixes)
+        own = [(folder, name) for name in local.corpus_names]
+        _check_free(folder, [*own, *documents], outputs, files, suffixes)
     return files
+
+
+def documents_before(folder: Folder, run_id: str) -> dict[str, bytes]:
+    """Return the documents of the corpus that another run has written to a folder, by name."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.run.get("id") == run_id:
+            return {}
+        names = [
+            path
+            for path in manifest.documents
+            if PurePosixPath(path).parent == PurePosixPath() and path.startswith(CORPUS)
+        ]
+        return {name: folder.read(name)[0] for name in names}
+    except (OSError, TopnError):
+        return {}
 
 
 def check_documents(local: LocalFiles, account: BlobAccount) -> None:
@@ -193,17 +211,22 @@ def _write(
     """Write everything between two updates of the manifest, which keep what other runs have written to it."""
     writer = _Writer(folder, report, log_unexpected)
     references = {folder.reference(*document) for document in tables}
+    corpus: dict[str, bytes | Output] = {}
+    failures = list(filter(None, [writer.attempt(CORPUS, lambda: corpus.update(_corpus_documents(report)))]))
+    references |= corpus.keys()
     outdated: list[str] = []
 
     def start(before: Manifest) -> Manifest:
         kept, outdated[:] = _merge(before.entries, entries)
+        if report.corpus_failure is not None or failures:
+            outdated.extend({*report.workload.corpus_names} & {*before.documents})
         documents = {*before.documents, *references, *outdated}
         return Manifest(run=run, status="running", documents=tuple(sorted(documents)), entries=(*entries, *kept))
 
     _update(folder, start)
     errors = dict(zip(outdated, writer.map(writer.delete, [(path,) for path in outdated]), strict=True))
     written = writer.map(writer.write_file, list(zip(entries, report.files, strict=True)))
-    failures = [error for error in errors.values() if error]
+    failures += [error for error in errors.values() if error]
     failures += [
         after.error or "" for before, after in zip(entries, written, strict=True) if after.error != before.error
     ]
@@ -211,7 +234,8 @@ def _write(
         None,
         (writer.attempt(parent.shown(name), partial(_write_table, parent, name, report)) for parent, name in tables),
     )
-    status = "failed" if report.failed or failures else "completed"
+    failures += filter(None, writer.map(writer.write, list(corpus.items())))
+    status = "failed" if report.is_failed or failures else "completed"
     gone = {path for path, error in errors.items() if error is None} | {
         path for entry in entries for path in entry.outputs
     }
@@ -223,6 +247,17 @@ def _write(
 
     failures += filter(None, [writer.attempt(MANIFEST, partial(_update, folder, end))])
     return Manifest(run=run, status=status, documents=tuple(sorted(references)), entries=tuple(written)), failures
+
+
+def _corpus_documents(report: RunReport) -> Mapping[str, bytes | Output]:
+    if not isinstance(report.corpus, Corpus):
+        return {}
+    documents = report.workload.corpus_documents(report.corpus)
+    if set(documents) != set(report.workload.corpus_names):
+        raise ValueError(
+            f"documents of the corpus of workload {report.workload.name} are not {report.workload.corpus_names}"
+        )
+    return documents
 
 
 def _write_table(folder: Folder, name: str, report: RunReport) -> None:
@@ -369,6 +404,10 @@ class _Writer:
     def delete(self, path: str) -> str | None:
         """Delete a file, if it exists; return the error."""
         return self.attempt(path, lambda: self._folder.delete(path))
+
+    def write(self, name: str, content: bytes | Output) -> str | None:
+        """Write a file; return the error."""
+        return self.attempt(name, lambda: self._folder.write(name, content))
 
     def write_file(self, entry: Entry, file: FileReport) -> Entry:
         """Write the outputs of a file, and return its final entry. A file that fails has no outputs."""

@@ -17,14 +17,14 @@ from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, Pack
 from tasks.model.files import InputFile, Source
 from tasks.model.inputs import blob_error, changed_error, deleted_error
-from tasks.model.naming import output_blob
+from tasks.model.naming import PARTIALS_CONTAINER, output_blob, partial_blob
 from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
 from tasks.steps.step import PartialFailures, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
-from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes
+from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes, partial_of, partials_output
 from tasks.workload.result_documents import MAX_INLINE_BYTES
 from tasks.workload.results_store import ResultsStore, results_store
 from tasks.workload.source_results import SourceResult
@@ -49,6 +49,12 @@ CATEGORY_OF_PREFIX = {
     "Blob": Category.RESOURCE_FILE,
     "Resource": Category.RESOURCE_FILE,
 }
+
+PARTIAL_IS_MISSING = FileError(
+    category=Category.UPLOAD,
+    message="Its Batch task succeeded, but its partial of the corpus is missing from the container",
+    exit_code=0,
+)
 
 # By content key.
 Verdicts = Mapping[str, Verdict]
@@ -98,12 +104,11 @@ def collect_chunk(
         read = partial(open_blob, max_bytes=MAX_INLINE_BYTES) if keep_remote and not pack.is_archive else _download
         read_output = partial(_read_output, partial(read, account, containers.outputs), pack, scratch)
         read_tail = partial(_download_tail, account, containers, pack)
-        unpacked: Mapping[str, tuple[BatchTaskOutcome, dict[str, Output]]] = {}
-        if pack.is_archive and outcome is not None:
-            found = failures.attempt(pack.files, partial(_unpack, read_output, pack, outcome))
-            if found is None:
-                continue
-            unpacked = found
+        keep_partials = partial(_keep_partials, account, containers, pack, outcome, workload)
+        partials = failures.attempt(pack.files, keep_partials)
+        unpacked = failures.attempt(pack.files, partial(_unpack, read_output, pack, outcome))
+        if partials is None or unpacked is None:
+            continue
         for file in pack.files:
             if only_in_archive and pack.is_archive and file.content_key not in unpacked:
                 continue
@@ -113,11 +118,9 @@ def collect_chunk(
                 judge = partial(
                     _verdict, outputs.get, partial(_tail, outputs), file, own_outcome, finished.reason, job, workload
                 )
-            if (verdict := failures.attempt([file], judge)) is None:
-                continue
-            if isinstance(verdict, StoredResult) and not file.etag:
-                verdict = store.put(file.content_key, verdict)
-            verdicts[file.content_key] = verdict
+            if (verdict := failures.attempt([file], judge)) is not None:
+                verdict = _with_partial(verdict, pack, file, partials, workload)
+                verdicts[file.content_key] = _stored(store, file, verdict, workload)
     blobs = [file for pack in finished.submitted.staged for file in pack.files if file.etag]
     counted_blobs = [
         (file, verdict) for file in blobs if isinstance(verdict := verdicts.get(file.content_key), StoredResult)
@@ -127,6 +130,41 @@ def collect_chunk(
         store, [each for each in counted_blobs if each[0].content_key not in failures.errors], workload
     )
     return {**verdicts, **failures.errors}
+
+
+def _stored(store: ResultsStore, file: InputFile, verdict: Verdict, workload: Workload) -> Verdict:
+    """Store the result of a file of this machine, or of the last merge. Another merge is known by its partial."""
+    if isinstance(verdict, FileError) or file.etag or not workload.outputs:
+        return verdict
+    return store.put(file.content_key, verdict)
+
+
+def _with_partial(verdict: Verdict, pack: Pack, file: InputFile, partials: str, workload: Workload) -> Verdict:
+    if workload.merge is None or not isinstance(verdict, StoredResult):
+        return verdict
+    return replace(verdict, partial=partial_of(pack, file, partials)) if partials else PARTIAL_IS_MISSING
+
+
+def _keep_partials(
+    account: BlobAccount, containers: Containers, pack: Pack, outcome: BatchTaskOutcome | None, workload: Workload
+) -> str:
+    """Copy the partials of a Batch task inside Storage to the container of the partials.
+
+    Returns:
+        The name of the copy; "" if the Batch task has left no partials, or the workload has none.
+    """
+    is_done = outcome is not None and (pack.is_archive or (outcome.result == "success" and outcome.exit_code == 0))
+    if workload.merge is None or not is_done:
+        return ""
+    source = output_blob(pack.task_id, partials_output(pack, workload.merge))
+    try:
+        found = account.read_start(containers.outputs, source, 1)
+    except NotFoundError:
+        return ""
+    copy = partial_blob(containers.outputs, pack.task_id)
+    url = account.copy_url(containers.outputs, source)
+    account.copy(PARTIALS_CONTAINER, copy, url, found.size_bytes, found.etag, found.md5, "")
+    return copy
 
 
 def _check_etags(account: BlobAccount, files: Iterable[InputFile], failures: PartialFailures) -> None:
@@ -177,10 +215,11 @@ def _with_time_limit(outcome: BatchTaskOutcome | None, task_minutes: float | Non
 
 
 def _unpack(
-    read_output: ReadOutput, pack: Pack, outcome: BatchTaskOutcome
+    read_output: ReadOutput, pack: Pack, outcome: BatchTaskOutcome | None
 ) -> dict[str, tuple[BatchTaskOutcome, dict[str, Output]]]:
-    archive = read_output(RESULTS)
-    return {} if archive is None else file_outcomes(archive, pack, outcome)
+    """Return what the results archive of a pack has, by content key; nothing for a single file."""
+    archive = read_output(RESULTS) if pack.is_archive and outcome is not None else None
+    return {} if archive is None or outcome is None else file_outcomes(archive, pack, outcome)
 
 
 def _read_output(read: Callable[[str, Scratch], Output], pack: Pack, scratch: Scratch, name: str) -> Output | None:

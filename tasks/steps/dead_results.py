@@ -15,8 +15,9 @@ from tasks.azure.blob import BlobAccount
 from tasks.errors import ServiceError
 from tasks.model.chunks import Chunk, FinishedChunk, Pack, StagedChunk
 from tasks.model.cleanup import Cleanup
+from tasks.model.corpus import merge_input
 from tasks.model.files import InputFile
-from tasks.model.naming import is_archive_task
+from tasks.model.naming import is_archive_task, is_last_merge, merge_key
 from tasks.model.plan import Plan
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, StoredResult, Verdict
@@ -89,6 +90,12 @@ def collect_dead_results(
     try:
         for job_id, pool_id, outcome in _successes(batch, dead):
             pack = singles.get(outcome.task_id)
+            if (key := merge_key(outcome.task_id)) is not None:
+                is_collected = workload.merge is not None and _collect_merge(
+                    blobs, store, dead, job_id, pool_id, outcome, key, workload
+                )
+                has_others = has_others or not is_collected
+                continue
             if is_archive_task(outcome.task_id):
                 pack = Pack(task_id=outcome.task_id, is_archive=True, files=tuple(missing.values()))
             if pack is None:
@@ -114,6 +121,29 @@ def collect_dead_results(
         warn(f"Some results of a dead run could not be collected: {error}")
         return results, False
     return results, not has_others
+
+
+def _collect_merge(
+    blobs: BlobAccount,
+    store: ResultsStore,
+    dead: DeadRun,
+    job_id: str,
+    pool_id: str,
+    outcome: BatchTaskOutcome,
+    key: str,
+    workload: Workload,
+) -> bool:
+    """Keep the result of a merge, whether this run needs it or not, and return whether that was possible."""
+    pack = Pack(task_id=outcome.task_id, is_archive=False, files=(merge_input(key),))
+    verdicts = collect_chunk(
+        blobs,
+        store,
+        _finished(pack, outcome),
+        BatchJob(job_id=job_id, pool_id=pool_id, files_variable=""),
+        workload.merge_workload(is_last=is_last_merge(outcome.task_id)),
+        Containers.of(dead.name),
+    )
+    return not any(map(_may_be_found_later, verdicts.values()))
 
 
 def _successes(batch: BatchAccount, dead: DeadRun) -> Iterator[tuple[str, str, BatchTaskOutcome]]:

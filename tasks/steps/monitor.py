@@ -17,13 +17,14 @@ from tasks.azure.values import TaskCounts
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import NotFoundError, ServiceError
 from tasks.model.chunks import FinishedChunk, StagedChunk
+from tasks.model.naming import merge_key
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError
 from tasks.progress import advance, notify
 from tasks.report.usage import UsageMeter
 from tasks.steps.doctor import Doctor
-from tasks.steps.renew import Renewal
 from tasks.steps.step import file_error, result_or_error, step
+from tasks.steps.submit import Renewal
 from tasks.workload.base import Workload
 
 # The poll interval grows while nothing changes, and is reset when something does.
@@ -191,7 +192,7 @@ class _WatchedJob:
         for pack in (pack for chunk in arrived for pack in chunk.staged):
             self._file_counts[pack.task_id] = len(pack.files)
             if pack.task_id in self._outcomes:
-                advance("completed", done=len(pack.files))
+                self._advance(pack.task_id)
         self.chunks = self._renewal.renew(self.chunks)
         previous_counts, self.counts = self.counts, self._account.get_task_counts(self._job.job_id)
         counts_changed = previous_counts != self.counts
@@ -229,10 +230,14 @@ class _WatchedJob:
             if not self._runs_again(outcome):
                 if outcome.task_id not in self._outcomes:
                     # A Batch task of an earlier attempt is counted when its chunk arrives.
-                    advance("completed", done=self._file_counts.get(outcome.task_id, 0))
+                    self._advance(outcome.task_id)
                 self._outcomes[outcome.task_id] = outcome
             latest = completed_at if latest is None else max(latest, completed_at)
         self._previous_latest, self._latest = self._latest, latest
+
+    def _advance(self, task_id: str) -> None:
+        step = "completed" if merge_key(task_id) is None else "merged"
+        advance(step, done=self._file_counts.get(task_id, 0))
 
     def _runs_again(self, outcome: BatchTaskOutcome) -> bool:
         """Reactivate a Batch task if it failed for a transient reason; returns whether it runs again."""

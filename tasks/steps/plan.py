@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from prefect.runtime import flow_run
 
 from tasks.azure.accounts import blob_account
+from tasks.azure.blob import BlobAccount
 from tasks.azure.blob_inputs import BlobFinder
 from tasks.azure.settings import results_location
 from tasks.clock import clock_warning
-from tasks.errors import UsageError
+from tasks.errors import NotFoundError, UsageError
 from tasks.model.chunks import Chunk, Pack
+from tasks.model.corpus import group_bits, position_of
 from tasks.model.files import InputFile, Source
 from tasks.model.inputs import FoundFile, LocalFiles
+from tasks.model.naming import FILES_FOLDER, PARTIALS_CONTAINER
 from tasks.model.output_names import output_name
 from tasks.model.outputs import Scratch
 from tasks.model.plan import Plan
@@ -44,8 +47,9 @@ SIGNATURE_CHARACTERS = 700
 # Up to this number of packs, each pack is its own chunk, so the Prefect UI shows each one.
 MAX_SINGLE_PACK_CHUNKS = 20
 
-# Each chunk has three task runs of about 50 ms of server time each. This limit keeps a run below 300 task runs.
-MAX_CHUNKS = 90
+# Each chunk has three task runs of about 50 ms of server time each. With the merges and the other steps, this limit keeps a
+# run below 300 task runs.
+MAX_CHUNKS = 80
 
 # The same limit for the files of packs whose inputs could not be downloaded.
 MAX_EXTRA_CHUNKS = 5
@@ -72,13 +76,15 @@ def plan_files(local: LocalFiles, workload: Workload, refresh: bool, files_per_t
     account = blob_account() if local.uses_storage else None
     finder = BlobFinder(account, results_location()) if account and local.has_blobs else None
     files = find_files(local, workload.suffixes, finder, account)
-    return create_plan(files, workload, store, refresh=refresh, files_per_task=files_per_task)
+    partials = kept_partials(blob_account(), FILES_FOLDER) if workload.merge else ()
+    return create_plan(files, workload, store, partials, refresh=refresh, files_per_task=files_per_task)
 
 
 def create_plan(
     found: Sequence[FoundFile],
     workload: Workload,
     store: ResultsStore,
+    partials: Container[str] = (),
     *,
     refresh: bool = False,
     files_per_task: int | None = None,
@@ -90,6 +96,7 @@ def create_plan(
         found: The input files.
         workload: The workload to run on each file.
         store: The store of known results.
+        partials: Names of the blobs with partials. With a merge, a result without its partial is not used.
         refresh: Ignore stored results.
         files_per_task: Number of files per Batch task; None chooses it by the number of files.
         merge: Let the store merge its files.
@@ -110,10 +117,23 @@ def create_plan(
         known = {
             file.content_key: result
             for file, result in _stored(store, by_content.values(), merge=merge)
-            if result is not None and _is_accepted(workload, file, result)
+            if result is not None
+            and (workload.merge is None or (result.partial is not None and result.partial.blob in partials))
+            and _is_accepted(workload, file, result)
         }
     new = [file for key, file in by_content.items() if key not in known and key not in failures]
+    if workload.merge is not None and group_bits(len(files)):
+        # In the order of the groups, so that the merge of a group reads few archives.
+        new.sort(key=lambda file: position_of(file.name))
     return Plan(files=files, unchanged=known, chunks=_chunks(group_into_packs(new, files_per_task)), failures=failures)
+
+
+def kept_partials(account: BlobAccount, folder: str) -> frozenset[str]:
+    """Return the names of the blobs with partials in a folder of their container, which need not exist."""
+    try:
+        return frozenset(blob.name for blob in account.list_blobs(PARTIALS_CONTAINER, folder))
+    except NotFoundError:
+        return frozenset()
 
 
 def _stored(

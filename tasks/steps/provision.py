@@ -21,6 +21,7 @@ from tasks.errors import (
     NotFoundError,
     ServiceError,
 )
+from tasks.model.naming import PARTIALS_CONTAINER, PARTIALS_METADATA
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.progress import notify
@@ -75,9 +76,27 @@ def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Con
             account.create_container(name, run.metadata(kept=run.keep.containers))
         except AlreadyExistsError:
             _require_own(run, f"Container `{name}`", account.get_container_metadata(name))
+    if workload.merge is not None:
+        ensure_partials_container(account)
     for name, content in workload.files.items():
         account.upload_bytes(containers.application, name, content)
     return containers
+
+
+def ensure_partials_container(account: BlobAccount) -> None:
+    """Create the container of the partials if it does not exist. All runs share it, and none deletes it.
+
+    Raises:
+        ConfigurationError: A container with the same name exists and is not one of topn.
+    """
+    try:
+        account.create_container(PARTIALS_CONTAINER, PARTIALS_METADATA)
+    except AlreadyExistsError:
+        if account.get_container_metadata(PARTIALS_CONTAINER) != PARTIALS_METADATA:
+            raise ConfigurationError(
+                f"The container `{PARTIALS_CONTAINER}` belongs to somebody else. Use another storage account, or run with "
+                "`--no-corpus`."
+            ) from None
 
 
 def get_existing_pool(account: BatchAccount, pool_id: str) -> Pool:

@@ -16,22 +16,24 @@ from pydantic import TypeAdapter
 from tasks.clock import service_time
 from tasks.errors import OutputError
 from tasks.model.chunks import Chunk, StagedChunk
+from tasks.model.corpus import Merges
 from tasks.model.files import InputFile
 from tasks.model.inputs import LocalFiles
 from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict, counted
 from tasks.report.artifacts import publish
-from tasks.report.folders import open_folder
+from tasks.report.folders import Folder, open_folder
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
-from tasks.report.output_folder import write_outputs
+from tasks.report.output_folder import documents_before, write_outputs
 from tasks.report.price import estimate_usd
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
+from tasks.steps.merge import corpus_verdict
 from tasks.steps.step import file_error, log_unexpected, result_or_error, step, warn
 from tasks.text import printable, shorten
-from tasks.workload.base import Workload
+from tasks.workload.base import Corpus, Workload
 from tasks.workload.results_store import results_store
 
 
@@ -43,6 +45,8 @@ def report_run(
     verdicts: Verdicts,
     local: LocalFiles,
     price: Price,
+    merges: Merges,
+    merged: Verdicts,
     usage: Usage | None = None,
 ) -> RunReport:
     """Create the report of a run, write the outputs, and publish the report in the Prefect UI.
@@ -53,10 +57,12 @@ def report_run(
     flow_run_id = UUID(run.flow_run_id)
     processed = {file.content_key: file for chunk in plan.chunks for file in chunk.files}
     folder = open_folder(local.output_folder)
+    files = tuple(_file_report(file, plan, verdicts, processed, workload) for file in plan.files)
     report = RunReport(
         run_name=run.name,
         workload=workload,
-        files=tuple(_file_report(file, plan, verdicts, processed, workload) for file in plan.files),
+        files=files,
+        corpus=_corpus(merges, merged, files, folder, run),
         steps=step_times(flow_run_id),
         usage=usage,
         price=price,
@@ -74,6 +80,24 @@ def report_run(
             "The results are stored. Run again to write them, perhaps with another output folder."
         )
     return report
+
+
+def _corpus(
+    merges: Merges, merged: Verdicts, files: Sequence[FileReport], folder: Folder, run: Run
+) -> Corpus | FileError | None:
+    verdict = corpus_verdict(merges, merged)
+    if isinstance(verdict, FileError) and service_time() > run.deadline_at:
+        return FileError(
+            category=Category.WALL_CLOCK, message="The run's deadline passed before the partials of all files were merged"
+        )
+    if not isinstance(verdict, StoredResult):
+        return verdict
+    return Corpus(
+        result=verdict,
+        file_count=merges.file_count,
+        failed=tuple(file.file.name for file in files if file.error is not None),
+        previous=documents_before(folder, run.flow_run_id),
+    )
 
 
 def _describe_run(run: Run, report: RunReport) -> dict[str, Any]:
@@ -129,11 +153,12 @@ def final_state(report: RunReport) -> State[Any]:
     The data of a failed state is a FilesFailedError, which a call of the flow raises.
     """
     failed = report.count("failed")
-    if not failed:
+    if not report.is_failed:
         return Completed(message=report.headline, data=report)
     reasons = "; ".join(shorten(failure.reason, 300) for failure in report.describe_failures(MAX_LISTED))
     more = f"; and {failed - MAX_LISTED} more" if failed > MAX_LISTED else ""
-    error = FilesFailedError(f"{failed} of {len(report.files)} files failed: {reasons}{more}.", report)
+    what = f"{failed} of {len(report.files)} files failed" if failed else "The corpus could not be merged"
+    error = FilesFailedError(f"{what}: {reasons}{more}.", report)
     return Failed(message=str(error), data=error)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.azure.accounts import blob_account
 from tasks.azure.blob import BlobAccount
 from tasks.model.chunks import Chunk, Pack, StagedChunk
-from tasks.model.files import InputFile
+from tasks.model.files import InputFile, MergeInput
 from tasks.model.inputs import changed_error, unreadable_error
 from tasks.model.run import Containers, Run
 from tasks.model.verdict import Category, FileError
@@ -39,7 +39,8 @@ def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containe
         failures.errors.update(failures.attempt(pack.files, stage) or {})
         if uploaded := pack.without(failures.errors):
             staged.append(uploaded)
-        advance("staged", done=len(pack.files))
+        if not isinstance(pack.files[0], MergeInput):
+            advance("staged", done=len(pack.files))
     return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures.errors)
 
 
@@ -56,9 +57,13 @@ def _stage(
         left_out = _stage_archive(account, pack, workload, containers)
         uploaded_archives.add(pack.input_blob)
         return left_out
-    if pack.files[0].etag:
+    [file] = pack.files
+    if isinstance(file, MergeInput):
+        account.upload_bytes(containers.inputs, pack.input_blob, file.script)
+        return {}
+    if file.etag:
         return {}  # Its node reads the blob itself.
-    return _stage_file(account, pack.files[0], containers)
+    return _stage_file(account, file, containers)
 
 
 def _stage_file(account: BlobAccount, file: InputFile, containers: Containers) -> dict[str, FileError]:

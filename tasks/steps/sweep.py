@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 from prefect.logging import get_run_logger
@@ -21,7 +22,8 @@ from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.azure.values import Job
 from tasks.clock import service_time
-from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, RUN_NAME, is_owned_by
+from tasks.errors import NotFoundError
+from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, PARTIALS_CONTAINER, RUN_NAME, is_owned_by
 from tasks.steps.cleanup import (
     Resources,
     delete,
@@ -120,6 +122,23 @@ def sweep(
         found_runs = {attempt for name, metadata in resources.metadata if (attempt := attempt_of(name, metadata))}
         forget_dead_runs(except_for={flow_run_id_of(attempt) for attempt in found_runs})
     return SweepResult(found=tuple(found), remaining=describe(errors), waiting=tuple(waiting))
+
+
+def sweep_partials(blobs: BlobAccount, older_than: timedelta, *, dry_run: bool = False) -> int:
+    """Delete the partials and merges that were made at least this long ago, and return their number.
+
+    Runs that need one of them count its files again.
+    """
+    try:
+        listed = list(blobs.list_blobs(PARTIALS_CONTAINER))
+    except NotFoundError:
+        return 0
+    # After the first request, the clock of the service is known.
+    by = service_time("Storage") - older_than
+    old = [blob.name for blob in listed if parsedate_to_datetime(blob.modified) <= by]
+    for name in () if dry_run else old:
+        blobs.delete_blob(PARTIALS_CONTAINER, name)
+    return len(old)
 
 
 def find_dead_runs(resources: Resources, by: datetime) -> list[DeadRun]:

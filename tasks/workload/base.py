@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from tasks.errors import ConfigurationError
 from tasks.model.files import InputFile
 from tasks.model.outputs import START_BYTES, Output
-from tasks.model.verdict import FileError, StoredResult
+from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable
 
 # Name of the input file on the node. With a fixed name, no user-defined file name is part of a command line.
@@ -50,11 +50,11 @@ class Merge:
 
     A partial is a file that the command of the workload writes besides its outputs. Merging partials in any order and in
     any number of steps must have the same result. Both commands are for /bin/sh. They run in a new folder with the folder
-    ``partials``, which contains one or more partials, some of them perhaps with the same content. The variable ``FILES``
-    is the path of the folder with the files of the workload.
+    ``partials``. It contains one or more folders, each with one partial, and some partials can be the same. The variable
+    ``FILES`` is the path of the folder with the files of the workload.
 
     Attributes:
-        command: Command that merges the partials into a new one, with the name `partial`.
+        command: Command that merges the partials into a new one, ``partial`` in the new folder.
         corpus_command: Command that turns the partials into the outputs of the corpus.
         outputs: Names of the outputs of the corpus.
         partial: Name of the file with a partial.
@@ -103,10 +103,11 @@ class Workload:
             raise ConfigurationError(
                 f"Workload name {self.name!r} is not valid. Use lower-case letters, digits and dashes."
             )
-        for name in (*self.files, *self.outputs):
+        merge_names = () if self.merge is None else (self.merge.partial, *self.merge.outputs)
+        for name in (*self.files, *self.outputs, *merge_names):
             if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
                 raise ConfigurationError(f"File name {name!r} of workload {self.name} is not valid.")
-        if not self.outputs or {NODE_INPUT, *LOGS} & set(self.outputs):
+        if not (self.outputs or merge_names) or {NODE_INPUT, *LOGS} & {*self.outputs, *merge_names}:
             raise ConfigurationError(
                 f"Workload {self.name} needs outputs with other names than {', '.join((NODE_INPUT, *LOGS))}."
             )
@@ -126,20 +127,42 @@ class Workload:
         parts = [command, list(self.outputs), sorted(self.file_hashes().items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    @property
-    def partial_sha256(self) -> str:
-        """Hash of everything that a partial depends on, except the input file."""
-        return self.sha256
-
     def result_key(self, sha256: str, name: str) -> str:
         """Return the key of the result of a content with this hash, in a file with this name.
 
         The hash of the address and the ETag of a blob takes the place of that of its content, which is not known.
         """
-        parts = [sha256, self.sha256]
+        return self._key(sha256, self.sha256, name)
+
+    @property
+    def partial_sha256(self) -> str:
+        """Hash of everything that a partial depends on, except the input file."""
+        return self.sha256
+
+    def partial_key(self, sha256: str, name: str) -> str:
+        """Return the key of the partial of a content with this hash, in a file with this name."""
+        return self._key(sha256, self.partial_sha256, name)
+
+    def _key(self, sha256: str, workload: str, name: str) -> str:
+        parts = [sha256, workload]
         if (node_input := self.node_input(name)) != NODE_INPUT:
             parts.append(node_input)  # The command may depend on it.
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def merge_workload(self, *, is_last: bool) -> MergeWorkload:
+        """Return the workload of the merges, or of the last one, if there is a merge."""
+        if self.merge is None:
+            raise ValueError(f"workload {self.name} has no merge")
+        command = self.merge.corpus_command if is_last else self.merge.command
+        return MergeWorkload(
+            name=self.name,
+            command=f". ./{NODE_INPUT} && {command}",
+            outputs=self.merge.outputs if is_last else (),
+            files=self.files,
+            done="merged",
+            merge=None if is_last else self.merge,
+            of=self,
+        )
 
     def file_hashes(self) -> dict[str, str]:
         """Return the hash of each of `files`, by name."""
@@ -183,15 +206,88 @@ class Workload:
         del results
         return []
 
-    def picture(self, results: Sequence[StoredResult]) -> Picture | None:
+    def picture(self, results: Sequence[StoredResult], corpus: Corpus | None) -> Picture | None:
         """Return a picture of all results, or None."""
-        del results
+        del results, corpus
         return None
+
+    def corpus_error(self, outputs: Mapping[str, bytes]) -> str:
+        """Return why these outputs of the last merge are not valid, or ""."""
+        del outputs
+        return ""
+
+    def corpus_of_file(self, file: InputFile, result: StoredResult) -> Mapping[str, bytes] | None:
+        """Return the outputs of the last merge for a corpus of one file; None if it has to be merged, too."""
+        del file, result
+        return None
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        """The names of the documents of the corpus in the output folder."""
+        return () if self.merge is None else tuple(f"corpus.{name}" for name in self.merge.outputs)
+
+    def corpus_documents(self, corpus: Corpus) -> Mapping[str, bytes | Output]:
+        """Return the content of each document of the corpus, by its name."""
+        return {f"corpus.{name}": output for name, output in corpus.result.outputs.parts.items()}
+
+    def corpus_line(self, corpus: Corpus) -> str:
+        """Return the corpus in one line; by default the first line of each output."""
+        return ", ".join(printable(_first_line(output)) for output in corpus.result.outputs.parts.values())
+
+    def corpus_rows(self, corpus: Corpus) -> list[dict[str, Cell]]:
+        """Return the rows of a table about the corpus, all with the same columns."""
+        del corpus
+        return []
 
     def repeat_command(self, file: InputFile) -> str:
         """Return the shell command that repeats the work on a file on this machine."""
         # The user has to copy `files` into the current folder first.
         return f"{copy_command(file, self.node_input(file.name))} && FILES=. && {self.command}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeWorkload(Workload):
+    """The workload of merges. Its inputs are scripts, which put the partials into folders.
+
+    Attributes:
+        of: The workload whose partials are merged.
+    """
+
+    of: Workload
+
+    def output_error(self, file: InputFile, outputs: Mapping[str, bytes]) -> FileError | None:
+        """Return an error if these outputs are not valid."""
+        del file
+        error = self.of.corpus_error(outputs) if self.outputs else ""
+        return FileError(category=Category.PROGRAM, message=error, exit_code=0) if error else None
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that a merge depends on, except the partials."""
+        parts = [self.command, list(self.outputs), sorted(self.of.file_hashes().items())]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def repeat_command(self, file: InputFile) -> str:
+        """Return "": partials are not on this machine."""
+        del file
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What is known of all files of a run together.
+
+    Attributes:
+        result: The outputs of the last merge.
+        file_count: Number of files in it.
+        failed: Names of the files of the run that are not in it.
+        previous: The documents of the corpus of the previous run with the same output folder, by name.
+    """
+
+    result: StoredResult
+    file_count: int
+    failed: tuple[str, ...] = ()
+    previous: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def _first_line(output: Output) -> str:

@@ -22,9 +22,9 @@ from typing import BinaryIO
 from tasks.model.chunks import Pack
 from tasks.model.files import InputFile
 from tasks.model.inputs import changed_error, unreadable_error
-from tasks.model.outputs import Output
+from tasks.model.outputs import Output, Partial
 from tasks.model.verdict import BatchTaskOutcome, FileError
-from tasks.workload.base import NODE_INPUT, Workload
+from tasks.workload.base import NODE_INPUT, Merge, Workload
 
 ARCHIVE = "pack.tar"
 RESULTS = "results.tar"
@@ -96,6 +96,16 @@ def _pack_command(pack: Pack, workload: Workload) -> str:
 def outputs(pack: Pack, workload: Workload) -> tuple[str, ...]:
     """Return the names of what the command writes."""
     return workload.outputs + ((INPUT_HASH,) if pack.has_blobs else ())
+
+
+def partials_output(pack: Pack, merge: Merge) -> str:
+    """Return the name of the file with the partials of a Batch task."""
+    return PARTIALS if pack.is_archive else merge.partial
+
+
+def partial_of(pack: Pack, file: InputFile, blob: str) -> Partial:
+    """Return the partial of a file, whose Batch task has left the partials in this blob."""
+    return Partial(blob=blob, member=_folder(file) if pack.is_archive else "")
 
 
 def node_path(pack: Pack, file: InputFile, workload: Workload) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import asdict, replace
 from typing import Any
 
-from tasks.model.outputs import Output, Outputs, Scratch
+from tasks.model.outputs import Output, Outputs, Partial, Scratch
 from tasks.model.verdict import Provenance, StoredResult
 from tasks.workload.result_files import ResultFiles, is_missing_file
 
@@ -55,6 +56,7 @@ def write_result(files: ResultFiles, content_key: str, result: StoredResult) -> 
         "outputs": outputs,
         "provenance": asdict(result.provenance),
         "input_sha256": result.sha256,
+        **({"partial": asdict(result.partial)} if result.partial else {}),
     }
     return document, replace(result, outputs=Outputs({**result.outputs.parts, **copies})) if copies else result
 
@@ -73,6 +75,7 @@ def read_result(files: ResultFiles, document: Document, scratch: Scratch) -> Sto
             provenance=Provenance(**document["provenance"]),
             # Older documents have no hash.
             sha256=document.get("input_sha256", ""),
+            partial=_partial(**document["partial"]) if "partial" in document else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedError from error
@@ -139,6 +142,13 @@ def _load(files: ResultFiles, name: str, stored: str | dict[str, str], scratch: 
     if _hash(output) != stored["sha256"]:
         raise DamagedError
     return output
+
+
+def _partial(blob: str, member: str) -> Partial:
+    # The name of the member becomes part of a script.
+    if not isinstance(blob, str) or not re.fullmatch("[0-9a-f]*", member):
+        raise DamagedError
+    return Partial(blob=blob, member=member)
 
 
 def _checksum(document: Document) -> str:

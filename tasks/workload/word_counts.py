@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import json
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable, shorten
-from tasks.workload.base import NODE_INPUT, Cell, Merge, Picture, Row, Workload, copy_command
+from tasks.workload.base import NODE_INPUT, Cell, Corpus, Merge, Picture, Row, Workload, copy_command
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
-PARTIAL = f"{NODE_INPUT}_OUTPUT.words.gz"
+PARTIAL = "words.gz"
 CORPUS_OUTPUT = "corpus.json"
 
 # Suffixes of compressed files. On the node, the name of a file shows its compression, and the outputs, whose names have no
@@ -41,6 +40,10 @@ NOT_FOR_FILES = ("idna", "punycode", "undefined")
 MAX_CELL_CHARACTERS = 160
 MAX_CHARTED_WORDS = 15
 
+# Limits of the words of the corpus on the terminal, and in a table.
+MAX_LINE_WORDS = 5
+MAX_CORPUS_ROWS = 50
+
 # No file has more bytes than a 64-bit off_t can hold.
 MAX_COUNT = 2**63 - 1
 
@@ -51,6 +54,15 @@ class WordCounts:
 
     sha256: str
     size_bytes: int
+    words: int
+    distinct: int
+    top: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusCounts:
+    """The counts of all files together, as reported by the last merge."""
+
     words: int
     distinct: int
     top: tuple[tuple[str, int], ...]
@@ -140,19 +152,80 @@ class WordCountWorkload(Workload):
         """Return the total number of words."""
         return [("Words in all files", f"{sum(counts_of(result).words for result in results):,}")]
 
-    def picture(self, results: Sequence[StoredResult]) -> Picture | None:
-        """Return a chart of the most frequent words, which is based on the top words of each file."""
-        words = most_frequent_words(results)
-        if not words:
+    def picture(self, results: Sequence[StoredResult], corpus: Corpus | None) -> Picture | None:
+        """Return a chart of the most frequent words of all files together."""
+        del results
+        if corpus is None or not (words := corpus_counts(corpus.result).top[:MAX_CHARTED_WORDS]):
             return None
         from tasks.workload.drawing import bars_picture  # noqa: PLC0415 - imports matplotlib, which is slow
 
-        longest = max(len(counts_of(result).top) for result in results)
         return Picture(
             title="Most frequent words",
             svg=bars_picture([(shorten(printable(word), 30), count) for word, count in words]),
-            sentence=f"Sums over all files. Only the top {longest} words of each file are included.",
+            sentence=f"Exact counts of all words of {_files(corpus)}.",
         )
+
+    def corpus_error(self, outputs: Mapping[str, bytes]) -> str:
+        """Return why the counts of the corpus are not valid, or ""."""
+        try:
+            parse_corpus(outputs[CORPUS_OUTPUT])
+        except (KeyError, ValueError) as error:
+            return f"The output of the merge cannot be read: {error}"
+        return ""
+
+    def corpus_of_file(self, file: InputFile, result: StoredResult) -> dict[str, bytes]:
+        """Return the counts of a single file."""
+        del file
+        counts = counts_of(result)
+        document = {"words": counts.words, "distinct": counts.distinct, "top": counts.top}
+        return {CORPUS_OUTPUT: f"{json.dumps(document)}\n".encode()}
+
+    @property
+    def corpus_names(self) -> tuple[str, ...]:
+        """The names of a text document for people and a JSON document for programs."""
+        return () if self.merge is None else ("corpus.txt", "corpus.json")
+
+    def corpus_documents(self, corpus: Corpus) -> dict[str, bytes]:
+        """Return both documents. They name the files that failed."""
+        counts = corpus_counts(corpus.result)
+        document = {
+            "files": corpus.file_count,
+            "failed": list(corpus.failed),
+            "words": counts.words,
+            "distinct": counts.distinct,
+            "top": counts.top,
+        }
+        width = len(f"{counts.top[0][1]}") if counts.top else 0
+        lines = [f"{count:{width}}  {printable(word)}" for word, count in counts.top] or ["(no words)"]
+        lines += [
+            "",
+            f"{_totals(corpus)}.",
+            *(f"Not included, because it failed: {printable(name)}" for name in corpus.failed),
+        ]
+        return {
+            "corpus.txt": "".join(f"{line}\n" for line in lines).encode(),
+            "corpus.json": f"{json.dumps(document, ensure_ascii=False)}\n".encode(),
+        }
+
+    def corpus_line(self, corpus: Corpus) -> str:
+        """Return the totals and the first words."""
+        words = [f"{shorten(printable(word), 40)} {count:,}" for word, count in corpus_counts(corpus.result).top]
+        shown = ", ".join([*words[:MAX_LINE_WORDS], *(["…"] if len(words) > MAX_LINE_WORDS else [])])
+        return f"{_totals(corpus)}{f': {shown}' if shown else ''}"
+
+    def corpus_rows(self, corpus: Corpus) -> list[dict[str, Cell]]:
+        """Return the most frequent words, with the change against the previous run if it had a corpus."""
+        before: dict[str, int] | None = None
+        with suppress(KeyError, ValueError):
+            before = dict(parse_corpus(corpus.previous["corpus.json"]).top)
+        return [
+            {
+                "word": shorten(printable(word), 40),
+                "count": count,
+                **({} if before is None else {"change": _change(count, before.get(word))}),
+            }
+            for word, count in corpus_counts(corpus.result).top[:MAX_CORPUS_ROWS]
+        ]
 
     def repeat_command(self, file: InputFile) -> str:
         """Return the shell command that counts the words of a file on this machine."""
@@ -168,6 +241,7 @@ def word_count_workload(
     ignore_case: bool,
     encoding: str = DEFAULT_ENCODING,
     max_expanded_mb: int = DEFAULT_MAX_EXPANDED_MB,
+    *,
     corpus: bool = False,
 ) -> WordCountWorkload:
     """Return the workload that runs the packaged task script with the options of this run.
@@ -193,8 +267,8 @@ def word_count_workload(
     program = f'python3 -I -S "$FILES"/{package.name}'
     options = shlex.join([*top, *counting, *(["--partial", PARTIAL] if corpus else [])])
     merge = Merge(
-        command=f"exec {program} --merge {PARTIAL} partials/*",
-        corpus_command=f"exec {program} --corpus {CORPUS_OUTPUT} {shlex.join(top)} partials/*",
+        command=f"exec {program} --merge {PARTIAL} partials/*/{PARTIAL}",
+        corpus_command=f"exec {program} --corpus {CORPUS_OUTPUT} {shlex.join(top)} partials/*/{PARTIAL}",
         outputs=(CORPUS_OUTPUT,),
         partial=PARTIAL,
     )
@@ -237,12 +311,35 @@ def counts_of(result: StoredResult) -> WordCounts:
     return parse_counts(result.outputs[OUTPUT])
 
 
-def most_frequent_words(results: Sequence[StoredResult]) -> list[tuple[str, int]]:
-    """Return the sums of the top words of all files, most frequent first."""
-    sums: Counter[str] = Counter()
-    for result in results:
-        sums.update(dict(counts_of(result).top))
-    return sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_CHARTED_WORDS]
+def corpus_counts(result: StoredResult) -> CorpusCounts:
+    """Return the counts of a valid corpus."""
+    return parse_corpus(result.outputs[CORPUS_OUTPUT])
+
+
+def parse_corpus(content: bytes) -> CorpusCounts:
+    """Parse the counts of a corpus.
+
+    Raises:
+        ValueError: The content is not valid output of a merge.
+    """
+    try:
+        document: Any = json.loads(content)
+        return CorpusCounts(
+            words=_count(document["words"]),
+            distinct=_count(document["distinct"]),
+            top=tuple((_word(word), _count(count)) for word, count in document["top"]),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not valid output of a merge ({error})") from error
+
+
+def _files(corpus: Corpus) -> str:
+    return f"{corpus.file_count:,} {'file' if corpus.file_count == 1 else 'files'}"
+
+
+def _totals(corpus: Corpus) -> str:
+    counts = corpus_counts(corpus.result)
+    return f"{counts.words:,} words, {counts.distinct:,} of them distinct, in {_files(corpus)}"
 
 
 def parse_counts(content: bytes) -> WordCounts:
@@ -310,3 +407,9 @@ def _typed(value: Any, kind: type[Any]) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return value
+
+
+def _change(count: int, before: int | None) -> str:
+    if before is None:
+        return "new"
+    return f"{count - before:+,}" if count != before else "0"

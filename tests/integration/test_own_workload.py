@@ -14,7 +14,7 @@ from tests_support import REPOSITORY, send_to_prefect
 from tasks.report.model import FilesFailedError
 
 PAGE = (REPOSITORY / "docs/own-workload.md").read_text()
-LINE_COUNTS, MAX_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+LINE_COUNTS, MAX_LINES, DISTINCT_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -55,6 +55,18 @@ def test_shell_command_makes_short_workload(run_script, prefect_api):
     # A second run counts nothing.
     run_script(LINE_COUNTS)
     assert artifacts(prefect_api, "lines-summary")["description"] == "2 files: 2 unchanged"
+
+
+def test_merge_of_shell_commands_makes_corpus(run_script, prefect_api):
+    assert len(DISTINCT_LINES.splitlines()) <= 30
+    run_script(DISTINCT_LINES, a=b"1\n2\n2\n", b=b"2\n3\n", c=b"1\n2\n2\n", empty=b"")
+    assert Path("distinct/a_OUTPUT.lines.txt").read_text() == "2\n"
+    assert Path("distinct/corpus.lines.txt").read_text() == "3\n"
+    assert ["All files together", "3"] in Shown(artifacts(prefect_api, "distinct-summary")["data"]).rows
+    # A second run merges what a new file changes.
+    run_script(DISTINCT_LINES, d=b"4\n")
+    assert Path("distinct/corpus.lines.txt").read_text() == "4\n"
+    assert artifacts(prefect_api, "distinct-summary")["description"] == "5 files: 1 done, 4 unchanged"
 
 
 def test_shipped_program_runs_and_shows_results(run_script, prefect_api):

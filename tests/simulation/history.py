@@ -31,6 +31,7 @@ import flows.cli.sweep
 import flows.topn
 import tasks.azure.transport
 import tasks.clock
+import tasks.model.corpus
 import tasks.report.artifacts
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
@@ -348,6 +349,7 @@ class _History:
             f"--encoding={plan.encoding}",
             *([f"--files-per-task={plan.files_per_task}"] if plan.files_per_task else []),
             *(["--refresh"] if plan.refresh else []),
+            *([] if plan.corpus else ["--no-corpus"]),
             *(f"--keep-{kind}" for kind in sorted(plan.keep)),
             *([f"--pool-id={EXISTING_POOL}"] if plan.existing_pool else []),
             "--",
@@ -363,6 +365,7 @@ class _History:
             "encoding": plan.encoding,
             "files_per_task": plan.files_per_task,
             "refresh": plan.refresh,
+            "corpus": plan.corpus,
             "nodes": plan.nodes,
             "spot_nodes": plan.spot_nodes,
             "timeout_minutes": plan.timeout_minutes,
@@ -679,6 +682,7 @@ class _History:
             patches.setenv(name, value)
         threads = self.world.threading()
         patches.setattr(sdk_poller, "threading", threads)
+        patches.setattr(tasks.model.corpus, "MAX_WIDTH", self.plan.width)
         patches.setattr(tasks.report.artifacts, "Thread", threads.Thread)
         patches.setattr(tasks.report.artifacts, "Event", threads.Event)
         patches.setattr(signs_of_life, "Thread", threads.Thread)

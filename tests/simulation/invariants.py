@@ -17,7 +17,8 @@ from simulation.wire import secrets_in
 from tasks.model.verdict import FileReport
 from tasks.report.model import RunReport
 from tasks.steps.start import MIN_REMAINING_TIME
-from tasks.workload.word_counts import WordCounts, counts_of
+from tasks.workload.base import Corpus
+from tasks.workload.word_counts import WordCounts, corpus_counts, counts_of
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -93,6 +94,38 @@ def every_file_has_result_or_true_reason(outcome: Outcome) -> Iterator[str]:
             yield f"a file is reported twice: {names}"
         for file in life.report.files:
             yield from _file(outcome, life, file)
+
+
+def corpus_is_exact_or_has_true_reason(outcome: Outcome) -> Iterator[str]:
+    """Check that the corpus has all words of all files with a result, and that its error has a cause in the plan."""
+    for life in outcome.lives:
+        if not life.report:
+            continue
+        corpus, files = life.report.corpus, [file for file in life.report.files if file.result is not None]
+        if not outcome.plan.corpus or not files:
+            if corpus is not None:
+                yield f"there is a corpus of {len(files)} files"
+        elif isinstance(corpus, Corpus):
+            yield from _corpus(outcome, corpus, files, life.report)
+        elif corpus is None:
+            yield "there is no corpus"
+        elif INTERNAL_TERMS.search(corpus.message):
+            yield f"the corpus failed with an unreadable message: {corpus.message}"
+        elif corpus.category.value not in justified_categories(outcome, life):
+            yield f"the corpus failed without a cause [{corpus.category.value}]: {corpus.message}"
+
+
+def _corpus(outcome: Outcome, corpus: Corpus, files: list[FileReport], report: RunReport) -> Iterator[str]:
+    texts = []
+    for file in files:
+        spec = next(spec for spec in outcome.plan.files if _matches(spec.name, file.file.name))
+        by_hash = {sha256(content).hexdigest(): content for content in outcome.contents[spec.name]}
+        texts.append(_text(spec.name, by_hash[file.file.sha256], outcome.plan) or "")
+    counts = corpus_counts(corpus.result)
+    if (counts.words, counts.distinct, [list(pair) for pair in counts.top]) != count("\n".join(texts), outcome.plan):
+        yield f"the corpus is counted wrongly: {counts}"
+    if corpus.file_count != len(files) or sorted(corpus.failed) != sorted(file.file.name for file in report.failed):
+        yield f"the corpus has {corpus.file_count} files and not {corpus.failed}"
 
 
 def _file(outcome: Outcome, life: Life, file: FileReport) -> Iterator[str]:
@@ -175,7 +208,7 @@ def run_outcome_is_reported(outcome: Outcome) -> Iterator[str]:
 
 
 def _with_report(life: Life, report: RunReport) -> Iterator[str]:
-    failed = bool(report.failed)
+    failed = report.is_failed
     if life.state is not None and life.state.is_completed() == failed:
         yield f"{len(report.failed)} files failed, and the state is {life.state.name}"
     if life.status is None:
@@ -329,6 +362,7 @@ def requests_are_bounded(outcome: Outcome) -> Iterator[str]:
 
 CHECKS = (
     every_file_has_result_or_true_reason,
+    corpus_is_exact_or_has_true_reason,
     run_outcome_is_reported,
     nothing_is_counted_twice_without_cause,
     cleanup_deletes_exactly_own_resources,

@@ -29,7 +29,7 @@ from simulation.storage import Request, Response
 from simulation.world import Process, World
 from task_script import top_words
 from tasks.workload.base import NODE_INPUT
-from tasks.workload.packs import INPUT_HASH
+from tasks.workload.packs import INPUT_HASH, PARTIALS
 
 # The directory of a node that our command lines use.
 SHARED = "shared"
@@ -111,6 +111,8 @@ class Nodes:
         return code
 
     def _script(self, script: str, directory: Path, environment: Mapping[str, str]) -> int:
+        if "--merge" in script or "--corpus" in script:
+            return self._merge(script, _files_of(script, environment))
         if "run_pack.sh" in script:
             return self._pack(directory, _files_of(script, environment))
         if "--check" in script:
@@ -136,15 +138,39 @@ class Nodes:
             self.counted[top_words.hashlib.sha256(Path(arguments[0]).read_bytes()).hexdigest()] += 1
         return top_words.main(arguments)
 
+    def _merge(self, script: str, files: Path) -> int:
+        """Put the partials into their folders, as the input of a merge says, and merge them with the task script."""
+        for line in Path(NODE_INPUT).read_text().splitlines():
+            for command in line.removesuffix(" || exit 1").split(" && "):
+                program, *arguments = command.split()
+                if program == "mkdir":
+                    Path(arguments[-1]).mkdir(parents=True, exist_ok=True)
+                elif program == "ln":
+                    shutil.copyfile(arguments[-2], arguments[-1])
+                else:
+                    with tarfile.open(arguments[1]) as archive:
+                        archive.extractall(arguments[3], members=map(archive.getmember, arguments[4:]), filter="data")
+        match = re.search(r'exec python3 -I -S "\$FILES"/(\S+) (.+) (\S+)$', script)
+        if match is None or not (files / match[1]).exists():
+            print(f"not a command of ours: {script}")
+            return NOT_FOUND
+        return top_words.main([*shlex.split(match[2]), *map(str, sorted(Path().glob(match[3])))])
+
     def _pack(self, directory: Path, files: Path) -> int:
         """Emulate run_pack.sh for a pack that is not interrupted."""
         with tarfile.open(directory / "pack.tar") as archive:
             archive.extractall(directory, filter="data")
         command = (directory / "command.sh").read_text().strip()
         outputs = (directory / "outputs.txt").read_text().split()
-        with tarfile.open(directory / "results.tar", "w") as results:
+        partial = (directory / "partial.txt").read_text()
+        with (
+            tarfile.open(directory / "results.tar", "w") as results,
+            tarfile.open(directory / PARTIALS, "w") as partials,
+        ):
             for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
                 self._file_of_pack(folder, command, files, outputs, results)
+                if partial and (folder / partial).exists():
+                    partials.add(folder / partial, f"{folder.name}/{partial}")
         return 0
 
     def _file_of_pack(

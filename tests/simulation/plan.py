@@ -109,6 +109,8 @@ class Plan:
         flow_retries: Maximum number of flow retries by Prefect's own settings.
         foreign: Resource of another user under the name of a deployed run: "job", "pool", "container" or "".
         existing_pool: Whether the run uses an existing pool.
+        corpus: Whether the run merges its files.
+        width: Maximum number of files and merges of a merge, approximately.
         dead_run: Whether another run died long ago and left all its resources.
     """
 
@@ -119,6 +121,8 @@ class Plan:
     encoding: str = "utf-8"
     files_per_task: int | None = None
     refresh: bool = False
+    corpus: bool = True
+    width: int = 100
     keep: frozenset[str] = frozenset()
     deployed: bool = False
     timeout_minutes: float = 60
@@ -176,6 +180,7 @@ def plan_of(seed: int) -> Plan:
     # Of its own, so that the other parts of a plan do not depend on it.
     form = random.Random(f"form {seed}")
     encoding = form.choice((*("utf-8",) * 6, "utf-16", "utf-32"))
+    merging = random.Random(f"merging {seed}")
     return Plan(
         seed=seed,
         files=_placed(_encoded(_files(chance), encoding, form), random.Random(f"place {seed}")),
@@ -184,6 +189,8 @@ def plan_of(seed: int) -> Plan:
         ignore_case=chance.random() < 0.2,
         files_per_task=chance.choice((None, None, None, 2, 3, 8)),
         refresh=chance.random() < 0.1,
+        corpus=merging.random() < 0.8,
+        width=merging.choice((2, 3, 100)),
         keep=frozenset(kind for kind in ("containers", "job", "pool") if chance.random() < 0.07),
         deployed=deployed,
         timeout_minutes=chance.uniform(2880, 4320) if long else chance.choice((2, 5, 5, 10)) if deployed else 60,

@@ -31,9 +31,8 @@ from tasks.steps.cleanup import delete
 from tasks.steps.doctor import Doctor
 from tasks.steps.monitor import watch
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
-from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
-from tasks.steps.submit import submit_chunk
+from tasks.steps.submit import Renewal, submit_chunk
 from tasks.workload.word_counts import word_count_workload
 
 POOL_OPTIONS = PoolOptions(pool_id=None, vm_size="standard_d2s_v3", nodes=1, spot_nodes=0, slots_per_node=2)

@@ -15,9 +15,8 @@ from tasks.progress import listen
 from tasks.steps.cleanup import delete
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import ensure_containers, ensure_job, ensure_pool
-from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
-from tasks.steps.submit import submit_chunk
+from tasks.steps.submit import Renewal, submit_chunk
 
 
 @pytest.fixture

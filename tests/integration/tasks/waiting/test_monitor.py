@@ -13,9 +13,8 @@ from tasks.azure.settings import AzureSettings
 from tasks.steps.doctor import Doctor
 from tasks.steps.monitor import watch
 from tasks.steps.provision import ensure_job, ensure_pool
-from tasks.steps.renew import Renewal
 from tasks.steps.stage import stage_chunk
-from tasks.steps.submit import submit_chunk
+from tasks.steps.submit import Renewal, submit_chunk
 
 BATCH_TASKS = 60
 
