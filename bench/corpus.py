@@ -92,6 +92,7 @@ def corpus(folder: Path, environment: Mapping[str, str], options: argparse.Names
     for _ in range(options.rounds):
         for name, command in ways.items():
             rows.setdefault(name, []).append(_run_other(command, folder / "found", environment, expected))
+            print(f"{name}: {rows[name][-1] or 'not installed'}", flush=True)
         for name, inputs, state, counts in (
             ("topn, without corpus", texts, folder / "without", None),
             ("topn, first night", texts, folder / "with", expected),
@@ -208,9 +209,10 @@ def _run_other(command: Sequence[str], output: Path, environment: Mapping[str, s
         return {}
     _, found = _run(command, environment)
     text = output.read_text()
-    lines = json.loads(text) if text.startswith("[[") else [line.split()[::-1] for line in text.splitlines()]
-    found |= _compared([(word, int(count)) for word, count in lines], expected)
-    print(f"{command[:3]}: {found}", flush=True)
+    # `uniq -c` writes the count first. A word may contain other white space.
+    rows = [line.lstrip().partition(" ")[::-2] for line in text.split("\n") if line]
+    words = json.loads(text) if text.startswith("[[") else rows
+    found |= _compared([(word, int(count)) for word, count in words], expected)
     return found
 
 
