@@ -42,6 +42,7 @@ os.environ["PREFECT_API_AUTH_STRING"] = f"tests:{secrets.token_hex(8)}"
 _certificates = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - open until the tests end
 _certificates.write(re.search("-----BEGIN .*?-----END [A-Z]+-----\n", Path(certifi.where()).read_text(), re.DOTALL)[0])
 _certificates.flush()
+os.fchmod(_certificates.fileno(), 0o644)
 os.environ["PREFECT_API_SSL_CERT_FILE"] = _certificates.name
 # A shell that starts tests in the background makes them and their children ignore SIGINT.
 # A Prefect worker stops by sending itself that signal.
