@@ -57,6 +57,7 @@ LAYERS = {
         "native",
         "counting",
         "corpus",
+        "byte_code",
         "top_words",
         "__main__",
     ),
