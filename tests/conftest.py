@@ -20,8 +20,9 @@ from localbatch import LocalAzure
 from localbatch.processes.installation import azurite_folder
 
 # No test asserts a duration, and other programs may slow the machine down.
-settings.register_profile("without deadline", deadline=None)
-settings.load_profile("without deadline")
+settings.register_profile("fast", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile("fast")
 
 # The imports create a million permanent objects. With the default of 700 new objects, collecting garbage among them takes
 # a tenth of the time of fast tests.
@@ -47,6 +48,14 @@ os.environ["PREFECT_API_SSL_CERT_FILE"] = _certificates.name
 # A shell that starts tests in the background makes them and their children ignore SIGINT.
 # A Prefect worker stops by sending itself that signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Run all tests of the local Azure with HTTPS in one process, so that it starts once."""
+    for item in items:
+        if "secured_azure" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("secured_azure"))
 
 
 @pytest.fixture(autouse=True)
