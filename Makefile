@@ -65,7 +65,7 @@ test: test-layers
 
 # All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds, and twice as many random
 # examples for each property.
-test-all: PYTEST += --hypothesis-profile=thorough
+test-all: export MAX_EXAMPLES := 100
 test-all: test-layers
 	$(SIMULATION) --seeds 1000 --processes 2
 	$(PYTEST) -n 2 tests/e2e
