@@ -1,8 +1,8 @@
 """Run the benchmarks, print ratios of interleaved rounds, and write all measurements to `bench/results`.
 
 `python -m bench NAME…` runs the named ones: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`,
-`growth`, `counting`, `blobs`, `blobs-simulated`, `blobs-million`, `scale` and `tutorial-in-one-pool`. Without a name, as
-in `make bench`, it runs all but the last five, which take up to half an hour each.
+`growth`, `counting`, `partials`, `blobs`, `blobs-simulated`, `blobs-million`, `scale` and `tutorial-in-one-pool`. Without
+a name, as in `make bench`, it runs all but the last six, which take up to half an hour each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bench.blobs import blobs_in_azurite, blobs_in_simulated_storage, million_bl
 from bench.counting import counting
 from bench.growth import growth, scale
 from bench.measure import figures, in_turn
+from bench.partials import partials
 from bench.staging import staging
 from bench.submission import submission
 from localbatch.processes.installation import azurite_folder
@@ -42,6 +43,7 @@ def main() -> int:
         "counting": counting,
     }
     long_benchmarks = {
+        "partials": partials,
         "blobs": blobs_in_azurite,
         "blobs-simulated": blobs_in_simulated_storage,
         "blobs-million": million_blobs_in_simulated_storage,
