@@ -124,15 +124,15 @@ def _check_equal(ours: Path, tutorial: Path) -> None:
 
 def write_text(path: Path, size_bytes: int) -> None:
     """Write words with the frequencies and lengths of English words, including rare words."""
-    words = _words(random.Random(0))
+    words = zipf_words(random.Random(0))
     with path.open("wb") as file:
         while file.tell() < size_bytes:
             file.write(" ".join(islice(words, 12)).encode() + b"\n")
 
 
-def _words(rng: random.Random) -> Iterator[str]:
+def zipf_words(rng: random.Random) -> Iterator[str]:
+    """Yield words with the frequencies of a Zipf-Mandelbrot distribution with an unlimited vocabulary."""
     while True:
-        # The rank of a word in a Zipf-Mandelbrot distribution with an unlimited vocabulary.
         word = word_of_rank(int(10 * (rng.random() ** (-1 / 0.3) - 1)))
         yield word + rng.choice(SUFFIXES)
 
