@@ -6,9 +6,10 @@ import argparse
 from datetime import datetime, timezone
 
 from flows.cli.exit_status import EXIT_USAGE
+from flows.cli.options import pool_options_of
 from flows.console import print_message, print_result
 from flows.servers.connect import azure_connected
-from tasks.model.pool import DEFAULT_SETUP, PoolOptions, read_pool_setup
+from tasks.model.pool import PoolOptions
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -17,16 +18,7 @@ def run_check(options: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: A setting is invalid, or the Prefect server does not respond.
     """
-    return EXIT_USAGE if print_findings(read_pool_options(options.pool_id, options.pool)) else 0
-
-
-def read_pool_options(pool_id: str | None, file: str | None) -> PoolOptions:
-    """Create the pool options from `--pool-id` and `--pool`.
-
-    Raises:
-        ConfigurationError: The file cannot be read or is invalid.
-    """
-    return PoolOptions(pool_id=pool_id, setup=DEFAULT_SETUP if file is None else read_pool_setup(file))
+    return EXIT_USAGE if print_findings(pool_options_of(options)) else 0
 
 
 def print_findings(pool_options: PoolOptions) -> int:

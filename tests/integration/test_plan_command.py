@@ -28,6 +28,8 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, asser
     assert done.stdout.splitlines() == [
         "2 new, 1 unchanged, 1 invalid.",
         "A run would add 1 Batch task, on up to 1 node (standard_d2as_v5) with 2 slots each.",
+        "It ends after at most 60 minutes. 2 nodes cost at most 0.17 USD until then "
+        "(list price of standard_d2as_v5, Linux, pay as you go, East US).",
         (
             "A run needs up to 4 cores of the VM family standardDASv5Family. "
             "Compare with the quotas in the portal (Batch account, Quotas)."
