@@ -48,11 +48,12 @@ class Counts:
         """
         for tokens in split_blocks(blocks, ignore_case=ignore_case):
             # All work per token happens in C, which is a third faster than a Python loop.
-            self._counts.update(map(str.strip, tokens, repeat(PUNCTUATION)))
-            # A dictionary keeps the insertion order, so the new words are the last ones.
-            new = islice(reversed(self._counts), len(self._counts) - self._measured)
-            self._words_bytes += sum(map(str.__sizeof__, new))
-            self._measured = len(self._counts)
+            if tokens:
+                self._counts.update(map(str.strip, tokens, repeat(PUNCTUATION)))
+                # A dictionary keeps the insertion order, so the new words are the last ones.
+                new = islice(reversed(self._counts), len(self._counts) - self._measured)
+                self._words_bytes += sum(map(str.__sizeof__, new))
+                self._measured = len(self._counts)
             yield
 
     def exceed(self, limit_bytes: float) -> bool:

@@ -53,17 +53,18 @@ class AtomicFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Rename the file, or delete it after an exception."""
+        is_renamed = False
         try:
-            try:
-                self._file.close()
-                if error is None:
-                    os.replace(self._temporary, self._path)
-            finally:
-                if os.path.lexists(self._temporary):
-                    os.unlink(self._temporary)
+            self._file.close()
+            if error is None:
+                os.replace(self._temporary, self._path)
+                is_renamed = True
         except OSError as failure:
             if error is None:
                 raise self._failed(failure) from failure
+        finally:
+            if not is_renamed and os.path.lexists(self._temporary):
+                os.unlink(self._temporary)
 
     def _failed(self, error: OSError) -> FileFailedError:
         return FileFailedError(f"output error: {printable(self._path)} cannot be written: {error.strerror}")

@@ -40,7 +40,7 @@ Count the most frequent words of text files. The results for each FILE are
   --merge NAME       merge FILEs that --partial or --merge wrote into NAME
   --corpus NAME      merge FILEs that --partial or --merge wrote, and write their totals and most frequent
                      words to NAME as JSON
-  --check            only check that this interpreter is supported
+  --check            only check that this interpreter is supported, and add its byte code to the packed program
   --help             print this help
   --                 treat all following arguments as FILEs"""
 

@@ -56,9 +56,9 @@ class Summary:
 
 
 class Outputs:
-    """The paths of the results of one file: text for people, JSON for programs, and the partial, if there is one."""
+    """The paths of the results of one file: text for people, JSON for programs, and the partial. None is not written."""
 
-    def __init__(self, text: str, json: str, partial: str | None = None) -> None:
+    def __init__(self, text: str | None, json: str, partial: str | None = None) -> None:
         self.text = text
         self.json = json
         self.partial = partial
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     try:
         if options.check:
-            return 0  # On an unsupported interpreter, importing the package fails.
+            _prepare()
+            return 0
         if options.pack is not None:
             return process_pack(options.pack, options)
         if options.merge is not None or options.corpus is not None:
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def process_pack(prefix: str, options: Options) -> int:
     """Process the file of each folder in the current one as if the program ran there, and return the exit code.
 
-    The name of the file starts with `prefix`. A folder with a file .exit is finished. A file that the program rejects gets
+    Only the result for programs is written, because nobody reads the others on a node. The name of the file starts with `prefix`. A folder with a file .exit is finished. A file that the program rejects gets
     one, too, and stderr.txt with the reason. A file that fails for another reason gets none: when it is tried alone, more
     memory may be free.
     """
@@ -115,8 +116,9 @@ def process_file(file: str, outputs: Outputs, options: Options) -> None:
             writer = PartialWriter(partial.write)
             summary = _summarize(file, options, writer.write)
             writer.close()
-    with AtomicFile(outputs.text) as text:
-        text.write(render_text(summary, os.environ).encode())
+    if outputs.text is not None:
+        with AtomicFile(outputs.text) as text:
+            text.write(render_text(summary, os.environ).encode())
     with AtomicFile(outputs.json) as json:
         json.write(render_json(summary).encode())
 
@@ -183,6 +185,15 @@ def _quote(text: str) -> str:
     return json.dumps(text)
 
 
+def _prepare() -> None:
+    """Prepare the packed program for this interpreter. On one that is not supported, importing the package fails."""
+    package = getattr(sys.modules[__name__].__loader__, "archive", None)
+    if package is not None:
+        from task_script.byte_code import add_byte_code  # noqa: PLC0415 - See the docstring of the module.
+
+        add_byte_code(package)
+
+
 def _process_files(options: Options) -> int:
     outputs = [output_paths(file, options.output_dir, options.partial) for file in options.files]
     clash = find_clash(options.files, outputs)
@@ -204,7 +215,9 @@ def _process_packed(files: list[str], options: Options) -> int:
     try:
         if len(files) != 1:
             return 1
-        process_file(files[0], output_paths(files[0], options.output_dir, options.partial), options)
+        outputs = output_paths(files[0], options.output_dir, options.partial)
+        outputs.text = None
+        process_file(files[0], outputs, options)
         status = 0
     except FileFailedError as error:
         if not isinstance(error.__cause__, NotTextError):

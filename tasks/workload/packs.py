@@ -69,8 +69,8 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
             _add(archive, RUN_SCRIPT, files_of_package("tasks.workload").joinpath(RUN_SCRIPT).read_bytes())
             _add(archive, "command.sh", f"{command(pack, workload)}\n".encode())
             _add(archive, "pack_command.sh", _pack_command(pack, workload).encode())
-            _add(archive, "outputs.txt", "\n".join(outputs(pack, workload)).encode())
-            _add(archive, "partial.txt", workload.merge.partial.encode() if workload.merge else b"")
+            _add(archive, "outputs.txt", f"{' '.join(outputs(pack, workload))}\n".encode())
+            _add(archive, "partial.txt", f"{workload.merge.partial if workload.merge else ''}\n".encode())
             for input_file in pack.files:
                 if (
                     not input_file.etag

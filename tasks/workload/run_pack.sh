@@ -1,7 +1,7 @@
 # Runs on a node and processes the files of a pack, each in its own folder.
 #
-# command.sh processes one file. pack_command.sh, if it is not empty, processes all files without .exit. outputs.txt lists
-# the outputs of a file, and partial.txt the name of its partial. After each command, the folders that are finished are
+# command.sh processes one file. pack_command.sh, if it is not empty, processes all files without .exit. The line of
+# outputs.txt lists the outputs of a file, and partial.txt contains the name of its partial. After each command, the folders that are finished are
 # added to results.tar and partials.tar, so that a later crash does not lose them. If Batch starts the pack again on this
 # node, files with .exit are not processed again. Names of outputs never begin with a dot.
 
@@ -20,10 +20,12 @@ process_file() {
   cd ..
 }
 
-# Add finished folders to the archives. The names in the lists contain no spaces.
+# Add finished folders that are not in the archives. The names in the lists contain no spaces.
 store() {
   for folder in "$@"; do
+    case $stored in *" $folder "*) continue ;; esac
     [ -s "${folder}.exit" ] || continue
+    stored="$stored$folder "
     read -r status attempts <"${folder}.exit"
     names=$outputs
     if [ "$status" -ne 0 ]; then
@@ -37,27 +39,24 @@ store() {
     for name in .exit $names; do
       [ -e "$folder$name" ] && echo "$folder$name"
     done
-    : >"${folder}.done"
   done >results.txt 3>partials.txt
+  [ -s results.txt ] || return 0
   tar -rf results.tar -T results.txt || exit 1
   [ -z "$partial" ] || tar -rf partials.tar -T partials.txt || exit 1
 }
 
-outputs=$(cat outputs.txt)
-partial=$(cat partial.txt)
+read -r outputs <outputs.txt
+read -r partial <partial.txt
+stored=" "
 # The archives of an earlier start may be cut off.
-rm -f results.tar partials.tar */.done
+[ ! -e results.tar ] || rm -f results.tar partials.tar
+store */
 for next in */; do
-  [ -e "${next}.done" ] && continue
   if [ ! -s "${next}.exit" ] && [ -s pack_command.sh ]; then
     (. ./pack_command.sh) </dev/null
-    set --
-    for folder in */; do
-      [ -e "${folder}.done" ] || set -- "$@" "$folder"
-    done
-    store "$@"
+    store */
   fi
   # Without a crash, the pack command has finished all files.
   [ -s "${next}.exit" ] || process_file "$next"
-  [ -e "${next}.done" ] || store "$next"
+  store "$next"
 done

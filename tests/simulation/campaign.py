@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
@@ -34,25 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def play_all(first: int, seeds: int, seconds: float | None, processes: int, *, fail_fast: bool = False) -> int:
-    """Play seeds in several processes."""
+    """Play seeds, and print those that fail."""
     started_at = time.monotonic()
     give_up_at = None if seconds is None else started_at + seconds
     packs = _packs(first, None if seconds is not None else first + seeds, give_up_at)
     histories = requests = 0
     failed: list[int] = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_prepare) as pool:
-        waiting = [pool.submit(play_pack, pack) for _, pack in zip(range(2 * processes), packs)]  # noqa: B905
-        while waiting:
-            found = waiting.pop(0).result()
-            for seed, sentences, sent in found:
-                histories += 1
-                requests += sent
-                if sentences:
-                    failed.append(seed)
-                    print(f"seed {seed}: {'; '.join(sentences)}", flush=True)
-            pack = None if failed and fail_fast else next(packs, None)
-            if pack is not None:
-                waiting.append(pool.submit(play_pack, pack))
+    for found in _play_packs(packs, processes):
+        for seed, sentences, sent in found:
+            histories += 1
+            requests += sent
+            if sentences:
+                failed.append(seed)
+                print(f"seed {seed}: {'; '.join(sentences)}", flush=True)
+        if failed and fail_fast:
+            break
     took = time.monotonic() - started_at
     print(
         f"{histories} histories, {requests} requests in {took:.1f} s: "
@@ -62,6 +59,19 @@ def play_all(first: int, seeds: int, seconds: float | None, processes: int, *, f
     if failed:
         print(f"Replay one with `make simulate SEED={failed[0]}`.")
     return 1 if failed else 0
+
+
+def _play_packs(packs: Iterator[range], processes: int) -> Iterator[list[tuple[int, list[str], int]]]:
+    """Play packs of seeds in this process, or in several others."""
+    if processes == 1:
+        _prepare()
+        yield from map(play_pack, packs)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_prepare) as pool:
+        waiting = [pool.submit(play_pack, pack) for pack in islice(packs, 2 * processes)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(play_pack, pack) for pack in islice(packs, 1)]
 
 
 def _packs(first: int, last: int | None, give_up_at: float | None) -> Iterator[range]:

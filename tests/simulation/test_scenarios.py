@@ -114,13 +114,12 @@ def test_generator_covers_all_kinds_of_plans():
 
 def test_campaign_prints_failing_seeds(capsys, monkeypatch):
     """The campaign prints failing seeds and how to replay them, and exits with 1."""
-    monkeypatch.setattr("simulation.campaign.play_pack", _fail)
+    monkeypatch.setattr("simulation.campaign.play_pack", lambda seeds: [(seed, ["it is broken"], 1) for seed in seeds])
+    monkeypatch.setenv("PREFECT_LOGGING_TO_API_ENABLED", "false")
     assert main(["--seeds", "2", "--processes", "1"]) == 1
-    assert "make simulate SEED=0" in capsys.readouterr().out
-
-
-def _fail(seeds):
-    return [(seed, ["it is broken"], 1) for seed in seeds]
+    printed = capsys.readouterr().out
+    assert "seed 1: it is broken" in printed
+    assert "make simulate SEED=0" in printed
 
 
 def test_bad_file_fails_alone():

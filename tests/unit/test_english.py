@@ -14,6 +14,9 @@ PATTERNS = tuple(
     for folder in ("flows", "tasks", "task_script", "localbatch/src", "localbatch/tests", "tests", "bench")
 )
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
+
 NONSTANDARD_VERBS = re.compile(r"(Give|Say|Tell|Take|Have|Ask)\b")
 NONSTANDARD_PREFIXES = re.compile(r"_?(MOST|LONGEST|LEAST)_")
 MAX_WORDS = 8
@@ -22,21 +25,20 @@ MAX_MEDIAN_WORDS = 6
 
 @pytest.fixture(scope="module")
 def nodes():
-    """The nodes of the syntax trees of all files, each with its place."""
-    paths = sorted({path for pattern in PATTERNS for path in REPOSITORY.glob(pattern)})
-    return [
-        (node, f"{path.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 1)}")
-        for path in paths
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-    ]
+    """The nodes of all files that have a docstring or a name, each with its place."""
+    found = []
+    for path in sorted({path for pattern in PATTERNS for path in REPOSITORY.glob(pattern)}):
+        name = path.relative_to(REPOSITORY)
+        named = (node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, (*DOCUMENTED, ast.Name)))
+        found += [(node, f"{name}:{getattr(node, 'lineno', 1)}") for node in named]
+    return found
 
 
 @pytest.fixture(scope="module")
 def names_of_tests(nodes):
     """The names of all tests, each with its place."""
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return [
-        (node.name, place) for node, place in nodes if isinstance(node, functions) and node.name.startswith("test_")
+        (node.name, place) for node, place in nodes if isinstance(node, FUNCTIONS) and node.name.startswith("test_")
     ]
 
 
@@ -45,8 +47,7 @@ def word_count(name):
 
 
 def test_docstrings_begin_with_standard_verbs(nodes):
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = [(ast.get_docstring(node), place) for node, place in nodes if isinstance(node, documented)]
+    docstrings = [(ast.get_docstring(node), place) for node, place in nodes if isinstance(node, DOCUMENTED)]
     assert [(text, place) for text, place in docstrings if text and NONSTANDARD_VERBS.match(text)] == []
 
 

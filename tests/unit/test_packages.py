@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import metadata
 from importlib.util import find_spec
@@ -17,6 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 from tests_support import REPOSITORY
+
+# One process reads the files once.
+pytestmark = pytest.mark.xdist_group("checked")
 
 PACKAGES = ("flows", "tasks", "task_script")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
@@ -53,6 +57,7 @@ LAYERS = {
         "native",
         "counting",
         "corpus",
+        "byte_code",
         "top_words",
         "__main__",
     ),
@@ -65,6 +70,7 @@ MAX_MODULES_PER_FOLDER = 17
 MAY_IMPORT_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
 
 
+@cache
 def imports_of(path):
     """Return the names of all modules that a file imports, at any level."""
     names = set()
@@ -200,7 +206,6 @@ def test_batch_sdk_supports_entra_credentials():
     assert (int(pin.group(1)), int(pin.group(2))) >= (15, 1)
 
 
-@pytest.mark.xdist_group("checked")
 def test_grouped_tests_stay_in_one_process(request):
     """pytest-xdist adds the group to the id of a test and distributes tests by group."""
     if not request.config.getoption("loadgroup", False):

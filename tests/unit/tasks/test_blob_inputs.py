@@ -282,13 +282,16 @@ def test_etags_are_found_in_short_listings(account, storage, put, monkeypatch, o
 
 
 def test_night_without_news_needs_few_requests(account, storage, put, monkeypatch, tmp_path):
-    """The results of 10,000 blobs are in a container, in one part for each of 20 chunks."""
+    """The results of 2,000 blobs are in a container, in one part for each of 20 chunks.
+
+    `tests/simulation/test_results_contract.py` has 10,000.
+    """
     put("2026/0.txt")
     [blob] = storage.containers["texts"].committed.values()
     storage.containers["texts"].committed = {
         f"2026/{day:02}/{number:05}.txt": replace(blob, etag=f'"{day}-{number}"')
         for day in range(20)
-        for number in range(500)
+        for number in range(100)
     }
     account.create_container("results", {})
     workload = Workload(name="own", command="true", outputs=("out",))
@@ -314,9 +317,9 @@ def test_night_without_news_needs_few_requests(account, storage, put, monkeypatc
     sent.clear()
     second = plan()
 
-    assert (len(first.chunks), first.new_file_count) == (20, 10_000)
-    assert (second.new_file_count, len(second.unchanged)) == (0, 10_000)
-    assert len(sent) <= 10_000 / 30
+    assert (len(first.chunks), first.new_file_count) == (20, 2_000)
+    assert (second.new_file_count, len(second.unchanged)) == (0, 2_000)
+    assert len(sent) <= 2_000 / 30
 
 
 def test_packs_of_blobs_share_an_archive(account, storage, put, tmp_path):

@@ -27,31 +27,18 @@ def state(tmp_path, monkeypatch):
     return tmp_path / "state"
 
 
-@pytest.fixture
-def process():
-    """A process that has locked the file of a run."""
+def test_lock_lasts_until_process_is_killed():
     flow_run_id = str(uuid4())
     with subprocess.Popen(
         [sys.executable, "-c", LOCK, flow_run_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as running:
-        assert running.stdout.readline() == "locked\n"
-        running.flow_run_id = flow_run_id
-        yield running
-        running.kill()
-
-
-def test_killed_process_releases_its_lock(process):
-    assert read_life_file(process.flow_run_id).is_alive
-    process.kill()
-    process.wait()
-    found = read_life_file(process.flow_run_id)
+    ) as process:
+        assert process.stdout.readline() == "locked\n"
+        assert read_life_file(flow_run_id).is_alive
+        process.send_signal(signal.SIGSTOP)
+        assert read_life_file(flow_run_id).is_alive
+        process.kill()
+    found = read_life_file(flow_run_id)
     assert (found.is_alive, found.has_ended) == (False, False)
-
-
-def test_suspended_process_is_alive(process):
-    process.send_signal(signal.SIGSTOP)
-    assert read_life_file(process.flow_run_id).is_alive
-    process.send_signal(signal.SIGCONT)
 
 
 def test_ended_run_is_unlocked_and_marked():
@@ -86,12 +73,14 @@ def test_unwritable_state_folder_is_no_error(monkeypatch):
     assert read_life_file("run") is None
 
 
-def test_only_files_of_dead_runs_are_deleted(state, process):
+def test_only_files_of_dead_runs_are_deleted(state):
+    lock_run("alive")
     for name in ("left-something", "left-nothing"):
         lock_run(name)
         mark_ended(name)
     forget_dead_runs(except_for={"left-something"})
-    assert {path.name for path in (state / "runs").iterdir()} == {process.flow_run_id, "left-something"}
+    assert {path.name for path in (state / "runs").iterdir()} == {"alive", "left-something"}
+    mark_ended("alive")
 
 
 HOUR = timedelta(hours=1)

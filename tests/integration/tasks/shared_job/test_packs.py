@@ -67,7 +67,7 @@ def test_crashed_pack_keeps_finished_files(work):
         *(f"kept {n}".encode() for n in range(5)),
         workload=shell(
             # Kill the shell of the pack once two files are done.
-            "[ $(ls -d ../*/.done 2>/dev/null | wc -l) -ge 2 ] && kill -9 $$; cp input out.txt"
+            "[ $(ls -d ../*/.exit 2>/dev/null | wc -l) -ge 2 ] && kill -9 $$; cp input out.txt"
         ),
     )
     kept = [verdict for verdict in verdicts if isinstance(verdict, StoredResult)]
