@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import select
 import sys
@@ -43,6 +44,12 @@ def print_failed_deletions(remaining: Mapping[str, str]) -> None:
 def print_result(text: str) -> None:
     """Print a line of a result to stdout."""
     Console(highlight=False).print(terminal_text(text), soft_wrap=True)
+
+
+def print_json_document(document: Mapping[str, Any]) -> None:
+    """Print a JSON object to stdout."""
+    json.dump(document, sys.stdout)
+    sys.stdout.write("\n")
 
 
 @contextmanager

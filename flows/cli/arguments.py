@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_outputs(command, is_run=command is run_parser)
     for command in (run_parser, plan_parser, check_parser):
         _add_nodes(command)
+    _add_json(check_parser.add_argument_group("outputs"))
     for command in (run_parser, plan_parser):
         _add_limits(command, is_run=command is run_parser)
     _add_end(run_parser)
@@ -177,7 +178,11 @@ def _add_outputs(parser: argparse.ArgumentParser, *, is_run: bool) -> None:
             metavar="DIR",
             help="Also write a page about the run, report.html, to this folder or place.",
         )
-        group.add_argument("--json", action="store_true", help="Print the results as one JSON object.")
+    _add_json(group)
+
+
+def _add_json(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--json", action="store_true", help="Print one JSON object.")
 
 
 def _add_nodes(parser: argparse.ArgumentParser) -> None:
@@ -292,7 +297,7 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="List this number of runs, newest first (default: %(default)s).",
     )
-    group.add_argument("--json", action="store_true", help="Print one JSON object.")
+    _add_json(group)
 
 
 def _version() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -15,7 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import live_console, print_message, print_result, terminal_text
+from flows.console import live_console, print_json_document, print_message, print_result, terminal_text
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
 from tasks.report.failure import Failure
@@ -185,8 +184,7 @@ def print_document(
         "corpus": corpus,
         "files": files,
     }
-    json.dump(document, sys.stdout)
-    sys.stdout.write("\n")
+    print_json_document(document)
 
 
 def _print_failure(failure: Failure) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.display import new_table, print_rich_table
-from flows.console import print_message, print_result, terminal_text
+from flows.console import print_json_document, print_message, print_result, terminal_text
 from flows.servers.connect import use_make_up_servers
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ConfigurationError, ServiceError, UsageError
@@ -72,7 +71,7 @@ def _print_runs(listing: Listing, options: argparse.Namespace) -> None:
         print_message(f"{name} in the results store cannot be read: {reason}.")
     total = len(listing.short_ids)
     if options.json:
-        _print_document({"total": total, "runs": [_run_document(manifest) for manifest in listing.runs]})
+        print_json_document({"total": total, "runs": [_run_document(manifest) for manifest in listing.runs]})
         return
     if not total:
         print_message(f"No run is stored in {results_location()} yet.")
@@ -99,7 +98,9 @@ def _print_runs(listing: Listing, options: argparse.Namespace) -> None:
 
 def _print_run(manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
-        _print_document({**_run_document(manifest), "inputs": [_entry_document(entry) for entry in manifest.entries]})
+        print_json_document(
+            {**_run_document(manifest), "inputs": [_entry_document(entry) for entry in manifest.entries]}
+        )
         return
     print_result(f"Run {_name(manifest)}: {manifest.status}, {_headline(manifest)}.")
     print_result(f"It started at {_started(manifest)} and took {_took(manifest)}. Its nodes cost {_cost(manifest)}.")
@@ -140,7 +141,7 @@ def _print_run(manifest: Manifest, *, as_json: bool) -> None:
 def _print_comparison(before: Manifest, after: Manifest, *, as_json: bool) -> None:
     found = compare(before, after)
     if as_json:
-        _print_document(_comparison_document(before, after, found))
+        print_json_document(_comparison_document(before, after, found))
         return
     for label, manifest in (("Before", before), ("After", after)):
         print_result(f"{label}: run {_name(manifest)}, {manifest.status}, {_started(manifest)}, {_headline(manifest)}.")
@@ -181,11 +182,6 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers:
         table.add_row(*(terminal_text(printable(cell)) for cell in row))
     if table.row_count:
         print_rich_table(table)
-
-
-def _print_document(document: Mapping[str, Any]) -> None:
-    json.dump(document, sys.stdout)
-    sys.stdout.write("\n")
 
 
 def _run_document(manifest: Manifest) -> dict[str, Any]:

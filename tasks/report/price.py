@@ -89,11 +89,17 @@ def limited_minutes(timeout_minutes: float, max_usd: float | None, options: Pool
     return min(timeout_minutes, minutes)
 
 
+def highest_usd(minutes: float, options: PoolOptions, price: Price) -> float | None:
+    """Return what the nodes of a run's own pool cost at most until it ends; None if that is unknown."""
+    if options.pool_id is not None or price.usd_per_node_hour is None:
+        return None
+    return (options.nodes + options.spot_nodes) * price.usd_per_node_hour * minutes / HOUR_MINUTES
+
+
 def describe_limit(minutes: float, options: PoolOptions, price: Price) -> str:
     """Return when a run ends at the latest, and what the nodes of its own pool can cost until then."""
-    end = f"It ends after at most {minutes:,.4g} minutes."
-    if options.pool_id is not None or price.usd_per_node_hour is None:
+    end = f"A run ends after at most {minutes:,.4g} minutes."
+    if (usd := highest_usd(minutes, options, price)) is None:
         return end
     nodes = options.nodes + options.spot_nodes
-    usd = nodes * price.usd_per_node_hour * minutes / HOUR_MINUTES
     return f"{end} {nodes} {'node costs' if nodes == 1 else 'nodes cost'} at most {usd:,.2f} USD until then ({price.source})."
