@@ -17,7 +17,7 @@ from azure.storage.blob import BlobServiceClient
 
 from flows.servers.connect import use_make_up_servers
 from tasks.azure.settings import account_of, load_settings, state_folder
-from tasks.model.naming import NAME_PREFIX
+from tasks.model.naming import NAME_PREFIX, RUN_NAME
 
 
 def main() -> int:
@@ -53,6 +53,8 @@ def main() -> int:
 
 def _containers(blobs: Any) -> Iterator[tuple[str, list[str]]]:
     for container in blobs.list_containers(NAME_PREFIX):
+        if not RUN_NAME.fullmatch(container.name):
+            continue  # The partials of the corpus belong to no run.
         found = blobs.get_container_client(container.name).list_blobs()
         yield container.name, [f"{blob.name}  {blob.size:,} bytes" for blob in found]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from task_script.counting import MIN_COMPILED_BYTES, create_run_file
+from task_script.counting import create_run_file
 from task_script.files import AtomicFile, FileFailedError
 from task_script.merging import CountError, RunError
 from task_script.partials import PartialWriter, open_partial
@@ -50,7 +50,7 @@ def _merge(files: Sequence[str], num_words: int, write: Write | None) -> Totals:
     except OSError:
         size_bytes = 0  # Opening the file raises the error with its name.
     try:
-        store = create_run_file(is_large=size_bytes >= MIN_COMPILED_BYTES)
+        store = create_run_file(size_bytes)
         try:
             return store.merge_all([open_partial(file) for file in files], num_words, write)
         finally:

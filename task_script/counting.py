@@ -91,7 +91,7 @@ def count_words(
     if compression:
         blocks = limit_words(blocks)
     counts = _create_counts(size_bytes)
-    vocabulary = Vocabulary(counts, memory_mb, lambda: create_run_file(is_large=type(counts) is not Counts))
+    vocabulary = Vocabulary(counts, memory_mb, lambda: create_run_file(size_bytes))
     try:
         vocabulary.add_blocks(blocks, ignore_case=ignore_case)
         return vocabulary.totals(num_words, write), fingerprint
@@ -99,15 +99,15 @@ def count_words(
         vocabulary.close()
 
 
-def create_run_file(*, is_large: bool) -> RunFile:
-    """Return a temporary file for sorted runs; they are merged in C if they are large and the library can be loaded.
+def create_run_file(size_bytes: int) -> RunFile:
+    """Return a temporary file for sorted runs. Large ones are merged in C if the library can be loaded.
 
     Raises:
         SpillError: The file cannot be created.
     """
     from task_script.large_files import RunFile  # noqa: PLC0415 - See the module docstring.
 
-    return RunFile(_find_merge(is_large=is_large))
+    return RunFile(_find_merge(size_bytes))
 
 
 def _create_counts(size_bytes: int) -> Counts:
@@ -121,10 +121,10 @@ def _create_counts(size_bytes: int) -> Counts:
     return create_compiled_counts() or Counts()
 
 
-def _find_merge(*, is_large: bool) -> MergeRuns:
+def _find_merge(size_bytes: int) -> MergeRuns:
     from task_script.merging import merge_runs  # noqa: PLC0415 - See the module docstring.
 
-    if not is_large:
+    if size_bytes < MIN_COMPILED_BYTES:
         return merge_runs
     try:
         from task_script.native.compiled import find_compiled_merge  # noqa: PLC0415 - See the module docstring.

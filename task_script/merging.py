@@ -80,7 +80,7 @@ class Run:
             except UnicodeDecodeError:
                 raise self.error("is not UTF-8 text") from None
             return complete
-        if self._rest:
+        if any(self._rest):
             raise self.error("is cut off")
         return b""
 

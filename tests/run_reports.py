@@ -10,7 +10,8 @@ from tasks.model.files import InputFile
 from tasks.model.outputs import Outputs
 from tasks.model.verdict import Category, FileError, FileReport, Provenance, StoredResult
 from tasks.report.model import WAITING_STEP, Price, RunReport, StepTime, Usage
-from tasks.workload.word_counts import OUTPUT, word_count_workload
+from tasks.workload.base import Corpus
+from tasks.workload.word_counts import CORPUS_OUTPUT, OUTPUT, word_count_workload
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=timezone.utc)
 
@@ -77,6 +78,15 @@ def failed(number, name=None, message="The program ended with exit code 137", pr
     )
 
 
+def corpus_of(top, *, files=2, failed=(), before=None):
+    """Build the corpus of a run; `before` are the words of the previous run."""
+    document = {"words": 1000, "distinct": 100, "top": top}
+    outputs = Outputs.of({CORPUS_OUTPUT: json.dumps(document).encode()})
+    previous = {} if before is None else {"corpus.json": json.dumps(document | {"top": before}).encode()}
+    result = StoredResult(outputs=outputs, provenance=PROVENANCE)
+    return Corpus(result=result, file_count=files, failed=failed, previous=previous)
+
+
 def usage(**changes):
     return Usage(
         **{
@@ -99,15 +109,16 @@ def usage(**changes):
 PRICE = Price(usd_per_node_hour=0.5, source="set for this run", is_paid=True)
 
 
-def run_report(*files, usage=None, price=PRICE, output_folder="/data/results"):
+def run_report(*files, usage=None, price=PRICE, output_folder="/data/results", corpus=None):
     steps = (
         StepTime(step="plan", task_runs=1, started_at=at(0), ended_at=at(2)),
         StepTime(step=WAITING_STEP, task_runs=1, started_at=at(4), ended_at=at(104)),
     )
     return RunReport(
         run_name="topn-0123456789abcdef0123456789abcdef-0",
-        workload=word_count_workload(3, ignore_case=False),
+        workload=word_count_workload(3, ignore_case=False, corpus=corpus is not None),
         files=files,
+        corpus=corpus,
         steps=steps,
         usage=usage,
         price=price,
@@ -123,4 +134,6 @@ def hostile_report():
         for number, text in enumerate(HOSTILE)
     ]
     files += [failed(100 + number, f"{number}{text}", text, printed=text) for number, text in enumerate(HOSTILE)]
-    return run_report(*files, usage=usage(), output_folder="/data/`\n\n# <b>heading</b>")
+    words = tuple((word, 9) for word in HOSTILE)
+    corpus = corpus_of(words, failed=tuple(file.file.name for file in files if file.error), before=words[:3])
+    return run_report(*files, usage=usage(), output_folder="/data/`\n\n# <b>heading</b>", corpus=corpus)

@@ -13,6 +13,8 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote
 
+from tests_support import all_processes
+
 POLL_SECONDS = 0.02
 MIN_LETTERS = 8
 
@@ -106,8 +108,4 @@ class Processes:
 
     def _record(self):
         while not self._ended.wait(POLL_SECONDS):
-            for folder in Path("/proc").glob("[0-9]*"):
-                try:
-                    self._seen.add(((folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()))
-                except OSError:
-                    continue
+            self._seen.update((command, environment) for _, command, environment in all_processes())

@@ -14,6 +14,9 @@ from tasks.model.verdict import BatchTaskOutcome, FileError
 # A Batch task processes its files one after the other. If its node is lost, the work on all of them is lost.
 MAX_FILES_PER_TASK = 1000
 
+# The kind of chunks of merges.
+MERGE = "merge "
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pack:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import log2
 from typing import TypeVar
 
-from tasks.model.chunks import Chunk, Pack
+from tasks.model.chunks import MERGE, Chunk, Pack
 from tasks.model.files import MergeInput
 from tasks.model.naming import merge_task_id, partial_blob
 from tasks.model.outputs import Partial
@@ -155,7 +155,7 @@ def merge_chunks(
     ]
     size = -(-len(packs) // MAX_CHUNKS_PER_LEVEL) or 1
     return tuple(
-        Chunk(first=first + start, total=total, packs=tuple(packs[start : start + size]), kind="merge ")
+        Chunk(first=first + start, total=total, packs=tuple(packs[start : start + size]), kind=MERGE)
         for start in range(0, len(packs), size)
     )
 

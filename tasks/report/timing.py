@@ -12,6 +12,7 @@ from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_logger
 
+from tasks.model.chunks import MERGE
 from tasks.report.model import StepTime
 
 
@@ -30,9 +31,13 @@ finished_task_runs: dict[UUID, FinishedTaskRun] = {}
 
 
 def record_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
-    """Record a task run that ended; the name of its step is the fixed first part of the task run name."""
+    """Record a task run that ended; the name of its step is the fixed first part of the task run name.
+
+    The steps of merges have one name, because they run after the same steps of files.
+    """
+    is_merge = f" {MERGE}" in task_run.name
     finished_task_runs[task_run.id] = FinishedTaskRun(
-        step=str(task.task_run_name).partition("{")[0].strip(),
+        step=MERGE.strip() if is_merge else str(task.task_run_name).partition("{")[0].strip(),
         flow_run_id=task_run.flow_run_id,
         started_at=task_run.start_time or state.timestamp,
         ended_at=state.timestamp,

@@ -90,7 +90,8 @@ def _corpus(
     verdict = corpus_verdict(merges, merged)
     if isinstance(verdict, FileError) and service_time() > run.deadline_at:
         return FileError(
-            category=Category.WALL_CLOCK, message="The run's deadline passed before the partials of all files were merged"
+            category=Category.WALL_CLOCK,
+            message="The run's deadline passed before the partials of all files were merged",
         )
     if not isinstance(verdict, StoredResult):
         return verdict

@@ -39,7 +39,7 @@ HASH_COMMAND = f"[ -s {INPUT_HASH} ] || sha256sum {NODE_INPUT}* >{INPUT_HASH} ||
 # The same for all files of a pack, in one process. The lines of `sha256sum` are hash, two spaces, and path.
 HASH_PACK_COMMAND = f"""set --
 for folder in */; do
-  [ -s "$folder{INPUT_HASH}" ] || set -- "$@" "$folder{NODE_INPUT}"*
+  [ -s "${{folder}}{INPUT_HASH}" ] || set -- "$@" "${{folder}}{NODE_INPUT}"*
 done
 [ "$#" -eq 0 ] || sha256sum "$@" | while read -r hash path; do
   echo "$hash  ${{path#*/}}" >"${{path%%/*}}/{INPUT_HASH}"

@@ -43,12 +43,14 @@ def test_run_writes_outputs_to_a_place(topn, blobs, container, assert_nothing_le
     assert f"Outputs are in {place}/" in done.stdout
     assert f"The report is {place}/report.html" in done.stderr
     before = listed(blobs, container)
-    names = ("a_OUTPUT.txt", "a_OUTPUT.json", "b/c.md_OUTPUT.txt", "b/c.md_OUTPUT.json", "manifest.json")
-    assert set(before) == {*(f"nightly/{name}" for name in (*names, "results.csv", "report.html", "tables/all.jsonl"))}
+    names = ("a_OUTPUT.txt", "a_OUTPUT.json", "b/c.md_OUTPUT.txt", "b/c.md_OUTPUT.json", "corpus.txt", "corpus.json")
+    assert set(before) == {
+        *(f"nightly/{name}" for name in (*names, "manifest.json", "results.csv", "report.html", "tables/all.jsonl"))
+    }
     assert json.loads(read_blob(blobs, container, "nightly/a_OUTPUT.json"))["top"] == [["two", 2], ["one", 1]]
     manifest = json.loads(read_blob(blobs, container, "nightly/manifest.json"))
     assert manifest["status"] == "completed"
-    assert manifest["documents"] == ["report.html", "results.csv", "tables/all.jsonl"]
+    assert manifest["documents"] == ["corpus.json", "corpus.txt", "report.html", "results.csv", "tables/all.jsonl"]
     assert 'href="b/c.md_OUTPUT.txt"' in read_blob(blobs, container, "nightly/report.html").decode()
     assert not Path("results").exists()
     assert_nothing_left()
@@ -70,6 +72,7 @@ def test_blobs_in_and_out(topn, blobs, container, assert_nothing_left):
     assert {name for name in listed(blobs, container, "out/") if name.endswith(".json")} == {
         "out/a_OUTPUT.json",
         "out/b/%2F/c_OUTPUT.json",
+        "out/corpus.json",
         "out/manifest.json",
     }
     before = listed(blobs, container)

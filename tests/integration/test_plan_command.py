@@ -29,6 +29,7 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, asser
     assert done.stdout.splitlines() == [
         "2 new, 1 unchanged, 1 invalid.",
         "A run would add 1 Batch task, on up to 1 node (standard_d2as_v5) with 2 slots each.",
+        "1 more Batch task would merge the counts of all files.",
         (
             "A run ends after at most 60 minutes. 2 nodes cost at most 0.17 USD until then "
             "(list price of standard_d2as_v5, Linux, pay as you go, East US)."

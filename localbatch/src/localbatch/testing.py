@@ -53,16 +53,18 @@ def azure_faults(local_azure: LocalAzure) -> Iterator[Faults]:
 
 
 def wait_until(condition: Callable[[], _T], *, timeout_seconds: float = 60.0) -> _T:
-    """Poll a condition until it is true, and return its value.
+    """Poll a condition until it is true, and return its value. A condition that takes long is polled less often.
 
     Raises:
         TimeoutError: It was not true in time; the message has its last value.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
+        started_at = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"still {value!r} after {timeout_seconds} s")
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, 2 * (now - started_at)))

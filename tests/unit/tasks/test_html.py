@@ -9,8 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
+from run_reports import HOSTILE, corpus_of, counted, failed, hostile_report, run_report, usage
 
+from tasks.model.verdict import Category, FileError
 from tasks.report.charts import time_picture
 from tasks.report.folders import LocalFolder
 from tasks.report.html import MAX_DETAILS, MAX_ROWS, render, write_page
@@ -43,9 +44,9 @@ def page(tmp_path):
 
 
 def test_page_describes_run(page):
-    found = page(
-        run_report(counted(1), counted(2, unchanged=True), failed(3, "bad.txt", printed="last words"), usage=usage())
-    )
+    files = [counted(1), counted(2, unchanged=True), failed(3, "bad.txt", printed="last words")]
+    corpus = corpus_of((("the", 1006), ("of", 4)), failed=("bad.txt",), before=(("the", 1010),))
+    found = page(run_report(*files, usage=usage(), corpus=corpus))
     for part in (
         "3 files: 1 counted, 1 unchanged, 1 failed",
         "Sunday, 22 November 2026, 02:00 UTC",
@@ -57,6 +58,10 @@ def test_page_describes_run(page):
         "For 1 min 10 s of that time (70%), no Batch task ran",
         "file2.txt",
         "no Batch task runs",
+        "1,000 words, 100 of them distinct, in 2 files: the 1,006, of 4.",
+        "Exact counts of all words of 2 files.",
+        "-4",
+        "new",
     ):
         assert part in found.text
     assert len(found.all("svg")) == 2
@@ -78,10 +83,10 @@ def test_hostile_texts_are_shown_literally(page):
     texts = HOSTILE[:-1]
     rows = [counted(number, text, top=((text, 3),)) for number, text in enumerate(texts)]
     failures = [failed(len(rows) + number, text, printed=text) for number, text in enumerate(texts)]
-    found = page(run_report(*rows, *failures, usage=usage()))
+    found = page(run_report(*rows, *failures, usage=usage(), corpus=corpus_of([(text, 3) for text in texts])))
     for text in texts:
-        # As a name, as a word, as the name of a failed file, and as its program's output.
-        assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 4, text
+        # As a name, as a word, as the name of a failed file, as its program's output, and in the corpus.
+        assert found.text.count(printable(text.splitlines()[-1])[:30]) >= 5, text
 
 
 class HostileWorkload(WordCountWorkload):
@@ -131,6 +136,13 @@ def test_unchanged_run_has_page(page):
     assert "Node-minutes" not in found.text
 
 
+def test_page_names_reason_for_missing_corpus(page):
+    error = FileError(category=Category.PROGRAM, message="the partials cannot be merged")
+    found = page(run_report(counted(1), counted(2), usage=usage(), corpus=error))
+    assert "corpus the partials cannot be merged" in found.text
+    assert len(found.all("svg")) == 1
+
+
 def test_failed_run_has_page(page):
     found = page(run_report(failed(1, "a.txt"), usage=usage(running=(), node_seconds=None)))
     assert "1 file: 1 failed" in found.text
@@ -144,7 +156,7 @@ def test_page_folder_is_created(tmp_path):
 
 def test_every_svg_colour_has_dark_variant():
     report = hostile_report()
-    for svg in (time_picture(report), report.workload.picture(report.results).svg):
+    for svg in (time_picture(report), report.workload.picture(report.results, report.corpus).svg):
         root = ET.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg))

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_reports import counted, input_file, result_of
+from run_reports import HOSTILE, corpus_of, counted, input_file, result_of
 
 from task_script import options, top_words, transcoding
 from task_script.top_words import Summary, render_text
 from tasks.errors import UsageError
 from tasks.files import write_atomically
 from tasks.model.verdict import Provenance
-from tasks.text import printable_lines
+from tasks.text import printable, printable_lines
 from tasks.workload import word_counts
-from tasks.workload.word_counts import as_text, most_frequent_words, parse_counts, word_count_workload
+from tasks.workload.word_counts import (
+    CORPUS_OUTPUT,
+    MAX_CORPUS_ROWS,
+    MAX_LINE_WORDS,
+    as_text,
+    parse_corpus,
+    parse_counts,
+    word_count_workload,
+)
 
 DEFAULTS = word_count_workload(3, ignore_case=False)
+WITH_CORPUS = word_count_workload(3, ignore_case=False, corpus=True)
 
 GOOD = {"sha256": "00", "bytes": 5, "words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
 
@@ -72,9 +82,109 @@ def test_words_of_every_script_are_printed_unchanged():
         assert f"3  {word}\n" in as_text(result_of("00", ((word, 3),)))
 
 
-def test_most_frequent_words_are_summed_over_files():
-    results = [counted(n, top=top).result for n, top in ((1, (("b", 5), ("a", 3))), (2, (("a", 4), ("c", 1))))]
-    assert most_frequent_words(results) == [("a", 7), ("b", 5), ("c", 1)]
+CORPUS = {"words": 2, "distinct": 2, "top": [["a", 1], ["b", 1]]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"words": "2"},
+        {"words": True},
+        {"top": [["a"]]},
+        {"top": None},
+        {"distinct": 1.5},
+        {"words": -1},
+        {"top": [["a", 1 << 63]]},
+        {"top": [["\ud800", 1]]},
+    ],
+)
+def test_corpus_with_wrong_shape_is_rejected(change):
+    content = json.dumps(CORPUS | change).encode()
+    with pytest.raises(ValueError, match="not valid output of a merge"):
+        parse_corpus(content)
+    assert WITH_CORPUS.corpus_error({CORPUS_OUTPUT: content}).startswith("The output of the merge cannot be read: ")
+
+
+@pytest.mark.parametrize("outputs", [{}, {CORPUS_OUTPUT: b""}, {CORPUS_OUTPUT: b"[" * 200_000}, {CORPUS_OUTPUT: b"{}"}])
+def test_incomplete_corpus_is_rejected(outputs):
+    assert WITH_CORPUS.corpus_error(outputs)
+    assert not WITH_CORPUS.corpus_error({CORPUS_OUTPUT: json.dumps(CORPUS).encode()})
+
+
+def test_corpus_documents_contain_words_and_failures():
+    documents = WITH_CORPUS.corpus_documents(corpus_of((("the", 1006), ("é", 4)), failed=("bad.txt",)))
+    assert tuple(documents) == WITH_CORPUS.corpus_names
+    assert documents["corpus.txt"].decode().splitlines() == [
+        "1006  the",
+        "   4  é",
+        "",
+        "1,000 words, 100 of them distinct, in 2 files.",
+        "Not included, because it failed: bad.txt",
+    ]
+    assert json.loads(documents["corpus.json"]) == {
+        "files": 2,
+        "failed": ["bad.txt"],
+        "words": 1000,
+        "distinct": 100,
+        "top": [["the", 1006], ["é", 4]],
+    }
+
+
+def test_corpus_without_words_has_documents():
+    corpus = corpus_of((), files=1)
+    assert WITH_CORPUS.corpus_documents(corpus)["corpus.txt"].startswith(b"(no words)\n")
+    assert WITH_CORPUS.corpus_line(corpus) == "1,000 words, 100 of them distinct, in 1 file"
+    assert (WITH_CORPUS.corpus_rows(corpus), WITH_CORPUS.picture([], corpus)) == ([], None)
+
+
+def test_hostile_words_of_corpus_are_printable():
+    corpus = corpus_of([(word, 1) for word in HOSTILE], failed=tuple(HOSTILE))
+    documents = WITH_CORPUS.corpus_documents(corpus)
+    shown = documents["corpus.txt"].decode()
+    assert printable_lines(shown) == shown
+    assert len(shown.splitlines()) == 2 * len(HOSTILE) + 2
+    assert printable(WITH_CORPUS.corpus_line(corpus)) == WITH_CORPUS.corpus_line(corpus)
+    assert json.loads(documents["corpus.json"])["top"] == [[word, 1] for word in HOSTILE]
+
+
+def test_corpus_line_and_rows_are_short():
+    corpus = corpus_of([(f"word{number}", 1000 - number) for number in range(900)])
+    assert WITH_CORPUS.corpus_line(corpus).count("word") == MAX_LINE_WORDS + 1
+    assert WITH_CORPUS.corpus_line(corpus).endswith(", …")
+    assert len(WITH_CORPUS.corpus_rows(corpus)) == MAX_CORPUS_ROWS
+
+
+def test_rows_of_corpus_contain_change():
+    words = (("a", 1006), ("b", 4), ("c", 3), ("d", 2))
+    rows = WITH_CORPUS.corpus_rows(corpus_of(words, before=(("a", 6), ("b", 5), ("c", 3))))
+    assert [(row["word"], row["count"], row["change"]) for row in rows] == [
+        ("a", 1006, "+1,000"),
+        ("b", 4, "-1"),
+        ("c", 3, "0"),
+        ("d", 2, "new"),
+    ]
+    for previous in ({}, {"corpus.json": b"{"}):
+        rows = WITH_CORPUS.corpus_rows(replace(corpus_of(words), previous=previous))
+        assert rows[0] == {"word": "a", "count": 1006}
+
+
+def test_corpus_of_one_file_equals_its_counts():
+    file = counted(1)
+    outputs = WITH_CORPUS.corpus_of_file(file.file, file.result)
+    assert not WITH_CORPUS.corpus_error(outputs)
+    assert parse_corpus(outputs[CORPUS_OUTPUT]).top == (("the", 3), ("of", 2))
+
+
+def test_partials_depend_only_on_counting():
+    keys = {
+        word_count_workload(number, False, corpus=corpus).partial_sha256
+        for number in (3, 5)
+        for corpus in (True, False)
+    }
+    assert len(keys) == 1
+    assert WITH_CORPUS.sha256 == DEFAULTS.sha256
+    others = {word_count_workload(3, *options).partial_sha256 for options in ((True,), (False, "cp1252"))}
+    assert len(keys | others) == 3
 
 
 def test_table_cell_cuts_long_word_lists():

@@ -12,7 +12,7 @@ from run_reports import PROVENANCE, input_file
 from tasks.errors import ConfigurationError
 from tasks.model.outputs import Output, Outputs
 from tasks.model.verdict import StoredResult
-from tasks.workload.base import Workload
+from tasks.workload.base import Corpus, Merge, Workload
 from tasks.workload.results_store import FolderStore
 
 LINES = Workload(name="lines", command="wc -l < input > lines.txt", outputs=("lines.txt",))
@@ -64,4 +64,26 @@ def test_default_columns_show_outputs_plainly():
         ".lines.txt": Output.of(b"3\nrest"),
         ".raw": Output.of(b"\xff\x1b[31m"),
     }
-    assert (LINES.figures([result]), LINES.picture([result]), LINES.output_error(input_file(1), {})) == ([], None, None)
+    assert (LINES.figures([result]), LINES.picture([result], None), LINES.output_error(input_file(1), {})) == (
+        [],
+        None,
+        None,
+    )
+
+
+def test_default_corpus_shows_outputs_plainly():
+    merge = Merge(command="cat", corpus_command="cat", outputs=("lines.txt", "raw"))
+    workload = replace(LINES, merge=merge)
+    outputs = Outputs.of({"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"})
+    corpus = Corpus(result=StoredResult(outputs=outputs, provenance=PROVENANCE), file_count=2)
+    assert workload.corpus_line(corpus) == "3, \ufffd\\x1b[31m"
+    assert workload.corpus_names == tuple(workload.corpus_documents(corpus)) == ("corpus.lines.txt", "corpus.raw")
+    assert (workload.corpus_rows(corpus), workload.corpus_error({}), LINES.corpus_names) == ([], "", ())
+
+
+@pytest.mark.parametrize("name", ["../partial", "input", "stdout.txt", ""])
+def test_names_of_merge_are_checked(name):
+    with pytest.raises(ConfigurationError):
+        replace(LINES, merge=Merge(command="", corpus_command="", outputs=("lines.txt",), partial=name))
+    with pytest.raises(ConfigurationError):
+        replace(LINES, merge=Merge(command="", corpus_command="", outputs=(name,)))
