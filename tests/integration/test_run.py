@@ -197,3 +197,29 @@ def test_impossible_pool_is_rejected_before_creation(topn, assert_nothing_left):
         "`extra` of the pool contains properties that the Batch REST API does not have: vmsize."
     ]
     assert_nothing_left()
+
+
+def test_log_shows_what_run_did(topn):
+    write("good.txt", b"one two two")
+    write("bad.txt", b"caf\xe9")
+    options = ["--nodes", "3", "--spot-nodes", "1", "--slots-per-node", "2", "--vm-size", "standard_d2s_v3"]
+    limits = ["--timeout-minutes", "45", "--task-minutes", "30", "--max-usd", "2", "--usd-per-node-hour", "0.5"]
+    run = topn.json("good.txt", "bad.txt", *options, *limits, status=1)["run"]
+    found = json.loads(topn("log", run, "--json").stdout)
+    assert (found["name"], found["state"], found["files"]) == (run, "failed", {"done": 1, "failed": 1})
+    given = dict(zip([*options, *limits][::2], [*options, *limits][1::2], strict=True))
+    shown = {f"--{name.replace('_', '-')}": value for name, value in found["parameters"].items()}
+    assert {option: f"{shown[option]:g}" if option != "--vm-size" else shown[option] for option in given} == given
+    assert found["figures"] == {"Words in all files": "3"}
+    assert {"stage", "submit", "collect"} <= found["steps"].keys()
+    assert found["cost"] == "nothing (local)"
+    good, bad = found["inputs"]
+    assert good["cells"] == {"words": 3, "distinct": 2}
+    assert "is not UTF-8" in bad["error"]
+
+    write("bad.txt", b"mended")
+    topn.json("good.txt", "bad.txt")
+    assert [json.loads(topn("log", "--json").stdout)["total"]] == [2]
+    newest = json.loads(topn("log", "--json").stdout)["runs"][0]["id"]
+    lines = topn("log", run, newest).stdout.splitlines()
+    assert {"changed: bad.txt (words - → 1; distinct - → 1)", "no longer failed: bad.txt"} <= set(lines)
