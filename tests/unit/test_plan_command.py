@@ -20,7 +20,9 @@ def test_plan_counts_shared_batch_tasks(topn, thirty_files):
 
 def test_plan_cuts_long_list(topn, thirty_files):
     done = topn("plan", "*.txt")
+    # Three sentences, twenty names, and the rest.
     assert len(done.stdout.splitlines()) == 24
+    assert done.stdout.splitlines()[2] == "1 more Batch task would merge the counts of all files."
     assert done.stdout.splitlines()[-1] == "new: and 10 more"
 
 
