@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from run_files import HOSTILE_NAMES
-from tests_support import independent_count
+from tests_support import independent_count, new_container
+
+from tasks.azure.accounts import blob_account
+from tasks.report.manifest import Manifest
+from tasks.workload.results_store import results_store
 
 SHARED = pytest.mark.xdist_group("shared_runs")
 
@@ -223,3 +228,16 @@ def test_log_shows_what_run_did(topn):
     newest = json.loads(topn("log", "--json").stdout)["runs"][0]["id"]
     lines = topn("log", run, newest).stdout.splitlines()
     assert {"changed: bad.txt (words - → 1; distinct - → 1)", "no longer failed: bad.txt"} <= set(lines)
+
+
+def test_log_reads_results_container(topn, azure_settings):
+    manifest = Manifest(run={"id": str(uuid.uuid4())}, status="completed")
+    with new_container(blob_account(), "history") as container:
+        location = f"az://{container}/kept"
+        with topn.environ(TOPN_RESULTS=location):
+            results_store("test", print).put_manifest(manifest.run["id"], manifest.blocks())
+        done = topn("log", manifest.run["id"][:13], "--json", TOPN_RESULTS=location)
+    assert json.loads(done.stdout)["state"] == "completed"
+    done = topn("log", TOPN_RESULTS="az://missing-container")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "names the container `missing-container`, which does not exist" in done.stderr
