@@ -177,10 +177,7 @@ def run_workload(
             if extra := split_failed_packs(plan, verdicts):
                 verdicts |= _process(extra, run, job, workload, containers, meter, keep_remote)
             merges = plan_merges(opaque(plan), opaque(verdicts), workload, refresh)
-        merged: dict[str, Verdict] = {}
-        for level in range(len(merges.levels)):
-            chunks, merge_workload = chunks_of_level(merges, level, merged, workload)
-            merged |= _process(chunks, run, job, merge_workload, containers, meter, keep_remote=False)
+        merged = _merge(merges, run, job, workload, containers, meter)
         usage = meter.usage()
     return final_state(
         report_run(
@@ -213,6 +210,17 @@ def _process(
     for finished in wait_for_batch_tasks(run, job, FutureSubmissions(submitted), workload, containers, meter):
         collected[finished.key] = collect_results.submit(opaque(finished), job, workload, containers, keep_remote)
     return collect_verdicts(chunks, staged, submitted, collected)
+
+
+def _merge(
+    merges: Merges, run: Run, job: BatchJob, workload: Workload, containers: Containers, meter: UsageMeter
+) -> dict[str, Verdict]:
+    """Merge the partials of all files, one level after the other, and return the verdict on each merge."""
+    merged: dict[str, Verdict] = {}
+    for level in range(len(merges.levels)):
+        chunks, merge_workload = chunks_of_level(merges, level, merged, workload)
+        merged |= _process(chunks, run, job, merge_workload, containers, meter, keep_remote=False)
+    return merged
 
 
 @workload_flow("topn")
