@@ -120,7 +120,7 @@ def find(files, keys, *, source=SOURCE, warn=no_warning, **options):
 
 
 def segments(files):
-    return sorted(name for name, _ in files.list_files("sources/"))
+    return sorted(file.name for file in files.list_files("sources/"))
 
 
 def content_of(files, name):
@@ -274,7 +274,7 @@ def test_merge_writes_files_of_limited_size(folder, monkeypatch):
     for number in range(MAX_SMALL_SEGMENTS + 1):
         added |= add(folder, str(number))
     assert find(folder, added) == added
-    sizes = [size_bytes for _, size_bytes in folder.list_files("sources/")]
+    sizes = [file.size_bytes for file in folder.list_files("sources/")]
     assert 2 < len(sizes) < MAX_SMALL_SEGMENTS
     assert max(sizes) < 3000
 
