@@ -125,7 +125,7 @@ def print_table(report: RunReport, output_folder: str) -> None:
     for failure in failures[MAX_DETAILED_FAILURES:]:
         _print_reason(failure)
     if report.corpus_line:
-        print_result(f"\nAll files together: {report.corpus_line}.")
+        print_result(f"\nAll files together: {report.corpus_line}")
     print_result(f"\n{_summary(report)}")
     if report.count("failed") < len(report.files):
         print_result(f"Outputs are in {printable(output_folder)}/")
