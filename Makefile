@@ -63,7 +63,9 @@ SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 test: test-layers
 	$(SIMULATION) --seconds 30 --processes 1
 
-# All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds.
+# All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds, and twice as many random
+# examples for each property.
+test-all: export MAX_EXAMPLES := 100
 test-all: test-layers
 	$(SIMULATION) --seeds 1000 --processes 2
 	$(PYTEST) -n 2 tests/e2e

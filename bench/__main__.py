@@ -1,9 +1,9 @@
 """Run the benchmarks, print ratios of interleaved rounds, and write all measurements to `bench/results`.
 
 `python -m bench NAME…` runs the named ones: `run`, `nothing-new`, `packing`, `submission`, `staging`, `tutorial`,
-`growth`, `counting`, `blobs`, `blobs-simulated`, `blobs-million`, `scale`, `tutorial-in-one-pool` and `corpus`. Without a
-name, as in `make bench`, it runs all but the last six, which take up to half an hour each. `python -m bench --help` shows
-the options of `corpus`.
+`growth`, `counting`, `partials`, `blobs`, `blobs-simulated`, `blobs-million`, `scale`, `tutorial-in-one-pool` and
+`corpus`. Without a name, as in `make bench`, it runs all but the last seven, which take up to half an hour each.
+`python -m bench --help` shows the options of `corpus`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bench.corpus import add_options, corpus
 from bench.counting import counting
 from bench.growth import growth, scale
 from bench.measure import figures, in_turn
+from bench.partials import partials
 from bench.staging import staging
 from bench.submission import submission
 from localbatch.processes.installation import azurite_folder
@@ -53,6 +54,7 @@ def main() -> int:
         "counting": counting,
     }
     long_benchmarks: dict[str, Benchmark] = {
+        "partials": partials,
         "blobs": blobs_in_azurite,
         "blobs-simulated": blobs_in_simulated_storage,
         "blobs-million": million_blobs_in_simulated_storage,

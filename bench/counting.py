@@ -56,17 +56,19 @@ def counting(folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
     package = folder / "task_script.pyz"
     environment = {**environment, "TOPN_STATE": str(folder / "state"), "ZIG_GLOBAL_CACHE_DIR": str(folder / "zig")}
     subprocess.run([sys.executable, "-c", BUILD_PACKAGE, str(package)], env=environment, check=True)
+    # Nodes do the same, once: it adds byte code.
+    subprocess.run([sys.executable, "-I", "-S", str(package), "--check"], check=True)
     plain_c = str(folder / "plain_counter")
     compiler = [sys.executable, "-m", "ziglang", "cc", "-O2", str(PLAIN_C), "-o", plain_c]
     subprocess.run(compiler, env=environment, cwd=folder, check=True)
     options = ["--num-words", "10", "--output-dir", str(folder)]
-    script = [sys.executable, str(package), *options]
+    script = [sys.executable, "-I", "-S", str(package), *options]
 
     found: dict[str, object] = {"starting": _starting(folder, script, environment)}
     seconds: dict[str, list[float]] = {}
     for megabytes in SIZES_MB:
         text = folder / f"{megabytes} MB.txt"
-        _write_text(text, megabytes * 10**6)
+        write_text(text, megabytes * 10**6)
         commands = {
             "task script": [*script, str(text)],
             "plain C": [plain_c, str(text)],
@@ -120,7 +122,7 @@ def _check_equal(ours: Path, tutorial: Path) -> None:
         raise RuntimeError(f"The results differ: {mine}, {other}")
 
 
-def _write_text(path: Path, size_bytes: int) -> None:
+def write_text(path: Path, size_bytes: int) -> None:
     """Write words with the frequencies and lengths of English words, including rare words."""
     words = zipf_words(random.Random(0))
     with path.open("wb") as file:
@@ -131,12 +133,12 @@ def _write_text(path: Path, size_bytes: int) -> None:
 def zipf_words(rng: random.Random) -> Iterator[str]:
     """Yield words with the frequencies of a Zipf-Mandelbrot distribution with an unlimited vocabulary."""
     while True:
-        word = _word(int(10 * (rng.random() ** (-1 / 0.3) - 1)))
+        word = word_of_rank(int(10 * (rng.random() ** (-1 / 0.3) - 1)))
         yield word + rng.choice(SUFFIXES)
 
 
 @lru_cache(100_000)
-def _word(rank: int) -> str:
+def word_of_rank(rank: int) -> str:
     word, number = "", rank + 20
     while number:
         number, digit = divmod(number, len(SYLLABLES))

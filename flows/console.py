@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import select
 import sys
@@ -19,6 +20,9 @@ from tasks.text import printable_lines
 
 STANDARD_STREAMS = ("stdin", "stdout", "stderr")
 
+# The consoles with a display that changes, such as a bar. Only they can print lines above it.
+_live: list[Console] = []
+
 
 def terminal_text(text: str, style: str = "") -> Text:
     """Return a text as a terminal shows it: no control characters, and no markup or emoji codes that rich interprets."""
@@ -27,7 +31,8 @@ def terminal_text(text: str, style: str = "") -> Text:
 
 def print_message(message: str) -> None:
     """Print a message to stderr, with secrets redacted. Results go to stdout."""
-    Console(stderr=True, highlight=False).print(terminal_text(redact(message)), soft_wrap=True)
+    console = _live[-1] if _live else Console(stderr=True, highlight=False)
+    console.print(terminal_text(redact(message)), soft_wrap=True)
 
 
 def print_failed_deletions(remaining: Mapping[str, str]) -> None:
@@ -41,15 +46,32 @@ def print_result(text: str) -> None:
     Console(highlight=False).print(terminal_text(text), soft_wrap=True)
 
 
+def print_json_document(document: Mapping[str, Any]) -> None:
+    """Print a JSON object to stdout."""
+    json.dump(document, sys.stdout)
+    sys.stdout.write("\n")
+
+
+@contextmanager
+def live_console() -> Iterator[Console]:
+    """Yield a console on stderr for a display that changes. Meanwhile, messages are printed above the display."""
+    console = Console(stderr=True, highlight=False)
+    _live.append(console)
+    try:
+        yield console
+    finally:
+        _live.remove(console)
+
+
 @contextmanager
 def show_starting() -> Iterator[None]:
     """Show a spinner on a terminal until the first progress arrives."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status("starting"):
-        yield
+    with live_console() as console:
+        if not console.is_terminal:
+            yield
+            return
+        with console.status("starting"):
+            yield
 
 
 def ask(question: str, read: Callable[[], str] = input) -> bool:

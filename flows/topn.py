@@ -18,9 +18,21 @@ from pydantic import Field
 
 from tasks.azure.block import configured_azure
 from tasks.errors import ConfigurationError, UsageError
-from tasks.model.chunks import MAX_FILES_PER_TASK, Chunk, StagedChunk, waves
+from tasks.model.chunks import Chunk, StagedChunk, waves
 from tasks.model.corpus import Merges
 from tasks.model.inputs import LocalFiles
+from tasks.model.parameters import (
+    DEFAULT_NUM_WORDS,
+    DEFAULT_OUTPUT_FOLDER,
+    DEFAULT_TIMEOUT_MINUTES,
+    CostLimit,
+    FilesPerTask,
+    NodePrice,
+    NotEmpty,
+    Positive,
+    TaskMinutes,
+    TimeoutMinutes,
+)
 from tasks.model.pool import (
     DEFAULT_POOL,
     DEFAULT_SETUP,
@@ -30,6 +42,7 @@ from tasks.model.pool import (
     PoolSetup,
     SlotCount,
     SpotNodeCount,
+    VmSize,
 )
 from tasks.model.run import KEEP_NOTHING, BatchJob, Containers, Keep, Run
 from tasks.model.urls import URL
@@ -53,15 +66,6 @@ from tasks.steps.step import opaque
 from tasks.steps.submit import submit_batch_tasks
 from tasks.workload.base import Workload
 from tasks.workload.word_counts import DEFAULT_ENCODING, DEFAULT_MAX_EXPANDED_MB, word_count_workload
-
-Positive = Field(ge=1)
-NotEmpty = Field(min_length=1)
-
-FilesPerTask = Field(ge=1, le=MAX_FILES_PER_TASK)
-
-# A signature that is made with a user delegation key is valid for at most 7 days:
-# https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas
-MAX_TIMEOUT_MINUTES = 6 * 24 * 60
 
 # Enough concurrent requests to hide the latency to Azure. Without a limit, Prefect starts one thread per task run.
 MAX_THREADS = 12
@@ -173,10 +177,7 @@ def run_workload(
             if extra := split_failed_packs(plan, verdicts):
                 verdicts |= _process(extra, run, job, workload, containers, meter, keep_remote)
             merges = plan_merges(opaque(plan), opaque(verdicts), workload, refresh)
-        merged: dict[str, Verdict] = {}
-        for level in range(len(merges.levels)):
-            chunks, merge_workload = chunks_of_level(merges, level, merged, workload)
-            merged |= _process(chunks, run, job, merge_workload, containers, meter, keep_remote=False)
+        merged = _merge(merges, run, job, workload, containers, meter)
         usage = meter.usage()
     return final_state(
         report_run(
@@ -211,33 +212,44 @@ def _process(
     return collect_verdicts(chunks, staged, submitted, collected)
 
 
+def _merge(
+    merges: Merges, run: Run, job: BatchJob, workload: Workload, containers: Containers, meter: UsageMeter
+) -> dict[str, Verdict]:
+    """Merge the partials of all files, one level after the other, and return the verdict on each merge."""
+    merged: dict[str, Verdict] = {}
+    for level in range(len(merges.levels)):
+        chunks, merge_workload = chunks_of_level(merges, level, merged, workload)
+        merged |= _process(chunks, run, job, merge_workload, containers, meter, keep_remote=False)
+    return merged
+
+
 @workload_flow("topn")
 def topn(
-    inputs: Annotated[list[Annotated[str, NotEmpty]], NotEmpty] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
-    num_words: Annotated[int, Positive] = 3,
+    inputs: Annotated[list[NotEmpty], Field(min_length=1)] = ["data/*.txt"],  # noqa: B006 - Prefect copies it
+    num_words: Positive = DEFAULT_NUM_WORDS,
+    output_folder: NotEmpty = DEFAULT_OUTPUT_FOLDER,
     ignore_case: bool = False,
-    encoding: Annotated[str, NotEmpty] = DEFAULT_ENCODING,
-    max_expanded_mb: Annotated[int, Positive] = DEFAULT_MAX_EXPANDED_MB,
-    output_folder: Annotated[str, NotEmpty] = "results",
-    root: list[Annotated[str, NotEmpty]] = [],  # noqa: B006 - Prefect copies it
-    exclude: list[Annotated[str, NotEmpty]] = [],  # noqa: B006 - Prefect copies it
-    table: Annotated[str, NotEmpty] | None = None,
-    files_per_task: Annotated[int, FilesPerTask] | None = None,
+    corpus: bool = True,
+    table: NotEmpty | None = None,
+    exclude: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
+    root: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
+    encoding: NotEmpty = DEFAULT_ENCODING,
+    max_expanded_mb: Positive = DEFAULT_MAX_EXPANDED_MB,
+    refresh: bool = False,
     nodes: NodeCount = DEFAULT_POOL.nodes,
     spot_nodes: SpotNodeCount = DEFAULT_POOL.spot_nodes,
-    slots_per_node: SlotCount | None = None,
-    vm_size: Annotated[str, NotEmpty] = DEFAULT_POOL.vm_size,
-    pool_id: PoolId | None = None,
-    pool: PoolSetup = DEFAULT_SETUP,
-    timeout_minutes: Annotated[float, Field(ge=1, le=MAX_TIMEOUT_MINUTES)] = 60,
+    timeout_minutes: TimeoutMinutes = DEFAULT_TIMEOUT_MINUTES,
+    max_usd: CostLimit | None = None,
+    usd_per_node_hour: NodePrice | None = None,
+    task_minutes: TaskMinutes | None = None,
+    files_per_task: FilesPerTask | None = None,
     keep_containers: bool = False,
     keep_job: bool = False,
     keep_pool: bool = False,
-    refresh: bool = False,
-    usd_per_node_hour: Annotated[float, Field(ge=0)] | None = None,
-    max_usd: Annotated[float, Field(gt=0)] | None = None,
-    task_minutes: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MINUTES)] | None = None,
-    corpus: bool = True,
+    vm_size: VmSize = DEFAULT_POOL.vm_size,
+    slots_per_node: SlotCount | None = None,
+    pool_id: PoolId | None = None,
+    pool: PoolSetup = DEFAULT_SETUP,
 ) -> State[Any]:
     """Count the most frequent words of each file on Azure Batch.
 
@@ -245,37 +257,37 @@ def topn(
         inputs: Text files, folders, or patterns such as data/*.txt or az://texts/**/*.txt. A deployed run reads files on
             the worker's machine. Nodes read blobs where they are.
         num_words: Number of words per file.
-        ignore_case: Count "The" and "the" as one word.
-        encoding: Text encoding of all files, by its name in Python.
-        max_expanded_mb: Limit of the decompressed size of each .gz, .bz2, .xz or .zst file.
         output_folder: Output folder, or a place in Blob Storage such as az://results/nightly. A deployed run writes to
             folders on the worker's machine.
-        root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
-        exclude: Patterns of names to leave out, such as drafts/**.
+        ignore_case: Count "The" and "the" as one word.
+        corpus: Also find the most frequent words of all files together, in corpus.txt and corpus.json.
         table: File for a table of all words, with the suffix .csv, .jsonl or .parquet.
-        files_per_task: Number of files per Batch task. By default one, or up to 100 small files once a run has more
-            than 1,000 files.
+        exclude: Patterns of names to leave out, such as drafts/**.
+        root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
+        encoding: Text encoding of all files, by its name in Python.
+        max_expanded_mb: Limit of the decompressed size of each .gz, .bz2, .xz or .zst file.
+        refresh: Also count files that have a stored result.
         nodes: Maximum number of dedicated nodes.
         spot_nodes: Maximum number of spot nodes. They are cheaper, but Azure can evict them at any time. Dedicated
             nodes then only cover what spot nodes cannot, and replace all of them after half of the timeout.
-        slots_per_node: Number of Batch tasks that run in parallel on a node, at most four per core. By default one
-            per core if the name of the VM size contains the number of cores, otherwise one.
-        vm_size: VM size of the nodes, such as standard_d2as_v5.
-        pool_id: Id of an existing pool (letters, digits, - and _). The run neither changes nor deletes that pool. By
-            default the run creates its own pool.
-        pool: Setup of the nodes: network, image, containers, start commands, identity.
         timeout_minutes: Time limit of the run, counted from its start. Batch then terminates the job and removes the
             nodes of the run's pool.
+        max_usd: Limit of the cost in USD. The run ends when all nodes together would have cost that much, spot nodes
+            at the price of dedicated ones. Batch enforces it even if this machine fails. By default no limit.
+        usd_per_node_hour: Price of a dedicated node in USD, for the cost estimate in the summary. By default the list
+            price of the VM size, if known.
+        task_minutes: Time limit of each Batch task. By default that of the run.
+        files_per_task: Number of files per Batch task. By default one, or up to 100 small files once a run has more
+            than 1,000 files.
         keep_containers: Do not delete the blob containers.
         keep_job: Do not delete the job.
         keep_pool: Do not delete the run's own pool. It has no nodes after the deadline.
-        refresh: Also count files that have a stored result.
-        usd_per_node_hour: Price of a dedicated node in USD, for the cost estimate in the summary. By default the list
-            price of the VM size, if known.
-        max_usd: Limit of the cost in USD. The run ends when all nodes together would have cost that much, spot nodes
-            at the price of dedicated ones. Batch enforces it even if this machine fails. By default no limit.
-        task_minutes: Time limit of each Batch task. By default that of the run.
-        corpus: Also find the most frequent words of all files together, in corpus.txt and corpus.json.
+        vm_size: VM size of the nodes, such as standard_d2as_v5.
+        slots_per_node: Number of Batch tasks that run in parallel on a node, at most four per core. By default one
+            per core if the name of the VM size contains the number of cores, otherwise one.
+        pool_id: Id of an existing pool (letters, digits, - and _). The run neither changes nor deletes that pool. By
+            default the run creates its own pool.
+        pool: Setup of the nodes: network, image, containers, start commands, identity.
 
     Returns:
         The final state. A call of the flow returns its `RunReport`.

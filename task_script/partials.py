@@ -35,7 +35,7 @@ class PartialWriter:
         write: Called with the content of the file, in blocks.
     """
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._zlib = zlib.compressobj(LEVEL, wbits=31)
         self._lines = bytearray(HEADER)

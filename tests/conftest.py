@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import secrets
 import signal
+import tempfile
+from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import settings
 from identity_support import TENANT, ManagedIdentity, make_authority
@@ -16,7 +20,7 @@ from localbatch import LocalAzure
 from localbatch.processes.installation import azurite_folder
 
 # No test asserts a duration, and other programs may slow the machine down.
-settings.register_profile("without deadline", deadline=None)
+settings.register_profile("without deadline", deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "50")))
 settings.load_profile("without deadline")
 
 # The imports create a million permanent objects. With the default of 700 new objects, collecting garbage among them takes
@@ -33,9 +37,24 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 # The password of the Prefect server that the tests share. Prefect reads it on import.
 os.environ["PREFECT_API_AUTH_STRING"] = f"tests:{secrets.token_hex(8)}"
+# Each client of Prefect reads a file with certificates, dozens of times in a run, and the usual file takes 20 ms. The Prefect
+# servers of the tests use http, so one certificate will do.
+_certificates = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - open until the tests end
+_certificates.write(re.search("-----BEGIN .*?-----END [A-Z]+-----\n", Path(certifi.where()).read_text(), re.DOTALL)[0])
+_certificates.flush()
+os.fchmod(_certificates.fileno(), 0o644)
+os.environ["PREFECT_API_SSL_CERT_FILE"] = _certificates.name
 # A shell that starts tests in the background makes them and their children ignore SIGINT.
 # A Prefect worker stops by sending itself that signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Run all tests of the local Azure with HTTPS in one process, so that it starts once."""
+    for item in items:
+        if "secured_azure" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("secured_azure"))
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,13 @@ OTHER_SETTINGS = {
 # Wider lines would need a scroll bar.
 MAX_USAGE_COLUMNS = 88
 
-BOUNDS = {"minimum": "at least {:,}", "maximum": "at most {:,}", "minItems": "at least {}", "pattern": "pattern `{}`"}
+BOUNDS = {
+    "minimum": "at least {:,}",
+    "exclusiveMinimum": "above {:,}",
+    "maximum": "at most {:,}",
+    "minItems": "at least {}",
+    "pattern": "pattern `{}`",
+}
 
 
 def find(name: str) -> Any:
@@ -108,11 +114,13 @@ def command(arguments: str) -> str:
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
     usage = textwrap.fill(usage, MAX_USAGE_COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
     description = parser.description or f"{str(helps[subcommand]).capitalize()}."
-    return f"{description}\n\n```text\n{usage}\n```\n\n" + table(["option", "description"], _option_rows(parser))
+    groups = [(group.title, group._group_actions) for group in parser._action_groups if group._group_actions]
+    tables = [table([str(title), "description"], _option_rows(parser, actions)) for title, actions in groups]
+    return "\n\n".join([description, f"```text\n{usage}\n```", *tables])
 
 
-def _option_rows(parser: argparse.ArgumentParser) -> Iterator[Sequence[str]]:
-    for action in parser._actions:
+def _option_rows(parser: argparse.ArgumentParser, actions: Sequence[argparse.Action]) -> Iterator[Sequence[str]]:
+    for action in actions:
         name = action.metavar or action.dest.upper()
         if action.choices:
             name = "|".join(action.choices)

@@ -6,9 +6,10 @@ import argparse
 from datetime import datetime, timezone
 
 from flows.cli.exit_status import EXIT_USAGE
-from flows.console import print_message, print_result
+from flows.cli.options import pool_options_of
+from flows.console import print_json_document, print_message, print_result
 from flows.servers.connect import azure_connected
-from tasks.model.pool import DEFAULT_SETUP, PoolOptions, read_pool_setup
+from tasks.model.pool import PoolOptions
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -17,20 +18,11 @@ def run_check(options: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: A setting is invalid, or the Prefect server does not respond.
     """
-    return EXIT_USAGE if print_findings(read_pool_options(options.pool_id, options.pool)) else 0
+    return EXIT_USAGE if print_findings(pool_options_of(options), as_json=options.json) else 0
 
 
-def read_pool_options(pool_id: str | None, file: str | None) -> PoolOptions:
-    """Create the pool options from `--pool-id` and `--pool`.
-
-    Raises:
-        ConfigurationError: The file cannot be read or is invalid.
-    """
-    return PoolOptions(pool_id=pool_id, setup=DEFAULT_SETUP if file is None else read_pool_setup(file))
-
-
-def print_findings(pool_options: PoolOptions) -> int:
-    """Print one line per finding, and return the number of failed checks. Create nothing.
+def print_findings(pool_options: PoolOptions, *, as_json: bool) -> int:
+    """Print one line per finding, or one JSON object, and return the number of failed checks. Create nothing.
 
     Raises:
         ConfigurationError: A setting is invalid, the Prefect server does not respond, or the options conflict.
@@ -41,9 +33,13 @@ def print_findings(pool_options: PoolOptions) -> int:
         from tasks.steps.check import Status, check  # noqa: PLC0415 - as above
 
         settings = configured_azure()
-        failed = 0
+        findings = []
         for finding in check(batch_account(), blob_account(), settings, pool_options, datetime.now(timezone.utc)):
-            print_result(f"{finding.status.value + ':':<7} {finding.message}")
-            failed += finding.status is Status.FAILED
+            findings.append({"status": finding.status.value, "message": finding.message})
+            if not as_json:
+                print_result(f"{finding.status.value + ':':<7} {finding.message}")
+    failed = sum(finding["status"] == Status.FAILED for finding in findings)
+    if as_json:
+        print_json_document({"failed": failed, "findings": findings})
     print_message(f"{failed} failed. Nothing was created." if failed else "A run can start. Nothing was created.")
     return failed

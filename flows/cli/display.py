@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -15,10 +14,9 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import print_message, print_result, terminal_text
+from flows.console import live_console, print_json_document, print_message, print_result, terminal_text
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
-from tasks.redaction import redact
 from tasks.report.failure import Failure
 from tasks.report.markdown import cell_text
 from tasks.report.model import RunReport
@@ -35,14 +33,14 @@ MAX_DETAILED_FAILURES = 20
 @contextmanager
 def show_progress() -> Iterator[None]:
     """Show the progress of the run while the block executes: bars on a terminal, otherwise plain lines."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        with listen(_LineListener()):
+    with live_console() as console:
+        if not console.is_terminal:
+            with listen(_LineListener()):
+                yield
+            return
+        columns = (TextColumn("{task.description:<11}"), BarColumn(), _CountColumn(), TimeElapsedColumn())
+        with RichProgress(*columns, console=console, transient=True) as bars, listen(_BarListener(bars)):
             yield
-        return
-    columns = (TextColumn("{task.description:<11}"), BarColumn(), _CountColumn(), TimeElapsedColumn())
-    with RichProgress(*columns, console=console, transient=True) as bars, listen(_BarListener(bars, console)):
-        yield
 
 
 class _CountColumn(MofNCompleteColumn):
@@ -56,9 +54,8 @@ class _CountColumn(MofNCompleteColumn):
 class _BarListener:
     """A listener that shows one bar per step, a pulsing bar for the cleanup, and notes above the bars."""
 
-    def __init__(self, bars: RichProgress, console: Console) -> None:
+    def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
-        self._console = console
         self._ids: dict[str, TaskID] = {}
         self._last_note = ""
         # Reentrant: a signal handler reports progress in the main thread, which may already hold the lock.
@@ -77,7 +74,7 @@ class _BarListener:
             elif progress.step in self._ids:
                 self._bars.update(self._ids[progress.step], advance=progress.done, total=progress.total)
             if progress.note and progress.note != self._last_note:
-                self._console.print(terminal_text(redact(progress.note)))
+                print_message(progress.note)
                 self._last_note = progress.note
 
 
@@ -108,8 +105,7 @@ class _LineListener:
 
 def print_table(report: RunReport, output_folder: str) -> None:
     """Print a table of all files, then the failures with their reasons, then the output folder."""
-    console = Console(highlight=False)
-    table = Table(title_justify="left", show_edge=False, pad_edge=False)
+    table = new_table()
     table.add_column("file", overflow="fold")
     rows = [report.workload.columns(file.result) if file.result else {} for file in report.files]
     columns = next((row for row in rows if row), {})
@@ -122,20 +118,31 @@ def print_table(report: RunReport, output_folder: str) -> None:
         cells = [cell_text(row[name]) if name in row else "" for name in columns]
         status = terminal_text(report.status_words[file.status], "" if file.result else "red")
         table.add_row(terminal_text(printable(file.file.name)), *(terminal_text(cell or "-") for cell in cells), status)
-    if not console.is_terminal:
-        # Files and pipes have no width. Rich's default of 80 columns would wrap the table.
-        console.width = max(console.width, 160)
-    console.print(table)
+    print_rich_table(table)
     failures = report.describe_failures()
     for failure in failures[:MAX_DETAILED_FAILURES]:
         _print_failure(failure)
     for failure in failures[MAX_DETAILED_FAILURES:]:
         _print_reason(failure)
     if report.corpus_line:
-        print_result(f"\nAll files together: {report.corpus_line}.")
+        print_result(f"\nAll files together: {report.corpus_line}")
     print_result(f"\n{_summary(report)}")
     if report.count("failed") < len(report.files):
         print_result(f"Outputs are in {printable(output_folder)}/")
+
+
+def new_table() -> Table:
+    """Return an empty table."""
+    return Table(show_edge=False, pad_edge=False)
+
+
+def print_rich_table(table: Table) -> None:
+    """Print a table to stdout."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # Files and pipes have no width. Rich's default of 80 columns would wrap the table.
+        console.width = max(console.width, 160)
+    console.print(table)
 
 
 def print_json(report: RunReport) -> None:
@@ -177,8 +184,7 @@ def print_document(
         "corpus": corpus,
         "files": files,
     }
-    json.dump(document, sys.stdout)
-    sys.stdout.write("\n")
+    print_json_document(document)
 
 
 def _print_failure(failure: Failure) -> None:

@@ -11,6 +11,7 @@ from flows.cli.arguments import build_parser
 from flows.cli.check import run_check
 from flows.cli.exit_status import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from flows.cli.interruption import Interruption
+from flows.cli.log import run_log
 from flows.cli.plan import run_plan
 from flows.cli.run import run_flow
 from flows.cli.sweep import run_sweep
@@ -25,7 +26,7 @@ PREFECT_SETTINGS_MODULES = {
     "prefect.settings.profiles",
 }
 
-COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep}
+COMMANDS = {"plan": run_plan, "check": run_check, "sweep": run_sweep, "log": run_log}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

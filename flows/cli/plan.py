@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Container, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flows.cli.arguments import local_files
-from flows.cli.check import read_pool_options
 from flows.cli.exit_status import EXIT_USAGE
-from flows.console import print_message, print_result
+from flows.cli.options import limit_of, local_files, pool_options_of, workload_of
+from flows.console import print_json_document, print_message, print_result
 from tasks.errors import ServiceError, UsageError
 from tasks.model.files import InputFile
 from tasks.model.inputs import Blobs, FoundFile, LocalFiles, find_inputs
@@ -19,6 +18,7 @@ from tasks.model.plan import Plan
 from tasks.model.pool import PoolOptions, describe_cores
 from tasks.model.vm_size import vm_size
 from tasks.report.output_folder import find_files, outputs_in
+from tasks.report.price import describe_limit, highest_usd
 from tasks.text import printable
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ def run_plan(options: argparse.Namespace) -> int:
     from tasks.steps.plan import create_plan, kept_partials  # noqa: PLC0415 - as above
     from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
     from tasks.workload.results_store import results_store  # noqa: PLC0415 - imports the SDKs, which is slow
-    from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - as above
 
-    settings, pool_options = read_settings(), read_pool_options(options.pool_id, options.pool)
+    settings, pool_options = read_settings(), pool_options_of(options)
     check_pool_options(pool_options, settings)
-    workload = word_count_workload(
-        options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb, corpus=options.corpus
-    )
+    minutes, price = limit_of(options, pool_options, settings)
+    workload = workload_of(options)
     local = local_files(options, workload.corpus_names)
     account = blob_account() if local.uses_storage and settings.is_configured else None
     files, invalid = sort_inputs(
@@ -75,7 +73,12 @@ def run_plan(options: argparse.Namespace) -> int:
             merge=False,
         )
         merges = expected_merges(planned) if options.corpus else 0
-    print_plan(planned, invalid, pool_options, needs_of(pool_options) if settings.is_configured else (), merges)
+    if options.json:
+        limits = {"minutes": minutes, "usd": highest_usd(minutes, pool_options, price)}
+        print_json_document({**plan_document(planned, invalid, pool_options, merges), **limits})
+    else:
+        needs = [describe_limit(minutes, pool_options, price), *needs_of(pool_options)]
+        print_plan(planned, invalid, pool_options, needs if settings.is_configured else (), merges)
     return EXIT_USAGE if invalid else 0
 
 
@@ -112,21 +115,44 @@ def sort_inputs(
         return [], [*invalid, str(error)]
 
 
+def plan_document(plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, merges: int) -> dict[str, Any]:
+    """Return what a run would do, for programs. The limits of the pool are not what the run needs."""
+    new, unchanged = _sort_files(plan)
+    return {
+        "new": [{"file": file.name, "bytes": file.size_bytes} for file in new],
+        "unchanged": [{"file": file.name, "bytes": file.size_bytes} for file in unchanged],
+        "invalid": list(invalid),
+        "batch_tasks": plan.batch_task_count if plan else 0,
+        "merges": merges,
+        **pool.model_dump(mode="json", exclude={"setup"}),
+    }
+
+
+def _sort_files(plan: Plan | None) -> tuple[list[InputFile], list[InputFile]]:
+    """Return the new and the unchanged files."""
+    files = plan.files if plan else ()
+    known: Container[str] = plan.unchanged if plan else ()
+    return (
+        [file for file in files if file.content_key not in known],
+        [file for file in files if file.content_key in known],
+    )
+
+
 def print_plan(
     plan: Plan | None, invalid: Sequence[str], pool: PoolOptions, needs: Sequence[str], merges: int = 0
 ) -> None:
     """Print what a run of the valid inputs would do, what it needs, and the errors of the invalid ones."""
-    unchanged = [file for file in plan.files if file.content_key in plan.unchanged] if plan else []
-    new = [file for file in plan.files if file.content_key not in plan.unchanged] if plan else []
+    new, unchanged = _sort_files(plan)
     batch_tasks = plan.batch_task_count if plan else 0
     print_result(f"{len(new)} new, {len(unchanged)} unchanged, {len(invalid)} invalid.")
     if batch_tasks and pool.pool_id is not None:
         print_result(f"A run would add {_counted(batch_tasks, 'Batch task')}, on the existing pool `{pool.pool_id}`.")
     elif batch_tasks:
-        nodes = min(pool.nodes, -(-batch_tasks // pool.slots))
+        needed = -(-batch_tasks // pool.slots)
+        spot = f" and {_counted(min(pool.spot_nodes, needed), 'spot node')}" if pool.spot_nodes else ""
         print_result(
-            f"A run would add {_counted(batch_tasks, 'Batch task')}, on up to {_counted(nodes, 'node')} "
-            f"({pool.vm_size}) with {_counted(pool.slots, 'slot')} each."
+            f"A run would add {_counted(batch_tasks, 'Batch task')}, on up to {_counted(min(pool.nodes, needed), 'node')}"
+            f"{spot} ({pool.vm_size}) with {_counted(pool.slots, 'slot')} each."
         )
     else:
         print_result("A run would create nothing.")

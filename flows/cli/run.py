@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.arguments import local_files
-from flows.cli.check import read_pool_options
 from flows.cli.display import print_failed_json, print_json, print_table, show_progress
 from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
+from flows.cli.options import limit_of, local_files, pool_options_of, workload_of
 from flows.console import ask, print_message
 from flows.servers.connect import connected, prefect_api_url
+from tasks.azure.settings import read_settings
 from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep
@@ -41,15 +41,12 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
         UsageError: An input or a folder cannot be used. Nothing was created.
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
-    from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - imports the SDKs, which is slow
-
-    workload = word_count_workload(
-        options.num_words, options.ignore_case, options.encoding, options.max_expanded_mb, corpus=options.corpus
-    )
+    workload = workload_of(options)
     local = local_files(options, workload.corpus_names)
     # Blobs are found once there is an Azure.
     names = [] if local.has_blobs else [file.name for file in find_files(local, workload.suffixes)]
-    pool_options = read_pool_options(options.pool_id, options.pool)
+    pool_options = pool_options_of(options)
+    limit_of(options, pool_options, read_settings())
     for option, folder in (("output", options.output), ("report", options.report)):
         if folder is not None and not URL.match(folder):
             _require_writable(option, folder)
@@ -113,21 +110,29 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
         final_state: Any = topn(
             inputs=options.inputs,
             num_words=options.num_words,
+            output_folder=options.output,
             ignore_case=options.ignore_case,
+            corpus=options.corpus,
+            table=options.table,
+            exclude=options.exclude,
+            root=options.root,
             encoding=options.encoding,
             max_expanded_mb=options.max_expanded_mb,
-            corpus=options.corpus,
-            output_folder=options.output,
-            root=options.root,
-            exclude=options.exclude,
-            table=options.table,
+            refresh=options.refresh,
+            nodes=pool_options.nodes,
+            spot_nodes=pool_options.spot_nodes,
+            timeout_minutes=options.timeout_minutes,
+            max_usd=options.max_usd,
+            usd_per_node_hour=options.usd_per_node_hour,
+            task_minutes=options.task_minutes,
             files_per_task=options.files_per_task,
-            pool_id=pool_options.pool_id,
-            pool=pool_options.setup,
             keep_containers=options.keep_containers,
             keep_job=options.keep_job or options.ask,
             keep_pool=options.keep_pool or options.ask,
-            refresh=options.refresh,
+            vm_size=pool_options.vm_size,
+            slots_per_node=pool_options.slots_per_node,
+            pool_id=pool_options.pool_id,
+            pool=pool_options.setup,
             return_state=True,
         )
         outcome: RunReport | BaseException = final_state.result(raise_on_failure=False)

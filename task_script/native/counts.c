@@ -416,30 +416,57 @@ static int append_line(Buffer *lines, const byte *word, size_t size, uint64_t co
     return append(lines, word, size) || append(lines, digits, (size_t)(end + sizeof end - digits)) ? -1 : 0;
 }
 
+// Order words with the same first 8 bytes.
 static int order_sorted(const void *left, const void *right) {
-    const Sorted *a = left, *b = right;
-    if (a->order != b->order)
-        return a->order < b->order ? -1 : 1;
-    return order_words(a->record + HEADER_BYTES, load32(a->record + 8), b->record + HEADER_BYTES,
-                       load32(b->record + 8));
+    const byte *a = ((const Sorted *)left)->record, *b = ((const Sorted *)right)->record;
+    return order_words(a + HEADER_BYTES, load32(a + 8), b + HEADER_BYTES, load32(b + 8));
+}
+
+// Sort by one byte of `order`, stably, into another array, and return it. If all words have the same byte, return the
+// same array.
+static Sorted *sort_by_byte(Sorted *from, Sorted *to, size_t count, unsigned shift) {
+    size_t starts[257] = {0};
+    for (size_t i = 0; i < count; i++)
+        starts[(from[i].order >> shift & 0xff) + 1]++;
+    if (count && starts[(from[0].order >> shift & 0xff) + 1] == count)
+        return from;
+    for (size_t value = 0; value < 256; value++)
+        starts[value + 1] += starts[value];
+    for (size_t i = 0; i < count; i++)
+        to[starts[from[i].order >> shift & 0xff]++] = from[i];
+    return to;
 }
 
 // Sort the words. The table of slots is released, because its memory is needed.
 static int sort(Counts *counts) {
+    size_t count = counts->distinct, bytes = (count + 1) * sizeof(Sorted);
     release(counts->slots, slots_bytes(counts));
     counts->slots = NULL;
-    counts->sorted = allocate((counts->distinct + 1) * sizeof *counts->sorted);
-    if (!counts->sorted)
+    Sorted *words = counts->sorted = allocate(bytes), *other = allocate(bytes);
+    if (!words || !other) {
+        release(other, bytes);
         return -1;
+    }
     const byte *record = counts->records.bytes + FIRST_RECORD, *end = counts->records.bytes + counts->records.size;
-    for (size_t i = 0; i < counts->distinct; i++) {
+    for (size_t i = 0; i < count; i++) {
         uint32_t size = load32(record + 8);
-        uint64_t prefix = prefix_of(record + HEADER_BYTES, size, end);
-        counts->sorted[i] = (Sorted){__builtin_bswap64(prefix), record};
+        words[i] = (Sorted){__builtin_bswap64(prefix_of(record + HEADER_BYTES, size, end)), record};
         record += HEADER_BYTES + size;
     }
+    for (unsigned shift = 0; shift < 64; shift += 8)
+        if (sort_by_byte(words, other, count, shift) == other) {
+            counts->sorted = other;
+            other = words;
+            words = counts->sorted;
+        }
+    release(other, bytes);
+    for (size_t start = 0, stop; start < count; start = stop) {
+        for (stop = start + 1; stop < count && words[stop].order == words[start].order;)
+            stop++;
+        if (stop - start > 1)
+            qsort(words + start, stop - start, sizeof *words, order_sorted);
+    }
     counts->sorted_next = 0;
-    qsort(counts->sorted, counts->distinct, sizeof *counts->sorted, order_sorted);
     return 0;
 }
 

@@ -16,6 +16,8 @@ from tasks.model.urls import parse_url
 
 STATE_FOLDER = ".topn"
 
+ENV_FILE = ".env"
+
 # The Prefect block that can hold the same settings.
 BLOCK = "topn-azure/default"
 
@@ -26,7 +28,7 @@ class AzureSettings(BaseSettings):
     """Settings of the two Azure accounts. Without a key, the identity that `azure.identity` finds is used."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TOPN_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix="TOPN_", env_file=ENV_FILE, extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     batch_endpoint: str | None = None
@@ -83,9 +85,8 @@ def read_settings() -> AzureSettings:
         ConfigurationError: A setting is not valid, or a key is not allowed.
     """
     try:
-        settings = _settings(
-            Path.cwd(), frozenset(item for item in os.environ.items() if item[0].upper().startswith("TOPN_"))
-        )
+        variables = frozenset(item for item in os.environ.items() if item[0].upper().startswith("TOPN_"))
+        settings = _settings(variables, Path(ENV_FILE).absolute(), _version_of(ENV_FILE))
     except ValidationError as error:
         problem = error.errors()[0]
         name = "_".join(str(part) for part in problem["loc"]).upper().removeprefix("TOPN_")
@@ -100,10 +101,19 @@ def read_settings() -> AzureSettings:
 
 
 @lru_cache(maxsize=4)
-def _settings(folder: Path, variables: frozenset[tuple[str, str]]) -> AzureSettings:
-    """Return the settings in a folder and an environment. Every step asks for them, and reading them takes 2 ms."""
-    del folder, variables
+def _settings(variables: frozenset[tuple[str, str]], file: Path, version: tuple[int, ...]) -> AzureSettings:
+    """Return the settings in an environment and a file. Every step asks for them, and reading them takes 2 ms."""
+    del variables, file, version
     return AzureSettings()
+
+
+def _version_of(name: str) -> tuple[int, ...]:
+    """Return what differs when a file has changed; an empty tuple for no file."""
+    try:
+        status = os.stat(name)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def account_of(endpoint: str) -> str | None:

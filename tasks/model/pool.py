@@ -45,6 +45,7 @@ RESOURCE_ID_PATTERNS = {
 }
 
 Text = Annotated[str, Field(min_length=1)]
+VmSize = Text
 
 
 class PoolSetup(BaseModel):
@@ -129,7 +130,7 @@ class PoolOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_id: PoolId | None = None
-    vm_size: Text = "standard_d2as_v5"
+    vm_size: VmSize = "standard_d2as_v5"
     nodes: NodeCount = 2
     spot_nodes: SpotNodeCount = 0
     slots_per_node: SlotCount | None = None
@@ -139,6 +140,11 @@ class PoolOptions(BaseModel):
     def slots(self) -> int:
         """Number of slots of each node of a created pool; 1 if the name of the VM size does not contain its cores."""
         return self.slots_per_node or min(vm_size(self.vm_size).cores or 1, MAX_SLOTS_PER_NODE)
+
+    @property
+    def _size_of_created_pool(self) -> list[str]:
+        """Names of the options that are set and apply to created pools only."""
+        return sorted(self.model_dump(exclude_defaults=True, exclude={"pool_id", "setup"}))
 
     def check(self) -> None:
         """Check that the options do not contradict each other.
@@ -151,7 +157,7 @@ class PoolOptions(BaseModel):
                 raise ConfigurationError(
                     "`node_identity` needs an existing pool. Name the pool with `pool_id`, or leave `node_identity` out."
                 )
-        elif unusable := self.setup.fields_of_created_pools:
+        elif unusable := [*self._size_of_created_pool, *self.setup.fields_of_created_pools]:
             raise ConfigurationError(
                 f"Pool `{self.pool_id}` exists and is used unchanged. Leave out {', '.join(unusable)}, or `pool_id`."
             )

@@ -15,6 +15,9 @@ CORPUS = "corpus."
 # The format of the document. A manifest of a later format is not ours to change.
 VERSION = 1
 
+# What separates the run and the documents from the inputs.
+INPUTS = b',\n  "inputs": ['
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
@@ -31,6 +34,7 @@ class Entry:
         error: Why it failed.
         outputs: Paths of its outputs relative to the folder.
         run: Id of the flow run that wrote them.
+        cells: The texts and numbers of its row in the results, in the stored manifest of a run only.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Entry:
     error: str | None
     outputs: tuple[str, ...]
     run: str
+    cells: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +75,13 @@ class Manifest:
     def blocks(self) -> Iterator[bytes]:
         """Yield the manifest as JSON, with one line per input."""
         head = {"version": VERSION, "status": self.status, "run": self.run, "documents": self.documents}
-        yield (json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}").encode() + b',\n  "inputs": [')
+        yield (json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}").encode() + INPUTS)
         separator = b"\n    "
         for entry in self.entries:
-            yield separator + json.dumps(asdict(entry), ensure_ascii=False).encode()
+            item = asdict(entry)
+            if not entry.cells:
+                del item["cells"]
+            yield separator + json.dumps(item, ensure_ascii=False).encode()
             separator = b",\n    "
         yield b"\n  ]\n}\n"
 
@@ -98,8 +106,19 @@ def parse_manifest(content: bytes) -> Manifest:
         raise ValueError(f"it has no valid {error}") from error
 
 
+def parse_start(start: bytes) -> Manifest | None:
+    """Parse the start of a manifest, without its inputs; return None if it does not reach them.
+
+    Raises:
+        ValueError: The content is not a manifest of topn.
+    """
+    head, separator, _ = start.partition(INPUTS)
+    return parse_manifest(head + separator + b"]}") if separator else None
+
+
 def _entry(item: Mapping[str, Any]) -> Entry:
-    values = {name: item[name] for name in (each.name for each in fields(Entry))}
+    values = {"cells": {}, **item}
+    values = {name: values[name] for name in (each.name for each in fields(Entry))}
     return Entry(**{**values, "outputs": tuple(_inside(path) for path in item["outputs"])})
 
 

@@ -70,6 +70,14 @@ def notes(report: RunReport) -> list[str]:
     return sentences
 
 
+def cost(report: RunReport) -> str:
+    """Return what the nodes of a run cost, as far as it is known."""
+    if report.usage is None:
+        return "nothing"
+    is_paid = report.price is None or report.price.is_paid
+    return _cost(report.usage, report.price) if is_paid else "nothing (local)"
+
+
 def _cost(usage: Usage, price: Price | None) -> str:
     estimate = estimate_usd(usage, price) if price is not None else None
     if estimate is None:

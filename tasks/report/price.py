@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tasks.azure.settings import AzureSettings, account_of
 from tasks.errors import ConfigurationError
 from tasks.model.pool import PoolOptions
 from tasks.report.model import Price, Usage
@@ -30,6 +31,16 @@ MIN_SPOT_SHARE = 0.1
 
 # Nodes take minutes to start, and Batch evaluates the autoscale formula every five minutes. A shorter run does nothing.
 MIN_LIMITED_MINUTES = 10.0
+
+
+def price_of(vm_size: str, usd_per_node_hour: float | None, settings: AzureSettings) -> Price:
+    """Return the price of a dedicated node: `usd_per_node_hour`, or the list price of the VM size if it is known."""
+    is_paid = account_of(settings.batch_endpoint or "") is not None
+    if usd_per_node_hour is not None:
+        return Price(usd_per_node_hour=usd_per_node_hour, source="set for this run", is_paid=is_paid)
+    listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
+    source = f"list price of {vm_size}, Linux, pay as you go, {LIST_PRICE_REGION}" if listed is not None else vm_size
+    return Price(usd_per_node_hour=listed, source=source, is_paid=is_paid)
 
 
 def estimate_usd(usage: Usage, price: Price) -> tuple[float, float] | None:
@@ -76,3 +87,19 @@ def limited_minutes(timeout_minutes: float, max_usd: float | None, options: Pool
             f"anything. Set it to at least {least_usd:,.2f}, or use fewer nodes."
         )
     return min(timeout_minutes, minutes)
+
+
+def highest_usd(minutes: float, options: PoolOptions, price: Price) -> float | None:
+    """Return what the nodes of a run's own pool cost at most until it ends; None if that is unknown."""
+    if options.pool_id is not None or price.usd_per_node_hour is None:
+        return None
+    return (options.nodes + options.spot_nodes) * price.usd_per_node_hour * minutes / HOUR_MINUTES
+
+
+def describe_limit(minutes: float, options: PoolOptions, price: Price) -> str:
+    """Return when a run ends at the latest, and what the nodes of its own pool can cost until then."""
+    end = f"A run ends after at most {minutes:,.4g} minutes."
+    if (usd := highest_usd(minutes, options, price)) is None:
+        return end
+    nodes = options.nodes + options.spot_nodes
+    return f"{end} {nodes} {'node costs' if nodes == 1 else 'nodes cost'} at most {usd:,.2f} USD until then ({price.source})."

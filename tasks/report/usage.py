@@ -14,14 +14,13 @@ from itertools import groupby
 from tasks.azure.accounts import batch_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.block import configured_azure
-from tasks.azure.settings import account_of
 from tasks.azure.values import NodeAllocation
 from tasks.clock import SYSTEM_CLOCK, Clock
 from tasks.errors import ServiceError
 from tasks.model.chunks import FinishedChunk
 from tasks.model.run import BatchJob, Run
 from tasks.report.model import Price, Usage
-from tasks.report.price import LIST_PRICE_REGION, LIST_PRICES_USD_PER_HOUR
+from tasks.report.price import price_of
 
 LISTING_INTERVAL = timedelta(minutes=1)
 
@@ -135,12 +134,7 @@ def usage_meter(run: Run, job: BatchJob) -> UsageMeter:
 
 def node_price(vm_size: str, usd_per_node_hour: float | None) -> Price:
     """Return the price of a dedicated node: `usd_per_node_hour`, or the list price of the VM size if it is known."""
-    is_paid = account_of(configured_azure().batch_endpoint or "") is not None
-    if usd_per_node_hour is not None:
-        return Price(usd_per_node_hour=usd_per_node_hour, source="set for this run", is_paid=is_paid)
-    listed = LIST_PRICES_USD_PER_HOUR.get(vm_size.lower())
-    source = f"list price of {vm_size}, Linux, pay as you go, {LIST_PRICE_REGION}" if listed is not None else vm_size
-    return Price(usd_per_node_hour=listed, source=source, is_paid=is_paid)
+    return price_of(vm_size, usd_per_node_hour, configured_azure())
 
 
 def covered_seconds(intervals: Iterable[Interval], since: datetime, until: datetime) -> float:

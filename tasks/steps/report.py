@@ -24,6 +24,7 @@ from tasks.model.run import Run
 from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict, counted
 from tasks.report.artifacts import publish
 from tasks.report.folders import Folder, open_folder
+from tasks.report.history import with_history
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.output_folder import documents_before, write_outputs
@@ -71,7 +72,8 @@ def report_run(
     )
     about = _describe_run(run, report)
     manifest, errors = write_outputs(report, about, log_unexpected, local.table)
-    results_store(run.flow_run_id, warn).put_manifest(run.flow_run_id, manifest.blocks())
+    history = with_history(manifest, report, log_unexpected)
+    results_store(run.flow_run_id, warn).put_manifest(run.flow_run_id, history.blocks())
     publish(flow_run_id, report)
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""

@@ -5,14 +5,30 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.azure.blob import BlobAccount
 from tasks.azure.blob_outputs import BlobOutput, open_blob
 from tasks.azure.settings import state_folder
+from tasks.clock import read_http_date
 from tasks.errors import CONDITION_NOT_MET, CONTAINER_NOT_FOUND, NotFoundError, ServiceError
 from tasks.files import ensure_private_folder, write_atomically
 from tasks.model.outputs import BLOCK_BYTES, Output, Scratch
+
+if TYPE_CHECKING:
+    from tasks.azure.blob import BlobAccount
+
+# The folder of the manifests of runs, and what follows the id of a run in their names.
+RUNS, RUN_SUFFIX = "runs/", ".json"
+
+
+class ListedFile(NamedTuple):
+    """A file of a store, with the time of its last change."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime
 
 
 class ResultFiles(ABC):
@@ -21,6 +37,10 @@ class ResultFiles(ABC):
     @abstractmethod
     def read(self, name: str) -> Iterator[bytes]:
         """Yield the content of a file."""
+
+    def read_start(self, name: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a file."""
+        return b"".join(self.read(name))[:max_bytes]
 
     @abstractmethod
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
@@ -37,8 +57,8 @@ class ResultFiles(ABC):
         return scratch.add(self.read(name))
 
     @abstractmethod
-    def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Yield name and size of each file below a folder, whose name ends with a slash. It need not exist."""
+    def list_files(self, folder: str) -> Iterator[ListedFile]:
+        """Yield each file below a folder, whose name ends with a slash. It need not exist."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -57,22 +77,28 @@ class FolderFiles(ResultFiles):
             while block := file.read(BLOCK_BYTES):
                 yield block
 
+    def read_start(self, name: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a file."""
+        with (self._folder / name).open("rb") as file:
+            return file.read(max_bytes)
+
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """Write a file atomically, and replace an existing one."""
         if self._folder.parent == state_folder():
             ensure_private_folder(self._folder.parent)
         write_atomically(self._folder / name, blocks)
 
-    def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Yield name and size of each file below a folder."""
+    def list_files(self, folder: str) -> Iterator[ListedFile]:
+        """Yield each file below a folder."""
         for parent, _, names in os.walk(self._folder / folder, onerror=_raise_unless_missing):
             for name in names:
                 path = Path(parent, name)
                 try:
-                    size_bytes = path.lstat().st_size
+                    found = path.lstat()
                 except FileNotFoundError:
                     continue
-                yield path.relative_to(self._folder).as_posix(), size_bytes
+                modified_at = datetime.fromtimestamp(found.st_mtime, timezone.utc)
+                yield ListedFile(path.relative_to(self._folder).as_posix(), found.st_size, modified_at)
 
     def delete(self, name: str) -> None:
         """Delete a file if it exists."""
@@ -95,6 +121,10 @@ class ContainerFiles(ResultFiles):
         """Yield the content of a blob."""
         return self._account.download(self._container, self.prefix + name)
 
+    def read_start(self, name: str, max_bytes: int) -> bytes:
+        """Return the first bytes of a blob."""
+        return self._account.read_start(self._container, self.prefix + name, max_bytes).content
+
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """Write a blob, and replace an existing one."""
         with Scratch().add(blocks).open() as file:
@@ -110,10 +140,11 @@ class ContainerFiles(ResultFiles):
         """Return the content of a blob, which stays in Storage."""
         return open_blob(self._account, self._container, self.prefix + name, scratch, etag=etag)
 
-    def list_files(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Yield name and size of each blob below a folder."""
+    def list_files(self, folder: str) -> Iterator[ListedFile]:
+        """Yield each blob below a folder."""
         for blob in self._account.list_blobs(self._container, self.prefix + folder):
-            yield blob.name.removeprefix(self.prefix), blob.size_bytes
+            modified_at = read_http_date(blob.modified) or datetime.fromtimestamp(0, timezone.utc)
+            yield ListedFile(blob.name.removeprefix(self.prefix), blob.size_bytes, modified_at)
 
     def delete(self, name: str) -> None:
         """Delete a blob if it exists."""

@@ -32,7 +32,7 @@ from tasks.workload.result_documents import (
     to_bytes,
     write_result,
 )
-from tasks.workload.result_files import ContainerFiles, FolderFiles, ResultFiles
+from tasks.workload.result_files import RUN_SUFFIX, RUNS, ContainerFiles, FolderFiles, ResultFiles
 from tasks.workload.source_results import Search, SourceResult, add_results
 
 # A store is not used any longer once it has taken this much time, if that is also this much per result.
@@ -128,10 +128,16 @@ class ResultsStore:
                     self.put(item.local_key, item.result)
         return stored or {}
 
+    @property
+    def files(self) -> ResultFiles:
+        """The files of the store."""
+        return self._files
+
     def put_manifest(self, flow_run_id: str, blocks: Iterable[bytes]) -> None:
         """Write the manifest of a run."""
         self._attempt(
-            "The manifest of the run cannot be stored", lambda: self._files.write(f"runs/{flow_run_id}.json", blocks)
+            "The manifest of the run cannot be stored",
+            lambda: self._files.write(f"{RUNS}{flow_run_id}{RUN_SUFFIX}", blocks),
         )
 
     def disable(self, problem: str) -> None:

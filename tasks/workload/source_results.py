@@ -144,7 +144,7 @@ class Search:
         self.is_interrupted = False
         root, wanted = _root(self._source), _quoted(self._source.folder)
         segments = []
-        for path, size_bytes in self._files.list_files(root):
+        for path, size_bytes, _ in self._files.list_files(root):
             folder, _, name = path.removeprefix(root).partition("/")
             is_related = folder.startswith(wanted) or wanted.startswith(folder)
             if is_related and SEGMENT_NAME.fullmatch(name) and path not in self._listed:

@@ -46,7 +46,7 @@ def test_killed_run_is_collected_and_swept(request, texts, assert_nothing_left, 
 
     def completed():
         job_id = job_of_new_run(before)
-        return job_id and batch_account().get_task_counts(job_id).completed == batch_tasks
+        return job_id and batch_account().get_task_counts(job_id).completed >= batch_tasks
 
     wait_until(completed, "the Batch tasks are completed", while_running=process)
     process.kill()
@@ -61,7 +61,9 @@ def test_killed_run_is_collected_and_swept(request, texts, assert_nothing_left, 
         assert (file["words"], file["distinct"], file["top"]) == expected
     assert {file["status"] for file in found["files"]} == {"unchanged"}
     added = [record for record in requests() if record.path.endswith("addtaskcollection")]
-    assert added == []
+    # The merge, unless it was completed, too.
+    assert len(added) <= 1
+    assert found["corpus"]["words"] == sum(file["words"] for file in found["files"])
     assert_nothing_left()
 
 

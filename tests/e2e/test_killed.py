@@ -40,6 +40,9 @@ def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
         found = json.loads(Path(f"results/{number}_OUTPUT.json").read_text())
         expected = independent_count(Path(f"{number}.txt").read_text())
         assert (found["words"], found["distinct"], found["top"]) == expected
+    found = json.loads(Path("results/corpus.json").read_text())
+    expected = independent_count(" ".join(Path(f"{number}.txt").read_text() for number in range(FILES)))
+    assert (found["words"], found["distinct"], found["top"]) == expected
     batch, blobs = batch_account(), blob_account()
     assert leftovers_of(batch, blobs, flow_run_id, Keep(job=True)).names == ()
     outcomes = [
@@ -47,7 +50,7 @@ def test_run_killed_twice_counts_nothing_twice(flow_runs, azure_settings):
         for job in batch.list_jobs(f"topn-{flow_run_id.hex}-")
         for _, outcome in batch.list_completed_tasks(job.job_id, None)
     ]
-    # One Batch task counted each file once; files finished before a kill were not counted again.
-    assert len(outcomes) == len({outcome.task_id for outcome in outcomes}) == FILES
+    # One Batch task counted each file once, and one merged them; what was finished before a kill was not done again.
+    assert len(outcomes) == len({outcome.task_id for outcome in outcomes}) == FILES + 1
     assert {(outcome.result, outcome.retry_count, outcome.requeue_count) for outcome in outcomes} == {("success", 0, 0)}
     delete(batch, blobs, leftovers_of(batch, blobs, flow_run_id))

@@ -40,8 +40,10 @@ def test_run_starts_own_servers_and_keeps_history(topn_alone, data):
         server.wait()
         names = completed_task_runs(server)
     assert sorted(names) == sorted(
-        ["sweep", "start", "plan", "create containers", "create pool", "create job", "wait for Batch tasks", "report"]
+        ["sweep", "start", "plan", "create containers", "create pool", "create job", "plan merges", "report"]
+        + ["wait for Batch tasks"] * 2
         + [f"{step} {n} of {len(data)}" for step in ("stage", "submit", "collect") for n in range(1, len(data) + 1)]
+        + [f"{step} merge 1 of 1" for step in ("stage", "submit", "collect")]
     )
 
 

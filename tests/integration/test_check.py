@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -188,3 +189,12 @@ def test_missing_pool_is_named(check, azure_settings):
     status, lines = check("--pool-id", "nowhere")
     assert status == 2
     only_failure(lines, "Pool `nowhere` does not exist")
+
+
+def test_check_prints_json_for_named_size(azure_settings):
+    done = Topn()("check", "--json", "--nodes", "8", "--vm-size", "standard_d4s_v3")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["failed"]) == (0, 0)
+    messages = [finding["message"] for finding in found["findings"]]
+    assert any("up to 32 cores of the VM family standardDSv3Family" in message for message in messages)
+    assert any("fits the VM size standard_d4s_v3" in message for message in messages)

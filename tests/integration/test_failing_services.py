@@ -14,7 +14,6 @@ FILES = 6
 TENTH = 0.1
 FAULTS = {
     "refused": {"fault": "answer", "status": 503, "code": "ServerBusy"},
-    "throttled": {"fault": "answer", "status": 429},
     "lost replies": {"fault": "drop_after"},
 }
 

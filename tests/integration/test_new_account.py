@@ -1,4 +1,4 @@
-"""Runs on a Batch account as a new subscription gets it: small quotas, late samples, no spot nodes, all kinds of images."""
+"""Runs on a Batch account as a new subscription gets it: small quotas, late samples and no spot nodes."""
 
 from __future__ import annotations
 
@@ -45,15 +45,11 @@ def texts():
     return names
 
 
-@pytest.mark.parametrize("size", ["standard_d2as_v5", "standard_d2ps_v5", "standard_d2s_v6", "standard_d2_v3"])
-def test_run_works_with_each_kind_of_vm_size(account, topn, texts, size):
-    from flows.topn import topn as flow  # noqa: PLC0415 - takes seconds
-
+def test_run_works_with_small_quotas(account, topn, texts):
     # The family has fewer cores than the nodes of a run.
     account(**{FAMILY: 2})
-    with topn.environ():
-        report = flow(inputs=texts, vm_size=size)
-    assert [file.status for file in report.files] == ["done"] * len(texts)
+    found = topn.json(*texts)
+    assert [file["status"] for file in found["files"]] == ["counted"] * len(texts)
 
 
 def test_missing_quota_is_named(account, topn, texts, assert_nothing_left):

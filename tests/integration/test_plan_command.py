@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def test_plan_lists_new_unchanged_and_rejected_inputs(completed_run, data, asser
         "2 new, 1 unchanged, 1 invalid.",
         "A run would add 1 Batch task, on up to 1 node (standard_d2as_v5) with 2 slots each.",
         "1 more Batch task would merge the counts of all files.",
+        (
+            "A run ends after at most 60 minutes. 2 nodes cost at most 0.17 USD until then "
+            "(list price of standard_d2as_v5, Linux, pay as you go, East US)."
+        ),
         (
             "A run needs up to 4 cores of the VM family standardDASv5Family. "
             "Compare with the quotas in the portal (Batch account, Quotas)."
@@ -65,3 +70,16 @@ def test_plan_needs_no_azure(completed_run, data):
         0,
         ["0 new, 5 unchanged, 0 invalid.", "A run would create nothing."],
     )
+
+
+@SHARED
+def test_plan_prints_json(completed_run, data):
+    Path("new.txt").write_text("three")
+    done = completed_run.topn("plan", "-n", "5", "--json", "--nodes", "5", "new.txt", "data/sonnets.txt", "missing.txt")
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert found["new"] == [{"file": "new.txt", "bytes": 5}]
+    assert [file["file"] for file in found["unchanged"]] == ["sonnets.txt"]
+    assert "missing.txt does not exist" in found["invalid"][0]
+    assert (found["batch_tasks"], found["nodes"], found["minutes"]) == (1, 5, 60)
+    assert found["usd"] == pytest.approx(5 * 0.086)

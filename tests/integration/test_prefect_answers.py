@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = (["run", "a.txt"], ["check"], ["sweep"])
+RUN, CHECK, SWEEP, PLAN = ["run", "a.txt"], ["check"], ["sweep"], ["plan", "a.txt"]
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -38,17 +38,20 @@ def other_server():
         thread.join()
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
-    ("status", "body", "sentence"),
+    ("command", "status", "body", "sentence"),
     [
-        (401, b"", "rejected the password (HTTP 401). Set `PREFECT_API_AUTH_STRING`"),
-        (403, b"<html>", "rejected the password (HTTP 403)"),
-        (404, b"<html>", "is not the API of a Prefect server (HTTP 404). Correct `PREFECT_API_URL`"),
-        (500, b"", "failed (HTTP 500)"),
-        (200, b"<html>Prefect</html>", "is not the API of a Prefect server (its answer is not JSON of Prefect)"),
-        (200, b"", "is not the API of a Prefect server"),
-        (200, b'{"other": 1}', "is not the API of a Prefect server"),
+        (RUN, 401, b"", "rejected the password (HTTP 401). Set `PREFECT_API_AUTH_STRING`"),
+        (CHECK, 401, b"", "rejected the password (HTTP 401). Set `PREFECT_API_AUTH_STRING`"),
+        (SWEEP, 401, b"", "rejected the password (HTTP 401). Set `PREFECT_API_AUTH_STRING`"),
+        (RUN, 403, b"<html>", "rejected the password (HTTP 403)"),
+        (RUN, 404, b"<html>", "is not the API of a Prefect server (HTTP 404). Correct `PREFECT_API_URL`"),
+        (RUN, 500, b"", "failed (HTTP 500)"),
+        (RUN, 200, b"<html>Prefect</html>", "is not the API of a Prefect server (its answer is not JSON of Prefect)"),
+        (CHECK, 200, b"<html>Prefect</html>", "is not the API of a Prefect server (its answer is not JSON of Prefect)"),
+        (SWEEP, 200, b"<html>Prefect</html>", "is not the API of a Prefect server (its answer is not JSON of Prefect)"),
+        (RUN, 200, b"", "is not the API of a Prefect server"),
+        (RUN, 200, b'{"other": 1}', "is not the API of a Prefect server"),
     ],
 )
 def test_other_answers_are_one_sentence(topn, other_server, command, status, body, sentence):
@@ -61,13 +64,16 @@ def test_other_answers_are_one_sentence(topn, other_server, command, status, bod
     assert sentence in done.stderr
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, ["plan", "a.txt"]], ids=" ".join)
 @pytest.mark.parametrize(
-    ("variable", "value"),
-    [("SSL_CERT_FILE", "/missing"), ("REQUESTS_CA_BUNDLE", "/missing"), ("SSL_CERT_DIR", "/missing")],
+    ("command", "variable"),
+    [
+        *((command, "SSL_CERT_FILE") for command in (RUN, CHECK, SWEEP, PLAN)),
+        (RUN, "REQUESTS_CA_BUNDLE"),
+        (RUN, "SSL_CERT_DIR"),
+    ],
 )
-def test_missing_certificate_is_one_sentence(topn, command, variable, value):
+def test_missing_certificate_is_one_sentence(topn, command, variable):
     Path("a.txt").write_text("one")
-    done = topn(*command, **{variable: value})
+    done = topn(*command, **{variable: "/missing"})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
-    assert f"The variable {variable} is `{value}`" in done.stderr
+    assert f"The variable {variable} is `/missing`" in done.stderr

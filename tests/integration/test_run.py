@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from run_files import HOSTILE_NAMES
-from tests_support import independent_count
+from tests_support import independent_count, new_container
+
+from tasks.azure.accounts import blob_account
+from tasks.report.manifest import Manifest
+from tasks.workload.results_store import results_store
 
 SHARED = pytest.mark.xdist_group("shared_runs")
 
@@ -197,3 +202,42 @@ def test_impossible_pool_is_rejected_before_creation(topn, assert_nothing_left):
         "`extra` of the pool contains properties that the Batch REST API does not have: vmsize."
     ]
     assert_nothing_left()
+
+
+def test_log_shows_what_run_did(topn):
+    write("good.txt", b"one two two")
+    write("bad.txt", b"caf\xe9")
+    options = ["--nodes", "3", "--spot-nodes", "1", "--slots-per-node", "2", "--vm-size", "standard_d2s_v3"]
+    limits = ["--timeout-minutes", "45", "--task-minutes", "30", "--max-usd", "2", "--usd-per-node-hour", "0.5"]
+    run = topn.json("good.txt", "bad.txt", *options, *limits, status=1)["run"]
+    found = json.loads(topn("log", run, "--json").stdout)
+    assert (found["name"], found["state"], found["files"]) == (run, "failed", {"done": 1, "failed": 1})
+    given = dict(zip([*options, *limits][::2], [*options, *limits][1::2], strict=True))
+    shown = {f"--{name.replace('_', '-')}": value for name, value in found["parameters"].items()}
+    assert {option: f"{shown[option]:g}" if option != "--vm-size" else shown[option] for option in given} == given
+    assert found["figures"] == {"Words in all files": "3"}
+    assert {"stage", "submit", "collect"} <= found["steps"].keys()
+    assert found["cost"] == "nothing (local)"
+    good, bad = found["inputs"]
+    assert good["cells"] == {"words": 3, "distinct": 2}
+    assert "is not UTF-8" in bad["error"]
+
+    write("bad.txt", b"mended")
+    topn.json("good.txt", "bad.txt")
+    assert [json.loads(topn("log", "--json").stdout)["total"]] == [2]
+    newest = json.loads(topn("log", "--json").stdout)["runs"][0]["id"]
+    lines = topn("log", run, newest).stdout.splitlines()
+    assert {"changed: bad.txt (words - → 1; distinct - → 1)", "no longer failed: bad.txt"} <= set(lines)
+
+
+def test_log_reads_results_container(topn, azure_settings):
+    manifest = Manifest(run={"id": str(uuid.uuid4())}, status="completed")
+    with new_container(blob_account(), "history") as container:
+        location = f"az://{container}/kept"
+        with topn.environ(TOPN_RESULTS=location):
+            results_store("test", print).put_manifest(manifest.run["id"], manifest.blocks())
+        done = topn("log", manifest.run["id"][:13], "--json", TOPN_RESULTS=location)
+    assert json.loads(done.stdout)["state"] == "completed"
+    done = topn("log", TOPN_RESULTS="az://missing-container")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "names the container `missing-container`, which does not exist" in done.stderr

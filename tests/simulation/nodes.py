@@ -162,7 +162,7 @@ class Nodes:
             archive.extractall(directory, filter="data")
         command = (directory / "command.sh").read_text().strip()
         outputs = (directory / "outputs.txt").read_text().split()
-        partial = (directory / "partial.txt").read_text()
+        partial = (directory / "partial.txt").read_text().strip()
         with (
             tarfile.open(directory / "results.tar", "w") as results,
             tarfile.open(directory / PARTIALS, "w") as partials,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import sys
 
 import pytest
 
-from flows.console import protected_output
+from flows.cli.display import show_progress
+from flows.console import print_message, protected_output, show_starting
+from tasks.progress import advance
 
 MORE_THAN_A_BUFFER = "word " * 100_000
 
@@ -77,3 +81,28 @@ def test_non_blocking_pipe_gets_everything(print_to):
     with open(write, "w") as pipe:
         assert print_to(pipe) == ""
     assert os.waitpid(reader, 0)[1] == 0
+
+
+@pytest.mark.parametrize(("display", "text"), [(show_starting, "starting"), (show_progress, "staged")])
+def test_message_has_line_of_its_own(display, text, monkeypatch):
+    """Also while a spinner or bars change on the terminal."""
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, end = pty.openpty()
+    shown = ""
+
+    def read_until(expected):
+        nonlocal shown
+        while expected not in shown:
+            shown += os.read(terminal, 65536).decode()
+
+    with open(end, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with display():
+            advance("staged", total=2)
+            read_until(text)
+            print_message("No Azure is configured.")
+            stderr.flush()
+            read_until("configured.\r\n")
+    os.close(terminal)
+    line = re.sub(r"\x1b\[[\d;?]*\w", "", shown.partition("No Azure")[0]).split("\n")[-1].rpartition("\r")[2]
+    assert line == ""

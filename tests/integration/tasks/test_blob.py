@@ -22,7 +22,12 @@ from tasks.model.outputs import Scratch
 SOON = timedelta(minutes=5)
 
 
-@pytest.fixture(params=["azure_settings", "identity_settings"], ids=["key", "identity"])
+@pytest.fixture(
+    params=[
+        pytest.param("azure_settings", id="key"),
+        pytest.param("identity_settings", id="identity", marks=pytest.mark.xdist_group("secured_azure")),
+    ]
+)
 def blobs(request):
     request.getfixturevalue(request.param)
     return blob_account()

@@ -28,8 +28,8 @@ def batch(batch_without_nodes):
 def received(batch, blobs, run, workload, pool_options):
     """Return a function that creates a pool with options and returns the pool that Batch has."""
 
-    def create(**setup):
-        options = pool_options.model_copy(update={"setup": PoolSetup(**setup)})
+    def create(*, vm_size=pool_options.vm_size, **setup):
+        options = pool_options.model_copy(update={"vm_size": vm_size, "setup": PoolSetup(**setup)})
         check_pool_options(options, AzureSettings(batch_key=None))
         containers = ensure_containers(blobs, run, workload)
         ensure_pool(batch, blobs, run, workload, containers, options, 1)
@@ -128,6 +128,13 @@ class TestOnNodes:
         received(start_commands=["false || true", "exit 3"])
         wait_until(pool_has(batch, run, "starttaskfailed"), "the start task failed")
         assert [node.start_task_exit_code for node in batch.list_nodes(run.name)] == [3]
+
+    @pytest.mark.parametrize("size", ["standard_d2ps_v5", "standard_d2s_v6", "standard_d2_v3"])
+    def test_each_kind_of_vm_size_has_nodes(self, batch, received, run, size):
+        from tests_support import pool_has, wait_until  # noqa: PLC0415
+
+        received(vm_size=size)
+        wait_until(pool_has(batch, run, "idle"), "the node is ready")
 
     def test_local_azure_accepts_containers(self, received, batch, blobs, run, workload, chunk_factory):
         """The local Batch service runs the command on the node, where the script also runs."""

@@ -282,10 +282,7 @@ def test_etags_are_found_in_short_listings(account, storage, put, monkeypatch, o
 
 
 def test_night_without_news_needs_few_requests(account, storage, put, monkeypatch, tmp_path):
-    """The results of 2,000 blobs are in a container, in one part for each of 20 chunks.
-
-    `tests/simulation/test_results_contract.py` has 10,000.
-    """
+    """The results of 2,000 blobs are in a container, in one part for each of 20 chunks."""
     put("2026/0.txt")
     [blob] = storage.containers["texts"].committed.values()
     storage.containers["texts"].committed = {

@@ -63,6 +63,8 @@ def test_endpoint_must_be_address(monkeypatch):
 def test_settings_are_read_from_dotenv_file():
     Path(".env").write_text("".join(f"{name}={value}\n" for name, value in FULL.items()) + "OTHER=1\n")
     assert load_settings().batch_account == "batch"
+    Path(".env").unlink()
+    assert not read_settings().is_configured
 
 
 def test_settings_text_hides_keys(monkeypatch):

@@ -7,7 +7,6 @@ import json
 import sys
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 from run_reports import HOSTILE, counted, failed, result_of, run_report
 
@@ -23,6 +22,13 @@ ROWS = [("a.txt", rank, word, count) for rank, (word, count) in enumerate(TOP, 1
 
 def write(path, report):
     LocalFolder(path.parent).write(path.name, lambda file: write_table(report, path.suffix, file))
+
+
+@pytest.fixture(scope="module")
+def pd():
+    import pandas as pd  # noqa: PLC0415 - takes a second, which each process would need to collect the tests
+
+    return pd
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def test_json_lines_have_values_as_they_are(tmp_path, report):
     assert list(documents[0]) == ["file", "rank", "word", "count"]
 
 
-def test_parquet_has_types_and_values(tmp_path, report):
+def test_parquet_has_types_and_values(tmp_path, report, pd):
     write(tmp_path / "t.parquet", report)
     table = pd.read_parquet(tmp_path / "t.parquet")
     assert list(table.itertuples(index=False, name=None)) == ROWS
@@ -56,7 +62,7 @@ def test_parquet_has_types_and_values(tmp_path, report):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_table_without_rows_has_columns(tmp_path, suffix):
+def test_table_without_rows_has_columns(tmp_path, suffix, pd):
     write(tmp_path / f"t{suffix}", run_report(failed(1)))
     if suffix == ".parquet":
         assert list(pd.read_parquet(tmp_path / "t.parquet").columns) == ["file", "rank", "word", "count"]
@@ -65,7 +71,7 @@ def test_table_without_rows_has_columns(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_hostile_texts_survive_each_format(tmp_path, suffix):
+def test_hostile_texts_survive_each_format(tmp_path, suffix, pd):
     words = tuple((text, 1) for text in HOSTILE)
     write(tmp_path / f"t{suffix}", run_report(counted(1, HOSTILE[4], words)))
     read = {
