@@ -10,7 +10,7 @@ import base64
 import re
 from collections import Counter
 
-from tasks.model.files import InputFile
+from tasks.model.files import InputFile, MergeInput
 from tasks.report.failure import MEANINGS, Failure
 from tasks.report.model import Price, RunReport, Usage
 from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, estimate_usd
@@ -199,12 +199,9 @@ def failures(report: RunReport) -> str:
     title = f"{len(failed):,} of {len(report.files):,} files failed" if failed else "The corpus could not be merged"
     if report.corpus_failure is not None:
         failed = (report.corpus_failure, *failed)
-    lines = [
-        f"# {title}",
-        "",
-        "| category | files | meaning |",
-        "|---|--:|---|",
-    ]
+    lines = [f"# {title}"]
+    if counts:
+        lines += ["", "| category | files | meaning |", "|---|--:|---|"]
     lines += [f"| {category.value} | {count:,} | {MEANINGS[category]} |" for category, count in counts.most_common()]
     for failure, file in zip(report.describe_failures(MAX_DETAILS), failed, strict=False):
         lines += ["", *_failure_section(failure, file.file)]
@@ -219,7 +216,8 @@ def failures(report: RunReport) -> str:
 def _failure_section(failure: Failure, file: InputFile) -> list[str]:
     lines = [f"## {code(shorten(failure.name))}", "", escape_markdown(shorten(failure.message, 1000)), ""]
     lines += [f"- {label}: {code(text)}" for label, text in (("category", failure.category), *failure.facts)]
-    lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
+    if not isinstance(file, MergeInput):
+        lines.append(f"- content: {code(f'{file.size_bytes:,} bytes, SHA-256 {file.sha256}')}")
     for name, text in failure.logs:
         lines += ["", f"Last lines of {name}:", "", block(text)]
     if failure.repeat_command:

@@ -9,7 +9,7 @@ from markdown_support import Shown
 from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 
 from tasks.model.cleanup import Cleanup
-from tasks.model.verdict import Category
+from tasks.model.verdict import Category, FileError
 from tasks.report.markdown import (
     block,
     code,
@@ -26,6 +26,7 @@ from tasks.report.markdown import (
 )
 from tasks.report.model import Price
 from tasks.steps.cleanup import render_cleanup
+from tasks.steps.report import final_state
 from tasks.text import printable, printable_lines, shorten
 
 
@@ -136,6 +137,29 @@ def test_failure_details_are_bounded_and_count_all():
     assert "4,475 more files are not listed here" in text
     assert len(summary(report)) < 10_000
     assert failures_summary(report).endswith("- and 4,990 more")
+
+
+def test_corpus_that_failed_is_described_alone():
+    error = FileError(category=Category.PROGRAM, message="The program ended with exit code 3", stderr="no space left")
+    report = run_report(counted(1), counted(2), corpus=error)
+    assert (report.is_failed, report.count("failed")) == (True, 0)
+    shown = Shown(text := failures(report))
+    assert text.startswith("# The corpus could not be merged\n")
+    assert "| category |" not in text
+    assert "SHA-256" not in text
+    assert "no space left" in text
+    assert shown.rows == []
+    assert "exit code 3" in summary(report)
+    assert final_state(report).message == "The corpus could not be merged: corpus: The program ended with exit code 3."
+
+
+def test_corpus_is_described_before_failed_files():
+    error = FileError(category=Category.NODE, message="Its node was lost")
+    report = run_report(counted(1), failed(2, "bad.txt"), corpus=error)
+    text = failures(report)
+    assert text.startswith("# 1 of 2 files failed\n")
+    assert text.index("## `corpus`") < text.index("## `bad.txt`")
+    assert failures_summary(report).count("- ") == 2
 
 
 def test_failure_details_have_reason_and_repeat_command():
