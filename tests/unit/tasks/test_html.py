@@ -58,7 +58,7 @@ def test_page_describes_run(page):
         "For 1 min 10 s of that time (70%), no Batch task ran",
         "file2.txt",
         "no Batch task runs",
-        "1,000 words, 100 of them distinct, in 2 files: the 1,006, of 4.",
+        "1,000 words, 100 of them distinct, in 2 files: the 1,006, of 4",
         "Exact counts of all words of 2 files.",
         "-4",
         "new",
