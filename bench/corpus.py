@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import random
 import shlex
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.counting import BUILD_PACKAGE, zipf_words
+from bench.measure import run_measured
 
 CORPUS_WAY = Path(__file__).with_name("corpus_way.py")
 
@@ -249,24 +249,8 @@ def _run_topn(
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, Found]:
     """Run a command; return its output, and the figures of all processes that it has started."""
-    reading, writing = os.pipe()
-    with open(reading) as figures_pipe:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", TREE, str(writing), *command],
-                env=dict(environment),
-                pass_fds=[writing],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        finally:
-            os.close(writing)
-        stdout, stderr = process.communicate()
-        figures = figures_pipe.read()
-    if process.returncode:
-        raise RuntimeError(f"{command} failed with {process.returncode}: {stderr}")
-    return stdout, dict(zip(("wall_seconds", "cpu_seconds", "peak_mib"), json.loads(figures), strict=True))
+    stdout, figures = run_measured(TREE, command, environment)
+    return stdout, dict(zip(("wall_seconds", "cpu_seconds", "peak_mib"), figures, strict=True))
 
 
 def _compared(words: Sequence[tuple[str, int]], expected: Found) -> Found:

@@ -101,21 +101,35 @@ def _median_of(runs: Sequence[Run], figure: str) -> float:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> Run:
+    return Run(*run_measured(STARTER, command, environment)[1])
+
+
+def run_measured(
+    starter: str, command: Sequence[str], environment: Mapping[str, str]
+) -> tuple[str, tuple[float, float, float]]:
+    """Run a command with a program that measures it; return its output, and wall seconds, CPU seconds and peak MiB.
+
+    Args:
+        starter: The program. Its arguments are the descriptor to which it writes the figures, and the command.
+        command: The command.
+        environment: The environment of the command.
+    """
     reading, writing = os.pipe()
-    starter = [sys.executable, "-I", "-S", "-c", STARTER, str(writing)]
     with open(reading) as figures_pipe:
         try:
             process = subprocess.Popen(
-                [*starter, *command],
+                [sys.executable, "-I", "-S", "-c", starter, str(writing), *command],
                 env=dict(environment),
                 pass_fds=[writing],
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
             )
         finally:
             os.close(writing)
-        _, stderr = process.communicate()
-        found = figures_pipe.read()
+        stdout, stderr = process.communicate()
+        figures = figures_pipe.read()
     if process.returncode:
-        raise RuntimeError(f"{command} failed with {process.returncode}: {stderr.decode(errors='replace')}")
-    return Run(*json.loads(found))
+        raise RuntimeError(f"{command} failed with {process.returncode}: {stderr}")
+    return stdout, tuple(json.loads(figures))

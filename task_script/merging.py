@@ -71,7 +71,7 @@ class Run:
         for block in self._blocks:
             lines, newline, rest = block.rpartition(b"\n")
             if not newline:
-                self._rest += [block] if block else []
+                self._rest.append(block)
                 continue
             complete = b"".join([*self._rest, lines, newline])
             self._rest = [rest] if rest else []

@@ -36,6 +36,21 @@ def at(seconds):
     return START + timedelta(seconds=seconds)
 
 
+def written_file(folder, number, content, content_key, **more):
+    """Write an input file to a folder, and return it."""
+    path = folder / f"{number}.txt"
+    path.write_bytes(content)
+    return InputFile(
+        path=str(path),
+        name=path.name,
+        output=f"{number}_OUTPUT",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        content_key=content_key,
+        **more,
+    )
+
+
 def input_file(number, name=None):
     name = name or f"file{number}.txt"
     return InputFile(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -21,7 +20,7 @@ from tasks.report.failure import Failure
 from tasks.report.markdown import cell_text
 from tasks.report.model import RunReport
 from tasks.text import printable
-from tasks.workload.word_counts import as_json
+from tasks.workload.word_counts import as_json, corpus_as_json
 
 # Without a terminal, print at most this many lines per step.
 MAX_LINES = 4
@@ -212,10 +211,7 @@ def _summary(report: RunReport) -> str:
 def _corpus_document(report: RunReport) -> dict[str, Any] | None:
     if isinstance(report.corpus, FileError):
         return {"error": _error_document(report.corpus)}
-    if report.corpus is None:
-        return None
-    document: dict[str, Any] = json.loads(report.workload.corpus_documents(report.corpus)["corpus.json"])  # type: ignore[arg-type]
-    return document
+    return None if report.corpus is None else corpus_as_json(report.corpus)
 
 
 def _error_document(error: FileError) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _settings(variables: frozenset[tuple[str, str]], file: Path, version: tuple[
 
 
 def _version_of(name: str) -> tuple[int, ...]:
-    """Return what differs when a file has changed; an empty tuple for no file."""
+    """Return a value that is another one after each change of a file; an empty tuple for no file."""
     try:
         status = os.stat(name)
     except OSError:

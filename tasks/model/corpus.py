@@ -11,13 +11,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log2
-from typing import TypeVar
 
 from tasks.model.chunks import MERGE, Chunk, Pack
 from tasks.model.files import MergeInput
 from tasks.model.naming import merge_task_id, partial_blob
 from tasks.model.outputs import Partial
-from tasks.model.verdict import Category, FileError, StoredResult, Verdict
+from tasks.model.verdict import NOT_SUBMITTED, FileError, StoredResult, Verdict
 
 # Merges have about this many partials at most. With more, a changed file costs more; with fewer, there are more levels,
 # and each takes as long as a Batch task takes to start.
@@ -27,8 +26,6 @@ KEY_DIGITS = 32
 
 # Each chunk has three task runs, and a run has up to three levels.
 MAX_CHUNKS_PER_LEVEL = 3
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,8 +167,7 @@ def failure_below(merge: Merge, merged: Mapping[str, Verdict]) -> FileError | No
 
 def verdict_on(last: Merge, merged: Mapping[str, Verdict]) -> Verdict:
     """Return the verdict on the last merge."""
-    not_done = FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
-    return merged.get(last.key) or failure_below(last, merged) or not_done
+    return merged.get(last.key) or failure_below(last, merged) or NOT_SUBMITTED
 
 
 def merge_input(task_key: str, partials: tuple[Partial, ...] = (), partial_name: str = "") -> MergeInput:
@@ -201,7 +197,7 @@ class Merges:
         file_count: Number of files in the corpus.
         last: The last merge; None if no merge is needed.
         levels: The merges that have to be done, the lowest level first.
-        known: The corpus, if it is known already; None otherwise, and without a result of any file.
+        known: The corpus, if it is known already.
     """
 
     file_count: int = 0

@@ -50,6 +50,9 @@ class FileError:
     code: str = ""
 
 
+NOT_SUBMITTED = FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
+
+
 @checked_dataclass(frozen=True, kw_only=True, slots=True, config=STRICT)
 class BatchTaskOutcome:
     """State of one Batch task, as the service reports it.

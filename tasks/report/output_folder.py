@@ -21,7 +21,7 @@ from tasks.model.outputs import Output
 from tasks.model.urls import URL, Place, parse_place
 from tasks.model.verdict import FileReport, StoredResult
 from tasks.report.folders import BlobFolder, ChangedError, Folder, open_folder, open_parent, parse_container
-from tasks.report.manifest import CORPUS, MANIFEST, PAGE, Entry, Manifest, parse_manifest
+from tasks.report.manifest import CORPUS, MANIFEST, PAGE, Entry, Manifest, parse_manifest, parse_start
 from tasks.report.model import RunReport
 from tasks.report.table import TABLE, check_table, write_table
 from tasks.text import printable
@@ -74,8 +74,8 @@ def find_files(
 def documents_before(folder: Folder, run_id: str) -> dict[str, bytes]:
     """Return the documents of the corpus that another run has written to a folder, by name."""
     try:
-        manifest = read_manifest(folder)
-        if manifest.run.get("id") == run_id:
+        manifest = parse_start(folder.read(MANIFEST)[0])
+        if manifest is None or manifest.run.get("id") == run_id:
             return {}
         names = [
             path
@@ -83,7 +83,7 @@ def documents_before(folder: Folder, run_id: str) -> dict[str, bytes]:
             if PurePosixPath(path).parent == PurePosixPath() and path.startswith(CORPUS)
         ]
         return {name: folder.read(name)[0] for name in names}
-    except (OSError, TopnError):
+    except (OSError, ValueError, TopnError):
         return {}
 
 

@@ -89,15 +89,13 @@ def collect_dead_results(
     has_others = False
     try:
         for job_id, pool_id, outcome in _successes(batch, dead):
-            pack = singles.get(outcome.task_id)
-            if (key := merge_key(outcome.task_id)) is not None:
-                is_collected = workload.merge is not None and _collect_merge(
-                    blobs, store, dead, job_id, pool_id, outcome, key, workload
-                )
-                has_others = has_others or not is_collected
-                continue
+            pack, work = singles.get(outcome.task_id), workload
             if is_archive_task(outcome.task_id):
                 pack = Pack(task_id=outcome.task_id, is_archive=True, files=tuple(missing.values()))
+            elif (key := merge_key(outcome.task_id)) is not None and workload.merge is not None:
+                # It is kept, whether this run needs it or not.
+                pack = Pack(task_id=outcome.task_id, is_archive=False, files=(merge_input(key),))
+                work = workload.merge_workload(is_last=is_last_merge(outcome.task_id))
             if pack is None:
                 has_others = True
                 continue
@@ -108,42 +106,20 @@ def collect_dead_results(
                 store,
                 _finished(pack, outcome),
                 BatchJob(job_id=job_id, pool_id=pool_id, files_variable=""),
-                workload,
+                work,
                 Containers.of(dead.name),
                 only_in_archive=True,
             )
             has_others = has_others or not verdicts or any(map(_may_be_found_later, verdicts.values()))
-            for key, verdict in verdicts.items():
-                if isinstance(verdict, StoredResult):
-                    results[key] = verdict
-                    missing.pop(key)
+            results |= {
+                key: verdict
+                for key, verdict in verdicts.items()
+                if isinstance(verdict, StoredResult) and missing.pop(key, None) is not None
+            }
     except ServiceError as error:
         warn(f"Some results of a dead run could not be collected: {error}")
         return results, False
     return results, not has_others
-
-
-def _collect_merge(
-    blobs: BlobAccount,
-    store: ResultsStore,
-    dead: DeadRun,
-    job_id: str,
-    pool_id: str,
-    outcome: BatchTaskOutcome,
-    key: str,
-    workload: Workload,
-) -> bool:
-    """Keep the result of a merge, whether this run needs it or not, and return whether that was possible."""
-    pack = Pack(task_id=outcome.task_id, is_archive=False, files=(merge_input(key),))
-    verdicts = collect_chunk(
-        blobs,
-        store,
-        _finished(pack, outcome),
-        BatchJob(job_id=job_id, pool_id=pool_id, files_variable=""),
-        workload.merge_workload(is_last=is_last_merge(outcome.task_id)),
-        Containers.of(dead.name),
-    )
-    return not any(map(_may_be_found_later, verdicts.values()))
 
 
 def _successes(batch: BatchAccount, dead: DeadRun) -> Iterator[tuple[str, str, BatchTaskOutcome]]:

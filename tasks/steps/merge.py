@@ -115,7 +115,7 @@ def _tree(files: list[tuple[InputFile, StoredResult]], workload: Workload) -> Me
         for file, result in files
         if result.partial is not None
     ]
-    keys = {is_last: workload.merge_workload(is_last=is_last).key for is_last in (False, True)}
+    keys = {is_last: workload.merge_workload(is_last=is_last).sha256 for is_last in (False, True)}
     return merge_tree(leaves, keys.__getitem__)
 
 

@@ -21,7 +21,7 @@ from tasks.model.files import InputFile
 from tasks.model.inputs import LocalFiles
 from tasks.model.plan import Plan
 from tasks.model.run import Run
-from tasks.model.verdict import Category, FileError, FileReport, StoredResult, Verdict, counted
+from tasks.model.verdict import NOT_SUBMITTED, Category, FileError, FileReport, StoredResult, Verdict, counted
 from tasks.report.artifacts import publish
 from tasks.report.folders import Folder, open_folder
 from tasks.report.history import with_history
@@ -173,7 +173,7 @@ def _file_report(
     verdict = plan.failures.get(file.content_key) or verdicts.get(file.content_key)
     if isinstance(verdict, StoredResult):
         return FileReport(file=counted(file, verdict), verdict=verdict)
-    error = verdict or FileError(category=Category.CANCELLED, message="The run ended before it was submitted")
+    error = verdict or NOT_SUBMITTED
     return FileReport(file=file, verdict=_rename(error, processed.get(file.content_key), file, workload))
 
 

@@ -39,7 +39,7 @@ def stage_chunk(account: BlobAccount, chunk: Chunk, workload: Workload, containe
         failures.errors.update(failures.attempt(pack.files, stage) or {})
         if uploaded := pack.without(failures.errors):
             staged.append(uploaded)
-        if not isinstance(pack.files[0], MergeInput):
+        if not chunk.kind:
             advance("staged", done=len(pack.files))
     return StagedChunk(chunk=chunk, staged=tuple(staged), failures=failures.errors)
 

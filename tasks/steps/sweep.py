@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 from prefect.logging import get_run_logger
@@ -21,7 +20,7 @@ from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
 from tasks.azure.values import Job
-from tasks.clock import service_time
+from tasks.clock import read_http_date, service_time
 from tasks.errors import NotFoundError
 from tasks.model.naming import CLEANUP_MARK, NAME_PREFIX, PARTIALS_CONTAINER, RUN_NAME, is_owned_by
 from tasks.steps.cleanup import (
@@ -135,7 +134,7 @@ def sweep_partials(blobs: BlobAccount, older_than: timedelta, *, dry_run: bool =
         return 0
     # After the first request, the clock of the service is known.
     by = service_time("Storage") - older_than
-    old = [blob.name for blob in listed if parsedate_to_datetime(blob.modified) <= by]
+    old = [blob.name for blob in listed if (written_at := read_http_date(blob.modified)) and written_at <= by]
     for name in () if dry_run else old:
         blobs.delete_blob(PARTIALS_CONTAINER, name)
     return len(old)

@@ -261,11 +261,9 @@ class MergeWorkload(Workload):
         error = self.of.corpus_error(outputs) if self.outputs else ""
         return FileError(category=Category.PROGRAM, message=error, exit_code=0) if error else None
 
-    @property
-    def key(self) -> str:
-        """Hash of everything that a merge depends on, except the partials."""
-        parts = [self.command, list(self.outputs), sorted(self.of.file_hashes().items())]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    def file_hashes(self) -> dict[str, str]:
+        """Return the hash of each file of the other workload."""
+        return self.of.file_hashes()
 
     def repeat_command(self, file: InputFile) -> str:
         """Return "": partials are not on this machine."""

@@ -187,14 +187,7 @@ class WordCountWorkload(Workload):
 
     def corpus_documents(self, corpus: Corpus) -> dict[str, bytes]:
         """Return both documents. They name the files that failed."""
-        counts = corpus_counts(corpus.result)
-        document = {
-            "files": corpus.file_count,
-            "failed": list(corpus.failed),
-            "words": counts.words,
-            "distinct": counts.distinct,
-            "top": counts.top,
-        }
+        counts, document = corpus_counts(corpus.result), corpus_as_json(corpus)
         width = len(f"{counts.top[0][1]}") if counts.top else 0
         lines = [f"{count:{width}}  {printable(word)}" for word, count in counts.top] or ["(no words)"]
         lines += [
@@ -368,6 +361,18 @@ def as_json(file: InputFile, result: StoredResult) -> dict[str, Any]:
         "file": file.name,
         "sha256": counts.sha256,
         "bytes": counts.size_bytes,
+        "words": counts.words,
+        "distinct": counts.distinct,
+        "top": [list(pair) for pair in counts.top],
+    }
+
+
+def corpus_as_json(corpus: Corpus) -> dict[str, Any]:
+    """Return the corpus as JSON data for programs."""
+    counts = corpus_counts(corpus.result)
+    return {
+        "files": corpus.file_count,
+        "failed": list(corpus.failed),
         "words": counts.words,
         "distinct": counts.distinct,
         "top": [list(pair) for pair in counts.top],

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from run_reports import written_file
 from tests_support import POLL_SECONDS, Submitted, leftovers_of
 
 from localbatch import LocalBatch
@@ -23,7 +24,6 @@ from tasks.azure.settings import AzureSettings
 from tasks.azure.values import JobSpec
 from tasks.clock import SystemClock
 from tasks.model.chunks import Chunk, Pack
-from tasks.model.files import InputFile
 from tasks.model.pool import PoolOptions
 from tasks.model.run import Keep, Run
 from tasks.steps import life
@@ -165,21 +165,14 @@ def chunk_factory(tmp_path):
     """Return a function that creates a chunk of files, with Batch tasks that no other test has."""
 
     def make(*contents: bytes, packed: bool = False) -> Chunk:
-        files = []
-        for number, content in enumerate(contents):
-            path = tmp_path / f"{number}.txt"
-            path.write_bytes(content)
-            sha256 = hashlib.sha256(content).hexdigest()
-            files.append(
-                InputFile(
-                    path=str(path),
-                    name=path.name,
-                    output=f"{number}_OUTPUT",
-                    sha256=sha256,
-                    size_bytes=len(content),
-                    content_key=hashlib.sha256(f"{tmp_path} {sha256}".encode()).hexdigest(),
-                )
-            )
+        keys = [
+            hashlib.sha256(f"{tmp_path} {hashlib.sha256(content).hexdigest()}".encode()).hexdigest()
+            for content in contents
+        ]
+        files = [
+            written_file(tmp_path, number, content, key)
+            for number, (content, key) in enumerate(zip(contents, keys, strict=True))
+        ]
         packs = [Pack.of(files)] if packed else [Pack.of([file]) for file in files]
         return Chunk(first=1, total=len(files), packs=tuple(packs))
 

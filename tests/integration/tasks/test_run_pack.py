@@ -10,9 +10,9 @@ import tarfile
 from dataclasses import replace
 
 import pytest
+from run_reports import written_file
 
 from tasks.model.chunks import Pack
-from tasks.model.files import InputFile
 from tasks.workload.base import Merge, Workload
 from tasks.workload.packs import COMMAND, INPUT_HASH, packed
 from tasks.workload.word_counts import OUTPUT, PARTIAL, word_count_workload
@@ -48,22 +48,9 @@ def run(tmp_path):
     (programs / "python3").symlink_to(sys.executable)
 
     def run_pack(workload, contents, before=lambda _: None, etag=""):
-        files = []
-        for number, content in enumerate(contents):
-            path = tmp_path / f"{number}.txt"
-            path.write_bytes(content)
-            sha256 = hashlib.sha256(content).hexdigest()
-            files.append(
-                InputFile(
-                    path=str(path),
-                    name=path.name,
-                    output=path.stem,
-                    sha256=sha256,
-                    size_bytes=len(content),
-                    content_key=KEYS[number],
-                    etag=etag,
-                )
-            )
+        files = [
+            written_file(tmp_path, number, content, KEYS[number], etag=etag) for number, content in enumerate(contents)
+        ]
         directory = tmp_path / f"wd{len(list(tmp_path.glob('wd*')))}"
         directory.mkdir()
         with packed(Pack.of(files), workload) as (archive, errors):
