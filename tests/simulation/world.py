@@ -245,7 +245,7 @@ class World:
         Yields:
             A `MonkeyPatch` that is undone afterwards.
         """
-        real_sleep, real_monotonic = time.sleep, time.monotonic
+        real_sleep, real_monotonic, real_urandom = time.sleep, time.monotonic, os.urandom
         self._thread = threading.get_ident()
 
         def is_ours() -> bool:
@@ -258,16 +258,28 @@ class World:
             return (self.now - START).total_seconds() if is_ours() else real_monotonic()
 
         chance = random.Random(f"urandom {seed}")
-        state = random.getstate()
-        random.seed(f"random {seed}")
+        numbers = random.Random(f"random {seed}")
+
+        def urandom(size: int) -> bytes:
+            return chance.randbytes(size) if threading.get_ident() == self._thread else real_urandom(size)
+
+        def in_this_thread(ours: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                return (ours if threading.get_ident() == self._thread else real)(*args, **options)
+
+            return call
+
         with ExitStack() as stack:
-            stack.callback(random.setstate, state)
             self._traveller = stack.enter_context(time_machine.travel(START, tick=False))
             patches = stack.enter_context(pytest.MonkeyPatch.context())
             patches.setattr(time, "sleep", sleep)
             patches.setattr(time, "monotonic", monotonic)
-            patches.setattr(os, "urandom", chance.randbytes)
-            patches.setattr(random, "_urandom", chance.randbytes)
+            patches.setattr(os, "urandom", urandom)
+            patches.setattr(random, "_urandom", urandom)
+            for name in dir(random):
+                # The functions of the module are methods of one generator, which all threads of the process share.
+                if getattr(real := getattr(random, name), "__self__", None) is random._inst:
+                    patches.setattr(random, name, in_this_thread(getattr(numbers, name), real))
             yield patches
         self._traveller = None
 

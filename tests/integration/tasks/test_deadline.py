@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -30,25 +31,25 @@ def judged(batch, blobs, run, workload, pool_options, chunk_factory, azure_setti
     """Return a function that lets Batch tasks run without end, and returns the verdicts after some minutes."""
 
     def do(*, after_minutes, task_minutes=None, packed=False):
-        azure_settings.faults.add("endless_task", task="*")
-        containers = ensure_containers(blobs, run, workload)
-        pool_id = ensure_pool(batch, blobs, run, workload, containers, pool_options, 1)
+        # A program that really runs: otherwise, a pack could have stored its results before it is ended.
+        hanging = replace(workload, command="exec sleep 300", pack_command="")
+        containers = ensure_containers(blobs, run, hanging)
+        pool_id = ensure_pool(batch, blobs, run, hanging, containers, pool_options, 1)
         batch.create_job(
             JobSpec(job_id=run.name, pool_id=pool_id, wall_clock_seconds=600, metadata=run.metadata(kept=False))
         )
         job = BatchJob(
             job_id=run.name, pool_id=pool_id, files_variable="AZ_BATCH_NODE_SHARED_DIR", task_minutes=task_minutes
         )
-        chunk = stage_chunk(blobs, chunk_factory(b"text", b"another text", packed=packed), workload, containers)
-        submitted = submit_chunk(batch, blobs, run, chunk, job, workload, containers)
+        chunk = stage_chunk(blobs, chunk_factory(b"text", b"another text", packed=packed), hanging, containers)
+        submitted = submit_chunk(batch, blobs, run, chunk, job, hanging, containers)
         wait_until(lambda: batch.get_task_counts(job.job_id).running, "a Batch task to run")
         azure_settings.batch.advance(timedelta(minutes=after_minutes))
         finished = watch_chunk(submitted, job, containers)
         store = FolderStore(tmp_path / "store")
-        return list(collect_chunk(blobs, store, finished, job, workload, containers).values())
+        return list(collect_chunk(blobs, store, finished, job, hanging, containers).values())
 
     yield do
-    azure_settings.faults.clear()
     batch.delete_jobs_and_pools([run.name], [run.name], 5)
     for name in run.containers.names:
         blobs.delete_container(name)
