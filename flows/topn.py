@@ -90,8 +90,8 @@ class WorkloadFlow(Flow[P, R]):
         """
         if not PREFECT_API_URL.value() and FlowRunContext.get() is None:
             raise ConfigurationError(
-                "No Prefect server is configured. Call the flow in `with flows.servers.connect.connected():`, which starts "
-                "what is missing, or set `PREFECT_API_URL`."
+                "No Prefect server is configured. Run the flow with `flows.api.run`, which starts what is missing, or set "
+                "`PREFECT_API_URL`."
             )
         try:
             return super().__call__(*args, **kwargs)

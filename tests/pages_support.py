@@ -10,6 +10,7 @@ README = REPOSITORY / "README.md"
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 PAGES = [README, *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
+INDEX = "it needs a package index"
 AZURE = "tests have no Azure account"
 DOCKER = "Docker may be missing"
 
@@ -23,6 +24,8 @@ NOT_RUN = {
     ".venv/bin/topn run 'az://texts/**/*.txt' --output az://counts/nightly": "an integration test runs it",
     "make up": "the fixture `up` runs it, and a test compares its output",
     ".venv/bin/prefect worker start --pool topn-pool": "it does not end; tests/e2e/test_worker.py runs a worker",
+    ".venv/bin/python -m pip install ipykernel": INDEX,
+    ".venv/bin/python -m ipykernel install --user --name topn": "it needs the command before it",
     "docker build --tag topn-worker .": DOCKER,
     "docker run --env PREFECT_API_URL --env TOPN_BATCH_ENDPOINT --env TOPN_STORAGE_ENDPOINT \\": DOCKER,
     "docker run --env PREFECT_API_URL topn-worker sh -c \\": DOCKER,

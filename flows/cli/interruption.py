@@ -1,22 +1,17 @@
-"""Handling of the signals that stop a run, and its cleanup if Prefect does not do it."""
+"""Handling of the signals that stop a run."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
-from uuid import UUID
 
-from flows.console import print_failed_deletions, print_message
-from tasks.model.cleanup import HOW_TO_REMOVE
-from tasks.progress import CLEANUP, Progress, notify
-
-if TYPE_CHECKING:
-    from tasks.model.run import Keep
+from flows.cleanup import RunCleanup
+from flows.console import print_message
+from tasks.progress import notify
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,7 +22,7 @@ FAILURE_SIGNAL = signal.SIGUSR1
 MAX_STOPPING_SECONDS = 15.0
 
 
-class Interruption:
+class Interruption(RunCleanup):
     """A handler of stop signals that raises `KeyboardInterrupt`, unless the run is already stopping.
 
     The exception may be raised inside Prefect's code, which may report it as an error of its own or swallow it.
@@ -35,6 +30,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._requested_at = float("-inf")
         # Python writes the number of every signal to this pipe, even if Prefect's handler receives the signal:
         # https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
@@ -42,9 +38,6 @@ class Interruption:
         os.set_blocking(self._read_fd, False)
         os.set_blocking(self._write_fd, False)
         self._is_requested = False
-        self._flow_run_id = ""
-        self._is_cleaning_up = False
-        self._remaining: Mapping[str, str] | None = None
         self.failure = ""
 
     @contextmanager
@@ -84,47 +77,11 @@ class Interruption:
         self.failure = failure
         os.kill(os.getpid(), FAILURE_SIGNAL)
 
-    def watch(self, progress: Progress) -> None:
-        """Record the id of the flow run, the start of its cleanup and what the cleanup did not delete."""
-        self._flow_run_id = progress.flow_run_id or self._flow_run_id
-        self._is_cleaning_up = self._is_cleaning_up or progress.step == CLEANUP
-        if progress.remaining is not None:
-            self._remaining = progress.remaining
-
-    def clean_up_if_needed(self) -> None:
-        """Clean up if the run started and its hook did not: Prefect may be gone, or an interrupt may have hit its code."""
-        if self._remaining is None:
-            self.clean_up()
-
-    def clean_up(self, keep: Keep | None = None) -> None:
-        """Clean up if the run started.
-
-        Args:
-            keep: What to keep. By default, what the run marked as kept.
-        """
-        if not self._flow_run_id:
-            return
-        from tasks.steps.cleanup import clean_up_run  # noqa: PLC0415 - Prefect is imported by now
-
-        self._is_cleaning_up = True
-        self._remaining = clean_up_run(UUID(self._flow_run_id), keep).remaining
-
-    def print_remaining(self) -> bool:
-        """Print what the run left behind, and how to remove it. Return whether that is anything."""
-        if self._remaining is None and self._flow_run_id:
-            print_message(f"The cleanup did not finish. {HOW_TO_REMOVE}")
-            return True
-        if not self._remaining:
-            return False
-        print_failed_deletions(self._remaining)
-        print_message(HOW_TO_REMOVE)
-        return True
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         if number == FAILURE_SIGNAL and not self.failure:
             return
-        is_stopping = self._is_cleaning_up or time.monotonic() - self._requested_at < MAX_STOPPING_SECONDS
+        is_stopping = self.is_cleaning_up or time.monotonic() - self._requested_at < MAX_STOPPING_SECONDS
         note = "Still cleaning up. The run stops when this is done." if is_stopping else "Stopping and cleaning up."
         if not notify(note):
             print_message(note)

@@ -29,9 +29,10 @@ HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN = 0.5
 
 @contextmanager
 def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Run the block with a Prefect server and an Azure, and set their addresses in `os.environ`.
+    """Run the block with a Prefect server and an Azure, and set their addresses in `os.environ` while it runs.
 
     Local servers keep their data in the state folder. The Prefect server is stopped once it has recorded the history.
+    The block may call `connected()` again, which uses the same servers.
 
     Args:
         on_prefect_exit: Called with a message, in another thread, if the Prefect server of this process exits early.
@@ -39,9 +40,17 @@ def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterat
     Raises:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
-    prepare_environment()
-    state = state_folder()
-    use_make_up_servers(state)
+    with _restored_settings():
+        prepare_environment()
+        state = state_folder()
+        use_make_up_servers(state)
+        with _servers(state, on_prefect_exit):
+            yield
+
+
+@contextmanager
+def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[None]:
+    """Run the block with the servers that are missing."""
     azure: LocalAzure | None = None
     server: PrefectServer | None = None
     needs_prefect = not prefect_api_url()
@@ -88,6 +97,20 @@ def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterat
             ended.set()
             if server.exit_message() is None:
                 _wait_for_history(server)
+
+
+@contextmanager
+def _restored_settings() -> Iterator[None]:
+    """Restore the settings of this process after the block, for programs that do more than one run."""
+    environment, raise_exceptions = dict(os.environ), logging.raiseExceptions
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        logging.raiseExceptions = raise_exceptions
+        if "prefect.context" in sys.modules:
+            _refresh_prefect_settings()
 
 
 def _watch(server: PrefectServer, ended: Event, on_exit: Callable[[str], None]) -> None:
@@ -185,10 +208,12 @@ def prefect_api_url() -> str | None:
 
 
 def _refresh_prefect_settings() -> None:
-    """Reload Prefect's settings, which it may have read before this process set `PREFECT_API_URL`."""
+    """Reload Prefect's settings, which it may have read before this process set `PREFECT_API_URL` and the log levels."""
     from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - Prefect is imported by now
+    from prefect.logging.configuration import setup_logging  # noqa: PLC0415 - as above
 
     refresh_global_settings_context()
+    setup_logging()
 
 
 def require_reachable_prefect() -> None:
@@ -234,14 +259,25 @@ def _use_azure(local: LocalAzure | None) -> None:
 
 
 def _wait_for_history(server: PrefectServer) -> None:
-    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - imported by now
-
     from tasks.report.timing import finished_task_runs  # noqa: PLC0415 - imported by now
 
-    APILogHandler().flush()
     timeout_seconds = HISTORY_TIMEOUT_SECONDS + HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN * len(finished_task_runs)
+    # In a thread with a running event loop, Prefect would not wait.
+    sending = Thread(target=_send_logs_and_events, args=(timeout_seconds,))
+    sending.start()
+    sending.join()
     if not server.wait_for_history(finished_task_runs, timeout_seconds):
         print_message(f"The history of this run is incomplete: recording it took longer than {timeout_seconds:.0f} s.")
+    finished_task_runs.clear()
+
+
+def _send_logs_and_events(timeout_seconds: float) -> None:
+    """Send what Prefect has not yet sent, and disconnect from the server. A later run may have another one."""
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 - imported by now
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - imported by now
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=timeout_seconds, at_exit=False)
 
 
 def _may_have_prefect_api_url() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -10,7 +11,7 @@ from tasks.errors import TopnError
 from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.report.failure import Failure, describe
-from tasks.workload.base import Cell, Corpus, Workload
+from tasks.workload.base import Cell, Corpus, Row, Workload
 
 # The step in which the run waits for its Batch tasks.
 WAITING_STEP = "wait for Batch tasks"
@@ -78,7 +79,7 @@ class Price:
     is_paid: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunReport:
     """The report of a whole run.
 
@@ -104,6 +105,9 @@ class RunReport:
     output_folder: str = ""
     host: str = ""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.headline}>"
+
     @property
     def status_words(self) -> dict[str, str]:
         """The word for each status in messages, such as "counted" for "done"."""
@@ -122,6 +126,16 @@ class RunReport:
     def results(self) -> list[StoredResult]:
         """The results of the files that have one."""
         return [result for _, result in self.with_result]
+
+    @property
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """The rows of the table of results, for all files with a result; each is a dictionary with the same keys."""
+        return [dict(zip(self.workload.table_columns, row, strict=True)) for row in self.table_rows()]
+
+    def table_rows(self) -> Iterator[Row]:
+        """Yield the rows of the table of results as tuples."""
+        for file, result in self.with_result:
+            yield from self.workload.rows(file.file, result)
 
     def describe_failures(self, limit: int | None = None) -> list[Failure]:
         """Describe the corpus, if it could not be merged, and the files that failed, or the first `limit` of these."""

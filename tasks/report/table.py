@@ -42,8 +42,7 @@ def check_table(table: str) -> None:
 
 def write_table(report: RunReport, suffix: str, file: BinaryIO) -> None:
     """Write the rows of all files with a result to an open file, in the format of the suffix."""
-    rows = (row for file, result in report.with_result for row in report.workload.rows(file.file, result))
-    FORMATS[suffix](file, report.workload.table_columns, rows)
+    FORMATS[suffix](file, report.workload.table_columns, report.table_rows())
 
 
 def _write_csv(file: BinaryIO, columns: Mapping[str, type], rows: Iterator[Row]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,39 @@ def test_run_starts_own_servers_and_keeps_history(topn_alone, data):
         + [f"{step} {n} of {len(data)}" for step in ("stage", "submit", "collect") for n in range(1, len(data) + 1)]
         + [f"{step} merge 1 of 1" for step in ("stage", "submit", "collect")]
     )
+
+
+CALLS = """\
+import asyncio, os
+from flows.api import run
+from flows.topn import topn
+
+before = dict(os.environ)
+
+async def main():
+    print(await asyncio.to_thread(run, topn, ["a.txt"]))
+    print(run(topn, ["a.txt", "b.txt"]).rows[-1])
+
+asyncio.run(main())
+assert dict(os.environ) == before
+"""
+
+
+def test_each_call_from_python_starts_own_servers(topn_alone):
+    """The first call is in a thread, the second in that of the running event loop."""
+    Path("a.txt").write_text("one")
+    Path("b.txt").write_text("two two")
+    environment = topn_alone.environment_with({"PYTHONPATH": str(REPOSITORY)})
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS], capture_output=True, text=True, env=environment, timeout=240, check=False
+    )
+    assert (done.returncode, done.stdout) == (
+        0,
+        "<RunReport: 1 file: 1 counted>\n{'file': 'b.txt', 'rank': 1, 'word': 'two', 'count': 2}\n",
+    ), done.stderr
+    assert done.stderr == "No Azure is configured: starting a local one for this run.\n" * 2
+    state = topn_alone.environment["TOPN_STATE"]
+    wait_until(lambda: not processes_of(state), "every process has ended")
 
 
 def completed_task_runs(server):

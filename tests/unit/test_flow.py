@@ -63,6 +63,6 @@ def test_call_without_server_says_how(empty_home, url):
     variables = {} if url is None else {"PREFECT_API_URL": url}
     with (
         process_environment(HOME=str(empty_home), **variables),
-        pytest.raises(ConfigurationError, match=r"No Prefect server is configured.*connected\(\)"),
+        pytest.raises(ConfigurationError, match=r"No Prefect server is configured.*flows\.api\.run"),
     ):
         topn_flow()

@@ -42,7 +42,7 @@ LAYERS = {
         "report",
         "steps",
     ),
-    "flows": ("console", "topn", "sweep", "servers", "notices", "cli"),
+    "flows": ("console", "cleanup", "topn", "sweep", "servers", "api", "notices", "cli"),
     "task_script": (
         "text",
         "files",

@@ -1,0 +1,49 @@
+"""Runs of a flow from Python code: a script, a coroutine or a notebook."""
+
+from __future__ import annotations
+
+from threading import RLock
+from typing import Any, ParamSpec
+
+from flows.cleanup import RunCleanup
+from flows.console import print_message
+from flows.servers.connect import connected
+from flows.topn import WorkloadFlow
+from tasks.progress import listen
+from tasks.report.model import FilesFailedError, RunReport
+
+P = ParamSpec("P")
+
+# The servers of a run are named by the environment of the process, and its progress goes to all listeners.
+_one_at_a_time = RLock()
+
+
+def run(flow: WorkloadFlow[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> RunReport:
+    """Run a flow in this process, and return the report of the run. Files that failed are in it, too, and are printed.
+
+    It uses the servers of `topn run`: the configured ones, those of `make up`, or new local ones for this run. Calls from
+    several threads run one after the other.
+
+    Args:
+        flow: `flows.topn.topn`, or the flow of an own workload.
+        args: The parameters of the flow.
+        kwargs: More of its parameters.
+
+    Raises:
+        UsageError: An input or an output cannot be used. Nothing was created.
+        ConfigurationError: A setting or a server cannot be used. Nothing was created.
+        ServiceError: A request to a service failed, and retries did not help.
+    """
+    cleanup = RunCleanup()
+    with _one_at_a_time, connected():
+        try:
+            with listen(cleanup.watch):
+                report: RunReport = flow(*args, **kwargs)
+                return report
+        except FilesFailedError as error:
+            print_message(str(error))
+            return error.report
+        finally:
+            # An interrupt may have hit Prefect's code.
+            cleanup.clean_up_if_needed()
+            cleanup.print_remaining()
