@@ -5,10 +5,14 @@ from __future__ import annotations
 from threading import RLock
 from typing import Any, ParamSpec
 
+from prefect.utilities.callables import get_call_parameters
+
 from flows.cleanup import RunCleanup
 from flows.console import print_message
 from flows.servers.connect import connected
 from flows.topn import WorkloadFlow
+from tasks.azure.block import block_of_run
+from tasks.azure.settings import use_block
 from tasks.progress import listen
 from tasks.report.model import FilesFailedError, RunReport
 
@@ -35,7 +39,8 @@ def run(flow: WorkloadFlow[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Run
         ServiceError: A request to a service failed, and retries did not help.
     """
     cleanup = RunCleanup()
-    with _one_at_a_time, connected():
+    block = block_of_run(flow, get_call_parameters(flow.fn, args, dict(kwargs)))
+    with _one_at_a_time, use_block(block), connected():
         try:
             with listen(cleanup.watch):
                 report: RunReport = flow(*args, **kwargs)

@@ -22,9 +22,11 @@ from tasks.model.chunks import Chunk, StagedChunk, waves
 from tasks.model.corpus import Merges
 from tasks.model.inputs import LocalFiles
 from tasks.model.parameters import (
+    DEFAULT_BLOCK,
     DEFAULT_NUM_WORDS,
     DEFAULT_OUTPUT_FOLDER,
     DEFAULT_TIMEOUT_MINUTES,
+    BlockName,
     CostLimit,
     FilesPerTask,
     NodePrice,
@@ -246,6 +248,7 @@ def topn(
     keep_containers: bool = False,
     keep_job: bool = False,
     keep_pool: bool = False,
+    azure_block: BlockName = DEFAULT_BLOCK,  # noqa: ARG001 - `configured_azure` reads it from the flow run, as hooks do
     vm_size: VmSize = DEFAULT_POOL.vm_size,
     slots_per_node: SlotCount | None = None,
     pool_id: PoolId | None = None,
@@ -282,6 +285,7 @@ def topn(
         keep_containers: Do not delete the blob containers.
         keep_job: Do not delete the job.
         keep_pool: Do not delete the run's own pool. It has no nodes after the deadline.
+        azure_block: Name of the Prefect block of the type "topn Azure" with the accounts.
         vm_size: VM size of the nodes, such as standard_d2as_v5.
         slots_per_node: Number of Batch tasks that run in parallel on a node, at most four per core. By default one
             per core if the name of the VM size contains the number of cores, otherwise one.

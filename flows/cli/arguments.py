@@ -14,9 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from flows.cli.exit_status import EXIT_USAGE
 from flows.console import print_message
 from tasks.model.parameters import (
+    DEFAULT_BLOCK,
     DEFAULT_NUM_WORDS,
     DEFAULT_OUTPUT_FOLDER,
     DEFAULT_TIMEOUT_MINUTES,
+    BlockName,
     CostLimit,
     FilesPerTask,
     NodePrice,
@@ -92,6 +94,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_end(run_parser)
     _add_sweep(sweep_parser)
     _add_log(log_parser)
+    for command in (run_parser, check_parser, sweep_parser, log_parser):
+        command.add_argument_group("Azure").add_argument(
+            "--azure-block",
+            type=_within(BlockName),
+            default=DEFAULT_BLOCK,
+            metavar="NAME",
+            help="Use the accounts in this Prefect block of the type topn-azure (default: %(default)s).",
+        )
     return parser
 
 

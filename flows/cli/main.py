@@ -17,7 +17,9 @@ from flows.cli.run import run_flow
 from flows.cli.sweep import run_sweep
 from flows.console import print_message
 from flows.servers.connect import prepare_environment
+from tasks.azure.settings import use_block
 from tasks.errors import ConfigurationError, UsageError
+from tasks.model.parameters import DEFAULT_BLOCK
 
 PREFECT_SETTINGS_MODULES = {
     "prefect.context",
@@ -35,9 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Interruption().handle_signals() as interruption:
         try:
             prepare_environment()
-            if options.command == "run":
-                return run_flow(options, interruption)
-            return COMMANDS[options.command](options)
+            with use_block(getattr(options, "azure_block", DEFAULT_BLOCK)):
+                if options.command == "run":
+                    return run_flow(options, interruption)
+                return COMMANDS[options.command](options)
         except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - every error is printed without secrets
             # An interrupt inside an import or a library's callback can surface as an error of another type.
             if not interruption.is_requested:

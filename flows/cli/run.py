@@ -129,6 +129,7 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
             keep_containers=options.keep_containers,
             keep_job=options.keep_job or options.ask,
             keep_pool=options.keep_pool or options.ask,
+            azure_block=options.azure_block,
             vm_size=pool_options.vm_size,
             slots_per_node=pool_options.slots_per_node,
             pool_id=pool_options.pool_id,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,16 +14,20 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.errors import ConfigurationError
+from tasks.model.parameters import DEFAULT_BLOCK
 from tasks.model.urls import parse_url
 
 STATE_FOLDER = ".topn"
 
 ENV_FILE = ".env"
 
-# The Prefect block that can hold the same settings.
-BLOCK = "topn-azure/default"
+# The type of the Prefect block that can hold the same settings.
+BLOCK_TYPE = "topn-azure"
 
 ENDPOINTS = {"batch_endpoint", "storage_endpoint"}
+
+# The name that `use_block` has set.
+_block_name: ContextVar[str | None] = ContextVar("block_name", default=None)
 
 
 class AzureSettings(BaseSettings):
@@ -53,28 +59,45 @@ class AzureSettings(BaseSettings):
         return self.allow_keys and not self.is_configured
 
 
-def load_settings(block: Mapping[str, str | SecretStr] | None = None) -> AzureSettings:
+@contextmanager
+def use_block(name: str) -> Iterator[None]:
+    """Use the Prefect block with this name, and not that of the current flow run, until the `with` statement ends."""
+    token = _block_name.set(name)
+    try:
+        yield
+    finally:
+        _block_name.reset(token)
+
+
+def block_in_use() -> str | None:
+    """Return the name that `use_block` has set, or None."""
+    return _block_name.get()
+
+
+def load_settings(block: Mapping[str, str | SecretStr] | None = None, block_name: str = DEFAULT_BLOCK) -> AzureSettings:
     """Read the settings and merge those of a Prefect block.
 
     Args:
         block: The fields that are set in the block.
+        block_name: The name of the block.
 
     Raises:
         ConfigurationError: The settings are missing, incomplete or contradictory, or a key is not allowed.
     """
     settings = read_settings()
+    where = f"the Prefect block {BLOCK_TYPE}/{block_name}"
     if block:
-        _require_no_key(settings, f"the Prefect block {BLOCK}", block)
-        settings = _with_block(settings, block)
+        _require_no_key(settings, where, block)
+        settings = _with_block(settings, block, where)
     if not settings.is_configured:
         raise ConfigurationError(
-            "No Azure is configured. Set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, or the same fields of the "
-            f"Prefect block {BLOCK}. `make up` provides a local Azure for deployed runs. `localbatch serve` starts only "
+            "No Azure is configured. Set TOPN_BATCH_ENDPOINT and TOPN_STORAGE_ENDPOINT, or the same fields of "
+            f"{where}. `make up` provides a local Azure for deployed runs. `localbatch serve` starts only "
             "a local Azure and prints the variables to export."
         )
     if missing := _missing(settings):
-        where = f" here or in the Prefect block {BLOCK}" if block else ""
-        raise ConfigurationError(f"The Azure settings are incomplete: also set {' and '.join(missing)}{where}.")
+        places = f" here or in {where}" if block else ""
+        raise ConfigurationError(f"The Azure settings are incomplete: also set {' and '.join(missing)}{places}.")
     return settings
 
 
@@ -132,21 +155,19 @@ def results_location() -> str:
     return os.environ.get("TOPN_RESULTS") or str(state_folder() / "results")
 
 
-def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr]) -> AzureSettings:
+def _with_block(settings: AzureSettings, block: Mapping[str, str | SecretStr], where: str) -> AzureSettings:
     """Merge the block's values; neither source takes precedence.
 
     Raises:
         ConfigurationError: A value differs between the two, or an endpoint of the block is not valid.
     """
     for name in ENDPOINTS & block.keys():
-        parse_url(f"{name} of the Prefect block {BLOCK}", _text(block[name]))
+        parse_url(f"{name} of {where}", _text(block[name]))
     own = {name: value for name, value in settings if value is not None}
     for name in own.keys() & block.keys():
         if _text(own[name]) != _text(block[name]):
             values = "" if name.endswith("_key") else f": {own[name]} and {block[name]}"
-            raise ConfigurationError(
-                f"TOPN_{name.upper()} and `{name}` of the Prefect block {BLOCK} differ{values}. Unset one of them."
-            )
+            raise ConfigurationError(f"TOPN_{name.upper()} and `{name}` of {where} differ{values}. Unset one of them.")
     # The constructor would read the environment again.
     return settings.model_copy(update={**block, **own})
 

@@ -15,6 +15,7 @@ MAX_TIMEOUT_MINUTES = 6 * 24 * 60
 DEFAULT_NUM_WORDS = 3
 DEFAULT_OUTPUT_FOLDER = "results"
 DEFAULT_TIMEOUT_MINUTES = 60
+DEFAULT_BLOCK = "default"
 
 Positive = Annotated[int, Field(ge=1)]
 NotEmpty = Annotated[str, Field(min_length=1)]
@@ -22,12 +23,16 @@ FilesPerTask = Annotated[int, Field(ge=1, le=MAX_FILES_PER_TASK)]
 TimeoutMinutes = Annotated[float, Field(ge=1, le=MAX_TIMEOUT_MINUTES)]
 TaskMinutes = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MINUTES)]
 NodePrice = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Prefect allows no other names of blocks.
+BlockName = Annotated[str, Field(pattern="^[a-z0-9-]+$")]
 CostLimit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def describe_bounds(kind: Any) -> str:
     """Return what a value of a type is, such as "an integer from 1 to 100"."""
     schema = TypeAdapter(kind).json_schema()
+    if "pattern" in schema:
+        return f"a text that matches {schema['pattern']}"
     noun = {"integer": "an integer", "number": "a number"}.get(schema["type"], "a text with at least one character")
     low, above, high = (schema.get(bound) for bound in ("minimum", "exclusiveMinimum", "maximum"))
     if low is not None and high is not None:

@@ -23,6 +23,8 @@ from prefect.logging.loggers import flow_run_logger
 from tasks.azure.accounts import batch_account, blob_account
 from tasks.azure.batch import BatchAccount
 from tasks.azure.blob import BlobAccount
+from tasks.azure.block import block_of_run
+from tasks.azure.settings import use_block
 from tasks.azure.values import Container, Job, Pool
 from tasks.clock import SYSTEM_CLOCK
 from tasks.errors import ConfigurationError, ServiceError
@@ -88,7 +90,8 @@ def clean_up(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -
     cleanup_started()
     log = flow_run_logger(flow_run, flow)
     try:
-        cleanup = clean_up_run(flow_run.id)
+        with use_block(block_of_run(flow, flow_run.parameters)):
+            cleanup = clean_up_run(flow_run.id)
     except ConfigurationError as error:
         # Without settings, the run created nothing. If the settings changed during the run, a sweep deletes the rest.
         log.warning("Nothing was cleaned up: %s", error)

@@ -100,10 +100,16 @@ def read_life_file(flow_run_id: str) -> LifeFile | None:
 
 
 def forget_dead_runs(except_for: Collection[str]) -> None:
-    """Delete the files of dead runs, except those of runs that left something behind."""
+    """Delete the old files of dead runs, except those of runs that left something behind.
+
+    A newer one may be of a run in another account. By its heartbeat, that run is not yet dead.
+    """
+    before = service_time() - MAX_HEARTBEAT_AGE
     for path in (state_folder() / RUNS_FOLDER).glob("*"):
         found = read_life_file(path.name)
-        if found is not None and not found.is_alive and path.name not in except_for:
+        if found is None or found.is_alive or found.written_at > before:
+            continue
+        if path.name not in except_for:
             with suppress(OSError):
                 path.unlink()
 

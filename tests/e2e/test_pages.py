@@ -286,7 +286,7 @@ def test_form_shows_rejection_by_server(up, page, open_form, screenshot):
     open_form()
     # The form asks whether the table, and after it the pool id, is a text or empty.
     page.get_by_text("str", exact=True).nth(1).click()
-    page.locator("textarea").nth(4).fill("no id!")
+    page.locator("textarea").nth(5).fill("no id!")
     submit(page)
     shows(page, "'no id!' is not valid under any of the given schemas")
     page.get_by_text("Id of an existing pool").first.wait_for()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pytest
-from tests_support import watch_requests
+from prefect.blocks.core import Block
+from pydantic import SecretStr
+from tests_support import resources_of_runs, watch_requests
 from topn_support import Topn
 
 from tasks.azure import block as azure_block
-from tasks.azure.block import NAME, TopnAzure, configured_azure
+from tasks.azure.block import TopnAzure, configured_azure
+from tasks.azure.settings import use_block
 from tasks.errors import ConfigurationError
+from tasks.steps.cleanup import clean_up
 
+NAME, OTHER_NAME = "default", "other"
 KEY = "c2VudGluZWw="
 CLOUD = {
     "batch_endpoint": "https://mine.westeurope.batch.azure.com",
@@ -27,9 +33,73 @@ def on_server(prefect_api):
     azure_block._block_values_on.cache_clear()
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield prefect_api
-        if NAME in [name.partition("/")[2] for name in saved_blocks()]:
-            TopnAzure.delete(NAME)
+        for slug, _, name in (saved.partition("/") for saved in saved_blocks()):
+            if slug == "topn-azure":
+                TopnAzure.delete(name)
+            elif slug == Credentials._block_type_slug:
+                Credentials.delete(name)
     azure_block._block_values_on.cache_clear()
+
+
+class Credentials(Block):
+    """The fields of the credentials block of prefect-azure, which is not installed here."""
+
+    _block_type_name = "Azure Blob Storage Credentials"
+    _block_type_slug = "azure-blob-storage-credentials"
+
+    connection_string: SecretStr | None = None
+    account_url: str | None = None
+    client_secret: SecretStr | None = None
+
+
+@pytest.mark.parametrize(
+    ("credentials", "endpoint", "account", "key"),
+    [
+        (
+            {
+                "connection_string": f"DefaultEndpointsProtocol=https;AccountName=mine;AccountKey={KEY};EndpointSuffix=a.cn"
+            },
+            "https://mine.blob.a.cn",
+            "mine",
+            KEY,
+        ),
+        (
+            {"connection_string": f"AccountName=mine;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:10000/mine;"},
+            "http://127.0.0.1:10000/mine",
+            "mine",
+            KEY,
+        ),
+        ({"account_url": CLOUD["storage_endpoint"]}, CLOUD["storage_endpoint"], None, None),
+    ],
+)
+def test_block_uses_credentials_of_prefect_azure(on_server, credentials, endpoint, account, key):
+    Credentials(**credentials).save("mine")
+    TopnAzure(batch_endpoint=CLOUD["batch_endpoint"], storage_credentials="mine").save(NAME)
+    settings = configured_azure()
+    found_key = settings.storage_key and settings.storage_key.get_secret_value()
+    assert (settings.storage_endpoint, settings.storage_account, found_key) == (endpoint, account, key)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "fields", "sentence"),
+    [
+        (None, {}, "The Prefect block azure-blob-storage-credentials/mine does not exist"),
+        ({"account_url": "https://a.b.c", "client_secret": KEY}, {}, "The service principal in the Prefect block"),
+        (
+            {"connection_string": f"AccountName=a;SharedAccessSignature={KEY}"},
+            {},
+            "needs an AccountName and an AccountKey",
+        ),
+        ({"account_url": "https://a.b.c"}, {"storage_key": KEY}, "both `storage_credentials` and `storage_key`"),
+    ],
+)
+def test_unusable_credentials_error_says_why(on_server, credentials, fields, sentence):
+    if credentials is not None:
+        Credentials(**credentials).save("mine")
+    TopnAzure(batch_endpoint=CLOUD["batch_endpoint"], storage_credentials="mine", **fields).save(NAME)
+    with pytest.raises(ConfigurationError, match=sentence) as refusal:
+        configured_azure()
+    assert KEY not in str(refusal.value)
 
 
 def saved_blocks():
@@ -98,19 +168,63 @@ def test_unconfigured_deployed_run_error_mentions_make_up(on_server):
         configured_azure()
 
 
-def test_run_uses_accounts_of_block(on_server, local_azure, tmp_path, no_pictures):
+@pytest.fixture
+def topn(on_server, tmp_path, no_pictures):
+    """`topn` without settings in the environment."""
+    storage, state = str(tmp_path / "storage"), str(tmp_path / "state")
+    return Topn(PREFECT_API_URL=on_server, PREFECT_LOCAL_STORAGE_PATH=storage, TOPN_STATE=state)
+
+
+@pytest.fixture
+def save_local_azure(local_azure):
+    """Return a function that saves a block with the accounts of the local Azure."""
     values = {name.removeprefix("TOPN_").lower(): value for name, value in local_azure.environment.items()}
-    TopnAzure(**values).save(NAME)
+    return lambda name: TopnAzure(**values).save(name)
+
+
+def test_run_uses_accounts_of_block(topn, save_local_azure, local_azure, tmp_path):
+    save_local_azure(NAME)
     Path("a.txt").write_text(f"one two two {tmp_path}")
     requests = watch_requests(local_azure.batch)
-    topn = Topn(
-        PREFECT_API_URL=on_server,
-        PREFECT_LOCAL_STORAGE_PATH=str(tmp_path / "storage"),
-        TOPN_STATE=str(tmp_path / "state"),
-    )
 
     done = topn("run", "a.txt")
 
     assert done.returncode == 0, done.stderr
     assert "starting a local one" not in done.stderr
     assert ("POST", "/jobs") in [(record.method, record.path) for record in requests()]
+
+
+def test_flow_and_its_cleanup_use_block_of_parameter(topn, save_local_azure, local_azure, tmp_path):
+    from flows.topn import topn as flow  # noqa: PLC0415 - takes seconds
+
+    TopnAzure(**CLOUD).save(NAME)
+    save_local_azure(OTHER_NAME)
+    Path("a.txt").write_text(f"one two two {tmp_path}")
+    requests = watch_requests(local_azure.batch)
+    with topn.environ():
+        report = flow(["a.txt"], azure_block=OTHER_NAME)
+        with use_block(OTHER_NAME):
+            assert not [name for name in resources_of_runs() if report.run_name in name]
+    assert report.headline == "1 file: 1 counted"
+    assert ("DELETE", f"/jobs/{report.run_name}") in [(record.method, record.path) for record in requests()]
+
+
+def test_hook_without_run_uses_block_of_parameter(topn, caplog):
+    """A worker calls the hooks of a run that was killed in a new process."""
+    from prefect.client.schemas.objects import FlowRun  # noqa: PLC0415 - takes seconds
+    from prefect.states import Crashed  # noqa: PLC0415 - as above
+
+    from flows.topn import topn as flow  # noqa: PLC0415 - as above
+
+    run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="dead", parameters={"azure_block": "missing"})
+    with topn.environ():
+        clean_up(flow, run, Crashed())
+    assert "Nothing was cleaned up: The Prefect block topn-azure/missing does not exist." in caplog.text
+
+
+@pytest.mark.parametrize("command", [["run", "a.txt"], ["check"], ["sweep"]])
+def test_missing_block_is_usage_error(topn, command):
+    Path("a.txt").write_text("one")
+    done = topn(*command, "--azure-block", "missing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "The Prefect block topn-azure/missing does not exist. Create it" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tasks import clock
 from tasks.azure.values import Container, Job, Pool
 from tasks.clock import service_time
 from tasks.steps.cleanup import Resources
-from tasks.steps.life import forget_dead_runs, lock_run, mark_ended, read_life_file
+from tasks.steps.life import MAX_HEARTBEAT_AGE, forget_dead_runs, lock_run, mark_ended, read_life_file
 from tasks.steps.sweep import find_dead_runs
 
 LOCK = "import sys; from tasks.steps.life import lock_run; lock_run(sys.argv[1]); print('locked', flush=True); input()"
@@ -74,12 +75,16 @@ def test_unwritable_state_folder_is_no_error(monkeypatch):
 
 
 def test_only_files_of_dead_runs_are_deleted(state):
-    lock_run("alive")
-    for name in ("left-something", "left-nothing"):
+    names = ("alive", "left-something", "left-nothing", "new")
+    for name in names:
         lock_run(name)
+    for name in names[1:]:
         mark_ended(name)
+    before = (service_time() - MAX_HEARTBEAT_AGE).timestamp()
+    for name in names[:-1]:
+        os.utime(state / "runs" / name, (before, before))
     forget_dead_runs(except_for={"left-something"})
-    assert {path.name for path in (state / "runs").iterdir()} == {"alive", "left-something"}
+    assert {path.name for path in (state / "runs").iterdir()} == {"alive", "left-something", "new"}
     mark_ended("alive")
 
 
