@@ -33,6 +33,7 @@ from tasks.model.naming import CLEANUP_ARTIFACT, is_owned_by, run_prefix
 from tasks.model.run import Keep
 from tasks.progress import cleanup_ended, cleanup_started
 from tasks.redaction import redact
+from tasks.report.events import emit_incomplete_cleanup
 from tasks.report.markdown import escape_markdown
 from tasks.steps.life import mark_ended
 from tasks.text import printable
@@ -85,7 +86,7 @@ class Resources:
 def clean_up(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -> None:
     """Delete the resources of a flow run, except kept ones; the hook for every final state.
 
-    What remains is reported to the progress listeners, in the log, in the state message and in an artifact.
+    What remains is reported to the progress listeners, in the log, in the state message, in an artifact and in an event.
     """
     cleanup_started()
     log = flow_run_logger(flow_run, flow)
@@ -99,6 +100,8 @@ def clean_up(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -
     cleanup_ended(cleanup.remaining)
     log_remaining(log, cleanup.remaining)
     _report_to_prefect(flow_run.id, state, cleanup)
+    if cleanup.remaining:
+        emit_incomplete_cleanup(flow_run, cleanup)
 
 
 def clean_up_run(flow_run_id: UUID, keep: Keep | None = None) -> Cleanup:

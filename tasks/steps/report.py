@@ -23,6 +23,7 @@ from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import NOT_SUBMITTED, Category, FileError, FileReport, StoredResult, Verdict, counted
 from tasks.report.artifacts import publish
+from tasks.report.events import emit_end
 from tasks.report.folders import Folder, open_folder
 from tasks.report.history import with_history
 from tasks.report.markdown import MAX_LISTED
@@ -81,6 +82,7 @@ def report_run(
             f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_LISTED])}{more}. "
             "The results are stored. Run again to write them, perhaps with another output folder."
         )
+    emit_end(run.flow_run_id, report, about["usd"])
     return report
 
 

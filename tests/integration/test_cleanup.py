@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from markdown_support import Shown
-from tests_support import resources_of_runs, wait_until
+from tests_support import resources_of_runs, send_to_prefect, wait_until
 
 pytestmark = pytest.mark.xdist_group("failing_azure")
 
@@ -33,7 +33,7 @@ def refuse(failing_azure):
     ],
 )
 def test_refused_deletion_is_reported_everywhere(
-    topn, failing_azure, read_run, refuse, service, operation, kind, count
+    topn, failing_azure, read_run, refuse, prefect_api, service, operation, kind, count
 ):
     Path("a.txt").write_text(f"{operation} word")
     refuse(service, operation)
@@ -58,6 +58,10 @@ def test_refused_deletion_is_reported_everywhere(
         assert name in flow_run["state"]["message"]
         assert name in Shown(artifacts["topn-cleanup"]["data"]).text
     assert flow_run["state"]["message"].endswith(HOW_TO_REMOVE)
+    query = {
+        "filter": {"event": {"name": ["topn.cleanup.incomplete"]}, "resource": {"id": [f"topn.run.{flow_run['id']}"]}}
+    }
+    wait_until(lambda: send_to_prefect(prefect_api, "/events/filter", query)["total"] == 1, "the event")
 
     refused = topn("sweep", **environment)
     assert refused.returncode == 1

@@ -67,7 +67,13 @@ LAYERS = {
 MAX_MODULES_PER_FOLDER = 17
 
 # Modules of `tasks` that may import Prefect. The others work without it.
-MAY_IMPORT_PREFECT = ("tasks.steps", "tasks.report.artifacts", "tasks.report.timing", "tasks.azure.block")
+MAY_IMPORT_PREFECT = (
+    "tasks.steps",
+    "tasks.report.artifacts",
+    "tasks.report.events",
+    "tasks.report.timing",
+    "tasks.azure.block",
+)
 
 
 @cache
