@@ -31,6 +31,7 @@ NOT_RUN = {
     "docker run --env PREFECT_API_URL topn-worker sh -c \\": DOCKER,
     "docker run --read-only --tmpfs /tmp --env PREFECT_API_URL --env TOPN_BATCH_ENDPOINT \\": DOCKER,
     "docker build --tag topn-worker --build-arg PACKAGES=adlfs .": DOCKER,
+    'docker build --tag "topn-worker:$(git rev-parse HEAD)" .': DOCKER,
     "az storage container create --account-name mystorage --auth-mode login --name outputs": AZURE,
     "az storage container create --account-name mystorage --auth-mode login --name topn-results": AZURE,
     "az storage container create --account-name mystorage --auth-mode login --name prefect": AZURE,

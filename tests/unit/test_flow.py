@@ -33,10 +33,30 @@ def test_every_final_state_has_same_cleanup():
     assert [[hook.__name__ for hook in hooks] for hooks in hooks_of_states] == [["clean_up"]] * 4
 
 
-def test_deployments_run_one_at_a_time_on_schedule():
-    document = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
-    [pull] = document["pull"]
-    assert pull == {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}
+@pytest.mark.parametrize(
+    ("file", "pull"),
+    [
+        ("prefect.yaml", {"prefect.deployments.steps.set_working_directory": {"directory": "{{ $PWD }}"}}),
+        (
+            "deployments/git.yaml",
+            {
+                "prefect.deployments.steps.git_clone": {
+                    "repository": "{{ repository.stdout }}",
+                    "commit_sha": "{{ commit.stdout }}",
+                }
+            },
+        ),
+        ("deployments/image.yaml", {"prefect.deployments.steps.set_working_directory": {"directory": "/topn"}}),
+    ],
+)
+def test_deployments_run_one_at_a_time_on_schedule(file, pull):
+    document = yaml.safe_load((REPOSITORY / file).read_text())
+    assert document["pull"] == [pull]
+    [topn, sweep] = document["deployments"]
+    assert topn_flow.validate_parameters(topn.get("parameters", {}))
+    assert sweep_flow.validate_parameters(sweep.get("parameters", {}))
+    versions = {deployment.get("version") for deployment in document["deployments"]}
+    assert versions == ({None} if file == "prefect.yaml" else {"{{ commit.stdout }}"})
     found = {
         deployment["entrypoint"]: (deployment["schedules"][0]["cron"], deployment["schedules"][0]["timezone"])
         for deployment in document["deployments"]
