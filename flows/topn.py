@@ -126,6 +126,7 @@ def run_workload(
     root: Sequence[str] = (),
     exclude: Sequence[str] = (),
     table: str | None = None,
+    report_folder: str | None = None,
     files_per_task: int | None = None,
     pool_options: PoolOptions = DEFAULT_POOL,
     timeout_minutes: float = 60,
@@ -156,6 +157,7 @@ def run_workload(
         exclude=exclude,
         output_folder=output_folder,
         table=table,
+        report_folder=report_folder,
         corpus_names=workload.corpus_names,
     )
     plan = plan_files(opaque(local), workload, refresh, files_per_task)
@@ -231,6 +233,7 @@ def topn(
     ignore_case: bool = False,
     corpus: bool = True,
     table: NotEmpty | None = None,
+    report_folder: NotEmpty | None = None,
     exclude: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
     root: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
     encoding: NotEmpty = DEFAULT_ENCODING,
@@ -262,6 +265,7 @@ def topn(
         ignore_case: Count "The" and "the" as one word.
         corpus: Also find the most frequent words of all files together, in corpus.txt and corpus.json.
         table: File for a table of all words, with the suffix .csv, .jsonl or .parquet.
+        report_folder: Folder for report.html, a page about the run, or a place in Blob Storage.
         exclude: Patterns of names to leave out, such as drafts/**.
         root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
         encoding: Text encoding of all files, by its name in Python.
@@ -302,6 +306,7 @@ def topn(
         root=root,
         exclude=exclude,
         table=table,
+        report_folder=report_folder,
         files_per_task=files_per_task,
         pool_options=PoolOptions(
             pool_id=pool_id,

@@ -59,6 +59,18 @@ def estimate_usd(usage: Usage, price: Price) -> tuple[float, float] | None:
     )
 
 
+def describe_cost(usage: Usage | None, price: Price | None) -> tuple[str, str]:
+    """Return what the nodes of a run cost, as far as it is known, and a remark or ""."""
+    if usage is None:
+        return "no cost", "no node was needed"
+    estimate = estimate_usd(usage, price) if price is not None else None
+    lowest, highest = (f"{usd:.4f}" if usd < 1 else f"{usd:,.2f}" for usd in estimate or (0, 0))
+    text = f"{highest} USD" if lowest == highest else f"{lowest} to {highest} USD"
+    if price is not None and not price.is_paid:
+        return "no cost (local)", "" if estimate is None else f"Azure would charge about {text}"
+    return ("unknown", "") if estimate is None else (text, "estimated")
+
+
 def limited_minutes(timeout_minutes: float, max_usd: float | None, options: PoolOptions, price: Price) -> float:
     """Return the time limit of a run: the timeout, or the earlier time at which the full pool has cost `max_usd`.
 

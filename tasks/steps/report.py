@@ -11,10 +11,11 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.utilities.urls import url_for
 from pydantic import TypeAdapter
 
 from tasks.clock import service_time
-from tasks.errors import OutputError
+from tasks.errors import OutputError, TopnError
 from tasks.model.chunks import Chunk, StagedChunk
 from tasks.model.corpus import Merges
 from tasks.model.files import InputFile
@@ -22,9 +23,12 @@ from tasks.model.inputs import LocalFiles
 from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import NOT_SUBMITTED, Category, FileError, FileReport, StoredResult, Verdict, counted
+from tasks.redaction import redact
 from tasks.report.artifacts import publish
+from tasks.report.comparison import compare
 from tasks.report.folders import Folder, open_folder
-from tasks.report.history import with_history
+from tasks.report.history import previous_run, with_history
+from tasks.report.manifest import PAGE
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
 from tasks.report.output_folder import documents_before, write_outputs
@@ -71,9 +75,21 @@ def report_run(
         host=folder.host,
     )
     about = _describe_run(run, report)
-    manifest, errors = write_outputs(report, about, log_unexpected, local.table)
+    page = (open_folder(local.report_folder, name="The report folder"), PAGE) if local.report_folder else None
+    manifest, errors, before = write_outputs(report, about, log_unexpected, local.table, page)
     history = with_history(manifest, report, log_unexpected)
-    results_store(run.flow_run_id, warn).put_manifest(run.flow_run_id, history.blocks())
+    store = results_store(run.flow_run_id, warn)
+    store.put_manifest(run.flow_run_id, history.blocks())
+    previous = previous_run(before, run.flow_run_id, store.files)
+    report = replace(
+        report,
+        parameters=about["parameters"],
+        run_url=url_for("flow-run", obj_id=flow_run_id) or "",
+        comparison=compare(previous, history) if previous else None,
+        unwritten=tuple(errors),
+    )
+    if page is not None:
+        report = _write_page(report, *page, is_listed=folder.reference(*page) in manifest.documents)
     publish(flow_run_id, report)
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
@@ -82,6 +98,24 @@ def report_run(
             "The results are stored. Run again to write them, perhaps with another output folder."
         )
     return report
+
+
+def _write_page(report: RunReport, folder: Folder, name: str, *, is_listed: bool) -> RunReport:
+    """Write the HTML page, and return the report with its place. A page that cannot be written causes a warning."""
+    from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
+
+    if not is_listed:
+        warn("The report was not written, because the manifest of the output folder, which has to list it, was not.")
+        return report
+    try:
+        write_page(report, folder)
+    except Exception as error:  # noqa: BLE001 - no error of a page may fail the run
+        if not isinstance(error, (OSError, TopnError)):
+            log_unexpected(error)
+        reason = (error.strerror or "") if isinstance(error, OSError) else redact(str(error))
+        warn(f"The report {printable(folder.shown(name))} could not be written: {printable(reason).rstrip('.')}.")
+        return report
+    return replace(report, page=printable(folder.full_path(name)))
 
 
 def _corpus(

@@ -217,7 +217,7 @@ def test_log_shows_what_run_did(topn):
     assert {option: f"{shown[option]:g}" if option != "--vm-size" else shown[option] for option in given} == given
     assert found["figures"] == {"Words in all files": "3"}
     assert {"stage", "submit", "collect"} <= found["steps"].keys()
-    assert found["cost"] == "nothing (local)"
+    assert found["cost"] == "no cost (local)"
     good, bad = found["inputs"]
     assert good["cells"] == {"words": 3, "distinct": 2}
     assert "is not UTF-8" in bad["error"]

@@ -17,7 +17,8 @@ from simulation.storage import InProcessSession, MemoryStorage
 from tasks.azure import transport as azure_transport
 from tasks.azure.blob import BlobAccount
 from tasks.azure.settings import AzureSettings
-from tasks.report.history import START_BYTES, History, compare, short_ids, with_history
+from tasks.report.comparison import compare
+from tasks.report.history import START_BYTES, History, short_ids, with_history
 from tasks.report.manifest import INPUTS, Entry, Manifest, parse_manifest
 from tasks.report.output_folder import write_outputs
 from tasks.workload.result_files import ContainerFiles, FolderFiles
@@ -49,7 +50,7 @@ def store(topn):
 
     def put(report, run):
         report = replace(report, output_folder=str(Path("out").absolute()))
-        manifest, errors = write_outputs(report, run, no_error)
+        manifest, errors, _ = write_outputs(report, run, no_error)
         assert errors == []
         stored = with_history(manifest, report, no_error)
         FolderStore(folder, no_error).put_manifest(run["id"], stored.blocks())
@@ -93,7 +94,7 @@ def test_log_lists_newest_run_first(topn, two_runs):
     assert [row[0] for row in cells] == ["b2000000", "a1000000"]
     assert [row[2:] for row in cells] == [
         ["failed", "2", "1", "1", "1 min 05 s", "1.00 USD"],
-        ["failed", "3", "0", "1", "1 min 05 s", "nothing"],
+        ["failed", "3", "0", "1", "1 min 05 s", "no cost"],
     ]
 
 
@@ -128,7 +129,7 @@ def test_log_shows_run(topn, two_runs):
     done = topn("log", "b2")
     lines = done.stdout.splitlines()
     assert lines[0] == "Run topn-0123456789abcdef0123456789abcdef-0: failed, 1 unchanged, 2 counted, 1 failed."
-    assert "Its nodes cost 1.00 USD." in lines[1]
+    assert "Cost of the nodes: 1.00 USD." in lines[1]
     assert "Words in all files: 3,000" in lines
     rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
     assert rows[0] == ["broken.txt", "-", "-", "failed", "It is not UTF-8 text"]
@@ -159,7 +160,7 @@ def test_log_compares_runs(topn, two_runs):
     ]
     rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
     assert ["num_words", "3", "5", "+2"] in rows
-    assert ["cost of the nodes", "nothing", "1.00 USD", "+0.0000 USD"] in rows
+    assert ["cost of the nodes", "no cost", "1.00 USD", "+0.0000 USD"] in rows
 
 
 def test_comparison_as_json(topn, two_runs):
