@@ -11,7 +11,7 @@
   const more = document.querySelector(".more");
   const heads = Array.from(table.tHead.rows[0].cells);
   const rows = Array.from(table.tBodies[0].rows);
-  const kindColumns = heads.flatMap((head, column) => ("kind" in head.dataset ? [column] : []));
+  const kindColumns = heads.flatMap((head, column) => (head.classList.contains("kind") ? [column] : []));
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const kinds = new Map(
     rows.map((row) => [row, kindColumns.flatMap((column) => row.cells[column].textContent.split(", "))]),
