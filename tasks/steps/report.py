@@ -109,13 +109,14 @@ def _write_page(report: RunReport, folder: Folder, name: str, *, is_listed: bool
         return report
     try:
         write_page(report, folder)
-    except Exception as error:  # noqa: BLE001 - no error of a page may fail the run
-        if not isinstance(error, (OSError, TopnError)):
-            log_unexpected(error)
+        return replace(report, page=printable(folder.full_path(name)))
+    except (OSError, TopnError) as error:
         reason = (error.strerror or "") if isinstance(error, OSError) else redact(str(error))
-        warn(f"The report {printable(folder.shown(name))} could not be written: {printable(reason).rstrip('.')}.")
-        return report
-    return replace(report, page=printable(folder.full_path(name)))
+    except Exception as error:  # noqa: BLE001 - an error of a workload may not fail the run at its end
+        log_unexpected(error)
+        reason = f"unexpected {type(error).__name__}, see the log of the run"
+    warn(f"The report {printable(folder.shown(name))} could not be written: {printable(reason).rstrip('.')}.")
+    return report
 
 
 def _corpus(

@@ -306,6 +306,9 @@ def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     page.locator("textarea").first.fill(text_file())
     page.get_by_label("num_words").fill("2")
     page.get_by_label("output_folder").fill(os.path.abspath("results"))
+    # The form asks whether the table, and after it the report folder, is a text or empty.
+    page.get_by_text("str", exact=True).nth(1).click()
+    page.locator("textarea").nth(2).fill(os.path.abspath("page"))
     submit(page)
     page.wait_for_url(lambda url: not url.endswith("/run"), wait_until="commit")
     wait_until(lambda: len(up.runs()) == len(before) + 1, "the run exists")
@@ -325,6 +328,12 @@ def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     found = json.loads(Path("results/a_OUTPUT.json").read_text())
     assert found["top"][0] == ["two", 2]
     assert len(found["top"]) == 2
+    # The page about the run leads to the run, and the summary of the run names the page.
+    page.goto(Path("page/report.html").absolute().as_uri())
+    page.get_by_role("link", name="This run in Prefect").click()
+    page.wait_for_url(f"{up.pages_url}/**/{flow_run_id}**", wait_until="commit")
+    [summary] = up.post("/artifacts/filter", **reported | {"artifacts": {"key": {"any_": ["topn-summary"]}}})
+    assert os.path.abspath("page/report.html") in summary["data"]
 
 
 def test_form_rejects_bad_number_without_creating_run(up, page, open_form, screenshot):
@@ -341,8 +350,8 @@ def test_form_rejects_bad_number_without_creating_run(up, page, open_form, scree
 def test_form_shows_rejection_by_server(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
-    # The form asks whether the table, and after it the pool id, is a text or empty.
-    page.get_by_text("str", exact=True).nth(1).click()
+    # The form asks whether the table, the report folder, and after them the pool id, is a text or empty.
+    page.get_by_text("str", exact=True).nth(2).click()
     page.locator("textarea").nth(4).fill("no id!")
     submit(page)
     shows(page, "'no id!' is not valid under any of the given schemas")
