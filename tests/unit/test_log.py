@@ -18,7 +18,7 @@ from tasks.azure import transport as azure_transport
 from tasks.azure.blob import BlobAccount
 from tasks.azure.settings import AzureSettings
 from tasks.report.comparison import compare
-from tasks.report.history import START_BYTES, History, short_ids, with_history
+from tasks.report.history import START_BYTES, History, previous_run, short_ids, with_history
 from tasks.report.manifest import INPUTS, Entry, Manifest, parse_manifest
 from tasks.report.output_folder import write_outputs
 from tasks.workload.result_files import ContainerFiles, FolderFiles
@@ -195,6 +195,28 @@ def entry(**changes):
 def test_changed_content_is_recognized(before, after, is_changed):
     runs = [Manifest(entries=(entry(**values),)) for values in (before, after)]
     assert bool(compare(*runs).changed) == is_changed
+
+
+def test_previous_run_has_inputs_of_folder_and_figures_of_store(two_runs, store):
+    """The entries of earlier runs with other inputs do not belong to it."""
+    files = FolderFiles(store.folder.parent)
+    folder = parse_manifest(Path("out/manifest.json").read_bytes())
+    assert "gone.txt" in {entry.name for entry in folder.entries}
+    found = previous_run(folder, THIRD, files)
+    assert [entry.name for entry in found.entries] == ["same.txt", "changed.txt", "mended.txt", "broken.txt"]
+    assert (found.run["figures"], found.run["cost"]) == ({"Words in all files": "3,000"}, "1.00 USD")
+    (store.folder / f"{SECOND}.json").unlink()
+    found = previous_run(folder, THIRD, files)
+    assert (found.run["parameters"]["num_words"], "figures" in found.run) == (5, False)
+
+
+@pytest.mark.parametrize("run_id", [None, "", THIRD, "../../precious"])
+def test_first_attempt_or_retry_has_no_previous_run(tmp_path, run_id):
+    (tmp_path / "precious.json").write_bytes(b"".join(Manifest(run={"id": "x", "figures": {"a": "1"}}).blocks()))
+    found = previous_run(
+        Manifest(run={} if run_id is None else {"id": run_id}), THIRD, FolderFiles(tmp_path / "results")
+    )
+    assert found is None or "figures" not in found.run
 
 
 def test_damaged_manifest_hides_no_other(topn, two_runs, store):

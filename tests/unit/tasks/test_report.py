@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
-from run_reports import failed, run_report
+from run_reports import counted, failed, run_report
 
 from tasks.errors import NotFoundError, OutputError, ServiceError, TopnError
+from tasks.progress import listen
+from tasks.report.folders import LocalFolder
 from tasks.report.model import FilesFailedError
-from tasks.steps.report import final_state
+from tasks.steps.report import _write_page, final_state
+
+
+class BrokenWorkload(type(run_report().workload)):
+    """A workload that fails once a page describes its results."""
+
+    def columns(self, result):
+        raise ZeroDivisionError
+
+
+def broken(report):
+    values = {field.name: getattr(report.workload, field.name) for field in fields(report.workload)}
+    return replace(report, workload=BrokenWorkload(**values))
+
+
+@pytest.mark.parametrize(
+    ("folder", "report", "is_listed", "reason"),
+    [
+        ("page", run_report(counted(1)), True, ""),
+        ("a.txt", run_report(counted(1)), True, "The report a.txt/report.html could not be written: File exists."),
+        (
+            "page",
+            broken(run_report(counted(1))),
+            True,
+            "could not be written: unexpected ZeroDivisionError, see the log",
+        ),
+        ("page", run_report(counted(1)), False, "The report was not written, because the manifest"),
+    ],
+)
+def test_page_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch, folder, report, is_listed, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("mine")
+    notes = []
+    with listen(lambda progress: notes.append(progress.note)):
+        found = _write_page(report, LocalFolder(folder), "report.html", is_listed=is_listed)
+    assert found.page == ("" if reason else str(tmp_path / "page/report.html"))
+    assert (Path("page/report.html").exists(), len(notes)) == (not reason, bool(reason))
+    assert reason in "".join(notes)
 
 
 def test_final_state_names_failures_in_bounded_printable_text():
