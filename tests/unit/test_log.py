@@ -197,7 +197,7 @@ def test_changed_content_is_recognized(before, after, is_changed):
     assert bool(compare(*runs).changed) == is_changed
 
 
-def test_previous_run_has_inputs_of_folder_and_figures_of_store(two_runs, store):
+def test_previous_run_combines_folder_and_store(two_runs, store):
     """The entries of earlier runs with other inputs do not belong to it."""
     files = FolderFiles(store.folder.parent)
     folder = parse_manifest(Path("out/manifest.json").read_bytes())
