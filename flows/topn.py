@@ -59,7 +59,7 @@ from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files, split_failed_packs
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
-from tasks.steps.report import collect_verdicts, final_state, report_run
+from tasks.steps.report import collect_verdicts, final_state, report_failure, report_run
 from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
 from tasks.steps.step import opaque
@@ -111,9 +111,9 @@ def workload_flow(name: str) -> Callable[[Callable[P, R]], WorkloadFlow[P, R]]:
         "flow_run_name": name_at_start,
         "task_runner": ThreadPoolTaskRunner(max_workers=MAX_THREADS),
         "on_completion": [clean_up],
-        "on_failure": [clean_up],
-        "on_cancellation": [clean_up],
-        "on_crashed": [clean_up],
+        "on_failure": [clean_up, report_failure],
+        "on_cancellation": [clean_up, report_failure],
+        "on_crashed": [clean_up, report_failure],
     }
     return lambda function: WorkloadFlow(function, name=name, **options)
 

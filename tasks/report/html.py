@@ -32,7 +32,6 @@ from tasks.report.model import RunReport
 from tasks.text import DEFAULT_MAX_LENGTH, printable, printable_lines, shorten
 from tasks.workload.base import Cell
 
-TEMPLATE = "report.html.jinja"
 SCRIPT = "report.js"
 
 TIME = "%A, %-d %B %Y, %H:%M UTC"
@@ -79,17 +78,15 @@ def write_page(report: RunReport, folder: Folder) -> None:
 
 def render(report: RunReport, folder: Folder) -> str:
     """Render the page with links to the outputs that are relative to `folder`, if possible."""
-    environment = Environment(
-        loader=PackageLoader("tasks.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printable,
-    )
+    outputs = open_folder(report.output_folder)
     picture = report.workload.picture(report.results, report.corpus_or_none)
-    script = (files("tasks.report") / SCRIPT).read_text("utf-8")
-    return environment.get_template(TEMPLATE).render(
+    table = _table(report, folder, outputs)
+    return _render(
+        "report.html.jinja",
+        outputs,
+        report.parameters,
+        columns=table.columns,
+        headline=report.headline,
         report=report,
         started=f"{report.steps[0].started_at:{TIME}}" if report.steps else "",
         figures=key_figures(report),
@@ -100,20 +97,48 @@ def render(report: RunReport, folder: Folder) -> str:
         waiting=waiting_sentence(report),
         picture=picture,
         picture_svg=_safe(picture.svg) if picture else None,
-        table=_table(report, folder, open_folder(report.output_folder)),
+        table=table,
         corpus_rows=[[_cell(name, cell) for name, cell in row.items()] for row in report.corpus_rows],
         comparison=report.comparison,
         previous_start=_previous_start(report.comparison),
         differences=_differences(report),
-        inputs=_inputs(report.parameters),
-        parameters=_parameters(report.parameters),
+        max_names=MAX_NAMES,
+        duration=duration,
+    )
+
+
+def render_failure(outputs: Folder, parameters: Mapping[str, Any], **details: str) -> str:
+    """Render the page of a run that ended before its report.
+
+    Args:
+        outputs: The output folder.
+        parameters: The parameters of the flow run.
+        details: The other variables of the template.
+    """
+    return _render("failed.html.jinja", outputs, parameters, columns=(), **details)
+
+
+def _render(template: str, outputs: Folder, parameters: Mapping[str, Any], **variables: object) -> str:
+    environment = Environment(
+        loader=PackageLoader("tasks.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    script = (files("tasks.report") / SCRIPT).read_text("utf-8")
+    return environment.get_template(template).render(
+        **variables,
+        output_folder=str(outputs),
+        host=outputs.host,
+        inputs=_inputs(parameters),
+        parameters=_parameters(parameters),
         script=_safe(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        max_names=MAX_NAMES,
         max_inputs=MAX_INPUTS,
         is_url=URL.match,
         css_text=_css_text,
-        duration=duration,
         shorten=shorten,
     )
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from prefect.client.schemas.objects import State
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
@@ -31,7 +33,7 @@ from tasks.report.history import previous_run, with_history
 from tasks.report.manifest import PAGE
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
-from tasks.report.output_folder import documents_before, write_outputs
+from tasks.report.output_folder import documents_before, read_manifest, write_outputs
 from tasks.report.price import estimate_usd
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
@@ -117,6 +119,40 @@ def _write_page(report: RunReport, folder: Folder, name: str, *, is_listed: bool
         reason = f"unexpected {type(error).__name__}, see the log of the run"
     warn(f"The report {printable(folder.shown(name))} could not be written: {printable(reason).rstrip('.')}.")
     return report
+
+
+def report_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Replace the page of an earlier run if this run ended before its report. This is a hook of the flow.
+
+    Only a page that the manifest of the output folder lists is replaced. An error is logged, because the run has ended.
+    """
+    del flow
+    output_folder, report_folder = (flow_run.parameters.get(name) for name in ("output_folder", "report_folder"))
+    if not report_folder:
+        return
+    logger = flow_run_logger(flow_run)
+    try:
+        outputs, folder = open_folder(str(output_folder)), open_folder(str(report_folder), name="The report folder")
+        manifest = read_manifest(outputs)
+        is_reported = manifest.run.get("id") == str(flow_run.id) and manifest.status != "running"
+        if is_reported or outputs.reference(folder, PAGE) not in manifest.documents:
+            return
+        from tasks.report.html import render_failure  # noqa: PLC0415 - imports matplotlib, which is slow
+
+        ended = "was cancelled" if state.is_cancelled() else (state.name or "failed").lower()
+        page = render_failure(
+            outputs,
+            flow_run.parameters,
+            headline=f"The run {ended} before its report",
+            state=(state.name or "failed").lower(),
+            message=redact(state.message or "Its last state has no message."),
+            ended=f"{state.timestamp:%A, %-d %B %Y, %H:%M UTC}",
+            run_name=flow_run.name,
+            run_url=url_for("flow-run", obj_id=flow_run.id) or "",
+        )
+        folder.write(PAGE, page.encode())
+    except Exception:  # The resources of the run are deleted all the same.
+        logger.exception("The page of the last run could not be replaced.")
 
 
 def _corpus(
