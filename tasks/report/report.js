@@ -28,9 +28,13 @@
     );
     table.tBodies[0].replaceChildren(...found.slice(0, limit));
     const shown = Math.min(limit, found.length);
-    status.textContent = `${shown.toLocaleString("en")} of ${rows.length.toLocaleString("en")} files are shown.`;
-    more.hidden = shown === found.length;
-    more.textContent = `Show all ${found.length.toLocaleString("en")}`;
+    const [first, second, all] = [shown, found.length, rows.length].map((count) => count.toLocaleString("en"));
+    status.textContent =
+      second === all
+        ? `${first} of ${all} files are shown.`
+        : `${first} of ${second} found files are shown, of ${all} in all.`;
+    more.hidden = first === second;
+    more.textContent = `Show all ${second}`;
     return found;
   };
 

@@ -261,7 +261,7 @@ def test_html_report_sorts_and_filters_by_keyboard(tmp_path):
             assert (names_in_table(page)[0], names_in_table(page)[-1]) == ends
         page.get_by_label("Search").press_sequentially("FILE29")
         assert names_in_table(page) == [*(f"file{n}.txt" for n in range(299, 289, -1)), "file29.txt"]
-        assert page.get_by_role("status").text_content() == "11 of 301 files are shown."
+        assert page.get_by_role("status").text_content() == "11 of 11 found files are shown, of 301 in all."
         page.get_by_label("Search").fill("")
         page.get_by_label("Show").select_option("counted")
         assert names_in_table(page) == ["file2.txt", "file1.txt", "file0.txt"]
