@@ -59,7 +59,7 @@ from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files, split_failed_packs
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
-from tasks.steps.report import collect_verdicts, final_state, report_run
+from tasks.steps.report import collect_verdicts, final_state, report_failure, report_run
 from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
 from tasks.steps.step import opaque
@@ -111,9 +111,9 @@ def workload_flow(name: str) -> Callable[[Callable[P, R]], WorkloadFlow[P, R]]:
         "flow_run_name": name_at_start,
         "task_runner": ThreadPoolTaskRunner(max_workers=MAX_THREADS),
         "on_completion": [clean_up],
-        "on_failure": [clean_up],
-        "on_cancellation": [clean_up],
-        "on_crashed": [clean_up],
+        "on_failure": [clean_up, report_failure],
+        "on_cancellation": [clean_up, report_failure],
+        "on_crashed": [clean_up, report_failure],
     }
     return lambda function: WorkloadFlow(function, name=name, **options)
 
@@ -126,6 +126,7 @@ def run_workload(
     root: Sequence[str] = (),
     exclude: Sequence[str] = (),
     table: str | None = None,
+    report_folder: str | None = None,
     files_per_task: int | None = None,
     pool_options: PoolOptions = DEFAULT_POOL,
     timeout_minutes: float = 60,
@@ -156,6 +157,7 @@ def run_workload(
         exclude=exclude,
         output_folder=output_folder,
         table=table,
+        report_folder=report_folder,
         corpus_names=workload.corpus_names,
     )
     plan = plan_files(opaque(local), workload, refresh, files_per_task)
@@ -231,6 +233,7 @@ def topn(
     ignore_case: bool = False,
     corpus: bool = True,
     table: NotEmpty | None = None,
+    report_folder: NotEmpty | None = None,
     exclude: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
     root: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
     encoding: NotEmpty = DEFAULT_ENCODING,
@@ -262,6 +265,7 @@ def topn(
         ignore_case: Count "The" and "the" as one word.
         corpus: Also find the most frequent words of all files together, in corpus.txt and corpus.json.
         table: File for a table of all words, with the suffix .csv, .jsonl or .parquet.
+        report_folder: Folder for report.html, a page about the run, or a place in Blob Storage.
         exclude: Patterns of names to leave out, such as drafts/**.
         root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
         encoding: Text encoding of all files, by its name in Python.
@@ -302,6 +306,7 @@ def topn(
         root=root,
         exclude=exclude,
         table=table,
+        report_folder=report_folder,
         files_per_task=files_per_task,
         pool_options=PoolOptions(
             pool_id=pool_id,

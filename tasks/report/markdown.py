@@ -7,13 +7,15 @@ they appear only through `escape_markdown`, `code` and `block`.
 from __future__ import annotations
 
 import base64
+import platform
 import re
 from collections import Counter
 
 from tasks.model.files import InputFile, MergeInput
+from tasks.model.urls import URL
 from tasks.report.failure import MEANINGS, Failure
-from tasks.report.model import Price, RunReport, Usage
-from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, estimate_usd
+from tasks.report.model import RunReport, Usage
+from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, describe_cost
 from tasks.text import printable, printable_lines, shorten
 from tasks.workload.base import Cell, Picture
 
@@ -47,9 +49,19 @@ def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
         figures.append(("Time until the report", duration(_span_seconds(report)), ""))
     if report.usage is not None:
         figures += _usage_figures(report.usage)
-        is_paid = report.price is None or report.price.is_paid
-        figures.append(("Cost of the nodes", _cost(report.usage, report.price), "estimated" if is_paid else "on Azure"))
-    return figures
+    return [*figures, cost_figure(report)]
+
+
+def cost_figure(report: RunReport) -> tuple[str, str, str]:
+    """Return the key figure of the cost."""
+    return ("Cost of the nodes", *describe_cost(report.usage, report.price))
+
+
+def with_remark(text: str, remark: str) -> str:
+    """Return the value of a key figure and its remark in one line."""
+    if not remark:
+        return text
+    return f"{text[:-1]}; {remark})" if text.endswith(")") else f"{text} ({remark})"
 
 
 def notes(report: RunReport) -> list[str]:
@@ -63,7 +75,7 @@ def notes(report: RunReport) -> list[str]:
     if price.usd_per_node_hour is None:
         sentences.append(f"The price of {price.source} is unknown. Set it with the parameter `usd_per_node_hour`.")
     else:
-        cost = "The cost" if price.is_paid else "This run did not use Azure and cost nothing. On Azure, the cost"
+        cost = "The cost" if price.is_paid else "What Azure would charge"
         sentences.append(f"{cost} covers only nodes, at {price.usd_per_node_hour:g} USD per hour ({price.source}).")
         if usage.spot_node_seconds:
             sentences.append(f"The price of spot nodes varies between {MIN_SPOT_SHARE:.0%} of that and all of it.")
@@ -72,18 +84,7 @@ def notes(report: RunReport) -> list[str]:
 
 def cost(report: RunReport) -> str:
     """Return what the nodes of a run cost, as far as it is known."""
-    if report.usage is None:
-        return "nothing"
-    is_paid = report.price is None or report.price.is_paid
-    return _cost(report.usage, report.price) if is_paid else "nothing (local)"
-
-
-def _cost(usage: Usage, price: Price | None) -> str:
-    estimate = estimate_usd(usage, price) if price is not None else None
-    if estimate is None:
-        return "unknown"
-    lowest, highest = (f"{usd:.4f}" if usd < 1 else f"{usd:,.2f}" for usd in estimate)
-    return f"{highest} USD" if lowest == highest else f"{lowest} to {highest} USD"
+    return cost_figure(report)[1]
 
 
 def waiting_sentence(report: RunReport) -> str:
@@ -108,9 +109,11 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         picture: The picture of the results, if any.
     """
     lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
-    lines += [_row(name, f"{text} ({remark})" if remark else text) for name, text, remark in key_figures(report)]
+    lines += [_row(name, with_remark(text, remark)) for name, text, remark in key_figures(report)]
     if report.corpus_line:
         lines += [_row("All files together", report.corpus_line)]
+    if report.comparison is not None:
+        lines += [_row("Against the previous run", report.comparison.line)]
     if sentences := notes(report):
         lines += ["", escape_markdown(" ".join(sentences))]
     if report.is_failed:
@@ -138,9 +141,17 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         alignments = ["--:" if isinstance(cell, int) else "---" for cell in rows[0].values()]
         lines += ["", *([] if picture else ["## All files together", ""]), _row(*rows[0]), f"|{'|'.join(alignments)}|"]
         lines += [_row(*map(cell_text, row.values())) for row in rows]
+    return "\n".join([*lines, "", "## Outputs", "", *_outputs(report)])
+
+
+def _outputs(report: RunReport) -> list[str]:
     where = f" on {code(report.host)}" if report.host else ""
-    lines += ["", "## Outputs", "", f"In {code(report.output_folder)}{where}."]
-    return "\n".join(lines)
+    lines = [f"In {code(report.output_folder)}{where}."]
+    if URL.match(report.page):
+        lines += ["", f"The page about this run is [{report.page.rpartition('/')[2]}](<{report.page}>)."]
+    elif report.page:
+        lines += ["", f"The page about this run is {code(report.page)} on {code(platform.node())}."]
+    return lines
 
 
 def results(report: RunReport) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from tasks.errors import TopnError
 from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
+from tasks.report.comparison import Comparison
 from tasks.report.failure import Failure, describe
 from tasks.workload.base import Cell, Corpus, Workload
 
@@ -92,6 +95,11 @@ class RunReport:
         price: Price of the nodes; None if no file was new.
         output_folder: Absolute path or URL of the output folder.
         host: Name of the machine with the output folder, or "".
+        parameters: Parameters of the flow run.
+        run_url: URL of the run in Prefect's UI, or "".
+        page: Path or URL of the HTML page, or "".
+        comparison: How the run differs from the previous one with the same output folder; None without one.
+        unwritten: Outputs that could not be written, and why.
     """
 
     run_name: str
@@ -103,6 +111,11 @@ class RunReport:
     price: Price | None = None
     output_folder: str = ""
     host: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    run_url: str = ""
+    page: str = ""
+    comparison: Comparison | None = None
+    unwritten: tuple[str, ...] = ()
 
     @property
     def status_words(self) -> dict[str, str]:

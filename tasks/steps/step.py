@@ -161,7 +161,7 @@ def log_unexpected(error: BaseException) -> None:
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
     with suppress(MissingContextError):
         logger = get_run_logger()
-    logger.error("An unexpected error failed some files.", exc_info=error)
+    logger.error("An unexpected error failed some files, or left out a part of the report.", exc_info=error)
 
 
 def result_or_error(future: PrefectFuture[T]) -> T | BaseException:
