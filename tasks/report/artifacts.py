@@ -45,7 +45,7 @@ MAX_LAST_PROGRESS_SECONDS = 5.0
 
 STEPS = ("staged", "submitted", "completed", "merged")
 
-MAX_NAME_CHARACTERS = 80
+MAX_NAME_CHARACTERS = 100
 
 # Names that the run forms of Prefect's two UIs fill in, such as "xi2-orionis-b" and "Tasty-Zebu".
 GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi omega"
@@ -78,7 +78,7 @@ def name_at_start() -> str:
     if not is_made_up(name):
         return name
     inputs = [printable(str(path)) for path in flow_run.parameters.get("inputs") or ()]
-    return shorten(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", MAX_NAME_CHARACTERS)
+    return shorten(f"working on {inputs[0] if len(inputs) == 1 else f'{len(inputs)} inputs'}", 80)
 
 
 def is_made_up(name: str) -> bool:
@@ -104,7 +104,10 @@ def start_report(workload_name: str) -> None:
 
 
 def publish(flow_run_id: UUID, report: RunReport) -> None:
-    """Write the artifacts of a run that has ended, and name it after its headline, unless the user has named it."""
+    """Write the artifacts of a run that has ended, and name it after what it did, unless the user has named it.
+
+    The page of a run shows its name first, so the name has the first reason of a failure.
+    """
     with get_client(sync_client=True) as client:
 
         def create(suffix: str, render: Callable[[], str], description: str) -> None:
@@ -119,7 +122,8 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
         elif _try("failures", lambda: _shows_failures(client, f"{report.workload.name}-failures")):
             create("failures", lambda: f"# {NO_FAILURES}", NO_FAILURES)
         if is_made_up(str(flow_run.name)):
-            _try("name", lambda: client.update_flow_run(flow_run_id, name=report.headline))
+            name = ": ".join([report.headline, *(failure.reason for failure in report.describe_failures(1))])
+            _try("name", lambda: client.update_flow_run(flow_run_id, name=_cut(name)))
         _workloads[flow_run_id] = None
 
 

@@ -94,7 +94,7 @@ def test_unchanged_run_publishes_no_batch_tasks(completed_run, repeated_run, rea
 def test_failed_run_shows_reasons_first(failed_run, read_run, read_log):
     flow_run, artifacts = read_run(failed_run.found["run"])
 
-    assert flow_run["name"] == "6 files: 3 counted, 3 failed"
+    assert flow_run["name"].startswith("6 files: 3 counted, 3 failed: latin1.txt is not UTF-8 text (")
     assert flow_run["state"]["type"] == "FAILED"
     message = flow_run["state"]["message"]
     reasons = message.removesuffix(". 3 of 6 files failed.").split("; ")

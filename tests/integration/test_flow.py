@@ -61,7 +61,7 @@ def test_early_failure_explains_itself(run_deployed, prefect_api, read_log, asse
 
     message = "missing.txt does not exist: name a file, a folder, or a pattern that matches a file."
     assert (flow_run["state"]["name"], flow_run["state"]["message"]) == ("Failed", message)
-    assert flow_run["name"] == "failed: missing.txt does not exist: name a file, a folder, or a pattern that ma…"
+    assert flow_run["name"] == f"failed: {message}"
     [(key, (text, description))] = artifacts_of(prefect_api, flow_run).items()
     assert key == "topn-summary"
     assert Shown(text).text.startswith(f"Failed before the report\n{message}\nCorrect the cause and run again.")

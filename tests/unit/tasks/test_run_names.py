@@ -20,6 +20,7 @@ from tasks.report.artifacts import is_made_up
         "working on data/*.txt",
         "1,200 files: 1,199 counted, 1 failed",
         "1 file: 1 unchanged",
+        "2 files: 2 failed: a.txt is not UTF-8 text",
         "failed: missing.txt does not exist",
         "cancelled",
     ],
