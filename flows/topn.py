@@ -3,9 +3,11 @@
 # No `from __future__ import annotations`: Prefect sends a flow to another process without the names of this module, so
 # that annotations in text could not be evaluated there.
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Flow, State, unmapped
@@ -17,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.azure.block import configured_azure
-from tasks.errors import ConfigurationError, UsageError
+from tasks.errors import ConfigurationError, TopnError, UsageError
 from tasks.model.chunks import Chunk, StagedChunk, waves
 from tasks.model.corpus import Merges
 from tasks.model.inputs import LocalFiles
@@ -47,7 +49,7 @@ from tasks.model.pool import (
 from tasks.model.run import KEEP_NOTHING, BatchJob, Containers, Keep, Run
 from tasks.model.urls import URL
 from tasks.model.verdict import Verdict
-from tasks.report.artifacts import name_at_start, progress_artifact
+from tasks.report.artifacts import name_at_start, progress_artifact, start_report
 from tasks.report.price import limited_minutes
 from tasks.report.usage import UsageMeter, node_price, usage_meter
 from tasks.steps.cleanup import clean_up
@@ -59,10 +61,10 @@ from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files, split_failed_packs
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
-from tasks.steps.report import collect_verdicts, final_state, report_failure, report_run
+from tasks.steps.report import collect_verdicts, failed_state, final_state, report_failure, report_run
 from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
-from tasks.steps.step import opaque
+from tasks.steps.step import log, opaque
 from tasks.steps.submit import submit_batch_tasks
 from tasks.workload.base import Workload
 from tasks.workload.word_counts import DEFAULT_ENCODING, DEFAULT_MAX_EXPANDED_MB, word_count_workload
@@ -79,6 +81,24 @@ R = TypeVar("R")
 
 class WorkloadFlow(Flow[P, R]):
     """A flow whose body is `run_workload`."""
+
+    def __init__(self, fn: Callable[P, R], **options: Any) -> None:
+        """Create the flow from its body.
+
+        If the body raises an error of topn, it returns a final state instead. The message of Prefect's own state would
+        not begin with the reason.
+        """
+        super().__init__(fn, **options)
+
+        @wraps(fn)
+        def body(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return fn(*args, **kwargs)
+            except TopnError as error:
+                log(str(error), logging.ERROR)
+                return failed_state(error)
+
+        self.fn = body
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow in this process.
@@ -146,6 +166,7 @@ def run_workload(
         ConfigurationError: A setting is invalid.
         ServiceError: A request to a service failed, and retries did not help.
     """
+    start_report(workload.name)
     if not corpus:
         workload = replace(workload, merge=None)
     check_pool_options(pool_options, configured_azure())
@@ -167,7 +188,7 @@ def run_workload(
     if not plan.chunks and not merges.levels:
         return final_state(report_run(run, opaque(plan), workload, {}, opaque(local), price, opaque(merges), {}))
 
-    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count), heartbeat(run):
+    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count, merges.count), heartbeat(run):
         containers = create_containers(run, workload)
         batch_tasks = plan.batch_task_count or merges.count
         pool_id = create_pool(run, workload, containers, pool_options, batch_tasks)

@@ -13,10 +13,10 @@ from collections import Counter
 
 from tasks.model.files import InputFile, MergeInput
 from tasks.model.urls import URL
-from tasks.report.failure import MEANINGS, Failure
+from tasks.report.failure import MEANINGS, Failure, describe
 from tasks.report.model import RunReport, Usage
 from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, describe_cost
-from tasks.text import printable, printable_lines, shorten
+from tasks.text import printable, printable_lines, quantity, shorten
 from tasks.workload.base import Cell, Picture
 
 MAX_ROWS = 500
@@ -24,6 +24,13 @@ MAX_DETAILS = 25
 MAX_LISTED = 10
 
 MINUTE_SECONDS = 60
+
+# What a user can do about a run that ended before its report.
+NEXT_STEPS = {
+    "failed": "Correct the cause and run again. If the error is unexpected, the log of the run has its traceback.",
+    "crashed": "The process of the run ended. Run again: only what was not collected is processed again.",
+    "cancelled": "Run again: only what was not collected is processed again.",
+}
 
 
 def duration(seconds: float) -> str:
@@ -108,7 +115,17 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         time_svg: The time chart, or "".
         picture: The picture of the results, if any.
     """
-    lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
+    lines = [f"# {report.headline}", ""]
+    if report.is_failed:
+        lines += [
+            "## Failed",
+            "",
+            failures_summary(report),
+            "",
+            f"For details, see the artifact `{report.workload.name}-failures`.",
+            "",
+        ]
+    lines += [f"| Run | {code(report.run_name)} |", "|---|---|"]
     lines += [_row(name, with_remark(text, remark)) for name, text, remark in key_figures(report)]
     if report.corpus_line:
         lines += [_row("All files together", report.corpus_line)]
@@ -116,15 +133,6 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         lines += [_row("Against the previous run", report.comparison.line)]
     if sentences := notes(report):
         lines += ["", escape_markdown(" ".join(sentences))]
-    if report.is_failed:
-        lines += [
-            "",
-            "## Failed",
-            "",
-            failures_summary(report),
-            "",
-            f"For details, see the artifact `{report.workload.name}-failures`.",
-        ]
     lines += ["", "## Time", ""]
     if time_svg:
         lines += [_picture("Time", time_svg), ""]
@@ -154,19 +162,37 @@ def _outputs(report: RunReport) -> list[str]:
     return lines
 
 
+def early_summary(outcome: str, reason: str) -> str:
+    """Render the summary of a run that ended before its report.
+
+    Args:
+        outcome: "failed", "crashed" or "cancelled".
+        reason: Why, in printable text; or "".
+    """
+    lines = [f"# {outcome.capitalize()} before the report", ""]
+    if reason:
+        lines += [escape_markdown(reason), ""]
+    return "\n".join([*lines, NEXT_STEPS[outcome]])
+
+
 def results(report: RunReport) -> str:
-    """Render a table with the results of the first `MAX_ROWS` files in Markdown.
+    """Render a table with the first `MAX_ROWS` files in Markdown, failed ones first.
 
     One version of Prefect's pages renders the cells of a table artifact as Markdown, and the other one does not. So no
     text can be escaped for both.
     """
-    rows = [(file, report.workload.columns(result)) for file, result in report.with_result[:MAX_ROWS]]
+    failed = [describe(file, file.error) for file in report.failed[:MAX_ROWS] if file.error is not None]
+    rows = [(file, report.workload.columns(result)) for file, result in report.with_result[: MAX_ROWS - len(failed)]]
     columns = rows[0][1] if rows else {}
     alignments = ["--:" if isinstance(cell, int) else "---" for cell in columns.values()]
     return "\n".join(
         [
             _row("file", "status", *columns),
             f"|{'|'.join(['---', '---', *alignments])}|",
+            *(
+                _row(shorten(failure.name, 80), f"failed: {shorten(failure.message)}", *("" for _ in columns))
+                for failure in failed
+            ),
             *(
                 _row(
                     shorten(printable(file.file.name), 80),
@@ -189,11 +215,12 @@ def cell_text(cell: Cell) -> str:
 
 
 def results_summary(report: RunReport) -> str:
-    """Return a sentence on which results the results table contains."""
-    with_result = len(report.files) - report.count("failed")
-    if with_result <= MAX_ROWS:
-        return f"The results of {with_result:,} {'file' if with_result == 1 else 'files'}."
-    return f"The results of the first {MAX_ROWS:,} of {with_result:,} files. The output folder contains all results."
+    """Return a sentence on which files the results table contains."""
+    order = " Failed files are first." if report.failed else ""
+    if len(report.files) <= MAX_ROWS:
+        return f"The results of {quantity(len(report.files), 'file')}.{order}"
+    first = f"The results of the first {MAX_ROWS:,} of {len(report.files):,} files."
+    return f"{first}{order} The output folder contains all results."
 
 
 def failures_summary(report: RunReport) -> str:
@@ -207,10 +234,9 @@ def failures(report: RunReport) -> str:
     """Render the number of failed files per category, and details of the first ones, in Markdown."""
     failed = report.failed
     counts = Counter(file.error.category for file in failed if file.error is not None)
-    title = f"{len(failed):,} of {len(report.files):,} files failed" if failed else "The corpus could not be merged"
     if report.corpus_failure is not None:
         failed = (report.corpus_failure, *failed)
-    lines = [f"# {title}"]
+    lines = [f"# {report.failure}"]
     if counts:
         lines += ["", "| category | files | meaning |", "|---|--:|---|"]
     lines += [f"| {category.value} | {count:,} | {MEANINGS[category]} |" for category, count in counts.most_common()]

@@ -13,6 +13,7 @@ from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.report.comparison import Comparison
 from tasks.report.failure import Failure, describe
+from tasks.text import quantity
 from tasks.workload.base import Cell, Corpus, Workload
 
 # The step in which the run waits for its Batch tasks.
@@ -175,11 +176,18 @@ class RunReport:
         return tuple(file for file in self.files if file.error is not None)
 
     @property
+    def failure(self) -> str:
+        """What failed, in a few words."""
+        if not self.failed:
+            return "The corpus could not be merged"
+        return f"{len(self.failed):,} of {quantity(len(self.files), 'file')} failed"
+
+    @property
     def headline(self) -> str:
         """Summary of the run in one line: "5 files: 2 counted, 3 unchanged"."""
         counts = {word: self.count(status) for status, word in self.status_words.items()}
         parts = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-        return f"{len(self.files):,} {'file' if len(self.files) == 1 else 'files'}: {parts}"
+        return f"{quantity(len(self.files), 'file')}: {parts}"
 
 
 class FilesFailedError(TopnError):

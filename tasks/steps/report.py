@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,10 +39,13 @@ from tasks.report.price import estimate_usd
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
 from tasks.steps.merge import corpus_verdict
-from tasks.steps.step import file_error, log_unexpected, result_or_error, step, warn
+from tasks.steps.step import file_error, log, log_unexpected, result_or_error, step, warn
 from tasks.text import printable, shorten
 from tasks.workload.base import Corpus, Workload
 from tasks.workload.results_store import results_store
+
+# Reasons in the message of the final state. The log has more, and the artifact has the details.
+MAX_REASONS = 3
 
 
 @step("report")
@@ -93,6 +97,9 @@ def report_run(
     if page is not None:
         report = _write_page(report, *page, is_listed=folder.reference(*page) in manifest.documents)
     publish(flow_run_id, report)
+    for reason in _reasons(report, MAX_LISTED) if report.is_failed else ():
+        log(reason, logging.ERROR)
+    log(f"The outputs are in {report.output_folder}.")
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise OutputError(
@@ -222,18 +229,25 @@ def _error_of(step: PrefectFuture[Any], participle: str, category: Category) -> 
 
 
 def final_state(report: RunReport) -> State[Any]:
-    """Return the final state of the flow run: completed, or failed with the names of the failed files.
+    """Return the final state of the flow run: completed, or failed with the reasons of the first failed files.
 
     The data of a failed state is a FilesFailedError, which a call of the flow raises.
     """
-    failed = report.count("failed")
     if not report.is_failed:
         return Completed(message=report.headline, data=report)
-    reasons = "; ".join(shorten(failure.reason, 300) for failure in report.describe_failures(MAX_LISTED))
-    more = f"; and {failed - MAX_LISTED} more" if failed > MAX_LISTED else ""
-    what = f"{failed} of {len(report.files)} files failed" if failed else "The corpus could not be merged"
-    error = FilesFailedError(f"{what}: {reasons}{more}.", report)
-    return Failed(message=str(error), data=error)
+    return failed_state(FilesFailedError(f"{'; '.join(_reasons(report, MAX_REASONS))}. {report.failure}.", report))
+
+
+def failed_state(error: TopnError) -> State[Any]:
+    """Return the final state of a flow run that failed with an error of topn, whose message is all that a user needs."""
+    return Failed(message=redact(str(error)), data=error)
+
+
+def _reasons(report: RunReport, limit: int) -> list[str]:
+    """Return why the first files failed, and the number of the others."""
+    reasons = [shorten(failure.reason, 300).rstrip(".") for failure in report.describe_failures(limit)]
+    more = len(report.failed) + (report.corpus_failure is not None) - len(reasons)
+    return [*reasons, f"and {more:,} more"] if more else reasons
 
 
 def _file_report(

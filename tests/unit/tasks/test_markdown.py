@@ -171,6 +171,17 @@ def test_results_table_is_bounded_and_names_omissions():
         results_summary(report) == "The results of the first 500 of 600 files. The output folder contains all results."
     )
     assert results_summary(run_report(counted(1))) == "The results of 1 file."
+    assert results_summary(run_report(counted(1), failed(2))) == "The results of 2 files. Failed files are first."
+
+
+def test_failed_files_are_first():
+    report = run_report(counted(1), failed(2, "bad.txt", "bad.txt is not UTF-8 text"))
+    assert Shown(results(report)).rows[1:] == [
+        ["bad.txt", "failed: is not UTF-8 text", "", "", ""],
+        ["file1.txt", "counted", "1,000", "100", "the 3, of 2"],
+    ]
+    shown = Shown(summary(report)).text
+    assert shown.index("bad.txt is not UTF-8 text") < shown.index("Files counted now")
 
 
 def test_failure_details_are_bounded_and_count_all():
@@ -195,7 +206,8 @@ def test_corpus_that_failed_is_described_alone():
     assert "no space left" in text
     assert shown.rows == []
     assert "exit code 3" in summary(report)
-    assert final_state(report).message == "The corpus could not be merged: corpus: The program ended with exit code 3."
+    message = "corpus: The program ended with exit code 3. The corpus could not be merged."
+    assert final_state(report).message == message
 
 
 def test_corpus_is_described_before_failed_files():
