@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 export PYTHONSAFEPATH := 1
 
-.PHONY: setup tools compiled pins run up test test-all test-layers simulate lint docs bench sbom clean
+.PHONY: setup tools compiled pins run up test test-all test-layers test-seeds simulate lint docs bench sbom clean
 
 setup: $(READY)
 
@@ -60,19 +60,23 @@ up: setup
 PYTEST := $(BIN)/python -m pytest --dist loadgroup
 SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 
-test: test-layers
-	$(SIMULATION) --seconds 30 --processes 1
+# Tests wait for processes for much of their time, so four workers and the simulation together keep two cores busy.
+LAYERS_AND_SEEDS = $(MAKE) --no-print-directory --jobs 2 --output-sync=line test-layers test-seeds
 
-# All tests, with a fixed number of simulation seeds instead of those that fit into 30 seconds, and twice as many random
-# examples for each property.
+test: tools
+	@+$(LAYERS_AND_SEEDS) SEEDS=100
+
+# All tests, with more seeds of the simulation, and twice as many random examples for each property.
 test-all: export MAX_EXAMPLES := 100
-test-all: test-layers
-	$(SIMULATION) --seeds 1000 --processes 2
-	$(PYTEST) -n 2 tests/e2e
+test-all: tools
+	@+$(LAYERS_AND_SEEDS) SEEDS=1000
+	$(PYTEST) -n 3 tests/e2e
 
 test-layers: tools
-	@# Tests wait for processes for half of their time, so three workers keep two cores busy.
-	$(PYTEST) -n 3 tests/unit tests/integration tests/simulation localbatch/tests
+	$(PYTEST) -n 4 tests/unit tests/integration tests/simulation localbatch/tests
+
+test-seeds: tools
+	$(SIMULATION) --seeds $(SEEDS) --processes 1
 
 simulate: tools
 	$(SIMULATION) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --processes 2)

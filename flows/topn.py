@@ -3,9 +3,11 @@
 # No `from __future__ import annotations`: Prefect sends a flow to another process without the names of this module, so
 # that annotations in text could not be evaluated there.
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Flow, State, unmapped
@@ -17,7 +19,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from tasks.azure.block import configured_azure
-from tasks.errors import ConfigurationError, UsageError
+from tasks.errors import ConfigurationError, TopnError, UsageError
 from tasks.model.chunks import Chunk, StagedChunk, waves
 from tasks.model.corpus import Merges
 from tasks.model.inputs import LocalFiles
@@ -49,7 +51,7 @@ from tasks.model.pool import (
 from tasks.model.run import KEEP_NOTHING, BatchJob, Containers, Keep, Run
 from tasks.model.urls import URL
 from tasks.model.verdict import Verdict
-from tasks.report.artifacts import name_at_start, progress_artifact
+from tasks.report.artifacts import name_at_start, progress_artifact, start_report
 from tasks.report.price import limited_minutes
 from tasks.report.usage import UsageMeter, node_price, usage_meter
 from tasks.steps.cleanup import clean_up
@@ -61,10 +63,10 @@ from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files, split_failed_packs
 from tasks.steps.pool_selection import check_pool_options
 from tasks.steps.provision import create_containers, create_job, create_pool
-from tasks.steps.report import collect_verdicts, final_state, report_run
+from tasks.steps.report import collect_verdicts, failed_state, final_state, report_failure, report_run
 from tasks.steps.stage import stage_files
 from tasks.steps.start import start_run
-from tasks.steps.step import opaque
+from tasks.steps.step import log, opaque
 from tasks.steps.submit import submit_batch_tasks
 from tasks.workload.base import Workload
 from tasks.workload.word_counts import DEFAULT_ENCODING, DEFAULT_MAX_EXPANDED_MB, word_count_workload
@@ -81,6 +83,24 @@ R = TypeVar("R")
 
 class WorkloadFlow(Flow[P, R]):
     """A flow whose body is `run_workload`."""
+
+    def __init__(self, fn: Callable[P, R], **options: Any) -> None:
+        """Create the flow from its body.
+
+        If the body raises an error of topn, it returns a final state instead. The message of Prefect's own state would
+        not begin with the reason.
+        """
+        super().__init__(fn, **options)
+
+        @wraps(fn)
+        def body(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return fn(*args, **kwargs)
+            except TopnError as error:
+                log(str(error), logging.ERROR)
+                return failed_state(error)
+
+        self.fn = body
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow in this process.
@@ -113,9 +133,9 @@ def workload_flow(name: str) -> Callable[[Callable[P, R]], WorkloadFlow[P, R]]:
         "flow_run_name": name_at_start,
         "task_runner": ThreadPoolTaskRunner(max_workers=MAX_THREADS),
         "on_completion": [clean_up],
-        "on_failure": [clean_up],
-        "on_cancellation": [clean_up],
-        "on_crashed": [clean_up],
+        "on_failure": [clean_up, report_failure],
+        "on_cancellation": [clean_up, report_failure],
+        "on_crashed": [clean_up, report_failure],
     }
     return lambda function: WorkloadFlow(function, name=name, **options)
 
@@ -128,6 +148,7 @@ def run_workload(
     root: Sequence[str] = (),
     exclude: Sequence[str] = (),
     table: str | None = None,
+    report_folder: str | None = None,
     files_per_task: int | None = None,
     pool_options: PoolOptions = DEFAULT_POOL,
     timeout_minutes: float = 60,
@@ -147,6 +168,7 @@ def run_workload(
         ConfigurationError: A setting is invalid.
         ServiceError: A request to a service failed, and retries did not help.
     """
+    start_report(workload.name)
     if not corpus:
         workload = replace(workload, merge=None)
     check_pool_options(pool_options, configured_azure())
@@ -158,6 +180,7 @@ def run_workload(
         exclude=exclude,
         output_folder=output_folder,
         table=table,
+        report_folder=report_folder,
         corpus_names=workload.corpus_names,
     )
     plan = plan_files(opaque(local), workload, refresh, files_per_task)
@@ -167,7 +190,7 @@ def run_workload(
     if not plan.chunks and not merges.levels:
         return final_state(report_run(run, opaque(plan), workload, {}, opaque(local), price, opaque(merges), {}))
 
-    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count), heartbeat(run):
+    with progress_artifact(run.flow_run_id, workload.name, plan.new_file_count, merges.count), heartbeat(run):
         containers = create_containers(run, workload)
         batch_tasks = plan.batch_task_count or merges.count
         pool_id = create_pool(run, workload, containers, pool_options, batch_tasks)
@@ -233,6 +256,7 @@ def topn(
     ignore_case: bool = False,
     corpus: bool = True,
     table: NotEmpty | None = None,
+    report_folder: NotEmpty | None = None,
     exclude: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
     root: list[NotEmpty] = [],  # noqa: B006 - Prefect copies it
     encoding: NotEmpty = DEFAULT_ENCODING,
@@ -265,6 +289,7 @@ def topn(
         ignore_case: Count "The" and "the" as one word.
         corpus: Also find the most frequent words of all files together, in corpus.txt and corpus.json.
         table: File for a table of all words, with the suffix .csv, .jsonl or .parquet.
+        report_folder: Folder for report.html, a page about the run, or a place in Blob Storage.
         exclude: Patterns of names to leave out, such as drafts/**.
         root: Folders from which the names of the files start. By default the folder of each file, folder or pattern.
         encoding: Text encoding of all files, by its name in Python.
@@ -306,6 +331,7 @@ def topn(
         root=root,
         exclude=exclude,
         table=table,
+        report_folder=report_folder,
         files_per_task=files_per_task,
         pool_options=PoolOptions(
             pool_id=pool_id,

@@ -73,6 +73,7 @@ class _RedactingFactory:
         if record.exc_info:
             trace = self._formatter.formatException(record.exc_info)
             if (safe := printable_lines(redact(trace))) != trace:
-                # A handler may ignore `exc_text` and format `exc_info` again.
+                # A handler may ignore `exc_text` and format `exc_info` again. A filter may need the error.
+                record.__dict__["error"] = record.exc_info[1]
                 record.exc_info, record.exc_text = None, safe
         return record

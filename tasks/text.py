@@ -23,6 +23,11 @@ def printable_lines(text: str) -> str:
     return _printable(text, PRINTABLE | {"\n", "\t"})
 
 
+def quantity(count: int, noun: str) -> str:
+    """Return a number of things, such as "1 file" or "1,200 files"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shorten(text: str, max_length: int = DEFAULT_MAX_LENGTH) -> str:
     """Shorten a text to `max_length` characters. The middle is removed, since names often differ at the end."""
     if len(text) <= max_length:

@@ -54,6 +54,7 @@ NOT_RUN = {
 
 # Pages whose commands are all skipped, with the reason.
 PAGES_NOT_RUN = {
+    "uninstall": "it deletes what the other pages need",
     "azure-from-nothing": "it needs Azure; other pages show its two `topn` commands, too",
     "blobs": "an integration test runs its commands together with its Python",
 }

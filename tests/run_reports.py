@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from tasks.model.files import InputFile
 from tasks.model.outputs import Outputs
 from tasks.model.verdict import Category, FileError, FileReport, Provenance, StoredResult
+from tasks.report.manifest import Entry
 from tasks.report.model import WAITING_STEP, Price, RunReport, StepTime, Usage
 from tasks.workload.base import Corpus
 from tasks.workload.word_counts import CORPUS_OUTPUT, OUTPUT, word_count_workload
@@ -100,6 +101,26 @@ def corpus_of(top, *, files=2, failed=(), before=None):
     previous = {} if before is None else {"corpus.json": json.dumps(document | {"top": before}).encode()}
     result = StoredResult(outputs=outputs, provenance=PROVENANCE)
     return Corpus(result=result, file_count=files, failed=failed, previous=previous)
+
+
+def entry_of(number, **changes):
+    """Build the entry of a file in a manifest."""
+    file = input_file(number)
+    return Entry(
+        **{
+            "name": file.name,
+            "workload": "topn",
+            "path": file.path,
+            "etag": "",
+            "sha256": file.sha256,
+            "bytes": file.size_bytes,
+            "status": "done",
+            "error": None,
+            "outputs": (),
+            "run": "run",
+            **changes,
+        }
+    )
 
 
 def usage(**changes):

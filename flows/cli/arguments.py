@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (run_parser, plan_parser):
         _add_inputs(command)
         _add_words(command)
-        _add_outputs(command, is_run=command is run_parser)
+        _add_outputs(command)
     for command in (run_parser, plan_parser, check_parser):
         _add_nodes(command)
     _add_json(check_parser.add_argument_group("outputs"))
@@ -166,7 +166,7 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--refresh", action="store_true", help="Also count files that have a stored result.")
 
 
-def _add_outputs(parser: argparse.ArgumentParser, *, is_run: bool) -> None:
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("outputs")
     group.add_argument(
         "--output",
@@ -181,13 +181,12 @@ def _add_outputs(parser: argparse.ArgumentParser, *, is_run: bool) -> None:
         metavar="FILE",
         help="Also write all words to this file: .csv, .jsonl or .parquet.",
     )
-    if is_run:
-        group.add_argument(
-            "--report",
-            type=_within(NotEmpty),
-            metavar="DIR",
-            help="Also write a page about the run, report.html, to this folder or place.",
-        )
+    group.add_argument(
+        "--report",
+        type=_within(NotEmpty),
+        metavar="DIR",
+        help="Also write a page about the run, report.html, to this folder or place.",
+    )
     _add_json(group)
 
 

@@ -17,7 +17,7 @@ from flows.console import live_console, print_json_document, print_message, prin
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.progress import CLEANUP, Progress, listen
 from tasks.report.failure import Failure
-from tasks.report.markdown import cell_text
+from tasks.report.markdown import cell_text, cost_figure, with_remark
 from tasks.report.model import RunReport
 from tasks.text import printable
 from tasks.workload.word_counts import as_json, corpus_as_json
@@ -126,6 +126,8 @@ def print_table(report: RunReport, output_folder: str) -> None:
     if report.corpus_line:
         print_result(f"\nAll files together: {report.corpus_line}")
     print_result(f"\n{_summary(report)}")
+    name, text, remark = cost_figure(report)
+    print_result(f"{name}: {with_remark(text, remark)}")
     if report.count("failed") < len(report.files):
         print_result(f"Outputs are in {printable(output_folder)}/")
 

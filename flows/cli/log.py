@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -17,7 +16,8 @@ from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ConfigurationError, ServiceError, UsageError
 from tasks.model.pool import DEFAULT_SETUP
 from tasks.model.urls import URL
-from tasks.report.history import FAILED, Comparison, History, Listing, compare
+from tasks.report.comparison import FAILED, Comparison, compare, pair_texts, value_text
+from tasks.report.history import History, Listing
 from tasks.report.manifest import Entry, Manifest
 from tasks.report.markdown import cell_text, duration
 from tasks.text import printable, shorten
@@ -103,7 +103,9 @@ def _print_run(manifest: Manifest, *, as_json: bool) -> None:
         )
         return
     print_result(f"Run {_name(manifest)}: {manifest.status}, {_headline(manifest)}.")
-    print_result(f"It started at {_started(manifest)} and took {_took(manifest)}. Its nodes cost {_cost(manifest)}.")
+    print_result(
+        f"It started at {_started(manifest)} and took {_took(manifest)}. Cost of the nodes: {_cost(manifest)}."
+    )
     if manifest.run.get("output_folder"):
         print_result(f"Outputs: {manifest.run['output_folder']}")
     for name, text in _part(manifest, "figures").items():
@@ -135,7 +137,9 @@ def _print_run(manifest: Manifest, *, as_json: bool) -> None:
     print_result("")
     parameters = _part(manifest, "parameters").items()
     unset: tuple[Any, ...] = (None, [], False, DEFAULT_SETUP.model_dump(mode="json"))
-    _print_table(("parameter", "value"), ((name, _value(value)) for name, value in parameters if value not in unset))
+    _print_table(
+        ("parameter", "value"), ((name, value_text(value)) for name, value in parameters if value not in unset)
+    )
 
 
 def _print_comparison(before: Manifest, after: Manifest, *, as_json: bool) -> None:
@@ -163,8 +167,8 @@ def _print_comparison(before: Manifest, after: Manifest, *, as_json: bool) -> No
     for label, text in corpora if corpora[0][1] != corpora[1][1] else ():
         print_result(f"All files together, {label}: {text}")
     rows = [
-        *((name, *_pair(values)) for name, values in found.run["parameters"].items()),
-        *((name, *_pair(values)) for name, values in found.run["figures"].items()),
+        *((name, *pair_texts(values)) for name, values in found.run["parameters"].items()),
+        *((name, *pair_texts(values)) for name, values in found.run["figures"].items()),
         *((f"time of {name}", *_times(values)) for name, values in found.run["steps"].items()),
         ("time of the run", *_times((_seconds(before), _seconds(after)))),
         ("cost of the nodes", _cost(before), _cost(after), _cost_change(before, after)),
@@ -271,38 +275,14 @@ def _cost_change(before: Manifest, after: Manifest) -> str:
     return f"{second[1] - first[1]:+,.4f} USD" if first and second else ""
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.10g}"
-    return shorten(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
 def _changes(before: Entry, after: Entry) -> str:
     """Return how the row of a file has changed."""
     names = [name for name in after.cells if after.cells[name] != before.cells.get(name)]
     texts = []
     for name in names:
-        first, second, change = _pair((before.cells.get(name), after.cells[name]))
+        first, second, change = pair_texts((before.cells.get(name), after.cells[name]))
         texts.append(f"{name} {first} → {second}{f', {change}' if change else ''}")
     return "; ".join(texts)
-
-
-def _pair(values: tuple[Any, Any]) -> tuple[str, str, str]:
-    """Return two values and their difference, if they are numbers."""
-    first, second = (_number(value) for value in values)
-    change = "" if first is None or second is None else f"{second - first:+,}"
-    before, after = ("-" if value is None else _value(value) for value in values)
-    return before, after, change
-
-
-def _number(value: Any) -> int | None:
-    """Return a number, also if it is a text with separators of thousands."""
-    try:
-        return None if isinstance(value, bool) else int(value.replace(",", "") if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _times(values: tuple[float | None, float | None]) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ def local_files(options: argparse.Namespace, corpus_names: Sequence[str]) -> Loc
         exclude=options.exclude,
         output_folder=options.output,
         table=options.table,
-        report_folder=getattr(options, "report", None),
+        report_folder=options.report,
         corpus_names=corpus_names,
     )
 

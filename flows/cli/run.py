@@ -24,10 +24,9 @@ from tasks.model.urls import URL
 from tasks.prefect_api import describe_prefect_error, is_from_prefect
 from tasks.progress import listen
 from tasks.redaction import redact
-from tasks.report.folders import open_folder
 from tasks.report.manifest import PAGE
 from tasks.report.model import FilesFailedError
-from tasks.report.output_folder import add_document, check_documents, find_files
+from tasks.report.output_folder import find_files
 from tasks.text import printable
 
 if TYPE_CHECKING:
@@ -51,14 +50,10 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
         if folder is not None and not URL.match(folder):
             _require_writable(option, folder)
     with connected(on_prefect_exit=interruption.fail):
-        from tasks.azure.accounts import blob_account  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.azure.block import configured_azure  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
 
         check_pool_options(pool_options, configured_azure())
-        if local.uses_storage:
-            # The flow does not know of the report.
-            check_documents(local, blob_account())
         if interruption.is_requested:
             # A library's callback swallowed the interrupt.
             raise KeyboardInterrupt
@@ -114,6 +109,7 @@ def _outcome(options: argparse.Namespace, pool_options: PoolOptions) -> RunRepor
             ignore_case=options.ignore_case,
             corpus=options.corpus,
             table=options.table,
+            report_folder=options.report,
             exclude=options.exclude,
             root=options.root,
             encoding=options.encoding,
@@ -167,23 +163,10 @@ def _print_outcome(outcome: RunReport | BaseException, options: argparse.Namespa
         print_json(outcome)
     else:
         print_table(outcome, outcome.output_folder if URL.match(options.output) else options.output)
-    if options.report is not None:
-        _write_report(outcome, options.report)
+    if outcome.page:
+        page = outcome.page if URL.match(options.report) else os.path.join(options.report, PAGE)
+        print_message(f"The report is {printable(page)}")
     return EXIT_FAILED if outcome.is_failed else 0
-
-
-def _write_report(report: RunReport, folder: str) -> None:
-    """Write the HTML report. A failure to write it does not change the exit code."""
-    from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
-
-    try:
-        parent = open_folder(folder, name="The report folder")
-        write_page(report, parent)
-        add_document(open_folder(report.output_folder), (parent, PAGE))
-        print_message(f"The report is {printable(parent.shown(PAGE))}")
-    except (OSError, TopnError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else redact(str(error))) or ""
-        print_message(f"Could not write the report to `{printable(folder)}`: {reason.rstrip('.')}.")
 
 
 def _require_writable(option: str, folder: str) -> None:

@@ -68,6 +68,8 @@ def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[No
         if needs_prefect:
             server = services.enter_context(PrefectServer(state))
             os.environ.update(server.client_environment)
+            # It has no pages, and ends with the run, so nothing links to it.
+            os.environ["PREFECT_UI_URL"] = ""
             os.environ.setdefault("DO_NOT_TRACK", "1")
             os.environ["PREFECT_LOCAL_STORAGE_PATH"] = str(state / "storage")
         # Logs are for the Prefect UI. The terminal shows progress and results.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from tasks.report.markdown import MINUTE_SECONDS, duration
-from tasks.report.model import WAITING_STEP, RunReport, Usage
+from tasks.report.model import WAITING_STEP, RunReport, StepTime, Usage
 from tasks.report.price import HOUR_SECONDS
 from tasks.workload.drawing import ACCENT, AREA, FAINT, ROW_INCHES, STYLE, WAITING, WIDTH_INCHES, render_svg
 
@@ -24,17 +25,23 @@ MAX_TICKS = 9
 
 def time_picture(report: RunReport) -> str:
     """Draw when each step ran and, below it, the number of running Batch tasks."""
+    return _time_picture(report.steps, report.usage)
+
+
+# The page and the artifact of a run have the same picture.
+@lru_cache(maxsize=1)
+def _time_picture(steps: tuple[StepTime, ...], usage: Usage | None) -> str:
     with mpl.rc_context(STYLE):
-        start = report.steps[0].started_at
-        end = max(time.ended_at for time in report.steps)
+        start = steps[0].started_at
+        end = max(time.ended_at for time in steps)
         span_seconds = max(0.1, (end - start).total_seconds())
-        has_tasks = report.usage is not None and bool(report.usage.running)
-        heights = [ROW_INCHES * len(report.steps), 1.1] if has_tasks else [ROW_INCHES * len(report.steps)]
+        has_tasks = usage is not None and bool(usage.running)
+        heights = [ROW_INCHES * len(steps), 1.1] if has_tasks else [ROW_INCHES * len(steps)]
         figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.9), layout="constrained")
         axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-        _draw_steps(axes[0], report, start, span_seconds)
-        if report.usage is not None and has_tasks:
-            _draw_running(axes[1], report.usage, start)
+        _draw_steps(axes[0], steps, usage, start, span_seconds)
+        if usage is not None and has_tasks:
+            _draw_running(axes[1], usage, start)
         axes[-1].set_xlim(0, span_seconds * 1.12)
         spacing = next((s for s in TICK_SECONDS if span_seconds * 1.12 / s <= MAX_TICKS), TICK_SECONDS[-1])
         axes[-1].xaxis.set_major_locator(MultipleLocator(spacing))
@@ -42,20 +49,22 @@ def time_picture(report: RunReport) -> str:
         return render_svg(figure)
 
 
-def _draw_steps(axes: Any, report: RunReport, start: datetime, span_seconds: float) -> None:
-    for row, time in enumerate(report.steps):
+def _draw_steps(
+    axes: Any, steps: Sequence[StepTime], usage: Usage | None, start: datetime, span_seconds: float
+) -> None:
+    for row, time in enumerate(steps):
         since = (time.started_at - start).total_seconds()
         # Keep very short steps visible.
         width = max(time.seconds, span_seconds / 300)
         axes.broken_barh([(since, width)], (row - 0.35, 0.7), facecolor=ACCENT)
-        if time.step == WAITING_STEP and report.usage is not None:
-            spans = _idle_spans(report.usage.running, time.started_at, time.ended_at)
+        if time.step == WAITING_STEP and usage is not None:
+            spans = _idle_spans(usage.running, time.started_at, time.ended_at)
             shifted = [(since + offset, length) for offset, length in spans]
             axes.broken_barh(shifted, (row - 0.35, 0.7), facecolor=WAITING)
             axes.legend(handles=[Patch(color=WAITING, label="no Batch task runs")], loc="upper right", frameon=False)
         axes.text(since + width + span_seconds / 120, row, duration(time.seconds), va="center")
-    axes.set_yticks(range(len(report.steps)), [time.step for time in report.steps])
-    axes.set_ylim(len(report.steps) - 0.4, -0.6)
+    axes.set_yticks(range(len(steps)), [time.step for time in steps])
+    axes.set_ylim(len(steps) - 0.4, -0.6)
     axes.tick_params(left=False, bottom=False)
     axes.grid(axis="x", color=FAINT, alpha=0.3)
     axes.set_axisbelow(True)

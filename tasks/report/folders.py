@@ -104,6 +104,10 @@ class Folder(ABC):
         """Return the path of a file for messages."""
         return self.url(path)
 
+    def full_path(self, path: str) -> str:
+        """Return the URL of a file in Blob Storage, or the absolute path of one on this machine."""
+        return self.url(path)
+
     @abstractmethod
     def relative(self, folder: Folder, path: str) -> str | None:
         """Return the path of a file of another folder relative to this one; None if there is no such path."""
@@ -166,6 +170,10 @@ class LocalFolder(Folder):
     def shown(self, path: str) -> str:
         """Return the path of a file for messages."""
         return str(self.path / path)
+
+    def full_path(self, path: str) -> str:
+        """Return the absolute path of a file."""
+        return os.path.abspath(self.path / path)
 
     def url(self, path: str) -> str:
         """Return the URL of a file, with the name of this machine."""

@@ -1,17 +1,19 @@
-"""The history of runs: the manifest of each run in the results store, how to find one, and how two differ."""
+"""The history of runs: the manifest of each run in the results store, and how to find one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
+from uuid import UUID
 
 from tasks.errors import ServiceError, TopnError, UsageError
 from tasks.model.naming import NAME_PREFIX
 from tasks.model.verdict import FileReport
-from tasks.report.manifest import Entry, Manifest, parse_manifest, parse_start
+from tasks.report.manifest import Manifest, parse_manifest, parse_start
 from tasks.report.markdown import cost
 from tasks.report.model import RunReport
 from tasks.text import printable, shorten
@@ -29,8 +31,6 @@ MAX_LISTED_MATCHES = 5
 
 # The number of hexadecimal digits of an id. In the name of a run, its generation follows.
 ID_DIGITS = 32
-
-FAILED = "failed"
 
 T = TypeVar("T")
 
@@ -77,6 +77,27 @@ def _cells(report: RunReport, file: FileReport) -> dict[str, str | int]:
         for name, cell in cells.items()
         if isinstance(cell, (str, int))
     }
+
+
+def previous_run(before: Manifest, run_id: str, files: ResultFiles) -> Manifest | None:
+    """Return what is known of the run that wrote to an output folder before this one; None if there was none.
+
+    The manifest of the folder has its inputs. The start of its stored manifest has its figures and times, which takes one
+    small request, whatever the number of files.
+
+    Args:
+        before: The manifest of the folder before this run.
+        run_id: The id of this run.
+        files: The files of the results store.
+    """
+    previous_id = str(before.run.get("id", ""))
+    if previous_id in {"", run_id}:
+        return None
+    run = before.run
+    with suppress(OSError, ValueError, TopnError):
+        stored = parse_start(files.read_start(_path(str(UUID(previous_id))), START_BYTES))
+        run = stored.run if stored is not None else run
+    return replace(before, run=run, entries=tuple(entry for entry in before.entries if entry.run == previous_id))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,59 +206,3 @@ def short_ids(ids: Sequence[str]) -> dict[str, str]:
             length += 1
         found[run_id] = text[:length]
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """How a run differs from another one.
-
-    Attributes:
-        new: Files that only the second run had.
-        changed: Files whose content differs, in the first and in the second run.
-        missing: Files that only the first run had.
-        failed: Files that failed in the second run.
-        recovered: Files that failed in the first run only.
-        same: Number of files with the same content in both.
-        run: What differs of both runs, by part and name: a value of each.
-    """
-
-    new: tuple[Entry, ...]
-    changed: tuple[tuple[Entry, Entry], ...]
-    missing: tuple[Entry, ...]
-    failed: tuple[Entry, ...]
-    recovered: tuple[Entry, ...]
-    same: int
-    run: Mapping[str, Mapping[str, tuple[Any, Any]]]
-
-
-def compare(before: Manifest, after: Manifest) -> Comparison:
-    """Compare two runs."""
-    old, new = ({entry.name: entry for entry in manifest.entries} for manifest in (before, after))
-    both = [(old[name], entry) for name, entry in new.items() if name in old]
-    changed = [pair for pair in both if _is_changed(*pair)]
-    parts = {part: (_mapping(before, part), _mapping(after, part)) for part in ("parameters", "figures", "steps")}
-    return Comparison(
-        new=tuple(entry for name, entry in new.items() if name not in old),
-        changed=tuple(changed),
-        missing=tuple(entry for name, entry in old.items() if name not in new),
-        failed=tuple(entry for entry in new.values() if entry.status == FAILED),
-        recovered=tuple(entry for first, entry in both if first.status == FAILED != entry.status),
-        same=len(both) - len(changed),
-        run={
-            part: {
-                name: (first.get(name), second.get(name))
-                for name in {**first, **second}
-                if first.get(name) != second.get(name)
-            }
-            for part, (first, second) in parts.items()
-        },
-    )
-
-
-def _mapping(manifest: Manifest, part: str) -> Mapping[str, Any]:
-    return manifest.run.get(part) or {}
-
-
-def _is_changed(before: Entry, after: Entry) -> bool:
-    """Check whether the content of a file differs. A blob that was not counted has no hash of its content."""
-    return before.sha256 != after.sha256 and not (before.etag and before.etag == after.etag)

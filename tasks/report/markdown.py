@@ -7,14 +7,16 @@ they appear only through `escape_markdown`, `code` and `block`.
 from __future__ import annotations
 
 import base64
+import platform
 import re
 from collections import Counter
 
 from tasks.model.files import InputFile, MergeInput
-from tasks.report.failure import MEANINGS, Failure
-from tasks.report.model import Price, RunReport, Usage
-from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, estimate_usd
-from tasks.text import printable, printable_lines, shorten
+from tasks.model.urls import URL
+from tasks.report.failure import MEANINGS, Failure, describe
+from tasks.report.model import RunReport, Usage
+from tasks.report.price import HOUR_SECONDS, MIN_SPOT_SHARE, describe_cost
+from tasks.text import printable, printable_lines, quantity, shorten
 from tasks.workload.base import Cell, Picture
 
 MAX_ROWS = 500
@@ -22,6 +24,13 @@ MAX_DETAILS = 25
 MAX_LISTED = 10
 
 MINUTE_SECONDS = 60
+
+# What a user can do about a run that ended before its report.
+NEXT_STEPS = {
+    "failed": "Correct the cause and run again. If the error is unexpected, the log of the run has its traceback.",
+    "crashed": "The process of the run ended. Run again: only what was not collected is processed again.",
+    "cancelled": "Run again: only what was not collected is processed again.",
+}
 
 
 def duration(seconds: float) -> str:
@@ -47,9 +56,19 @@ def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
         figures.append(("Time until the report", duration(_span_seconds(report)), ""))
     if report.usage is not None:
         figures += _usage_figures(report.usage)
-        is_paid = report.price is None or report.price.is_paid
-        figures.append(("Cost of the nodes", _cost(report.usage, report.price), "estimated" if is_paid else "on Azure"))
-    return figures
+    return [*figures, cost_figure(report)]
+
+
+def cost_figure(report: RunReport) -> tuple[str, str, str]:
+    """Return the key figure of the cost."""
+    return ("Cost of the nodes", *describe_cost(report.usage, report.price))
+
+
+def with_remark(text: str, remark: str) -> str:
+    """Return the value of a key figure and its remark in one line."""
+    if not remark:
+        return text
+    return f"{text[:-1]}; {remark})" if text.endswith(")") else f"{text} ({remark})"
 
 
 def notes(report: RunReport) -> list[str]:
@@ -63,7 +82,7 @@ def notes(report: RunReport) -> list[str]:
     if price.usd_per_node_hour is None:
         sentences.append(f"The price of {price.source} is unknown. Set it with the parameter `usd_per_node_hour`.")
     else:
-        cost = "The cost" if price.is_paid else "This run did not use Azure and cost nothing. On Azure, the cost"
+        cost = "The cost" if price.is_paid else "What Azure would charge"
         sentences.append(f"{cost} covers only nodes, at {price.usd_per_node_hour:g} USD per hour ({price.source}).")
         if usage.spot_node_seconds:
             sentences.append(f"The price of spot nodes varies between {MIN_SPOT_SHARE:.0%} of that and all of it.")
@@ -72,18 +91,7 @@ def notes(report: RunReport) -> list[str]:
 
 def cost(report: RunReport) -> str:
     """Return what the nodes of a run cost, as far as it is known."""
-    if report.usage is None:
-        return "nothing"
-    is_paid = report.price is None or report.price.is_paid
-    return _cost(report.usage, report.price) if is_paid else "nothing (local)"
-
-
-def _cost(usage: Usage, price: Price | None) -> str:
-    estimate = estimate_usd(usage, price) if price is not None else None
-    if estimate is None:
-        return "unknown"
-    lowest, highest = (f"{usd:.4f}" if usd < 1 else f"{usd:,.2f}" for usd in estimate)
-    return f"{highest} USD" if lowest == highest else f"{lowest} to {highest} USD"
+    return cost_figure(report)[1]
 
 
 def waiting_sentence(report: RunReport) -> str:
@@ -107,21 +115,24 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         time_svg: The time chart, or "".
         picture: The picture of the results, if any.
     """
-    lines = [f"# {report.headline}", "", f"| Run | {code(report.run_name)} |", "|---|---|"]
-    lines += [_row(name, f"{text} ({remark})" if remark else text) for name, text, remark in key_figures(report)]
-    if report.corpus_line:
-        lines += [_row("All files together", report.corpus_line)]
-    if sentences := notes(report):
-        lines += ["", escape_markdown(" ".join(sentences))]
+    lines = [f"# {report.headline}", ""]
     if report.is_failed:
         lines += [
-            "",
             "## Failed",
             "",
             failures_summary(report),
             "",
             f"For details, see the artifact `{report.workload.name}-failures`.",
+            "",
         ]
+    lines += [f"| Run | {code(report.run_name)} |", "|---|---|"]
+    lines += [_row(name, with_remark(text, remark)) for name, text, remark in key_figures(report)]
+    if report.corpus_line:
+        lines += [_row("All files together", report.corpus_line)]
+    if report.comparison is not None:
+        lines += [_row("Against the previous run", report.comparison.line)]
+    if sentences := notes(report):
+        lines += ["", escape_markdown(" ".join(sentences))]
     lines += ["", "## Time", ""]
     if time_svg:
         lines += [_picture("Time", time_svg), ""]
@@ -138,24 +149,50 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         alignments = ["--:" if isinstance(cell, int) else "---" for cell in rows[0].values()]
         lines += ["", *([] if picture else ["## All files together", ""]), _row(*rows[0]), f"|{'|'.join(alignments)}|"]
         lines += [_row(*map(cell_text, row.values())) for row in rows]
+    return "\n".join([*lines, "", "## Outputs", "", *_outputs(report)])
+
+
+def _outputs(report: RunReport) -> list[str]:
     where = f" on {code(report.host)}" if report.host else ""
-    lines += ["", "## Outputs", "", f"In {code(report.output_folder)}{where}."]
-    return "\n".join(lines)
+    lines = [f"In {code(report.output_folder)}{where}."]
+    if URL.match(report.page):
+        lines += ["", f"The page about this run is [{report.page.rpartition('/')[2]}](<{report.page}>)."]
+    elif report.page:
+        lines += ["", f"The page about this run is {code(report.page)} on {code(platform.node())}."]
+    return lines
+
+
+def early_summary(outcome: str, reason: str) -> str:
+    """Render the summary of a run that ended before its report.
+
+    Args:
+        outcome: "failed", "crashed" or "cancelled".
+        reason: Why, in printable text; or "".
+    """
+    lines = [f"# {outcome.capitalize()} before the report", ""]
+    if reason:
+        lines += [escape_markdown(reason), ""]
+    return "\n".join([*lines, NEXT_STEPS[outcome]])
 
 
 def results(report: RunReport) -> str:
-    """Render a table with the results of the first `MAX_ROWS` files in Markdown.
+    """Render a table with the first `MAX_ROWS` files in Markdown, failed ones first.
 
     One version of Prefect's pages renders the cells of a table artifact as Markdown, and the other one does not. So no
     text can be escaped for both.
     """
-    rows = [(file, report.workload.columns(result)) for file, result in report.with_result[:MAX_ROWS]]
+    failed = [describe(file, file.error) for file in report.failed[:MAX_ROWS] if file.error is not None]
+    rows = [(file, report.workload.columns(result)) for file, result in report.with_result[: MAX_ROWS - len(failed)]]
     columns = rows[0][1] if rows else {}
     alignments = ["--:" if isinstance(cell, int) else "---" for cell in columns.values()]
     return "\n".join(
         [
             _row("file", "status", *columns),
             f"|{'|'.join(['---', '---', *alignments])}|",
+            *(
+                _row(shorten(failure.name, 80), f"failed: {shorten(failure.message)}", *("" for _ in columns))
+                for failure in failed
+            ),
             *(
                 _row(
                     shorten(printable(file.file.name), 80),
@@ -178,11 +215,12 @@ def cell_text(cell: Cell) -> str:
 
 
 def results_summary(report: RunReport) -> str:
-    """Return a sentence on which results the results table contains."""
-    with_result = len(report.files) - report.count("failed")
-    if with_result <= MAX_ROWS:
-        return f"The results of {with_result:,} {'file' if with_result == 1 else 'files'}."
-    return f"The results of the first {MAX_ROWS:,} of {with_result:,} files. The output folder contains all results."
+    """Return a sentence on which files the results table contains."""
+    order = " Failed files are first." if report.failed else ""
+    if len(report.files) <= MAX_ROWS:
+        return f"The results of {quantity(len(report.files), 'file')}.{order}"
+    first = f"The results of the first {MAX_ROWS:,} of {len(report.files):,} files."
+    return f"{first}{order} The output folder contains all results."
 
 
 def failures_summary(report: RunReport) -> str:
@@ -196,10 +234,9 @@ def failures(report: RunReport) -> str:
     """Render the number of failed files per category, and details of the first ones, in Markdown."""
     failed = report.failed
     counts = Counter(file.error.category for file in failed if file.error is not None)
-    title = f"{len(failed):,} of {len(report.files):,} files failed" if failed else "The corpus could not be merged"
     if report.corpus_failure is not None:
         failed = (report.corpus_failure, *failed)
-    lines = [f"# {title}"]
+    lines = [f"# {report.failure}"]
     if counts:
         lines += ["", "| category | files | meaning |", "|---|--:|---|"]
     lines += [f"| {category.value} | {count:,} | {MEANINGS[category]} |" for category, count in counts.most_common()]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from tasks.errors import TopnError
 from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
+from tasks.report.comparison import Comparison
 from tasks.report.failure import Failure, describe
+from tasks.text import quantity
 from tasks.workload.base import Cell, Corpus, Row, Workload
 
 # The step in which the run waits for its Batch tasks.
@@ -93,6 +96,11 @@ class RunReport:
         price: Price of the nodes; None if no file was new.
         output_folder: Absolute path or URL of the output folder.
         host: Name of the machine with the output folder, or "".
+        parameters: Parameters of the flow run.
+        run_url: URL of the run in Prefect's UI, or "".
+        page: Path or URL of the HTML page, or "".
+        comparison: How the run differs from the previous one with the same output folder; None without one.
+        unwritten: Outputs that could not be written, and why.
     """
 
     run_name: str
@@ -104,6 +112,11 @@ class RunReport:
     price: Price | None = None
     output_folder: str = ""
     host: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    run_url: str = ""
+    page: str = ""
+    comparison: Comparison | None = None
+    unwritten: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.headline}>"
@@ -176,11 +189,18 @@ class RunReport:
         return tuple(file for file in self.files if file.error is not None)
 
     @property
+    def failure(self) -> str:
+        """What failed, in a few words."""
+        if not self.failed:
+            return "The corpus could not be merged"
+        return f"{len(self.failed):,} of {quantity(len(self.files), 'file')} failed"
+
+    @property
     def headline(self) -> str:
         """Summary of the run in one line: "5 files: 2 counted, 3 unchanged"."""
         counts = {word: self.count(status) for status, word in self.status_words.items()}
         parts = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-        return f"{len(self.files):,} {'file' if len(self.files) == 1 else 'files'}: {parts}"
+        return f"{quantity(len(self.files), 'file')}: {parts}"
 
 
 class FilesFailedError(TopnError):

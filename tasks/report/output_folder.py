@@ -11,7 +11,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tasks.azure.settings import results_location, state_folder
 from tasks.errors import ServiceError, TopnError, UsageError
@@ -62,6 +62,9 @@ def find_files(
     if folder is not None:
         _check_outside(local, [(folder, ""), *documents], account)
     outputs = outputs_in(local, account)
+    for place, _ in documents:
+        if str(place) != str(folder):
+            place.check()
     files = find_inputs(local, outputs, blobs)
     references = [folder.reference(*document) for document in documents] if folder else []
     check_clashes(files, suffixes, (MANIFEST, TABLE, *local.corpus_names, *references))
@@ -85,19 +88,6 @@ def documents_before(folder: Folder, run_id: str) -> dict[str, bytes]:
         return {name: folder.read(name)[0] for name in names}
     except (OSError, ValueError, TopnError):
         return {}
-
-
-def check_documents(local: LocalFiles, account: BlobAccount) -> None:
-    """Check that the table and the report of a run can be written, and replace no file of the user.
-
-    Raises:
-        UsageError: They would replace one, or their place cannot be used.
-    """
-    documents = _documents(local, account)
-    _check_outside(local, documents, account)
-    for folder, _ in documents:
-        folder.check()
-    _check_free(open_folder(local.output_folder, account), documents, outputs_in(local, account), [], [])
 
 
 def outputs_in(local: LocalFiles, account: BlobAccount | None = None) -> set[str]:
@@ -166,12 +156,27 @@ def _read_manifest(folder: Folder) -> tuple[Manifest, str]:
         ) from error
 
 
+class Written(NamedTuple):
+    """What `write_outputs` did.
+
+    Attributes:
+        manifest: The part of the manifest that is about this run.
+        errors: What could not be written or deleted, and why.
+        before: The manifest of the folder before this run.
+    """
+
+    manifest: Manifest
+    errors: list[str]
+    before: Manifest
+
+
 def write_outputs(
     report: RunReport,
     run: Mapping[str, Any],
     log_unexpected: Callable[[BaseException], object],
     table: str | None = None,
-) -> tuple[Manifest, list[str]]:
+    page: Document | None = None,
+) -> Written:
     """Write the outputs of all files with a result, the table and the manifest; delete older outputs of failed files.
 
     The manifest lists the new outputs before the first is written, so that it is true even if the process is killed.
@@ -182,41 +187,45 @@ def write_outputs(
         run: What the manifest says about the run, with its id.
         log_unexpected: Called with each error that is neither of the file system nor expected.
         table: Another file for the table; its suffix selects the format.
-
-    Returns:
-        The part of the manifest that is about this run, and what could not be written or deleted, and why.
+        page: The HTML page, which the manifest lists. It is written later, because it says what was written.
     """
     entries = [_entry(file, report.workload, str(run["id"])) for file in report.files]
     try:
         folder = open_folder(report.output_folder)
         tables = [(folder, TABLE), *([open_parent(table, None, "The table")] if table else [])]
         with folder.locked():
-            return _write(folder, tables, report, run, entries, log_unexpected)
+            return _write(folder, tables, page, report, run, entries, log_unexpected)
     except (OSError, TopnError) as error:
         reason = _reason(error)
         failed = (replace(entry, status="failed", error=entry.error or reason, outputs=()) for entry in entries)
-        return Manifest(run=run, status="failed", entries=tuple(failed)), [
-            f"{printable(report.output_folder)} ({reason})"
-        ]
+        return Written(
+            manifest=Manifest(run=run, status="failed", entries=tuple(failed)),
+            errors=[f"{printable(report.output_folder)} ({reason})"],
+            before=Manifest(),
+        )
 
 
 def _write(
     folder: Folder,
     tables: Sequence[Document],
+    page: Document | None,
     report: RunReport,
     run: Mapping[str, Any],
     entries: Sequence[Entry],
     log_unexpected: Callable[[BaseException], object],
-) -> tuple[Manifest, list[str]]:
+) -> Written:
     """Write everything between two updates of the manifest, which keep what other runs have written to it."""
     writer = _Writer(folder, report, log_unexpected)
-    references = {folder.reference(*document) for document in tables}
+    references = {folder.reference(*document) for document in (*tables, *([page] if page else []))}
     corpus: dict[str, bytes | Output] = {}
     failures = list(filter(None, [writer.attempt(CORPUS, lambda: corpus.update(_corpus_documents(report)))]))
     references |= corpus.keys()
     outdated: list[str] = []
+    earlier = Manifest()
 
     def start(before: Manifest) -> Manifest:
+        nonlocal earlier
+        earlier = before
         kept, outdated[:] = _merge(before.entries, entries)
         if report.corpus_failure is not None or failures:
             outdated.extend({*report.workload.corpus_names} & {*before.documents})
@@ -246,7 +255,11 @@ def _write(
         return Manifest(run=run, status=status, documents=tuple(sorted(documents)), entries=(*written, *kept))
 
     failures += filter(None, [writer.attempt(MANIFEST, partial(_update, folder, end))])
-    return Manifest(run=run, status=status, documents=tuple(sorted(references)), entries=tuple(written)), failures
+    return Written(
+        manifest=Manifest(run=run, status=status, documents=tuple(sorted(references)), entries=tuple(written)),
+        errors=failures,
+        before=earlier,
+    )
 
 
 def _corpus_documents(report: RunReport) -> Mapping[str, bytes | Output]:
@@ -273,16 +286,6 @@ def _update(folder: Folder, change: Callable[[Manifest], Manifest]) -> None:
             folder.write(MANIFEST, lambda file, manifest=manifest: file.writelines(manifest.blocks()), version)  # type: ignore[misc]
             return
     raise OSError(errno.EAGAIN, "other runs change the manifest all the time")
-
-
-def add_document(folder: Folder, document: Document) -> None:
-    """Add a file to the manifest of a folder, so that it does not become an input."""
-    reference = folder.reference(*document)
-    with folder.locked():
-        _update(
-            folder,
-            lambda before: replace(before, documents=tuple(sorted({*before.documents, reference}))),
-        )
 
 
 def contains(listed: Place, place: Place) -> bool:

@@ -25,6 +25,9 @@ LIST_PRICES_USD_PER_HOUR = {
 }
 LIST_PRICE_REGION = "East US"
 
+# A lower amount would be rounded to zero.
+MIN_SHOWN_USD = 0.0001
+
 # The price of a spot node varies between this share of the price of a dedicated node and all of it.
 # Source: https://learn.microsoft.com/azure/virtual-machines/spot-vms
 MIN_SPOT_SHARE = 0.1
@@ -57,6 +60,21 @@ def estimate_usd(usage: Usage, price: Price) -> tuple[float, float] | None:
         (usage.node_seconds + MIN_SPOT_SHARE * spot_seconds) * usd_per_second,
         (usage.node_seconds + spot_seconds) * usd_per_second,
     )
+
+
+def describe_cost(usage: Usage | None, price: Price | None) -> tuple[str, str]:
+    """Return what the nodes of a run cost, as far as it is known, and a remark or ""."""
+    if usage is None:
+        return "no cost", "no node was needed"
+    estimate = estimate_usd(usage, price) if price is not None else None
+    is_local = price is not None and not price.is_paid
+    if estimate is None:
+        return "no cost (local)" if is_local else "unknown", ""
+    lowest, highest = (f"{usd:.4f}" if usd < 1 else f"{usd:,.2f}" for usd in estimate)
+    text = f"about {highest} USD" if lowest == highest else f"about {lowest} to {highest} USD"
+    if 0 < estimate[1] < MIN_SHOWN_USD:
+        text = f"less than {MIN_SHOWN_USD:.4f} USD"
+    return ("no cost (local)", f"Azure would charge {text}") if is_local else (text.removeprefix("about "), "estimated")
 
 
 def limited_minutes(timeout_minutes: float, max_usd: float | None, options: PoolOptions, price: Price) -> float:

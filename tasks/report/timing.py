@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +9,6 @@ from uuid import UUID
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.logging import get_logger
 
 from tasks.model.chunks import MERGE
 from tasks.report.model import StepTime
@@ -42,15 +40,6 @@ def record_end(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> No
         started_at=task_run.start_time or state.timestamp,
         ended_at=state.timestamp,
     )
-
-
-def _is_not_about_record_end(record: logging.LogRecord) -> bool:
-    """Return whether a log record is not one of the two messages that Prefect logs per call of `record_end`."""
-    message = record.getMessage()
-    return not (message.startswith(("Running hook", "Hook ")) and repr(record_end.__name__) in message)
-
-
-get_logger("prefect.task_runs").addFilter(_is_not_about_record_end)
 
 
 def step_times(flow_run_id: UUID) -> tuple[StepTime, ...]:

@@ -33,6 +33,7 @@ from tasks.model.naming import CLEANUP_ARTIFACT, is_owned_by, run_prefix
 from tasks.model.run import Keep
 from tasks.progress import cleanup_ended, cleanup_started
 from tasks.redaction import redact
+from tasks.report.artifacts import publish_end
 from tasks.report.events import emit_incomplete_cleanup
 from tasks.report.markdown import escape_markdown
 from tasks.steps.life import mark_ended
@@ -86,7 +87,8 @@ class Resources:
 def clean_up(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -> None:
     """Delete the resources of a flow run, except kept ones; the hook for every final state.
 
-    What remains is reported to the progress listeners, in the log, in the state message, in an artifact and in an event.
+    What remains is reported to the progress listeners, in the log, in the state message, in an artifact and in an event. A
+    run that ended before its report gets a summary that says why.
     """
     cleanup_started()
     log = flow_run_logger(flow_run, flow)
@@ -96,10 +98,13 @@ def clean_up(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -
     except ConfigurationError as error:
         # Without settings, the run created nothing. If the settings changed during the run, a sweep deletes the rest.
         log.warning("Nothing was cleaned up: %s", error)
-        return
-    cleanup_ended(cleanup.remaining)
+        cleanup = Cleanup()
+    else:
+        cleanup_ended(cleanup.remaining)
+    if cleanup.deleted:
+        log.info("Deleted %s.", ", ".join(cleanup.deleted))
     log_remaining(log, cleanup.remaining)
-    _report_to_prefect(flow_run.id, state, cleanup)
+    _report_to_prefect(flow, flow_run.id, state, cleanup)
     if cleanup.remaining:
         emit_incomplete_cleanup(flow_run, cleanup)
 
@@ -215,24 +220,25 @@ def _attempt(errors: dict[str, Exception], name: str, operation: Callable[[], T]
     return None
 
 
-def _report_to_prefect(flow_run_id: UUID, state: State[object], cleanup: Cleanup) -> None:
-    """Write the artifact of the cleanup, and add what remains to the message of the run's state."""
-    if not (cleanup.deleted or cleanup.remaining):
-        return
+def _report_to_prefect(flow: Flow[..., object], flow_run_id: UUID, state: State[object], cleanup: Cleanup) -> None:
+    """Write the artifact of the cleanup and that of a run without a report, and add what remains to the run's state."""
     try:
         with get_client(sync_client=True) as client:
-            client.create_artifact(
-                ArtifactCreate(
-                    key=CLEANUP_ARTIFACT,
-                    type="markdown",
-                    description=f"{len(cleanup.deleted)} deleted, {len(cleanup.remaining)} not.",
-                    data=render_cleanup(cleanup),
-                    flow_run_id=flow_run_id,
+            publish_end(client, flow.name, flow_run_id, state)
+            if cleanup.deleted or cleanup.remaining:
+                client.create_artifact(
+                    ArtifactCreate(
+                        key=CLEANUP_ARTIFACT,
+                        type="markdown",
+                        description=f"{len(cleanup.deleted)} deleted, {len(cleanup.remaining)} not.",
+                        data=render_cleanup(cleanup),
+                        flow_run_id=flow_run_id,
+                    )
                 )
-            )
             if cleanup.remaining:
-                message = f"{state.message or state.name} {cleanup.problem}"
-                client.set_flow_run_state(flow_run_id, state.model_copy(update={"message": message}), force=True)
+                # The engine writes this state to the log as the last line.
+                state.message = f"{state.message or state.name} {cleanup.problem}"
+                client.set_flow_run_state(flow_run_id, state, force=True)
     except Exception:  # The user of a terminal sees what remains, even if the Prefect server does not answer.
         logger.exception("The cleanup could not be reported to the Prefect server.")
 

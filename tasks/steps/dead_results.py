@@ -24,8 +24,9 @@ from tasks.model.verdict import BatchTaskOutcome, Category, FileError, StoredRes
 from tasks.progress import advance, notify
 from tasks.steps.collect import collect_chunk
 from tasks.steps.plan import with_results
-from tasks.steps.step import step, warn
+from tasks.steps.step import log, step, warn
 from tasks.steps.sweep import DeadRun, log_sweep, sweep
+from tasks.text import quantity
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
@@ -54,6 +55,7 @@ def sweep_before_run(plan: Plan, workload: Workload, refresh: bool, files_per_ta
     if swept.remaining:
         notify(f"Dead runs left something behind. {Cleanup(remaining=swept.remaining).problem}")
     if collected:
+        log(f"Collected {quantity(len(collected), 'result')} of dead runs.")
         plan = with_results(plan, collected, files_per_task)
     for stage in ("staged", "submitted", "completed"):
         advance(stage, total=plan.new_file_count)

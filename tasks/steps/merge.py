@@ -27,7 +27,8 @@ from tasks.model.verdict import StoredResult, Verdict, counted
 from tasks.progress import advance
 from tasks.steps.collect import Verdicts
 from tasks.steps.plan import kept_partials
-from tasks.steps.step import step, warn
+from tasks.steps.step import log, step, warn
+from tasks.text import quantity
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
@@ -46,7 +47,9 @@ def plan_merges(plan: Plan, verdicts: Verdicts, workload: Workload, refresh: boo
         return Merges()
     store = results_store(str(flow_run.id), warn)
     merges = create_merges(plan, verdicts, workload, store, blob_account(), refresh=refresh)
-    advance("merged", total=merges.count or None)
+    if merges.count:
+        advance("merged", total=merges.count)
+        log(f"The corpus of {quantity(merges.file_count, 'file')} needs {quantity(merges.count, 'merge')}.")
     return merges
 
 

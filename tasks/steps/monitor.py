@@ -20,11 +20,12 @@ from tasks.model.chunks import FinishedChunk, StagedChunk
 from tasks.model.naming import merge_key
 from tasks.model.run import BatchJob, Containers, Run
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError
-from tasks.progress import advance, notify
+from tasks.progress import advance
 from tasks.report.usage import UsageMeter
 from tasks.steps.doctor import Doctor
-from tasks.steps.step import file_error, result_or_error, step
+from tasks.steps.step import file_error, log, result_or_error, step, warn
 from tasks.steps.submit import Renewal
+from tasks.text import quantity
 from tasks.workload.base import Workload
 
 # The poll interval grows while nothing changes, and is reset when something does.
@@ -100,9 +101,12 @@ def wait_for_batch_tasks(
     account = batch_account()
     renewal = Renewal(account=account, blobs=blob_account(), run=run, job=job, workload=workload, containers=containers)
     doctor = Doctor(account, job, own_pool=job.pool_id == run.name)
+    completed = 0
     for finished in watch(account, job, submissions, run.deadline_at, renewal, doctor, on_poll=meter.list_nodes):
         meter.add(finished)
+        completed += len(finished.outcomes)
         yield finished
+    log(f"Completed {quantity(completed, 'Batch task')}.")
 
 
 def watch(
@@ -136,7 +140,7 @@ def watch(
         except Exception as error:  # noqa: BLE001 - one bad answer must not end the run
             failed_polls += not (isinstance(error, ServiceError) and error.transient)
             failure = file_error(error, "watched", Category.NODE)
-            notify(f"{str(error).rstrip('.') if isinstance(error, ServiceError) else failure.message}. Retrying.")
+            warn(f"{str(error).rstrip('.') if isinstance(error, ServiceError) else failure.message}. Retrying.")
             stop_reason = failure if failed_polls >= MAX_FAILED_POLLS else None
         on_poll()
         yield from watched.pop_finished(doctor)
@@ -247,7 +251,7 @@ class _WatchedJob:
         if not self._account.reactivate_task(self._job.job_id, task_id):
             return False
         self._reactivations[task_id] += 1
-        notify(f"A Batch task failed for a transient reason and will run again [{outcome.failure_code}].")
+        warn(f"A Batch task failed for a transient reason and will run again [{outcome.failure_code}].")
         return True
 
     def pop_finished(self, doctor: Doctor) -> Iterator[FinishedChunk]:
@@ -275,5 +279,5 @@ def _examine(doctor: Doctor) -> FileError | None:
     diagnosis = doctor.examine()
     if diagnosis is None:
         return None
-    notify(diagnosis.message)
+    warn(diagnosis.message)
     return diagnosis.fatal

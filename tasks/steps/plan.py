@@ -28,8 +28,8 @@ from tasks.model.urls import parse_place
 from tasks.model.verdict import Category, FileError, StoredResult, Verdict, counted
 from tasks.progress import advance, notify
 from tasks.report.output_folder import find_files
-from tasks.steps.step import log_unexpected, step, warn
-from tasks.text import printable
+from tasks.steps.step import log, log_unexpected, step, warn
+from tasks.text import printable, quantity
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
 
@@ -77,7 +77,15 @@ def plan_files(local: LocalFiles, workload: Workload, refresh: bool, files_per_t
     finder = BlobFinder(account, results_location()) if account and local.has_blobs else None
     files = find_files(local, workload.suffixes, finder, account)
     partials = kept_partials(blob_account(), FILES_FOLDER) if workload.merge else ()
-    return create_plan(files, workload, store, partials, refresh=refresh, files_per_task=files_per_task)
+    plan = create_plan(files, workload, store, partials, refresh=refresh, files_per_task=files_per_task)
+    unchanged, failed = (
+        sum(file.content_key in known for file in plan.files) for known in (plan.unchanged, plan.failures)
+    )
+    unreadable = f", {failed:,} unreadable" if failed else ""
+    log(
+        f"{quantity(len(files), 'file')}: {len(files) - unchanged - failed:,} new, {unchanged:,} unchanged{unreadable}."
+    )
+    return plan
 
 
 def create_plan(

@@ -21,12 +21,12 @@ from tasks.errors import (
     NotFoundError,
     ServiceError,
 )
-from tasks.model.naming import PARTIALS_CONTAINER, PARTIALS_METADATA
+from tasks.model.naming import APPLICATION_SUFFIX, INPUTS_SUFFIX, OUTPUTS_SUFFIX, PARTIALS_CONTAINER, PARTIALS_METADATA
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
 from tasks.model.run import BatchJob, Containers, Run
-from tasks.progress import notify
 from tasks.steps.pool_selection import choose_identity, choose_image, support_warning
-from tasks.steps.step import step, warn
+from tasks.steps.step import log, step, warn
+from tasks.text import quantity
 from tasks.workload.base import Workload
 
 # Another active job usually ends within minutes, or not at all.
@@ -37,15 +37,22 @@ QUOTA_POLL_SECONDS = 15.0
 @step("create containers")
 def create_containers(run: Run, workload: Workload) -> Containers:
     """Create the run's three containers, and upload the workload's files to the first one."""
-    return ensure_containers(blob_account(), run, workload)
+    containers = ensure_containers(blob_account(), run, workload)
+    log(f"The containers are {run.name}{APPLICATION_SUFFIX}, {INPUTS_SUFFIX} and {OUTPUTS_SUFFIX}.")
+    return containers
 
 
 @step("create pool")
 def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
     """Create the run's pool, or check the existing pool that the user configured; returns the pool id."""
     if options.pool_id is not None:
-        return get_existing_pool(batch_account(), options.pool_id).pool_id
-    return ensure_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
+        pool_id = get_existing_pool(batch_account(), options.pool_id).pool_id
+        log(f"The existing pool {pool_id} is used.")
+        return pool_id
+    pool_id = ensure_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
+    spot = f" and {quantity(options.spot_nodes, 'spot node')}" if options.spot_nodes else ""
+    log(f"The pool is {pool_id}, with up to {quantity(options.nodes, 'node')}{spot} of {options.vm_size}.")
+    return pool_id
 
 
 @step("create job")
@@ -61,6 +68,7 @@ def create_job(
     account = batch_account()
     identity = None if pool_id == run.name else choose_identity(pool_id, account.get_pool(pool_id).identities, setup)
     job = ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
+    log(f"The job is {job.job_id}. It ends at {run.deadline_at:%Y-%m-%d %H:%M} UTC at the latest.")
     return replace(job, task_minutes=task_minutes)
 
 
@@ -233,7 +241,7 @@ def _create_job_when_quota_allows(account: BatchAccount, spec: JobSpec, deadline
         except ServiceError as error:
             if error.code != "ActiveJobAndScheduleQuotaReached" or clock.now() >= give_up_at:
                 raise
-        notify("The account's quota of active jobs is used up. Waiting for another job to end.")
+        warn("The account's quota of active jobs is used up. Waiting for another job to end.")
         clock.sleep(QUOTA_POLL_SECONDS)
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from prefect.client.schemas.objects import State
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.utilities.urls import url_for
 from pydantic import TypeAdapter
 
+from tasks.azure.block import block_of_run
+from tasks.azure.settings import use_block
 from tasks.clock import service_time
-from tasks.errors import OutputError
+from tasks.errors import OutputError, TopnError
 from tasks.model.chunks import Chunk, StagedChunk
 from tasks.model.corpus import Merges
 from tasks.model.files import InputFile
@@ -22,21 +28,27 @@ from tasks.model.inputs import LocalFiles
 from tasks.model.plan import Plan
 from tasks.model.run import Run
 from tasks.model.verdict import NOT_SUBMITTED, Category, FileError, FileReport, StoredResult, Verdict, counted
+from tasks.redaction import redact
 from tasks.report.artifacts import publish
+from tasks.report.comparison import compare
 from tasks.report.events import emit_end
 from tasks.report.folders import Folder, open_folder
-from tasks.report.history import with_history
+from tasks.report.history import previous_run, with_history
+from tasks.report.manifest import PAGE
 from tasks.report.markdown import MAX_LISTED
 from tasks.report.model import FilesFailedError, Price, RunReport, Usage
-from tasks.report.output_folder import documents_before, write_outputs
+from tasks.report.output_folder import documents_before, read_manifest, write_outputs
 from tasks.report.price import estimate_usd
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
 from tasks.steps.merge import corpus_verdict
-from tasks.steps.step import file_error, log_unexpected, result_or_error, step, warn
+from tasks.steps.step import file_error, log, log_unexpected, result_or_error, step, warn
 from tasks.text import printable, shorten
 from tasks.workload.base import Corpus, Workload
 from tasks.workload.results_store import results_store
+
+# Reasons in the message of the final state. The log has more, and the artifact has the details.
+MAX_REASONS = 3
 
 
 @step("report")
@@ -72,10 +84,25 @@ def report_run(
         host=folder.host,
     )
     about = _describe_run(run, report)
-    manifest, errors = write_outputs(report, about, log_unexpected, local.table)
+    page = (open_folder(local.report_folder, name="The report folder"), PAGE) if local.report_folder else None
+    manifest, errors, before = write_outputs(report, about, log_unexpected, local.table, page)
     history = with_history(manifest, report, log_unexpected)
-    results_store(run.flow_run_id, warn).put_manifest(run.flow_run_id, history.blocks())
+    store = results_store(run.flow_run_id, warn)
+    store.put_manifest(run.flow_run_id, history.blocks())
+    previous = previous_run(before, run.flow_run_id, store.files)
+    report = replace(
+        report,
+        parameters=about["parameters"],
+        run_url=url_for("flow-run", obj_id=flow_run_id) or "",
+        comparison=compare(previous, history) if previous else None,
+        unwritten=tuple(errors),
+    )
+    if page is not None:
+        report = _write_page(report, *page, is_listed=folder.reference(*page) in manifest.documents)
     publish(flow_run_id, report)
+    for reason in _reasons(report, MAX_LISTED) if report.is_failed else ():
+        log(reason, logging.ERROR)
+    log(f"The outputs are in {report.output_folder}.")
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise OutputError(
@@ -84,6 +111,61 @@ def report_run(
         )
     emit_end(run.flow_run_id, report, about["usd"])
     return report
+
+
+def _write_page(report: RunReport, folder: Folder, name: str, *, is_listed: bool) -> RunReport:
+    """Write the HTML page, and return the report with its place. A page that cannot be written causes a warning."""
+    from tasks.report.html import write_page  # noqa: PLC0415 - imports matplotlib, which is slow
+
+    if not is_listed:
+        warn("The report was not written, because the manifest of the output folder, which has to list it, was not.")
+        return report
+    try:
+        write_page(report, folder)
+        return replace(report, page=printable(folder.full_path(name)))
+    except (OSError, TopnError) as error:
+        reason = (error.strerror or "") if isinstance(error, OSError) else redact(str(error))
+    except Exception as error:  # noqa: BLE001 - an error of a workload may not fail the run at its end
+        log_unexpected(error)
+        reason = f"unexpected {type(error).__name__}, see the log of the run"
+    warn(f"The report {printable(folder.shown(name))} could not be written: {printable(reason).rstrip('.')}.")
+    return report
+
+
+def report_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Replace the page of an earlier run if this run ended before its report. This is a hook of the flow.
+
+    Only a page that the manifest of the output folder lists is replaced. An error is logged, because the run has ended.
+    """
+    output_folder, report_folder = (flow_run.parameters.get(name) for name in ("output_folder", "report_folder"))
+    if not report_folder:
+        return
+    logger = flow_run_logger(flow_run)
+    try:
+        with use_block(block_of_run(flow, flow_run.parameters)):
+            outputs, folder = open_folder(str(output_folder)), open_folder(str(report_folder), name="The report folder")
+        manifest = read_manifest(outputs)
+        is_reported = manifest.run.get("id") == str(flow_run.id) and manifest.status != "running"
+        if is_reported or outputs.reference(folder, PAGE) not in manifest.documents:
+            return
+        from tasks.report.html import render_failure  # noqa: PLC0415 - imports matplotlib, which is slow
+
+        ended = "was cancelled" if state.is_cancelled() else (state.name or "failed").lower()
+        page = render_failure(
+            outputs,
+            flow_run.parameters,
+            headline=f"The run {ended} before its report",
+            state=(state.name or "failed").lower(),
+            message=redact(state.message or "Its last state has no message."),
+            ended=f"{state.timestamp:%A, %-d %B %Y, %H:%M UTC}",
+            run_name=flow_run.name,
+            run_url=url_for("flow-run", obj_id=flow_run.id) or "",
+        )
+        folder.write(PAGE, page.encode())
+    except TopnError as error:
+        logger.error("The page of the last run could not be replaced: %s", redact(str(error)))  # noqa: TRY400 - expected
+    except Exception:  # The resources of the run are deleted all the same.
+        logger.exception("The page of the last run could not be replaced.")
 
 
 def _corpus(
@@ -153,18 +235,25 @@ def _error_of(step: PrefectFuture[Any], participle: str, category: Category) -> 
 
 
 def final_state(report: RunReport) -> State[Any]:
-    """Return the final state of the flow run: completed, or failed with the names of the failed files.
+    """Return the final state of the flow run: completed, or failed with the reasons of the first failed files.
 
     The data of a failed state is a FilesFailedError, which a call of the flow raises.
     """
-    failed = report.count("failed")
     if not report.is_failed:
         return Completed(message=report.headline, data=report)
-    reasons = "; ".join(shorten(failure.reason, 300) for failure in report.describe_failures(MAX_LISTED))
-    more = f"; and {failed - MAX_LISTED} more" if failed > MAX_LISTED else ""
-    what = f"{failed} of {len(report.files)} files failed" if failed else "The corpus could not be merged"
-    error = FilesFailedError(f"{what}: {reasons}{more}.", report)
-    return Failed(message=str(error), data=error)
+    return failed_state(FilesFailedError(f"{'; '.join(_reasons(report, MAX_REASONS))}. {report.failure}.", report))
+
+
+def failed_state(error: TopnError) -> State[Any]:
+    """Return the final state of a flow run that failed with an error of topn, whose message is all that a user needs."""
+    return Failed(message=redact(str(error)), data=error)
+
+
+def _reasons(report: RunReport, limit: int) -> list[str]:
+    """Return why the first files failed, and the number of the others."""
+    reasons = [shorten(failure.reason, 300).rstrip(".") for failure in report.describe_failures(limit)]
+    more = len(report.failed) + (report.corpus_failure is not None) - len(reasons)
+    return [*reasons, f"and {more:,} more"] if more else reasons
 
 
 def _file_report(

@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, task
@@ -22,6 +23,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque as prefect_opaque
 
@@ -30,10 +32,15 @@ from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError
 from tasks.progress import notify
 from tasks.redaction import redact
+from tasks.report.run_log import is_not_about_steps, is_unexpected
 from tasks.report.timing import record_end
 from tasks.text import printable
 
 STEP_RETRIES = 3
+
+for name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(name).addFilter(is_unexpected)
+logging.getLogger("prefect.task_runs").addFilter(is_not_about_steps)
 
 # Each request to a service that does not answer is retried for minutes.
 MAX_UNANSWERED = 3
@@ -75,11 +82,22 @@ def opaque(value: T) -> T:
     return cast(T, prefect_opaque(value))
 
 
-def warn(message: str) -> None:
-    """Show a warning on the terminal and in the run's log."""
-    notify(message)
+def log(message: str, level: int = logging.INFO) -> None:
+    """Write a line to the run's log."""
     with suppress(MissingContextError):
-        get_run_logger().warning(message)
+        get_run_logger().log(level, redact(message))
+
+
+def warn(message: str) -> None:
+    """Show a warning on the terminal, and once in the run's log, even if each poll finds the same problem."""
+    notify(message)
+    _log_once(str(flow_run.id), message)
+
+
+@lru_cache
+def _log_once(flow_run_id: str, message: str) -> None:
+    del flow_run_id
+    log(message, logging.WARNING)
 
 
 def is_last_attempt() -> bool:
@@ -161,7 +179,7 @@ def log_unexpected(error: BaseException) -> None:
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
     with suppress(MissingContextError):
         logger = get_run_logger()
-    logger.error("An unexpected error failed some files.", exc_info=error)
+    logger.error("An unexpected error failed some files, or left out a part of the report.", exc_info=error)
 
 
 def result_or_error(future: PrefectFuture[T]) -> T | BaseException:

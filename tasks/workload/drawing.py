@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# The HTML page finds shapes by these colours and replaces them in dark mode.
+# In dark mode, a style sheet in each picture finds shapes by these colours and replaces them.
 INK = "#1f2933"
 FAINT = "#9aa5b1"
 PAPER = "#ffffff"
@@ -49,7 +49,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def bars_picture(named_counts: Sequence[tuple[str, int]]) -> str:
+# The page and the artifact of a run have the same picture.
+@lru_cache(maxsize=1)
+def bars_picture(named_counts: tuple[tuple[str, int], ...]) -> str:
     """Draw counts as horizontal bars, with the first on top."""
     with mpl.rc_context(STYLE):
         rows = named_counts[::-1]
@@ -72,4 +74,10 @@ def render_svg(figure: Figure) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(document, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = document.getvalue().decode()
-    return text[text.index("<svg") :]
+    dark = "".join(
+        f'[style*="{what}: {light}"] {{ {what}: {dark} !important }} '
+        for light, dark in DARK_COLOURS.items()
+        for what in ("fill", "stroke")
+    )
+    style = f"@media (prefers-color-scheme: dark) {{ {dark}}}"
+    return text[text.index("<svg") :].replace("</style>", f"{style}</style>", 1)

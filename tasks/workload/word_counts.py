@@ -161,7 +161,7 @@ class WordCountWorkload(Workload):
 
         return Picture(
             title="Most frequent words",
-            svg=bars_picture([(shorten(printable(word), 30), count) for word, count in words]),
+            svg=bars_picture(tuple((shorten(printable(word), 30), count) for word, count in words)),
             sentence=f"Exact counts of all words of {_files(corpus)}.",
         )
 

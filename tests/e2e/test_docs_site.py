@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from browser_support import open_browser
 from pages_support import PAGES, PAGES_NOT_RUN, assert_shows, is_run, saved_on, shown_in_the_readme, typed_on
 from tests_support import REPOSITORY
 from up_support import make_checkout
@@ -124,6 +125,20 @@ def test_site_needs_no_network(site):
     fetched = r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?:https?:)?//|@import|url\(["\']?(?:https?:)?//'
     for path in [*folder.rglob("*.html"), *folder.rglob("*.css")]:
         assert not re.search(fetched, path.read_text()), path
+
+
+@site_group
+def test_site_fits_narrow_screens(site):
+    folder, _ = site
+    too_wide = {}
+    with open_browser() as page:
+        page.set_viewport_size({"width": 320, "height": 700})
+        for path in folder.rglob("*.html"):
+            page.goto(path.as_uri(), wait_until="domcontentloaded")
+            width = page.evaluate("document.documentElement.scrollWidth")
+            if width > 320:
+                too_wide[path.name] = width
+    assert too_wide == {}
 
 
 @site_group

@@ -49,9 +49,16 @@ def test_wheel_holds_packages_and_command_only(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {*PACKAGES, "topn_command.py", "topn-0.1.0.dist-info"}
-    assert all(name.endswith((".py", ".c", ".json", ".jinja", ".sh")) for name in names if "dist-info" not in name)
+    assert all(
+        name.endswith((".py", ".c", ".js", ".json", ".jinja", ".sh")) for name in names if "dist-info" not in name
+    )
     # Data files that the code reads.
-    assert {"tasks/workload/run_pack.sh", "tasks/report/report.html.jinja", "task_script/native/counts.c"} <= set(names)
+    assert {
+        "tasks/workload/run_pack.sh",
+        "tasks/report/report.html.jinja",
+        "tasks/report/report.js",
+        "task_script/native/counts.c",
+    } <= set(names)
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
 
 

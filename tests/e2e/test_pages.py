@@ -11,7 +11,7 @@ import pytest
 from browser_support import open_browser, sign_in
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from run_reports import HOSTILE, hostile_report
+from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
 from tests_support import wait_until
 
 from localbatch.api.auth import password_header
@@ -218,6 +218,63 @@ def test_html_report_shows_hostile_texts_as_text(tmp_path):
     assert requests == [path.as_uri()]
 
 
+WIDTHS = (320, 400, 1400)
+
+
+def names_in_table(page):
+    return page.eval_on_selector_all("table.files tbody tr", "rows => rows.map(row => row.cells[0].textContent)")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_html_report_fits_its_window(tmp_path, scheme):
+    colours = set()
+    with open_browser() as page:
+        page.emulate_media(color_scheme=scheme)
+        for report in (hostile_report(), run_report(*(failed(n) for n in range(3)), usage=usage())):
+            write_page(report, LocalFolder(tmp_path))
+            page.goto((tmp_path / "report.html").as_uri())
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+            colours.add(page.evaluate("getComputedStyle(document.body).color"))
+            colours.add(page.evaluate("getComputedStyle(document.querySelector('svg text')).fill"))
+    assert colours == {"rgb(228, 233, 238)" if scheme == "dark" else "rgb(31, 41, 51)"}
+
+
+def test_html_report_sorts_and_filters_by_keyboard(tmp_path):
+    files = [counted(n, f"file{n}.txt", (("the", n),), unchanged=n > 2) for n in range(300)]
+    write_page(run_report(*files, failed(300, "bad.txt"), usage=usage()), LocalFolder(tmp_path))
+    uri = (tmp_path / "report.html").as_uri()
+    messages = []
+    with open_browser() as page:
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.goto(uri)
+        assert names_in_table(page) == ["bad.txt", *(f"file{n}.txt" for n in range(49))]
+        page.get_by_role("button", name="Show all 301").press("Enter")
+        assert len(names_in_table(page)) == 301
+        assert page.evaluate("document.activeElement.textContent") == "file49.txt"
+        head = page.get_by_role("columnheader", name="file")
+        for order, ends in (("ascending", ("bad.txt", "file299.txt")), ("descending", ("file299.txt", "bad.txt"))):
+            head.get_by_role("button").press("Enter")
+            assert head.get_attribute("aria-sort") == order
+            assert (names_in_table(page)[0], names_in_table(page)[-1]) == ends
+        page.get_by_label("Search").press_sequentially("FILE29")
+        assert names_in_table(page) == [*(f"file{n}.txt" for n in range(299, 289, -1)), "file29.txt"]
+        assert page.get_by_role("status").text_content() == "11 of 11 found files are shown, of 301 in all."
+        page.get_by_label("Search").fill("")
+        page.get_by_label("Show").select_option("counted")
+        assert names_in_table(page) == ["file2.txt", "file1.txt", "file0.txt"]
+        page.get_by_label("Show").select_option("failed")
+        assert names_in_table(page) == ["bad.txt"]
+        assert messages == []
+
+        plain = page.context.browser.new_page(java_script_enabled=False)
+        plain.goto(uri)
+        assert plain.locator("table.files tbody tr").count() == 301
+        assert plain.locator(":is(input, select, button):visible").count() == 0
+
+
 def text_file():
     Path("a.txt").write_text(f"one two two {os.getcwd()}")
     return os.path.abspath("a.txt")
@@ -249,6 +306,9 @@ def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     page.locator("textarea").first.fill(text_file())
     page.get_by_label("num_words").fill("2")
     page.get_by_label("output_folder").fill(os.path.abspath("results"))
+    # The form asks whether the table, and after it the report folder, is a text or empty.
+    page.get_by_text("str", exact=True).nth(1).click()
+    page.locator("textarea").nth(2).fill(os.path.abspath("page"))
     submit(page)
     page.wait_for_url(lambda url: not url.endswith("/run"), wait_until="commit")
     wait_until(lambda: len(up.runs()) == len(before) + 1, "the run exists")
@@ -268,6 +328,12 @@ def test_form_starts_run_and_page_shows_steps(up, page, open_form, screenshot):
     found = json.loads(Path("results/a_OUTPUT.json").read_text())
     assert found["top"][0] == ["two", 2]
     assert len(found["top"]) == 2
+    # The page about the run leads to the run, and the summary of the run names the page.
+    page.goto(Path("page/report.html").absolute().as_uri())
+    page.get_by_role("link", name="This run in Prefect").click()
+    page.wait_for_url(f"{up.pages_url}/**/{flow_run_id}**", wait_until="commit")
+    [summary] = up.post("/artifacts/filter", **reported | {"artifacts": {"key": {"any_": ["topn-summary"]}}})
+    assert os.path.abspath("page/report.html") in summary["data"]
 
 
 def test_form_rejects_bad_number_without_creating_run(up, page, open_form, screenshot):
@@ -284,8 +350,8 @@ def test_form_rejects_bad_number_without_creating_run(up, page, open_form, scree
 def test_form_shows_rejection_by_server(up, page, open_form, screenshot):
     before = up.runs()
     open_form()
-    # The form asks whether the table, and after it the pool id, is a text or empty.
-    page.get_by_text("str", exact=True).nth(1).click()
+    # The form asks whether the table, the report folder, and after them the pool id, is a text or empty.
+    page.get_by_text("str", exact=True).nth(2).click()
     page.locator("textarea").nth(5).fill("no id!")
     submit(page)
     shows(page, "'no id!' is not valid under any of the given schemas")

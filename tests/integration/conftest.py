@@ -87,6 +87,17 @@ def read_run(prefect_api):
     return read
 
 
+@pytest.fixture
+def read_log(prefect_api):
+    """Return a function that reads the lines in the log of a flow run, in their order."""
+
+    def read(flow_run_id):
+        query = {"logs": {"flow_run_id": {"any_": [str(flow_run_id)]}}, "sort": "TIMESTAMP_ASC"}
+        return [log["message"] for log in send_to_prefect(prefect_api, "/logs/filter", query)]
+
+    return read
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory):
     """The folder of the shared runs, with the sample texts in data/."""

@@ -24,14 +24,18 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
     flow_run, artifacts = read_run(completed_run.found["run"])
 
     assert flow_run["name"] == flow_run["state"]["message"] == "5 files: 5 counted"
-    assert artifacts.keys() == NAMES
+    # After a failed run of another test, it says that no file failed.
+    assert artifacts.keys() - {"topn-failures"} == NAMES
     files = completed_run.found["files"]
     summary = artifacts["topn-summary"]
     assert summary["description"] == "5 files: 5 counted"
     found = Shown(summary["data"])
     assert ["Batch tasks completed", "6"] in found.rows
     assert ["Words in all files", f"{sum(file['words'] for file in files):,}"] in found.rows
-    assert "This run did not use Azure and cost nothing" in summary["data"]
+    [cost] = [text for name, *text in found.rows if name == "Cost of the nodes"]
+    assert re.fullmatch(r"no cost \(local; Azure would charge about 0\.\d{4} USD\)", *cost)
+    assert str(completed_run.folder / "page/report.html") in summary["data"]
+    assert f"/runs/flow-run/{flow_run['id']}" in (completed_run.folder / "page/report.html").read_text()
     counts = dict.fromkeys(("sweep", "start", "plan", "create containers", "create pool", "create job"), 1)
     counts |= {"stage": 5, "submit": 5, "collect": 5, "wait for Batch tasks": 2, "plan merges": 1, "merge": 3}
     for step, task_runs in counts.items():
@@ -42,11 +46,37 @@ def test_run_publishes_summary_and_results(completed_run, read_run, prefect_api)
         (file["file"], f"{file['words']:,}", ", ".join(f"{word} {count:,}" for word, count in file["top"]))
         for file in files
     ]
-    logs = send_to_prefect(prefect_api, "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}})
-    assert any("Finished in state Completed()" in log["message"] for log in logs)
-    assert not [log["message"] for log in logs if "hook" in log["message"].lower() and "clean_up" not in log["message"]]
     progress = artifacts["topn-progress"]
-    assert (progress["data"], progress["description"]) == (100, "5 of 5 completed (5 staged, 5 submitted)")
+    assert progress["data"] == 100
+    assert progress["description"] == "5 of 5 completed (5 staged, 5 submitted), 1 of 1 merges completed"
+
+
+@SHARED
+def test_log_of_run_ends_with_its_result(completed_run, read_run, read_log):
+    name = completed_run.found["run"]
+    flow_run, _ = read_run(name)
+    own = [
+        "5 files: 5 new, 0 unchanged.",
+        f"The containers are {name}-app, -in and -out.",
+        f"The pool is {name}, with up to 2 nodes of standard_d2as_v5.",
+        f"The job is {name}. It ends at ",
+        "Completed 5 Batch tasks.",
+        "The corpus of 5 files needs 1 merge.",
+        "Completed 1 Batch task.",
+        f"The outputs are in {completed_run.folder / 'results'}.",
+        f"Deleted container {name}-app, container {name}-in, container {name}-out, job {name}, pool {name}.",
+    ]
+    prefects = [
+        "Beginning flow run",
+        "Running hook 'clean_up'",
+        "Hook 'clean_up'",
+        "Finished in state Completed('5 fil",
+    ]
+    log = read_log(flow_run["id"])
+    assert len(log) == len(own) + len(prefects)
+    for start in own + prefects:
+        assert [line for line in log if line.startswith(start)], start
+    assert log[-1] == "Finished in state Completed('5 files: 5 counted')"
 
 
 @SHARED
@@ -59,26 +89,36 @@ def test_unchanged_run_publishes_no_batch_tasks(completed_run, repeated_run, rea
     assert latest["latest_id"] != earlier["topn-summary"]["id"]
 
     assert flow_run["name"] == flow_run["state"]["message"] == "5 files: 5 unchanged"
-    assert artifacts.keys() == {"topn-summary", "topn-results"}
+    assert artifacts.keys() - {"topn-failures"} == {"topn-summary", "topn-results"}
     assert "Batch tasks" not in artifacts["topn-summary"]["data"]
 
 
 @SHARED
-def test_failed_run_shows_reasons_without_log(failed_run, read_run):
+def test_failed_run_shows_reasons_first(failed_run, read_run, read_log):
     flow_run, artifacts = read_run(failed_run.found["run"])
 
-    assert flow_run["name"] == "6 files: 3 counted, 3 failed"
+    assert flow_run["name"].startswith("6 files: 3 counted, 3 failed: latin1.txt is not UTF-8 text (")
     assert flow_run["state"]["type"] == "FAILED"
     message = flow_run["state"]["message"]
-    assert message.startswith("3 of 6 files failed: latin1.txt is not UTF-8 text")
-    assert "nul.txt has a NUL byte at offset 7" in message
-    assert "b|`ad.txt is not UTF-8 text" in message
+    reasons = message.removesuffix(". 3 of 6 files failed.").split("; ")
+    assert [reason.partition(" (")[0] for reason in reasons] == [
+        "latin1.txt is not UTF-8 text",
+        "nul.txt has a NUL byte at offset 7",
+        "b|`ad.txt is not UTF-8 text",
+    ]
+    log = read_log(flow_run["id"])
+    assert [line for line in log if line in reasons] == reasons
+    assert log[-1] == f"Finished in state Failed({message!r})"
+    assert not [line for line in log if "Traceback" in line]
     assert artifacts.keys() == NAMES | {"topn-failures"}
     failures = artifacts["topn-failures"]
     assert failures["description"].startswith("- latin1\\.txt is not UTF\\-8 text")
     for part in ("## `` b|`ad.txt ``", "`input`", "`2 times`", "python -m task_script", "offset 0"):
         assert part in failures["data"]
-    assert "nul\\.txt has a NUL byte" in artifacts["topn-summary"]["data"]
+    summary = artifacts["topn-summary"]["data"]
+    assert summary.index("nul\\.txt has a NUL byte") < summary.index("| Run |")
+    _, *rows = Shown(artifacts["topn-results"]["data"]).rows
+    assert [row[1].partition(":")[0] for row in rows] == ["failed"] * 3 + ["counted"] * 3
 
 
 @pytest.fixture
@@ -104,14 +144,25 @@ def test_progress_updates_one_artifact(flow_run_id, prefect_api, monkeypatch):
 
     monkeypatch.setattr(artifacts, "PROGRESS_SECONDS", 0.05)
     read_progress = lambda: artifacts_of(prefect_api, flow_run_id, "topn-progress")  # noqa: E731
-    with artifacts.progress_artifact(str(flow_run_id), "topn", 4):
+    with artifacts.progress_artifact(str(flow_run_id), "topn", 4, 0):
         wait_until(lambda: read_progress() == [(0, "0 of 4 completed (0 staged, 0 submitted)")], "it is there")
         advance("staged", done=3)
-        wait_until(lambda: read_progress() == [(25, "0 of 4 completed (3 staged, 0 submitted)")], "it moves")
+        wait_until(lambda: read_progress() == [(0, "0 of 4 completed (3 staged, 0 submitted)")], "it moves")
         advance("staged", done=1)
         advance("submitted", done=4)
-        advance("completed", done=4)
-    assert read_progress() == [(100, "4 of 4 completed (4 staged, 4 submitted)")]
+        advance("completed", done=3)
+        advance("merged", total=2)
+        advance("merged", done=1)
+    assert read_progress() == [(75, "3 of 4 completed (4 staged, 4 submitted), 1 of 2 merges completed")]
+
+
+def test_progress_of_merges_alone(flow_run_id, prefect_api):
+    from tasks.progress import advance  # noqa: PLC0415
+    from tasks.report import artifacts  # noqa: PLC0415 - after the environment is clean
+
+    with artifacts.progress_artifact(str(flow_run_id), "topn", 0, 2):
+        advance("merged", done=1)
+    assert artifacts_of(prefect_api, flow_run_id, "topn-progress") == [(50, "1 of 2 merges completed")]
 
 
 class Proxy:
@@ -175,7 +226,7 @@ def test_progress_updates_are_rate_limited(flow_run_id, prefect_api):
     with (
         Proxy(prefect_api, lambda _: False) as proxy,
         temporary_settings({PREFECT_API_URL: proxy.api_url}),
-        progress_artifact(str(flow_run_id), "topn", 10_000),
+        progress_artifact(str(flow_run_id), "topn", 10_000, 0),
     ):
         for _ in range(10_000):
             advance("staged", done=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_run_writes_outputs_to_a_place(topn, blobs, container, assert_nothing_le
     assert (again["counted"], again["unchanged"]) == (1, 1)
     after = listed(blobs, container)
     assert set(after) == set(before)
+    page = read_blob(blobs, container, "nightly/report.html").decode()
+    assert "1 changed; 1 with the same content." in page
+    assert "<td>Words in all files</td><td>4</td><td>2</td>" in page
+    assert re.search(r"<td>counted<td>changed<td>1<td>1<td>changed 1$", page, re.MULTILINE)
     unchanged = {name.removeprefix("nightly/") for name in after if after[name] == before[name]}
     assert unchanged == {"b/c.md_OUTPUT.txt", "b/c.md_OUTPUT.json"}
 

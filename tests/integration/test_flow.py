@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from markdown_support import Shown
+from tests_support import send_to_prefect
 
-from tasks.errors import ConfigurationError
+from tasks.errors import ConfigurationError, TopnError
 from tasks.report.model import FilesFailedError
 
 
@@ -23,6 +27,106 @@ def run_flow(topn):
             return flow(**parameters)
 
     return run
+
+
+@pytest.fixture
+def run_deployed(topn, prefect_api):
+    """Return a function that runs a flow run as the process of a worker does, and returns the flow run."""
+    from prefect import get_client  # noqa: PLC0415 - takes seconds
+    from prefect.flow_engine import run_flow  # noqa: PLC0415 - as above
+    from prefect.logging.loggers import flow_run_logger  # noqa: PLC0415 - as above
+
+    from flows.topn import topn as flow  # noqa: PLC0415 - as above
+
+    def run(flow=flow, name=None, variables=(), **parameters):
+        with topn.environ(PREFECT_LOGGING_TO_API_ENABLED="true", **dict(variables)):
+            with get_client(sync_client=True) as client:
+                created = client.create_flow_run(flow, name=name, parameters=parameters)
+            with suppress(TopnError, ZeroDivisionError):
+                run_flow(flow, flow_run=created, error_logger=flow_run_logger(created))
+        return send_to_prefect(prefect_api, f"/flow_runs/{created.id}")
+
+    return run
+
+
+def artifacts_of(prefect_api, flow_run):
+    """Return data and description of the artifacts of a flow run, by key."""
+    query = {"flow_runs": {"id": {"any_": [flow_run["id"]]}}}
+    found = send_to_prefect(prefect_api, "/artifacts/filter", query)
+    return {artifact["key"]: (artifact["data"], artifact["description"]) for artifact in found}
+
+
+def test_early_failure_explains_itself(run_deployed, prefect_api, read_log, assert_nothing_left):
+    flow_run = run_deployed(inputs=["missing.txt"])
+
+    message = "missing.txt does not exist: name a file, a folder, or a pattern that matches a file."
+    assert (flow_run["state"]["name"], flow_run["state"]["message"]) == ("Failed", message)
+    assert flow_run["name"] == f"failed: {message}"
+    [(key, (text, description))] = artifacts_of(prefect_api, flow_run).items()
+    assert key == "topn-summary"
+    assert Shown(text).text.startswith(f"Failed before the report\n{message}\nCorrect the cause and run again.")
+    assert Shown(description).text.strip() == f"failed: {message}"
+    log = read_log(flow_run["id"])
+    assert log.count(message) == 1
+    assert log[-1] == f"Finished in state Failed({message!r})"
+    assert not [line for line in log if "Traceback" in line or "exception" in line]
+    assert_nothing_left()
+
+
+def test_invalid_option_fails_by_its_message(run_deployed, azure_settings):
+    """It is found in the body of the flow, before the first step."""
+    flow_run = run_deployed(inputs=["missing.txt"], encoding="latin-99")
+    assert flow_run["state"]["message"].startswith("`latin-99` is not a text encoding of Python.")
+
+
+def test_unexpected_error_keeps_its_traceback(run_deployed, prefect_api, read_log, monkeypatch, assert_nothing_left):
+    def fail(*_):
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr("tasks.steps.provision.ensure_containers", fail)
+    Path("a.txt").write_text(f"{uuid.uuid4()}")
+    flow_run = run_deployed(inputs=["a.txt"])
+    assert flow_run["name"] == "failed: ZeroDivisionError: a mistake"
+    assert artifacts_of(prefect_api, flow_run)["topn-summary"][1] == "failed\\: ZeroDivisionError\\: a mistake"
+    log = "\n".join(read_log(flow_run["id"]))
+    assert "in create_containers" in log
+    assert "ZeroDivisionError: a mistake" in log
+    assert_nothing_left()
+
+
+def test_name_of_user_stays(run_deployed, prefect_api):
+    Path("a.txt").write_text(f"{uuid.uuid4()}")
+    Path("bad.txt").write_bytes(b"\xff")
+    for inputs in (["missing.txt"], ["a.txt", "bad.txt"]):
+        flow_run = run_deployed(name="March invoices", inputs=inputs)
+        assert (flow_run["name"], flow_run["state"]["name"]) == ("March invoices", "Failed")
+        assert "topn-summary" in artifacts_of(prefect_api, flow_run)
+
+
+def test_good_run_clears_failures(run_deployed, prefect_api):
+    """Only the first good run after a failure."""
+    Path("a.txt").write_text(f"{uuid.uuid4()}")
+    Path("bad.txt").write_bytes(b"\xff")
+    flow = named_flow(f"cleared-{uuid.uuid4().hex[:8]}")
+    key = f"{flow.name}-failures"
+    found = [
+        artifacts_of(prefect_api, run_deployed(flow, inputs=inputs)).get(key)
+        for inputs in (["a.txt"], ["a.txt", "bad.txt"], ["a.txt"], ["a.txt"])
+    ]
+    assert found[1][0].startswith("# 1 of 2 files failed")
+    assert [found[0], *found[2:]] == [None, ("# No file failed.", "No file failed."), None]
+
+
+def named_flow(name):
+    """Return a flow with its own artifact keys."""
+    from flows.topn import run_workload, workload_flow  # noqa: PLC0415 - takes seconds
+    from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415 - as above
+
+    @workload_flow(name)
+    def flow(inputs: list[str]):
+        return run_workload(replace(word_count_workload(3, ignore_case=False), name=name), inputs)
+
+    return flow
 
 
 def test_failed_run_is_retried_then_cleaned_up(topn, azure_settings, assert_nothing_left):

@@ -75,6 +75,7 @@ def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"
     assert Shown(artifacts(prefect_api, "longest-results")["data"]).rows == [
         ["file", "status", "letters"],
+        ["bad.txt", "failed: is not UTF-8 text at byte 0", ""],
         ["good.txt", "done", "5"],
     ]
     assert ["Longest line of all", "5 letters"] in Shown(artifacts(prefect_api, "longest-summary")["data"]).rows

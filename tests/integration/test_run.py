@@ -125,8 +125,11 @@ def test_second_run_counts_only_failed_files(packed_run, monkeypatch):
     planned = packed_run.topn("plan", *inputs)
     assert planned.stdout.startswith("1 new, 18 unchanged, 0 invalid.\nA run would add 1 Batch task,")
 
-    again = packed_run.topn("run", "--output", "../out", *inputs)
+    again = packed_run.topn("run", "--output", "../out", "--report", "../page", *inputs)
 
+    page = Path("../page/report.html").read_text()
+    assert re.search(r"<tr class=failed><td>bad\.txt<td>failed<td><td colspan=3>is not UTF-8 text", page)
+    assert "no file differs; 19 with the same content." in page
     assert again.returncode == 1
     assert "failed: bad.txt is not UTF-8 text" in again.stdout
     assert "0 counted, 18 unchanged, 1 failed" in again.stdout
@@ -217,7 +220,7 @@ def test_log_shows_what_run_did(topn):
     assert {option: f"{shown[option]:g}" if option != "--vm-size" else shown[option] for option in given} == given
     assert found["figures"] == {"Words in all files": "3"}
     assert {"stage", "submit", "collect"} <= found["steps"].keys()
-    assert found["cost"] == "nothing (local)"
+    assert found["cost"] == "no cost (local)"
     good, bad = found["inputs"]
     assert good["cells"] == {"words": 3, "distinct": 2}
     assert "is not UTF-8" in bad["error"]

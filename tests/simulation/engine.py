@@ -88,7 +88,7 @@ class Server:
 
     def create_run(self, parameters: Mapping[str, Any]) -> FlowRun:
         """Record a flow run that has not started."""
-        run = FlowRun(id=uuid4(), flow_id=uuid4(), name="new", parameters=dict(parameters), state=Pending())
+        run = FlowRun(id=uuid4(), flow_id=uuid4(), name="brave-otter", parameters=dict(parameters), state=Pending())
         self.runs[run.id] = run
         return run
 
@@ -130,6 +130,17 @@ class Client:
         """Rename a flow run."""
         self._request("update_flow_run")
         self._server.runs[flow_run_id].name = name
+
+    def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
+        """Return a flow run."""
+        self._request("read_flow_run")
+        return self._server.runs[flow_run_id]
+
+    def read_latest_artifacts(self, *, artifact_filter: Any) -> list[SimpleNamespace]:
+        """Return the newest artifact of each key."""
+        self._request("read_latest_artifacts")
+        latest = {artifact.key: artifact for artifact in self._server.artifacts}
+        return [latest[key] for key in artifact_filter.key.any_ if key in latest]
 
     def set_flow_run_state(self, flow_run_id: UUID, state: State[Any], *, force: bool) -> None:
         """Replace the state of a flow run."""
@@ -495,6 +506,10 @@ class _Runtime:
     @property
     def id(self) -> str:
         return str(self._engine.flow_run.id) if self._engine.flow_run else ""
+
+    @property
+    def name(self) -> str:
+        return self._engine.flow_run.name if self._engine.flow_run else ""
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from tasks.model.parameters import describe_bounds
 from tasks.model.pool import DEFAULT_SETUP, NodeCount
 
 # Options of the terminal only, and options with other names than their parameters.
-NOT_PARAMETERS = {"help", "json", "ask", "report"}
-RENAMED = {"output": "output_folder"}
+NOT_PARAMETERS = {"help", "json", "ask"}
+RENAMED = {"output": "output_folder", "report": "report_folder"}
 
 COMMANDS = ("run", "plan", "check", "sweep", "log")
 PARAMETERS = inspect.signature(topn_flow.fn).parameters

@@ -30,7 +30,9 @@ def test_every_final_state_has_same_cleanup():
         topn_flow.on_cancellation_hooks,
         topn_flow.on_crashed_hooks,
     )
-    assert [[hook.__name__ for hook in hooks] for hooks in hooks_of_states] == [["clean_up"]] * 4
+    after_failure = ["clean_up", "report_failure"]
+    names = [[hook.__name__ for hook in hooks] for hooks in hooks_of_states]
+    assert names == [["clean_up"], after_failure, after_failure, after_failure]
 
 
 @pytest.mark.parametrize(

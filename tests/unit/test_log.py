@@ -17,7 +17,8 @@ from simulation.storage import InProcessSession, MemoryStorage
 from tasks.azure import transport as azure_transport
 from tasks.azure.blob import BlobAccount
 from tasks.azure.settings import AzureSettings
-from tasks.report.history import START_BYTES, History, compare, short_ids, with_history
+from tasks.report.comparison import compare
+from tasks.report.history import START_BYTES, History, previous_run, short_ids, with_history
 from tasks.report.manifest import INPUTS, Entry, Manifest, parse_manifest
 from tasks.report.output_folder import write_outputs
 from tasks.workload.result_files import ContainerFiles, FolderFiles
@@ -49,7 +50,7 @@ def store(topn):
 
     def put(report, run):
         report = replace(report, output_folder=str(Path("out").absolute()))
-        manifest, errors = write_outputs(report, run, no_error)
+        manifest, errors, _ = write_outputs(report, run, no_error)
         assert errors == []
         stored = with_history(manifest, report, no_error)
         FolderStore(folder, no_error).put_manifest(run["id"], stored.blocks())
@@ -93,7 +94,7 @@ def test_log_lists_newest_run_first(topn, two_runs):
     assert [row[0] for row in cells] == ["b2000000", "a1000000"]
     assert [row[2:] for row in cells] == [
         ["failed", "2", "1", "1", "1 min 05 s", "1.00 USD"],
-        ["failed", "3", "0", "1", "1 min 05 s", "nothing"],
+        ["failed", "3", "0", "1", "1 min 05 s", "no cost"],
     ]
 
 
@@ -128,7 +129,7 @@ def test_log_shows_run(topn, two_runs):
     done = topn("log", "b2")
     lines = done.stdout.splitlines()
     assert lines[0] == "Run topn-0123456789abcdef0123456789abcdef-0: failed, 1 unchanged, 2 counted, 1 failed."
-    assert "Its nodes cost 1.00 USD." in lines[1]
+    assert "Cost of the nodes: 1.00 USD." in lines[1]
     assert "Words in all files: 3,000" in lines
     rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
     assert rows[0] == ["broken.txt", "-", "-", "failed", "It is not UTF-8 text"]
@@ -159,7 +160,7 @@ def test_log_compares_runs(topn, two_runs):
     ]
     rows = [[cell.strip() for cell in line.split("│")] for line in lines if "│" in line]
     assert ["num_words", "3", "5", "+2"] in rows
-    assert ["cost of the nodes", "nothing", "1.00 USD", "+0.0000 USD"] in rows
+    assert ["cost of the nodes", "no cost", "1.00 USD", "+0.0000 USD"] in rows
 
 
 def test_comparison_as_json(topn, two_runs):
@@ -194,6 +195,28 @@ def entry(**changes):
 def test_changed_content_is_recognized(before, after, is_changed):
     runs = [Manifest(entries=(entry(**values),)) for values in (before, after)]
     assert bool(compare(*runs).changed) == is_changed
+
+
+def test_previous_run_combines_folder_and_store(two_runs, store):
+    """The entries of earlier runs with other inputs do not belong to it."""
+    files = FolderFiles(store.folder.parent)
+    folder = parse_manifest(Path("out/manifest.json").read_bytes())
+    assert "gone.txt" in {entry.name for entry in folder.entries}
+    found = previous_run(folder, THIRD, files)
+    assert [entry.name for entry in found.entries] == ["same.txt", "changed.txt", "mended.txt", "broken.txt"]
+    assert (found.run["figures"], found.run["cost"]) == ({"Words in all files": "3,000"}, "1.00 USD")
+    (store.folder / f"{SECOND}.json").unlink()
+    found = previous_run(folder, THIRD, files)
+    assert (found.run["parameters"]["num_words"], "figures" in found.run) == (5, False)
+
+
+@pytest.mark.parametrize("run_id", [None, "", THIRD, "../../precious"])
+def test_first_attempt_or_retry_has_no_previous_run(tmp_path, run_id):
+    (tmp_path / "precious.json").write_bytes(b"".join(Manifest(run={"id": "x", "figures": {"a": "1"}}).blocks()))
+    found = previous_run(
+        Manifest(run={} if run_id is None else {"id": run_id}), THIRD, FolderFiles(tmp_path / "results")
+    )
+    assert found is None or "figures" not in found.run
 
 
 def test_damaged_manifest_hides_no_other(topn, two_runs, store):

@@ -17,7 +17,7 @@ from tasks.errors import UsageError
 from tasks.model.inputs import LocalFiles
 from tasks.model.output_names import output_name
 from tasks.report.folders import LocalFolder
-from tasks.report.output_folder import add_document, find_files, outputs_in, write_outputs
+from tasks.report.output_folder import find_files, outputs_in, write_outputs
 from tasks.report.output_folder import read_manifest as read_manifest_of
 from tasks.workload.base import Workload
 
@@ -47,19 +47,16 @@ def read_manifest(folder):
     return read_manifest_of(LocalFolder(folder))
 
 
-def add_page(folder, parent):
-    add_document(LocalFolder(folder), (LocalFolder(parent), "report.html"))
-
-
 def named(report, name):
     """Return a report of a file with another name."""
     return replace(report, file=replace(report.file, name=name, path=f"/data/{name}", output=output_name(name)))
 
 
-def write(folder, *files, run="run1", table=None, workload=None):
+def write(folder, *files, run="run1", table=None, page=None, workload=None):
     report = run_report(*files, output_folder=str(folder))
     report = replace(report, workload=workload or report.workload)
-    return write_outputs(report, {"id": run}, lambda _: None, table)[1]
+    page = page and (LocalFolder(page), "report.html")
+    return write_outputs(report, {"id": run}, lambda _: None, table, page).errors
 
 
 def files_below(folder):
@@ -141,9 +138,8 @@ def test_output_that_changes_hands_has_one_owner(folder):
 
 
 def test_document_is_listed_once(folder, tmp_path):
-    write(folder, counted(1), table=str(tmp_path / "all.jsonl"))
-    add_page(folder, tmp_path)
-    add_page(folder, tmp_path)
+    for _ in range(2):
+        write(folder, counted(1), table=str(tmp_path / "all.jsonl"), page=tmp_path)
     write(folder, counted(1), run="run2")
     assert read_manifest(folder).documents == ("../all.jsonl", "../report.html", "results.csv")
 
@@ -218,7 +214,7 @@ def test_report_of_user_is_never_replaced(folder, tmp_path):
         (parent / "report.html").write_text("mine")
         with pytest.raises(UsageError, match=r"report\.html` is in the way"):
             find("a.txt", report_folder=str(parent))
-        add_page(folder, parent)
+        write(folder, named(counted(1), "a.txt"), page=parent)
         find("a.txt", report_folder=str(parent))
 
 
@@ -324,8 +320,7 @@ def test_outputs_never_become_inputs(tmp_path, output):
         files = find_files(local, SUFFIXES)
         assert [file.name for file in files] == ["a.txt", "deep/er/b.txt", "notes.md"]
         reports = [named(counted(night, f"{number}"), file.name) for number, file in enumerate(files)]
-        assert write(tmp_path / output, *reports, table="all.csv", run=f"run{night}") == []
-        add_page(tmp_path / output, tmp_path)
+        assert write(tmp_path / output, *reports, table="all.csv", page=tmp_path, run=f"run{night}") == []
         Path("report.html").write_text("page")
 
 

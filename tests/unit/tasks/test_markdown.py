@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_support import Shown
-from run_reports import HOSTILE, counted, failed, hostile_report, run_report, usage
+from run_reports import HOSTILE, counted, entry_of, failed, hostile_report, run_report, usage
 
+from flows.cli.display import print_table
 from tasks.model.cleanup import Cleanup
 from tasks.model.verdict import Category, FileError
+from tasks.report.comparison import compare
+from tasks.report.manifest import Manifest
 from tasks.report.markdown import (
     block,
     code,
@@ -67,6 +74,31 @@ def test_summary_lists_results_and_usage():
         assert text in found.text
 
 
+def test_summary_has_cost_of_terminal():
+    report = run_report(counted(1), usage=usage(), price=Price(usd_per_node_hour=0.5, source="a list", is_paid=False))
+    cost = "no cost (local; Azure would charge about 1.00 USD)"
+    assert ["Cost of the nodes", cost] in Shown(summary(report)).rows
+    with redirect_stdout(StringIO()) as printed:
+        print_table(report, "results")
+    assert f"Cost of the nodes: {cost}" in printed.getvalue()
+
+
+@pytest.mark.parametrize("page", ["/data/a`b/report.html", "https://a.blob.core.windows.net/out/x%20y/report.html"])
+def test_summary_leads_to_page(page):
+    text = summary(replace(run_report(counted(1)), page=page))
+    assert ("report.html" if "://" in page else page) in Shown(text).text
+    assert (f"](<{page}>)" in text) == ("://" in page)
+
+
+def test_summary_compares_with_previous_run():
+    entries = [entry_of(number) for number in range(3)]
+    comparison = compare(
+        Manifest(entries=(*entries[:2],)), Manifest(entries=(replace(entries[0], sha256="f"), entries[2]))
+    )
+    found = Shown(summary(replace(run_report(counted(1)), comparison=comparison)))
+    assert ["Against the previous run", "1 new, 1 changed, 1 missing; 0 with the same content"] in found.rows
+
+
 def test_unchanged_run_does_not_mention_azure():
     report = run_report(counted(1, unchanged=True))
     assert [name for name, _, _ in key_figures(report)] == [
@@ -75,7 +107,9 @@ def test_unchanged_run_does_not_mention_azure():
         "Files failed",
         "Words in all files",
         "Time until the report",
+        "Cost of the nodes",
     ]
+    assert figure(report, "Cost of the nodes") == ("no cost", "no node was needed")
     assert notes(report) == []
     assert waiting_sentence(report) == ""
 
@@ -86,33 +120,44 @@ def test_unchanged_run_does_not_mention_azure():
         (
             Price(usd_per_node_hour=None, source="standard_x", is_paid=True),
             {},
-            "unknown",
+            ("unknown", ""),
             "The price of standard_x is unknown",
         ),
-        (Price(usd_per_node_hour=0.5, source="a list", is_paid=False), {}, "1.00 USD", "This run did not use Azure"),
+        (
+            Price(usd_per_node_hour=0.5, source="a list", is_paid=False),
+            {},
+            ("no cost (local)", "Azure would charge about 1.00 USD"),
+            "What Azure would charge covers only nodes, at 0.5 USD per hour",
+        ),
+        (
+            Price(usd_per_node_hour=None, source="standard_x", is_paid=False),
+            {},
+            ("no cost (local)", ""),
+            "The price of standard_x is unknown",
+        ),
         (
             Price(usd_per_node_hour=0.01, source="a list", is_paid=True),
             {},
-            "0.0200 USD",
+            ("0.0200 USD", "estimated"),
             "at 0.01 USD per hour (a list)",
         ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
             {"spot_node_seconds": 3600.0},
-            "1.05 to 1.50 USD",
+            ("1.05 to 1.50 USD", "estimated"),
             "The price of spot nodes varies between 10% of that and all of it.",
         ),
         (
             Price(usd_per_node_hour=0.5, source="a list", is_paid=True),
             {"node_seconds": None, "spot_node_seconds": None},
-            "unknown",
+            ("unknown", ""),
             "The run used an existing pool",
         ),
     ],
 )
 def test_cost_names_price_and_exclusions(price, changes, cost, note):
     report = run_report(counted(1), usage=usage(**changes), price=price)
-    assert figure(report, "Cost of the nodes") == (cost, "estimated" if price.is_paid else "on Azure")
+    assert figure(report, "Cost of the nodes") == cost
     assert note in " ".join(notes(report))
 
 
@@ -126,6 +171,17 @@ def test_results_table_is_bounded_and_names_omissions():
         results_summary(report) == "The results of the first 500 of 600 files. The output folder contains all results."
     )
     assert results_summary(run_report(counted(1))) == "The results of 1 file."
+    assert results_summary(run_report(counted(1), failed(2))) == "The results of 2 files. Failed files are first."
+
+
+def test_failed_files_are_first():
+    report = run_report(counted(1), failed(2, "bad.txt", "bad.txt is not UTF-8 text"))
+    assert Shown(results(report)).rows[1:] == [
+        ["bad.txt", "failed: is not UTF-8 text", "", "", ""],
+        ["file1.txt", "counted", "1,000", "100", "the 3, of 2"],
+    ]
+    shown = Shown(summary(report)).text
+    assert shown.index("bad.txt is not UTF-8 text") < shown.index("Files counted now")
 
 
 def test_failure_details_are_bounded_and_count_all():
@@ -150,7 +206,8 @@ def test_corpus_that_failed_is_described_alone():
     assert "no space left" in text
     assert shown.rows == []
     assert "exit code 3" in summary(report)
-    assert final_state(report).message == "The corpus could not be merged: corpus: The program ended with exit code 3."
+    message = "corpus: The program ended with exit code 3. The corpus could not be merged."
+    assert final_state(report).message == message
 
 
 def test_corpus_is_described_before_failed_files():

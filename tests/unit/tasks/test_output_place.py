@@ -22,7 +22,7 @@ from tasks.model.inputs import LocalFiles
 from tasks.model.output_names import output_name
 from tasks.model.outputs import Scratch
 from tasks.report.folders import open_folder
-from tasks.report.output_folder import add_document, check_documents, find_files, read_manifest, write_outputs
+from tasks.report.output_folder import find_files, read_manifest, write_outputs
 
 SUFFIXES = (".txt", ".json")
 PLACE = "az://out/nightly"
@@ -74,9 +74,11 @@ def named(report, name):
     return replace(report, file=replace(report.file, name=name, path=f"/data/{name}", output=output_name(name)))
 
 
-def write(*files, run="run1", table=None, workload=None):
-    report = run_report(*files, output_folder=PLACE)
-    return write_outputs(replace(report, workload=workload or report.workload), {"id": run}, lambda _: None, table)[1]
+def write(*files, run="run1", table=None, page=None, workload=None, output_folder=PLACE):
+    report = run_report(*files, output_folder=output_folder)
+    report = replace(report, workload=workload or report.workload)
+    page = page and (open_folder(page), "report.html")
+    return write_outputs(report, {"id": run}, lambda _: None, table, page).errors
 
 
 def find(account, *inputs, **options):
@@ -166,22 +168,28 @@ def test_local_document_of_user_is_never_replaced(account):
     with pytest.raises(UsageError, match=r"`here\.csv` is in the way"):
         find(account, table="here.csv")
     Path("report.html").write_text("mine")
-    local = LocalFiles(inputs=["a.txt"], output_folder=PLACE, report_folder=".")
     with pytest.raises(UsageError, match=r"`report\.html` is in the way"):
-        check_documents(local, account)
-    add_document(open_folder(PLACE, account), (open_folder("."), "report.html"))
-    check_documents(local, account)
+        find(account, report_folder=".")
+    write(named(counted(1), "a.txt"), page=".")
+    find(account, report_folder=".")
 
 
 def test_page_of_user_in_storage_is_never_replaced(account):
     account.upload_bytes("out", "pages/report.html", b"mine")
+    Path("a.txt").write_text("text")
     local = LocalFiles(inputs=["a.txt"], output_folder="results", report_folder="az://out/pages/")
     with pytest.raises(UsageError, match=r"/out/pages/report\.html` is in the way"):
-        check_documents(local, account)
-    folder = open_folder("results")
-    Path("results").mkdir()
-    add_document(folder, (open_folder("az://out/pages"), "report.html"))
-    check_documents(local, account)
+        find_files(local, SUFFIXES, account=account)
+    write(named(counted(1), "a.txt"), output_folder="results", page="az://out/pages")
+    find_files(local, SUFFIXES, account=account)
+
+
+def test_place_of_page_is_checked(account):
+    Path("a.txt").write_text("text")
+    with pytest.raises(
+        UsageError, match=r"^The report folder http://\S+ cannot be used: The container `missing` does not"
+    ):
+        find(account, report_folder="az://missing")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tasks.errors import ConfigurationError
 from tasks.model.pool import PoolOptions
 from tasks.report.model import Price, Usage
-from tasks.report.price import estimate_usd, limited_minutes
+from tasks.report.price import describe_cost, estimate_usd, limited_minutes
 from tasks.report.usage import node_price
 
 ONE_USD = Price(usd_per_node_hour=1.0, source="test", is_paid=True)
@@ -73,6 +75,20 @@ def test_cloud_account_is_paid_for(local_endpoint, monkeypatch):
 )
 def test_estimate_of_spot_nodes_is_range(seconds, price, estimate):
     assert estimate_usd(make_usage(*seconds), price) == (None if estimate is None else pytest.approx(estimate))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_paid", "text"),
+    [
+        (3600, True, ("1.00 USD", "estimated")),
+        (3600, False, ("no cost (local)", "Azure would charge about 1.00 USD")),
+        (0.1, True, ("less than 0.0001 USD", "estimated")),
+        (0.1, False, ("no cost (local)", "Azure would charge less than 0.0001 USD")),
+        (0, True, ("0.0000 USD", "estimated")),
+    ],
+)
+def test_cost_is_described(seconds, is_paid, text):
+    assert describe_cost(make_usage(seconds, 0), replace(ONE_USD, is_paid=is_paid)) == text
 
 
 @pytest.mark.parametrize(
