@@ -9,7 +9,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.model.verdict import FileReport, StoredResult
+from tasks.model.verdict import FileReport
 from tasks.report.charts import time_picture
 from tasks.report.folders import Folder, open_folder
 from tasks.report.manifest import PAGE
@@ -52,8 +52,8 @@ def render(report: RunReport, folder: Folder) -> str:
         finalize=_printable,
     )
     with_result = report.with_result
-    picture = report.workload.picture(report.results, report.corpus_or_none)
-    rows = [_row(file, result, report, folder, outputs) for file, result in with_result[:MAX_ROWS]]
+    picture = report.picture
+    rows = [_row(file, report, folder, outputs) for file, _ in with_result[:MAX_ROWS]]
     return environment.get_template(TEMPLATE).render(
         report=report,
         started_at=report.steps[0].started_at if report.steps else None,
@@ -85,16 +85,14 @@ def _safe_svg(svg: str) -> Markup:
     return Markup(svg)  # noqa: S704 - matplotlib has escaped the text in it
 
 
-def _row(
-    file: FileReport, result: StoredResult, report: RunReport, folder: Folder, outputs: Folder
-) -> Mapping[str, Any]:
+def _row(file: FileReport, report: RunReport, folder: Folder, outputs: Folder) -> Mapping[str, Any]:
     suffix = next(iter(report.workload.suffixes), "")
     output = f"{file.file.output}{suffix}"
     relative = folder.relative(outputs, output)
     return {
         "name": shorten(printable(file.file.name)),
         "status": file.status,
-        "columns": [_cell(name, cell) for name, cell in report.workload.columns(result).items()],
+        "columns": [_cell(name, cell) for name, cell in report.columns(file).items()],
         # Quoting the colon as well stops a name from being read as a URL scheme, such as `javascript:`.
         "link": outputs.url(output) if relative is None else quote(relative),
     }

@@ -74,20 +74,22 @@ def report_run(
         price=price,
         output_folder=str(folder),
         host=folder.host,
+        log_unexpected=log_unexpected,
     )
     about = _describe_run(run, report)
     manifest, errors = write_outputs(report, about, log_unexpected, local.table)
-    history = with_history(manifest, report, log_unexpected)
+    history = with_history(manifest, report)
     results_store(run.flow_run_id, warn).put_manifest(run.flow_run_id, history.blocks())
-    publish(flow_run_id, report)
+    report.problems.update({error: f"{error} could not be written." for error in errors[:MAX_LISTED]})
+    publish(flow_run_id, report, next(iter(errors), ""))
     for reason in _reasons(report, MAX_LISTED) if report.is_failed else ():
         log(reason, logging.ERROR)
     log(f"The outputs are in {report.output_folder}.")
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise OutputError(
-            f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_LISTED])}{more}. "
-            "The results are stored. Run again to write them, perhaps with another output folder."
+            f"{'; '.join(errors[:MAX_LISTED])}{more} could not be written. The results are stored. Run again to write them, "
+            "perhaps with another output folder."
         )
     return report
 
@@ -105,7 +107,7 @@ def _corpus(
         return verdict
     return Corpus(
         result=verdict,
-        file_count=merges.file_count,
+        files=tuple(file.file for file in files if file.result is not None),
         failed=tuple(file.file.name for file in files if file.error is not None),
         previous=documents_before(folder, run.flow_run_id),
     )

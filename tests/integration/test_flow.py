@@ -155,6 +155,8 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothin
     from tasks.azure.values import PoolSpec, StartTask  # noqa: PLC0415
     from tasks.model.pool import PoolOptions  # noqa: PLC0415
     from tasks.steps.pool_selection import newest_image  # noqa: PLC0415
+    from tasks.steps.provision import create_pool  # noqa: PLC0415
+    from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415
 
     account = batch_account()
     pool_id = f"mine-{uuid.uuid4().hex}"
@@ -177,6 +179,9 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothin
     good, bad = failure.value.report.files
     assert (good.status, good.result.provenance.pool_id) == ("done", pool_id)
     assert bad.status == "failed"
+    workload = replace(word_count_workload(3, ignore_case=False), required_slots=3)
+    with pytest.raises(ConfigurationError, match="needs 3 slots, and a node has 2"):
+        create_pool.fn(None, workload, None, PoolOptions(pool_id=pool_id), 1)
     pool = account.get_pool(pool_id)
     assert (pool.state, pool.metadata) == ("active", {"whose": "mine"})
     assert_nothing_left()

@@ -95,7 +95,7 @@ class HostileWorkload(WordCountWorkload):
     def figures(self, results):
         return [("figure\x1b[2J", "value\u202e")]
 
-    def columns(self, result):
+    def columns(self, file, result):
         return {"column\x9b": "cell\x07", "words": [("word\u2066", "3")]}
 
 
@@ -156,7 +156,7 @@ def test_page_folder_is_created(tmp_path):
 
 def test_every_svg_colour_has_dark_variant():
     report = hostile_report()
-    for svg in (time_picture(report), report.workload.picture(report.results, report.corpus).svg):
+    for svg in (time_picture(report), report.picture.svg):
         root = ET.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg))
