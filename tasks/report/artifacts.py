@@ -152,7 +152,8 @@ def publish_end(client: SyncPrefectClient, flow_name: str, flow_run_id: UUID, st
     name = client.read_flow_run(flow_run_id).name
     if HEADLINE.match(name):
         return
-    outcome = str(state.type.value).lower()
+    # A worker calls the hook while the run is being cancelled.
+    outcome = "cancelled" if state.is_cancelling() else str(state.type.value).lower()
     reason = printable((state.message or "").removeprefix(PREFECT_REASON).strip())
     headline = f"{outcome}: {reason}" if reason else outcome
     key = re.sub("[^a-z0-9]+", "-", f"{workload_name}-summary".lower())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from markdown_support import Shown
+from prefect.states import Cancelled, Cancelling, Crashed
 from tests_support import send_to_prefect
 
 from tasks.errors import ConfigurationError, TopnError
@@ -92,6 +93,32 @@ def test_unexpected_error_keeps_its_traceback(run_deployed, prefect_api, read_lo
     assert "in create_containers" in log
     assert "ZeroDivisionError: a mistake" in log
     assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("state", "name"),
+    [
+        (Cancelling(), "cancelled"),
+        (Cancelled(message="`make up` was stopped."), "cancelled: `make up` was stopped."),
+        (Crashed(message="The process died."), "crashed: The process died."),
+    ],
+    ids=["cancelling", "cancelled", "crashed"],
+)
+def test_hook_in_new_process_names_run(topn, prefect_api, azure_settings, state, name):
+    """A worker calls the hook if the process of the flow has died. Nothing else of the run is known there."""
+    from prefect import get_client  # noqa: PLC0415 - takes seconds
+
+    from flows.topn import topn as flow  # noqa: PLC0415 - as above
+
+    with topn.environ(), get_client(sync_client=True) as client:
+        created = client.create_flow_run(flow, name="working on data/*.txt", state=state)
+        [hook] = flow.on_crashed_hooks
+        hook(flow, created, state)
+    flow_run = send_to_prefect(prefect_api, f"/flow_runs/{created.id}")
+    assert flow_run["name"] == name
+    text, description = artifacts_of(prefect_api, flow_run)["topn-summary"]
+    assert Shown(description).text.strip() == name
+    assert "Run again: only what was not collected is processed again." in Shown(text).text
 
 
 def test_name_of_user_stays(run_deployed, prefect_api):
