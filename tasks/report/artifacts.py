@@ -62,8 +62,8 @@ SLUG_WORDS = 2
 HEADLINE = re.compile("[0-9,]+ files?: ")
 OWN_NAME = re.compile(f"working on |(failed|crashed|cancelled)(: |$)|{HEADLINE.pattern}")
 
-# How Prefect begins the message of a state with an exception.
-PREFECT_REASON = "Flow run encountered an exception: "
+# What Prefect adds to the message of a state, and says of a run that somebody has cancelled.
+PREFECT_WORDS = re.compile(r"Flow run (encountered an exception: |was cancelled(\.| successfully\.))")
 
 NO_FAILURES = "No file failed."
 
@@ -154,7 +154,7 @@ def publish_end(client: SyncPrefectClient, flow_name: str, flow_run_id: UUID, st
         return
     # A worker calls the hook while the run is being cancelled.
     outcome = "cancelled" if state.is_cancelling() else str(state.type.value).lower()
-    reason = printable((state.message or "").removeprefix(PREFECT_REASON).strip())
+    reason = printable(PREFECT_WORDS.sub("", state.message or "", count=1).strip())
     headline = f"{outcome}: {reason}" if reason else outcome
     key = re.sub("[^a-z0-9]+", "-", f"{workload_name}-summary".lower())
     text = early_summary(outcome, reason)

@@ -98,7 +98,7 @@ def test_unexpected_error_keeps_its_traceback(run_deployed, prefect_api, read_lo
 @pytest.mark.parametrize(
     ("state", "name"),
     [
-        (Cancelling(), "cancelled"),
+        (Cancelling(message="Flow run was cancelled."), "cancelled"),
         (Cancelled(message="`make up` was stopped."), "cancelled: `make up` was stopped."),
         (Crashed(message="The process died."), "crashed: The process died."),
     ],
