@@ -61,7 +61,7 @@ from tasks.steps.life import heartbeat
 from tasks.steps.merge import chunks_of_level, plan_merges
 from tasks.steps.monitor import FutureSubmissions, wait_for_batch_tasks
 from tasks.steps.plan import plan_files, split_failed_packs
-from tasks.steps.pool_selection import check_pool_options
+from tasks.steps.pool_selection import check_pool_options, check_slots
 from tasks.steps.provision import create_containers, create_job, create_pool
 from tasks.steps.report import collect_verdicts, failed_state, final_state, report_failure, report_run
 from tasks.steps.stage import stage_files
@@ -172,6 +172,8 @@ def run_workload(
     if not corpus:
         workload = replace(workload, merge=None)
     check_pool_options(pool_options, configured_azure())
+    if pool_options.pool_id is None:
+        check_slots(workload, pool_options.slots)
     price = node_price(pool_options.vm_size, usd_per_node_hour)
     run = start_run(limited_minutes(timeout_minutes, max_usd, pool_options, price), keep)
     local = LocalFiles(

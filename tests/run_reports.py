@@ -100,7 +100,7 @@ def corpus_of(top, *, files=2, failed=(), before=None):
     outputs = Outputs.of({CORPUS_OUTPUT: json.dumps(document).encode()})
     previous = {} if before is None else {"corpus.json": json.dumps(document | {"top": before}).encode()}
     result = StoredResult(outputs=outputs, provenance=PROVENANCE)
-    return Corpus(result=result, file_count=files, failed=failed, previous=previous)
+    return Corpus(result=result, files=tuple(map(input_file, range(files))), failed=failed, previous=previous)
 
 
 def entry_of(number, **changes):

@@ -106,7 +106,7 @@ def print_table(report: RunReport, output_folder: str) -> None:
     """Print a table of all files, then the failures with their reasons, then the output folder."""
     table = new_table()
     table.add_column("file", overflow="fold")
-    rows = [report.workload.columns(file.result) if file.result else {} for file in report.files]
+    rows = [report.columns(file) for file in report.files]
     columns = next((row for row in rows if row), {})
     for name, cell in columns.items():
         is_number = isinstance(cell, int)
@@ -123,8 +123,10 @@ def print_table(report: RunReport, output_folder: str) -> None:
         _print_failure(failure)
     for failure in failures[MAX_DETAILED_FAILURES:]:
         _print_reason(failure)
-    if report.corpus_line:
-        print_result(f"\nAll files together: {report.corpus_line}")
+    if corpus_line := report.corpus_line:
+        print_result(f"\nAll files together: {corpus_line}")
+    for problem in report.problems.values():
+        print_message(problem)
     print_result(f"\n{_summary(report)}")
     name, text, remark = cost_figure(report)
     print_result(f"{name}: {with_remark(text, remark)}")

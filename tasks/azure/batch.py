@@ -500,6 +500,12 @@ def _task(spec: BatchTaskSpec) -> models.BatchTaskCreateOptions:
         command_line=spec.command_line,
         container_settings=_container(spec.container_image),
         resource_files=_resource_files(spec.resource_files),
+        # A task without these properties is the same, and its request is shorter.
+        environment_settings=[
+            models.EnvironmentSetting(name=name, value=value) for name, value in spec.environment.items()
+        ]
+        or None,
+        required_slots=spec.required_slots if spec.required_slots > 1 else None,
         output_files=[
             models.OutputFile(
                 file_pattern=upload.pattern,
@@ -546,6 +552,7 @@ def _pool(pool: models.BatchPool) -> Pool:
         identities=tuple(identity.resource_id for identity in identities),
         scaled_at=scaling.timestamp if scaling else None,
         autoscale_problem=_problem(scaling.error) if scaling and scaling.error else None,
+        slots_per_node=pool.task_slots_per_node or 1,
     )
 
 

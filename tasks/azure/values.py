@@ -104,6 +104,8 @@ class BatchTaskSpec:
     retries: int
     container_image: str | None = None
     max_minutes: float | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    required_slots: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,7 @@ class Pool:
         scaled_at: When the autoscale formula was last evaluated; None if it never was.
         autoscale_problem: Why the last evaluation failed.
         identities: Resource ids of the managed identities of its nodes.
+        slots_per_node: Number of slots for Batch tasks on each node.
     """
 
     pool_id: Text
@@ -205,6 +208,7 @@ class Pool:
     identities: tuple[str, ...] = ()
     scaled_at: datetime | None = None
     autoscale_problem: Problem | None = None
+    slots_per_node: int = 1
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -62,8 +62,8 @@ SLUG_WORDS = 2
 HEADLINE = re.compile("[0-9,]+ files?: ")
 OWN_NAME = re.compile(f"working on |(failed|crashed|cancelled)(: |$)|{HEADLINE.pattern}")
 
-# How Prefect begins the message of a state with an exception.
-PREFECT_REASON = "Flow run encountered an exception: "
+# What Prefect adds to the message of a state, and says of a run that somebody has cancelled.
+PREFECT_WORDS = re.compile(r"Flow run (encountered an exception: |was cancelled(\.| successfully\.))")
 
 NO_FAILURES = "No file failed."
 
@@ -103,10 +103,10 @@ def start_report(workload_name: str) -> None:
     _workloads[UUID(str(flow_run.id))] = workload_name
 
 
-def publish(flow_run_id: UUID, report: RunReport) -> None:
+def publish(flow_run_id: UUID, report: RunReport, problem: str = "") -> None:
     """Write the artifacts of a run that has ended, and name it after what it did, unless the user has named it.
 
-    The page of a run shows its name first, so the name has the first reason of a failure.
+    The page of a run shows its name first, so the name has the first reason of a failure: of a file, or `problem`.
     """
     with get_client(sync_client=True) as client:
 
@@ -122,7 +122,8 @@ def publish(flow_run_id: UUID, report: RunReport) -> None:
         elif _try("failures", lambda: _shows_failures(client, f"{report.workload.name}-failures")):
             create("failures", lambda: f"# {NO_FAILURES}", NO_FAILURES)
         if is_made_up(str(flow_run.name)):
-            name = ": ".join([report.headline, *(failure.reason for failure in report.describe_failures(1))])
+            reasons = [*(failure.reason for failure in report.describe_failures(1)), problem]
+            name = f"{report.headline}: {reasons[0]}" if reasons[0] else report.headline
             _try("name", lambda: client.update_flow_run(flow_run_id, name=_cut(name)))
         _workloads[flow_run_id] = None
 
@@ -151,8 +152,9 @@ def publish_end(client: SyncPrefectClient, flow_name: str, flow_run_id: UUID, st
     name = client.read_flow_run(flow_run_id).name
     if HEADLINE.match(name):
         return
-    outcome = str(state.type.value).lower()
-    reason = printable((state.message or "").removeprefix(PREFECT_REASON).strip())
+    # A worker calls the hook while the run is being cancelled.
+    outcome = "cancelled" if state.is_cancelling() else str(state.type.value).lower()
+    reason = printable(PREFECT_WORDS.sub("", state.message or "", count=1).strip())
     headline = f"{outcome}: {reason}" if reason else outcome
     key = re.sub("[^a-z0-9]+", "-", f"{workload_name}-summary".lower())
     text = early_summary(outcome, reason)
@@ -175,7 +177,7 @@ def _pictures(report: RunReport) -> tuple[str, Picture | None] | None:
         return None
     from tasks.report.charts import time_picture  # noqa: PLC0415 - imports matplotlib, which is slow
 
-    return time_picture(report), report.workload.picture(report.results, report.corpus_or_none)
+    return time_picture(report), report.picture
 
 
 def _try(what: str, write: Callable[[], Any]) -> Any:

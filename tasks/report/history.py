@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
 from uuid import UUID
 
 from tasks.errors import ServiceError, TopnError, UsageError
@@ -32,49 +31,34 @@ MAX_LISTED_MATCHES = 5
 # The number of hexadecimal digits of an id. In the name of a run, its generation follows.
 ID_DIGITS = 32
 
-T = TypeVar("T")
 
-
-def with_history(manifest: Manifest, report: RunReport, log_unexpected: Callable[[BaseException], object]) -> Manifest:
+def with_history(manifest: Manifest, report: RunReport) -> Manifest:
     """Return the manifest of a run for the results store, with what the history shows of the run besides.
 
-    Args:
-        manifest: The manifest, with the entries of all files of the report in their order.
-        report: The report of the run.
-        log_unexpected: Called with each error of the workload, whose part is left out.
+    The manifest has the entries of all files of the report in their order.
     """
-
-    def attempt(describe: Callable[[], T], default: T) -> T:
-        try:
-            return describe()
-        except Exception as error:  # noqa: BLE001 - no error of a workload may cost the history
-            log_unexpected(error)
-            return default
-
-    no_cells: list[dict[str, str | int]] = [{} for _ in report.files]
-    no_figures: list[tuple[str, str]] = []
-    cells = attempt(lambda: [_cells(report, file) for file in report.files], no_cells)
     run = {
         **manifest.run,
         "name": report.run_name,
         "files": dict(Counter(entry.status for entry in manifest.entries)),
         "done": report.workload.done,
-        "figures": dict(attempt(lambda: report.workload.figures(report.results), no_figures)),
-        "corpus": attempt(lambda: report.corpus_line, ""),
+        "figures": dict(report.figures),
+        "corpus": report.corpus_line,
         "steps": {step.step: round(step.seconds, 3) for step in report.steps},
         "cost": cost(report),
         "output_folder": report.output_folder,
     }
-    entries = [replace(entry, cells=row) for entry, row in zip(manifest.entries, cells, strict=True)]
+    entries = [
+        replace(entry, cells=_cells(report, file)) for entry, file in zip(manifest.entries, report.files, strict=True)
+    ]
     return replace(manifest, run=run, entries=tuple(entries))
 
 
 def _cells(report: RunReport, file: FileReport) -> dict[str, str | int]:
     """Return the texts and numbers of a file's row. Lists, such as words with their counts, would take much space."""
-    cells = {} if file.result is None else report.workload.columns(file.result)
     return {
         name: shorten(cell, MAX_CELL_CHARACTERS) if isinstance(cell, str) else cell
-        for name, cell in cells.items()
+        for name, cell in report.columns(file).items()
         if isinstance(cell, (str, int))
     }
 

@@ -79,7 +79,7 @@ def write_page(report: RunReport, folder: Folder) -> None:
 def render(report: RunReport, folder: Folder) -> str:
     """Render the page with links to the outputs that are relative to `folder`, if possible."""
     outputs = open_folder(report.output_folder)
-    picture = report.workload.picture(report.results, report.corpus_or_none)
+    picture = report.picture
     table = _table(report, folder, outputs)
     return _render(
         "report.html.jinja",
@@ -155,7 +155,7 @@ def _safe(text: str) -> Markup:
 
 def _table(report: RunReport, folder: Folder, outputs: Folder) -> FileTable:
     ordered = sorted(report.files, key=lambda file: file.result is not None)
-    cells = [report.workload.columns(file.result) if file.result else {} for file in ordered]
+    cells = [report.columns(file) for file in ordered]
     first = next((row for row in cells if row), {})
     kinds = None if report.comparison is None else _kinds(report.comparison)
     rows: list[str] = []

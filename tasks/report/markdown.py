@@ -50,7 +50,7 @@ def key_figures(report: RunReport) -> list[tuple[str, str, str]]:
         (f"Files {report.workload.done} now", f"{report.count('done'):,}", ""),
         ("Files unchanged", f"{report.count('unchanged'):,}", ""),
         ("Files failed", f"{report.count('failed'):,}", ""),
-        *((name, text, "") for name, text in report.workload.figures(report.results)),
+        *((name, text, "") for name, text in report.figures),
     ]
     if report.steps:
         figures.append(("Time until the report", duration(_span_seconds(report)), ""))
@@ -72,13 +72,17 @@ def with_remark(text: str, remark: str) -> str:
 
 
 def notes(report: RunReport) -> list[str]:
-    """Return sentences that explain how the key figures were measured."""
+    """Return sentences on what is missing in the report, and on how the key figures were measured."""
     usage, price = report.usage, report.price
+    problems = list(report.problems.values())
     if usage is None or price is None:
-        return []
+        return problems
     if usage.node_seconds is None:
-        return ["The run used an existing pool, so node-minutes and their cost are not counted."]
-    sentences = ["Node-minutes count from when Batch allocated a node to when the run last saw it."]
+        return [*problems, "The run used an existing pool, so node-minutes and their cost are not counted."]
+    sentences = [
+        *problems,
+        "Node-minutes count from when Batch allocated a node to when the run last saw it.",
+    ]
     if price.usd_per_node_hour is None:
         sentences.append(f"The price of {price.source} is unknown. Set it with the parameter `usd_per_node_hour`.")
     else:
@@ -115,6 +119,8 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         time_svg: The time chart, or "".
         picture: The picture of the results, if any.
     """
+    # The notes name the problems of all hooks.
+    corpus_line, corpus_rows = report.corpus_line, report.corpus_rows
     lines = [f"# {report.headline}", ""]
     if report.is_failed:
         lines += [
@@ -127,11 +133,12 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
         ]
     lines += [f"| Run | {code(report.run_name)} |", "|---|---|"]
     lines += [_row(name, with_remark(text, remark)) for name, text, remark in key_figures(report)]
-    if report.corpus_line:
-        lines += [_row("All files together", report.corpus_line)]
+    if corpus_line:
+        lines += [_row("All files together", corpus_line)]
     if report.comparison is not None:
         lines += [_row("Against the previous run", report.comparison.line)]
-    if sentences := notes(report):
+    unwritten = [f"{error} could not be written." for error in report.unwritten[:MAX_LISTED]]
+    if sentences := [*unwritten, *notes(report)]:
         lines += ["", escape_markdown(" ".join(sentences))]
     lines += ["", "## Time", ""]
     if time_svg:
@@ -145,7 +152,7 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
     if picture is not None:
         title = escape_markdown(picture.title)
         lines += ["", f"## {title}", "", _picture(title, picture.svg), "", escape_markdown(picture.sentence)]
-    if rows := report.corpus_rows:
+    if rows := corpus_rows:
         alignments = ["--:" if isinstance(cell, int) else "---" for cell in rows[0].values()]
         lines += ["", *([] if picture else ["## All files together", ""]), _row(*rows[0]), f"|{'|'.join(alignments)}|"]
         lines += [_row(*map(cell_text, row.values())) for row in rows]
@@ -182,8 +189,8 @@ def results(report: RunReport) -> str:
     text can be escaped for both.
     """
     failed = [describe(file, file.error) for file in report.failed[:MAX_ROWS] if file.error is not None]
-    rows = [(file, report.workload.columns(result)) for file, result in report.with_result[: MAX_ROWS - len(failed)]]
-    columns = rows[0][1] if rows else {}
+    rows = [(file, report.columns(file)) for file, _ in report.with_result[: MAX_ROWS - len(failed)]]
+    columns = next((row for _, row in rows if row), {})
     alignments = ["--:" if isinstance(cell, int) else "---" for cell in columns.values()]
     return "\n".join(
         [

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.errors import TopnError
 from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
 from tasks.report.comparison import Comparison
 from tasks.report.failure import Failure, describe
-from tasks.text import quantity
-from tasks.workload.base import Cell, Corpus, Row, Workload
+from tasks.text import printable, quantity
+from tasks.workload.base import Cell, Corpus, Picture, Results, Row, Workload
 
 # The step in which the run waits for its Batch tasks.
 WAITING_STEP = "wait for Batch tasks"
+
+T = TypeVar("T")
+
+
+def _ignore(error: BaseException, message: str) -> None:
+    del error, message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +107,8 @@ class RunReport:
         page: Path or URL of the HTML page, or "".
         comparison: How the run differs from the previous one with the same output folder; None without one.
         unwritten: Outputs that could not be written, and why.
+        log_unexpected: Called with the first error of each hook of the workload, and a sentence about it.
+        problems: These sentences, by hook.
     """
 
     run_name: str
@@ -117,6 +125,8 @@ class RunReport:
     page: str = ""
     comparison: Comparison | None = None
     unwritten: tuple[str, ...] = ()
+    log_unexpected: Callable[[BaseException, str], object] = field(default=_ignore, repr=False, compare=False)
+    problems: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.headline}>"
@@ -135,10 +145,40 @@ class RunReport:
         """The files that have a result, and their results."""
         return [(file, file.result) for file in self.files if file.result is not None]
 
+    def columns(self, file: FileReport) -> dict[str, Cell]:
+        """Return the row of a file in the results pages; an empty one if it failed, or if the workload cannot return it."""
+        result = file.result
+        if result is None:
+            return {}
+        return self._attempt("columns", lambda: self.workload.columns(file.file, result), {}, file.file.name)
+
     @property
-    def results(self) -> list[StoredResult]:
-        """The results of the files that have one."""
-        return [result for _, result in self.with_result]
+    def figures(self) -> list[tuple[str, str]]:
+        """Name and value of the workload's key figures."""
+        return self._attempt("figures", lambda: self.workload.figures(self._results), [])
+
+    @property
+    def picture(self) -> Picture | None:
+        """The picture of the results, if there is one."""
+        return self._attempt("picture", lambda: self.workload.picture(self._results, self.corpus_or_none), None)
+
+    @property
+    def _results(self) -> Results:
+        return [(file.file, result) for file, result in self.with_result]
+
+    def _attempt(self, hook: str, call: Callable[[], T], default: T, name: str = "") -> T:
+        """Call a hook of the workload. If it raises an error, return the default."""
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - no error of a workload may cost the rest of a report
+            if hook not in self.problems:
+                of_file = f" of {printable(name)}" if name else ""
+                self.problems[hook] = (
+                    f"`{hook}`{of_file} is missing, because the workload {self.workload.name} raised "
+                    f"{printable(f'{type(error).__name__}: {error}'.rstrip(': .'))}."
+                )
+                self.log_unexpected(error, self.problems[hook])
+            return default
 
     @property
     def rows(self) -> list[dict[str, str | int | float]]:
@@ -165,13 +205,13 @@ class RunReport:
     def corpus_line(self) -> str:
         """The corpus in one line, "" if there is none."""
         corpus = self.corpus_or_none
-        return "" if corpus is None else self.workload.corpus_line(corpus)
+        return "" if corpus is None else self._attempt("corpus_line", lambda: self.workload.corpus_line(corpus), "")
 
     @property
     def corpus_rows(self) -> list[dict[str, Cell]]:
         """The rows of a table about the corpus."""
         corpus = self.corpus_or_none
-        return [] if corpus is None else self.workload.corpus_rows(corpus)
+        return [] if corpus is None else self._attempt("corpus_rows", lambda: self.workload.corpus_rows(corpus), [])
 
     @property
     def corpus_failure(self) -> FileReport | None:

@@ -13,6 +13,7 @@ from tasks.azure.values import Image
 from tasks.errors import ConfigurationError
 from tasks.model.pool import DEFAULT_POOL, PoolOptions, PoolSetup
 from tasks.model.vm_size import ARM64, vm_size
+from tasks.workload.base import Workload
 
 # Long enough to change to another image, even in a large company.
 MIN_IMAGE_SUPPORT = timedelta(days=90)
@@ -41,6 +42,19 @@ def check_pool_options(options: PoolOptions, settings: AzureSettings) -> None:
     if settings.batch_key is not None and (option := external_resource(options.setup)) is not None:
         raise ConfigurationError(
             f"Batch does not accept an account key for a pool with `{option}`. Unset TOPN_BATCH_KEY to use an identity."
+        )
+
+
+def check_slots(workload: Workload, slots_per_node: int) -> None:
+    """Check that a node has enough slots for a Batch task, which would wait for ever otherwise.
+
+    Raises:
+        ConfigurationError: It has not.
+    """
+    if workload.required_slots > slots_per_node:
+        raise ConfigurationError(
+            f"A Batch task of workload {workload.name} needs {workload.required_slots} slots, and a node has "
+            f"{slots_per_node}. Set a higher `slots_per_node`, another `vm_size`, or another pool."
         )
 
 

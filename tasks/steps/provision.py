@@ -24,7 +24,7 @@ from tasks.errors import (
 from tasks.model.naming import APPLICATION_SUFFIX, INPUTS_SUFFIX, OUTPUTS_SUFFIX, PARTIALS_CONTAINER, PARTIALS_METADATA
 from tasks.model.pool import DEFAULT_SETUP, PoolOptions, PoolSetup
 from tasks.model.run import BatchJob, Containers, Run
-from tasks.steps.pool_selection import choose_identity, choose_image, support_warning
+from tasks.steps.pool_selection import check_slots, choose_identity, choose_image, support_warning
 from tasks.steps.step import log, step, warn
 from tasks.text import quantity
 from tasks.workload.base import Workload
@@ -46,9 +46,10 @@ def create_containers(run: Run, workload: Workload) -> Containers:
 def create_pool(run: Run, workload: Workload, containers: Containers, options: PoolOptions, batch_tasks: int) -> str:
     """Create the run's pool, or check the existing pool that the user configured; returns the pool id."""
     if options.pool_id is not None:
-        pool_id = get_existing_pool(batch_account(), options.pool_id).pool_id
-        log(f"The existing pool {pool_id} is used.")
-        return pool_id
+        pool = get_existing_pool(batch_account(), options.pool_id)
+        check_slots(workload, pool.slots_per_node)
+        log(f"The existing pool {pool.pool_id} is used.")
+        return pool.pool_id
     pool_id = ensure_pool(batch_account(), blob_account(), run, workload, containers, options, batch_tasks)
     spot = f" and {quantity(options.spot_nodes, 'spot node')}" if options.spot_nodes else ""
     log(f"The pool is {pool_id}, with up to {quantity(options.nodes, 'node')}{spot} of {options.vm_size}.")
@@ -69,7 +70,7 @@ def create_job(
     identity = None if pool_id == run.name else choose_identity(pool_id, account.get_pool(pool_id).identities, setup)
     job = ensure_job(account, blob_account(), run, workload, containers, pool_id, setup=setup, node_identity=identity)
     log(f"The job is {job.job_id}. It ends at {run.deadline_at:%Y-%m-%d %H:%M} UTC at the latest.")
-    return replace(job, task_minutes=task_minutes)
+    return replace(job, task_minutes=task_minutes or workload.task_minutes)
 
 
 def ensure_containers(account: BlobAccount, run: Run, workload: Workload) -> Containers:
@@ -149,7 +150,8 @@ def ensure_pool(
         autoscale_formula=pool_formula(
             max_nodes=options.nodes,
             max_spot_nodes=options.spot_nodes,
-            slots_per_node=options.slots,
+            # The formula counts Batch tasks.
+            slots_per_node=options.slots // workload.required_slots,
             expected_batch_tasks=batch_tasks,
             created_at=now,
             deadline_at=run.deadline_at,

@@ -82,11 +82,12 @@ def report_run(
         price=price,
         output_folder=str(folder),
         host=folder.host,
+        log_unexpected=log_unexpected,
     )
     about = _describe_run(run, report)
     page = (open_folder(local.report_folder, name="The report folder"), PAGE) if local.report_folder else None
     manifest, errors, before = write_outputs(report, about, log_unexpected, local.table, page)
-    history = with_history(manifest, report, log_unexpected)
+    history = with_history(manifest, report)
     store = results_store(run.flow_run_id, warn)
     store.put_manifest(run.flow_run_id, history.blocks())
     previous = previous_run(before, run.flow_run_id, store.files)
@@ -99,15 +100,15 @@ def report_run(
     )
     if page is not None:
         report = _write_page(report, *page, is_listed=folder.reference(*page) in manifest.documents)
-    publish(flow_run_id, report)
+    publish(flow_run_id, report, next(iter(errors), ""))
     for reason in _reasons(report, MAX_LISTED) if report.is_failed else ():
         log(reason, logging.ERROR)
     log(f"The outputs are in {report.output_folder}.")
     if errors:
         more = f"; and {len(errors) - MAX_LISTED} more" if len(errors) > MAX_LISTED else ""
         raise OutputError(
-            f"{len(errors)} outputs could not be written: {'; '.join(errors[:MAX_LISTED])}{more}. "
-            "The results are stored. Run again to write them, perhaps with another output folder."
+            f"{'; '.join(errors[:MAX_LISTED])}{more} could not be written. The results are stored. Run again to write them, "
+            "perhaps with another output folder."
         )
     emit_end(run.flow_run_id, report, about["usd"])
     return report
@@ -181,7 +182,7 @@ def _corpus(
         return verdict
     return Corpus(
         result=verdict,
-        file_count=merges.file_count,
+        files=tuple(file.file for file in files if file.result is not None),
         failed=tuple(file.file.name for file in files if file.error is not None),
         previous=documents_before(folder, run.flow_run_id),
     )

@@ -174,12 +174,12 @@ def file_error(error: BaseException, participle: str, category: Category) -> Fil
     return FileError(category=category, message=f"It could not be {participle}: {reason}")
 
 
-def log_unexpected(error: BaseException) -> None:
+def log_unexpected(error: BaseException, message: str = "An unexpected error failed some files.") -> None:
     """Write an error that no code expects to the run's log, with its traceback."""
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
     with suppress(MissingContextError):
         logger = get_run_logger()
-    logger.error("An unexpected error failed some files, or left out a part of the report.", exc_info=error)
+    logger.error(message, exc_info=error)
 
 
 def result_or_error(future: PrefectFuture[T]) -> T | BaseException:

@@ -119,6 +119,8 @@ def _spec(
         retries=MAX_BATCH_TASK_RETRIES,
         container_image=job.setup.container_image,
         max_minutes=job.task_minutes,
+        environment=workload.environment,
+        required_slots=workload.required_slots,
     )
 
 

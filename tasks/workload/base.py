@@ -22,6 +22,9 @@ from tasks.text import printable
 # Name of the input file on the node. With a fixed name, no user-defined file name is part of a command line.
 NODE_INPUT = "input"
 
+# The variable with the path of the folder with the files of the workload.
+FILES = "FILES"
+
 # Files that the node agent writes. They are uploaded like the outputs.
 LOGS = ("stdout.txt", "stderr.txt")
 
@@ -30,6 +33,9 @@ INPUT_ERROR = "input error: "
 
 # A cell of the results pages: text, a number, or pairs, such as words and their counts.
 Cell = str | int | Sequence[tuple[str, str]]
+
+# Files with a result, and their results.
+Results = Sequence[tuple[InputFile, StoredResult]]
 
 # A row of the table that a run writes for other programs.
 Row = tuple[str | int | float, ...]
@@ -87,6 +93,11 @@ class Workload:
         check_command: Command for /bin/sh, also with ``FILES``. A node where it fails runs no Batch tasks.
         done: The word for a file with a new result, as in "5 files: 5 counted".
         merge: How the partials of all files become the corpus; None without a corpus.
+        task_minutes: Time limit of each Batch task, unless the run has its own; None for that of the run.
+        environment: Environment variables of each Batch task. Results depend on them. Everybody who can read the Batch
+            account can read them, so they must not contain secrets.
+        required_slots: Number of slots of a node that each Batch task takes. A node with two slots runs one Batch task that
+            needs two, or two that need one.
     """
 
     name: str
@@ -97,6 +108,9 @@ class Workload:
     check_command: str = "true"
     done: str = "done"
     merge: Merge | None = None
+    task_minutes: float | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    required_slots: int = 1
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z0-9][a-z0-9-]*", self.name):
@@ -111,6 +125,14 @@ class Workload:
             raise ConfigurationError(
                 f"Workload {self.name} needs outputs with other names than {', '.join((NODE_INPUT, *LOGS))}."
             )
+        for name in self.environment:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or name.startswith("AZ_BATCH_") or name == FILES:
+                raise ConfigurationError(
+                    f"Environment variable {name!r} of workload {self.name} is not valid. Use letters, digits and "
+                    f"underscores, and neither {FILES} nor AZ_BATCH_…, which the service sets."
+                )
+        if self.required_slots < 1 or (self.task_minutes is not None and self.task_minutes <= 0):
+            raise ConfigurationError(f"Workload {self.name} needs positive numbers as required_slots and task_minutes.")
 
     def node_input(self, name: str) -> str:
         """Return what the input file with this name is called on the node. It starts with `NODE_INPUT`."""
@@ -124,7 +146,9 @@ class Workload:
 
     def hash_of(self, command: str) -> str:
         """Return the hash of everything that a result of a command depends on, except the input file."""
-        parts = [command, list(self.outputs), sorted(self.file_hashes().items())]
+        parts: list[object] = [command, list(self.outputs), sorted(self.file_hashes().items())]
+        if self.environment:
+            parts.append(sorted(self.environment.items()))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def result_key(self, sha256: str, name: str) -> str:
@@ -161,6 +185,8 @@ class Workload:
             files=self.files,
             done="merged",
             merge=None if is_last else self.merge,
+            environment=self.environment,
+            required_slots=self.required_slots,
             of=self,
         )
 
@@ -188,8 +214,9 @@ class Workload:
         del file
         return {f".{name}": output for name, output in result.outputs.parts.items()}
 
-    def columns(self, result: StoredResult) -> dict[str, Cell]:
+    def columns(self, file: InputFile, result: StoredResult) -> dict[str, Cell]:
         """Return the row of a file in the results pages; by default the first line of each output."""
+        del file
         return {name: printable(_first_line(output)) for name, output in result.outputs.parts.items()}
 
     @property
@@ -201,12 +228,12 @@ class Workload:
         """Return the rows of a file in that table; by default one, with the first line of each output."""
         yield (file.name, *(_first_line(result.outputs.parts[name]) for name in self.outputs))
 
-    def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:
+    def figures(self, results: Results) -> list[tuple[str, str]]:
         """Return name and value of the key figures of all results."""
         del results
         return []
 
-    def picture(self, results: Sequence[StoredResult], corpus: Corpus | None) -> Picture | None:
+    def picture(self, results: Results, corpus: Corpus | None) -> Picture | None:
         """Return a picture of all results, or None."""
         del results, corpus
         return None
@@ -242,7 +269,8 @@ class Workload:
     def repeat_command(self, file: InputFile) -> str:
         """Return the shell command that repeats the work on a file on this machine."""
         # The user has to copy `files` into the current folder first.
-        return f"{copy_command(file, self.node_input(file.name))} && FILES=. && {self.command}"
+        variables = "".join(f" {name}={shlex.quote(value)}" for name, value in self.environment.items())
+        return f"{copy_command(file, self.node_input(file.name))} && export FILES=.{variables} && {self.command}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,15 +305,20 @@ class Corpus:
 
     Attributes:
         result: The outputs of the last merge.
-        file_count: Number of files in it.
+        files: The files in it.
         failed: Names of the files of the run that are not in it.
         previous: The documents of the corpus of the previous run with the same output folder, by name.
     """
 
     result: StoredResult
-    file_count: int
+    files: tuple[InputFile, ...]
     failed: tuple[str, ...] = ()
     previous: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def file_count(self) -> int:
+        """The number of files in it."""
+        return len(self.files)
 
 
 def _first_line(output: Output) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from tasks.errors import UsageError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError, StoredResult
 from tasks.text import printable, shorten
-from tasks.workload.base import NODE_INPUT, Cell, Corpus, Merge, Picture, Row, Workload, copy_command
+from tasks.workload.base import NODE_INPUT, Cell, Corpus, Merge, Picture, Results, Row, Workload, copy_command
 from tasks.workload.task_script_package import TaskScriptPackage
 
 OUTPUT = f"{NODE_INPUT}_OUTPUT.json"
@@ -135,8 +135,9 @@ class WordCountWorkload(Workload):
         for rank, (word, count) in enumerate(counts_of(result).top, 1):
             yield file.name, rank, word, count
 
-    def columns(self, result: StoredResult) -> dict[str, Cell]:
+    def columns(self, file: InputFile, result: StoredResult) -> dict[str, Cell]:
         """Return the word counts and as many top words as fit in a cell; an ellipsis marks omitted words."""
+        del file
         counts = counts_of(result)
         top: list[tuple[str, str]] = []
         free = MAX_CELL_CHARACTERS
@@ -148,11 +149,11 @@ class WordCountWorkload(Workload):
             free -= len(" ".join(top[-1])) + 2
         return {"words": counts.words, "distinct": counts.distinct, "top words": top}
 
-    def figures(self, results: Sequence[StoredResult]) -> list[tuple[str, str]]:
+    def figures(self, results: Results) -> list[tuple[str, str]]:
         """Return the total number of words."""
-        return [("Words in all files", f"{sum(counts_of(result).words for result in results):,}")]
+        return [("Words in all files", f"{sum(counts_of(result).words for _, result in results):,}")]
 
-    def picture(self, results: Sequence[StoredResult], corpus: Corpus | None) -> Picture | None:
+    def picture(self, results: Results, corpus: Corpus | None) -> Picture | None:
         """Return a chart of the most frequent words of all files together."""
         del results
         if corpus is None or not (words := corpus_counts(corpus.result).top[:MAX_CHARTED_WORDS]):

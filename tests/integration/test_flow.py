@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from markdown_support import Shown
+from prefect.states import Cancelled, Cancelling, Crashed
 from tests_support import send_to_prefect
 
 from tasks.errors import ConfigurationError, TopnError
@@ -94,6 +95,32 @@ def test_unexpected_error_keeps_its_traceback(run_deployed, prefect_api, read_lo
     assert_nothing_left()
 
 
+@pytest.mark.parametrize(
+    ("state", "name"),
+    [
+        (Cancelling(message="Flow run was cancelled."), "cancelled"),
+        (Cancelled(message="`make up` was stopped."), "cancelled: `make up` was stopped."),
+        (Crashed(message="The process died."), "crashed: The process died."),
+    ],
+    ids=["cancelling", "cancelled", "crashed"],
+)
+def test_hook_in_new_process_names_run(topn, prefect_api, azure_settings, state, name):
+    """A worker calls the hook if the process of the flow has died. Nothing else of the run is known there."""
+    from prefect import get_client  # noqa: PLC0415 - takes seconds
+
+    from flows.topn import topn as flow  # noqa: PLC0415 - as above
+
+    with topn.environ(), get_client(sync_client=True) as client:
+        created = client.create_flow_run(flow, name="working on data/*.txt", state=state)
+        [hook] = flow.on_crashed_hooks
+        hook(flow, created, state)
+    flow_run = send_to_prefect(prefect_api, f"/flow_runs/{created.id}")
+    assert flow_run["name"] == name
+    text, description = artifacts_of(prefect_api, flow_run)["topn-summary"]
+    assert Shown(description).text.strip() == name
+    assert "Run again: only what was not collected is processed again." in Shown(text).text
+
+
 def test_name_of_user_stays(run_deployed, prefect_api):
     Path("a.txt").write_text(f"{uuid.uuid4()}")
     Path("bad.txt").write_bytes(b"\xff")
@@ -155,6 +182,8 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothin
     from tasks.azure.values import PoolSpec, StartTask  # noqa: PLC0415
     from tasks.model.pool import PoolOptions  # noqa: PLC0415
     from tasks.steps.pool_selection import newest_image  # noqa: PLC0415
+    from tasks.steps.provision import create_pool  # noqa: PLC0415
+    from tasks.workload.word_counts import word_count_workload  # noqa: PLC0415
 
     account = batch_account()
     pool_id = f"mine-{uuid.uuid4().hex}"
@@ -177,6 +206,9 @@ def test_existing_pool_is_used_unchanged(run_flow, azure_settings, assert_nothin
     good, bad = failure.value.report.files
     assert (good.status, good.result.provenance.pool_id) == ("done", pool_id)
     assert bad.status == "failed"
+    workload = replace(word_count_workload(3, ignore_case=False), required_slots=3)
+    with pytest.raises(ConfigurationError, match="needs 3 slots, and a node has 2"):
+        create_pool.fn(None, workload, None, PoolOptions(pool_id=pool_id), 1)
     pool = account.get_pool(pool_id)
     assert (pool.state, pool.metadata) == ("active", {"whose": "mine"})
     assert_nothing_left()

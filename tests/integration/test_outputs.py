@@ -19,7 +19,7 @@ def test_files_with_equal_names_stay_separate(topn, tmp_path, assert_nothing_lef
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "The run failed: 1 outputs could not be written: x/a_OUTPUT (a link points outside the output folder). "
+        "The run failed: x/a_OUTPUT (a link points outside the output folder) could not be written. "
         "The results are stored. Run again to write them, perhaps with another output folder."
     )
     assert "Traceback" not in done.stderr

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import runpy
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
 from markdown_support import Shown
 from tests_support import REPOSITORY, send_to_prefect
 
+from tasks.azure import batch
 from tasks.report.model import FilesFailedError
 
 PAGE = (REPOSITORY / "docs/own-workload.md").read_text()
-LINE_COUNTS, MAX_LINES, DISTINCT_LINES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+LINE_COUNTS, MAX_LINES, DISTINCT_LINES, COMPRESSED = re.findall(
+    r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture
@@ -78,7 +82,9 @@ def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
         ["bad.txt", "failed: is not UTF-8 text at byte 0", ""],
         ["good.txt", "done", "5"],
     ]
-    assert ["Longest line of all", "5 letters"] in Shown(artifacts(prefect_api, "longest-summary")["data"]).rows
+    assert ["Longest line of all", "5 letters, in good.txt"] in Shown(
+        artifacts(prefect_api, "longest-summary")["data"]
+    ).rows
     failures = artifacts(prefect_api, "longest-failures")["data"]
     assert "| input | 1 |" in failures
     # The repeat command expects a folder with the shipped files.
@@ -87,3 +93,17 @@ def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
     repeated = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert repeated.returncode == 1
     assert "input error: input is not UTF-8 text at byte 0" in repeated.stderr
+
+
+def test_batch_tasks_have_limit_variables_and_slots(run_script, monkeypatch):
+    sent = []
+    create = batch._task
+    monkeypatch.setattr(batch, "_task", lambda spec: sent.append(create(spec)) or sent[-1])
+    text = b"abc" * 1000
+    run_script(COMPRESSED, a=text)
+    assert int(Path("compressed/a_OUTPUT.size.txt").read_text()) == len(zlib.compress(text, 9))
+    [task] = [each.as_dict() for each in sent]
+    assert task["requiredSlots"] == 2
+    assert task["constraints"]["maxWallClockTime"] == "PT10M00S"
+    assert task["environmentSettings"] == [{"name": "LEVEL", "value": "9"}]
+    assert task["containerSettings"]["imageName"] == "python:3.12-slim"

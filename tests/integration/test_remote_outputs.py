@@ -146,9 +146,7 @@ def writes_manifest(request):
 
 def test_lost_outputs_are_an_output_error(run, container, lost_store):
     store = lost_store(writes_manifest)
-    with pytest.raises(
-        OutputError, match=r"2 outputs could not be written: a_OUTPUT \(Storage could not copy a blob to"
-    ):
+    with pytest.raises(OutputError, match=r"a_OUTPUT \(Storage could not copy a blob to"):
         run("az://{}/out", store)
     assert "out/a_OUTPUT.large.csv" not in {each.name for each in blob_account().list_blobs(container)}
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests_support import independent_count, watch_requests
+from markdown_support import Shown
+from tests_support import independent_count, send_to_prefect, watch_requests
 
 from flows.topn import run_workload, workload_flow
 from localbatch import LocalBatch
+from tasks.errors import OutputError
 from tasks.report.model import FilesFailedError
 from tasks.workload.base import Workload
 
@@ -98,6 +101,47 @@ def test_mistake_of_workload_fails_its_file_only(topn, failing_azure, caplog):
     assert sorted(path.name for path in Path("out").glob("*_OUTPUT*")) == ["0_OUTPUT.lines.txt", "2_OUTPUT.lines.txt"]
     assert "Traceback" in caplog.text
     assert "in output_error" in caplog.text
+
+
+class Careless(Workload):
+    """A workload with mistakes in what it shows of its results."""
+
+    def columns(self, file, result):
+        return {"0.txt": {"lines": 1}}[file.name]
+
+    def rows(self, file, result):
+        raise ValueError(f"no rows of {file.name}")
+
+
+CARELESS = Careless(name="careless", command="wc -l < input > lines.txt", outputs=("lines.txt",))
+
+
+def test_mistake_of_presentation_costs_only_its_part(topn, failing_azure, prefect_api, caplog):
+    write_texts(2)
+
+    @workload_flow("careless")
+    def careless():
+        return run_workload(CARELESS, ["*.txt"], "out")
+
+    with (
+        topn.environ(**failing_azure.environment),
+        caplog.at_level(logging.ERROR),
+        pytest.raises(OutputError, match=r"/out/results.csv \(unexpected ValueError, see the log of the run\)"),
+    ):
+        careless()
+    assert sorted(path.name for path in Path("out").glob("*_OUTPUT*")) == ["0_OUTPUT.lines.txt", "1_OUTPUT.lines.txt"]
+    assert caplog.text.count("Traceback") == len(["columns", "rows"])
+    for line in ("in columns", "KeyError: '1.txt'", "in rows", "ValueError: no rows of 0.txt"):
+        assert line in caplog.text
+    query = {"artifacts": {"key": {"any_": ["careless-summary"]}}}
+    [summary] = send_to_prefect(prefect_api, "/artifacts/filter", query)
+    shown = Shown(summary["data"]).text
+    assert "columns of 1.txt is missing, because the workload careless raised KeyError: '1.txt'." in shown.replace(
+        "`", ""
+    )
+    assert "results.csv (unexpected ValueError, see the log of the run) could not be written." in shown
+    flow_run = send_to_prefect(prefect_api, f"/flow_runs/{summary['flow_run_id']}")
+    assert re.fullmatch(r"2 files: 2 done: /.*", flow_run["name"])
 
 
 def test_changed_files_fail_with_true_reason(topn, failing_azure, storage_faults):

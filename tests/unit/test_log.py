@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from markdown_support import Shown
 from run_reports import START, counted, failed, run_report, usage
 from simulation.storage import InProcessSession, MemoryStorage
 
@@ -20,6 +21,7 @@ from tasks.azure.settings import AzureSettings
 from tasks.report.comparison import compare
 from tasks.report.history import START_BYTES, History, previous_run, short_ids, with_history
 from tasks.report.manifest import INPUTS, Entry, Manifest, parse_manifest
+from tasks.report.markdown import notes, summary
 from tasks.report.output_folder import write_outputs
 from tasks.workload.result_files import ContainerFiles, FolderFiles
 from tasks.workload.results_store import FolderStore
@@ -52,7 +54,7 @@ def store(topn):
         report = replace(report, output_folder=str(Path("out").absolute()))
         manifest, errors, _ = write_outputs(report, run, no_error)
         assert errors == []
-        stored = with_history(manifest, report, no_error)
+        stored = with_history(manifest, report)
         FolderStore(folder, no_error).put_manifest(run["id"], stored.blocks())
         # The order of the runs is that of these times.
         at = time.time() + int(run["id"][:8], 16) / 1e6
@@ -258,7 +260,7 @@ def test_hostile_texts_are_printable(topn, store):
 
 def test_own_workload_keeps_its_columns(store):
     class Lines(type(run_report().workload)):
-        def columns(self, result):
+        def columns(self, file, result):
             return {"lines": 7, "first": "x" * 500, "top": [("a", "1")], "file": "a.txt"}
 
     report = run_report(counted(1))
@@ -271,19 +273,31 @@ def test_own_workload_keeps_its_columns(store):
 
 def test_error_of_workload_costs_only_its_part(store):
     class Broken(type(run_report().workload)):
-        def columns(self, result):
-            raise ZeroDivisionError
+        def columns(self, file, result):
+            return {"words": {"file1.txt": 7}[file.name]}
 
         def figures(self, results):
-            raise KeyError
+            raise ZeroDivisionError
 
-    report = run_report(counted(1))
+    report = run_report(counted(1), counted(2), counted(3))
     workload = Broken(**{field: getattr(report.workload, field) for field in report.workload.__dataclass_fields__})
     errors = []
-    manifest = Manifest(run=about(FIRST), entries=(entry(),))
-    stored = with_history(manifest, replace(report, workload=workload), errors.append)
-    assert [type(error) for error in errors] == [ZeroDivisionError, KeyError]
-    assert (stored.entries[0].cells, stored.run["figures"], stored.run["files"]) == ({}, {}, {"done": 1})
+    broken = replace(report, workload=workload, log_unexpected=lambda *error: errors.append(error))
+    manifest = Manifest(run=about(FIRST), entries=tuple(entry(name=f"file{number}.txt") for number in (1, 2, 3)))
+    stored = with_history(manifest, broken)
+    assert [each.cells for each in stored.entries] == [{"words": 7}, {}, {}]
+    assert (stored.run["figures"], stored.run["files"]) == ({}, {"done": 3})
+    # Each part is reported once: in the log of the run, on the pages and on the terminal.
+    sentences = [
+        "`figures` is missing, because the workload topn raised ZeroDivisionError.",
+        "`columns` of file2.txt is missing, because the workload topn raised KeyError: 'file2.txt'.",
+    ]
+    assert [(type(error), sentence) for error, sentence in errors] == list(
+        zip([ZeroDivisionError, KeyError], sentences, strict=True)
+    )
+    assert notes(broken)[:2] == sentences
+    assert all(sentence in Shown(summary(broken)).text for sentence in sentences)
+    assert len(errors) == len(sentences)
 
 
 def test_manifest_of_output_folder_has_no_cells(two_runs):

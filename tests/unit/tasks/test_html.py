@@ -119,7 +119,7 @@ class HostileWorkload(WordCountWorkload):
     def figures(self, results):
         return [("figure\x1b[2J", "value\u202e")]
 
-    def columns(self, result):
+    def columns(self, file, result):
         return {"column\x9b": "cell\x07", "words": [("word\u2066", "3")]}
 
 
@@ -260,7 +260,7 @@ def test_page_folder_is_created(tmp_path):
 
 def test_every_svg_colour_has_dark_variant():
     report = hostile_report()
-    for svg in (time_picture(report), report.workload.picture(report.results, report.corpus).svg):
+    for svg in (time_picture(report), report.picture.svg):
         root = ET.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         shapes = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)

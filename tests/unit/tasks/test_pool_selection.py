@@ -13,7 +13,8 @@ from tasks.azure.settings import AzureSettings
 from tasks.azure.values import BatchTaskSpec, Image
 from tasks.errors import ConfigurationError
 from tasks.model.pool import PoolOptions, PoolSetup, read_pool_setup
-from tasks.steps.pool_selection import check_pool_options, newest_image, support_warning
+from tasks.steps.pool_selection import check_pool_options, check_slots, newest_image, support_warning
+from tasks.workload.base import Workload
 
 GROUP = "/subscriptions/s/resourceGroups/g/providers"
 SUBNET = f"{GROUP}/Microsoft.Network/virtualNetworks/v/subnets/nodes"
@@ -50,6 +51,13 @@ def test_batch_tasks_run_in_container():
     assert "containerSettings" not in {
         name for name, value in _task(replace(spec, container_image=None)).as_dict().items() if value is not None
     }
+
+
+def test_node_needs_slots_of_batch_task():
+    workload = Workload(name="large", command="true", outputs=("o",), required_slots=2)
+    check_slots(workload, 2)
+    with pytest.raises(ConfigurationError, match="workload large needs 2 slots, and a node has 1"):
+        check_slots(workload, 1)
 
 
 @pytest.mark.parametrize(

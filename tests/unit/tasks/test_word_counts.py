@@ -189,7 +189,7 @@ def test_partials_depend_only_on_counting():
 
 def test_table_cell_cuts_long_word_lists():
     top = [(f"word{n}", 1000 - n) for n in range(1000)]
-    cells = word_count_workload(1000, ignore_case=False).columns(result_of("00", top))
+    cells = word_count_workload(1000, ignore_case=False).columns(input_file(1), result_of("00", top))
     assert cells["top words"][:2] == [("word0", "1,000"), ("word1", "999")]
     assert cells["top words"][-1] == ("…", "")
     assert len(cells["top words"]) < 20

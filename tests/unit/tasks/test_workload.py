@@ -30,6 +30,12 @@ LINES = Workload(name="lines", command="wc -l < input > lines.txt", outputs=("li
         ({"outputs": ("*.txt",)}, "is not valid"),
         ({"files": {"a b": b""}}, "'a b'"),
         ({"files": {"-rf": b""}}, "'-rf'"),
+        ({"environment": {"A B": ""}}, "'A B'"),
+        ({"environment": {"1": ""}}, "'1'"),
+        ({"environment": {"FILES": "x"}}, "'FILES'"),
+        ({"environment": {"AZ_BATCH_TASK_ID": "x"}}, "'AZ_BATCH_TASK_ID'"),
+        ({"required_slots": 0}, "lines needs positive numbers"),
+        ({"task_minutes": 0}, "lines needs positive numbers"),
     ],
 )
 def test_invalid_names_are_rejected_by_name(change, named):
@@ -39,14 +45,25 @@ def test_invalid_names_are_rejected_by_name(change, named):
 
 
 @pytest.mark.parametrize(
-    "change", [{"command": "wc -w < input > lines.txt"}, {"outputs": ("a", "lines.txt")}, {"files": {"a": b"1"}}]
+    "change",
+    [
+        {"command": "wc -w < input > lines.txt"},
+        {"outputs": ("a", "lines.txt")},
+        {"files": {"a": b"1"}},
+        {"environment": {"A": ""}},
+    ],
 )
 def test_hash_covers_inputs_of_result(change):
     assert replace(LINES, **change).sha256 != LINES.sha256
 
 
 def test_hash_ignores_display_options():
-    assert replace(LINES, name="other", done="weighed").sha256 == LINES.sha256
+    assert replace(LINES, name="other", done="weighed", task_minutes=1, required_slots=2).sha256 == LINES.sha256
+
+
+def test_repeat_command_sets_variables():
+    command = replace(LINES, environment={"A": "b c"}).repeat_command(input_file(1))
+    assert command == "cp /data/file1.txt input && export FILES=. A='b c' && wc -l < input > lines.txt"
 
 
 @given(st.dictionaries(st.text(), st.binary()))
@@ -59,12 +76,16 @@ def test_arbitrary_outputs_are_stored_unchanged(tmp_path_factory, outputs):
 
 def test_default_columns_show_outputs_plainly():
     result = StoredResult(outputs=Outputs.of({"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"}), provenance=PROVENANCE)
-    assert LINES.columns(result) == {"lines.txt": "3", "raw": "\ufffd\\x1b[31m"}
+    assert LINES.columns(input_file(1), result) == {"lines.txt": "3", "raw": "\ufffd\\x1b[31m"}
     assert LINES.documents(input_file(1), result) == {
         ".lines.txt": Output.of(b"3\nrest"),
         ".raw": Output.of(b"\xff\x1b[31m"),
     }
-    assert (LINES.figures([result]), LINES.picture([result], None), LINES.output_error(input_file(1), {})) == (
+    assert (
+        LINES.figures([(input_file(1), result)]),
+        LINES.picture([], None),
+        LINES.output_error(input_file(1), {}),
+    ) == (
         [],
         None,
         None,
@@ -75,7 +96,7 @@ def test_default_corpus_shows_outputs_plainly():
     merge = Merge(command="cat", corpus_command="cat", outputs=("lines.txt", "raw"))
     workload = replace(LINES, merge=merge)
     outputs = Outputs.of({"lines.txt": b"3\nrest", "raw": b"\xff\x1b[31m"})
-    corpus = Corpus(result=StoredResult(outputs=outputs, provenance=PROVENANCE), file_count=2)
+    corpus = Corpus(result=StoredResult(outputs=outputs, provenance=PROVENANCE), files=(input_file(1),))
     assert workload.corpus_line(corpus) == "3, \ufffd\\x1b[31m"
     assert workload.corpus_names == tuple(workload.corpus_documents(corpus)) == ("corpus.lines.txt", "corpus.raw")
     assert (workload.corpus_rows(corpus), workload.corpus_error({}), LINES.corpus_names) == ([], "", ())
