@@ -13,7 +13,7 @@ from tasks.model.cleanup import Cleanup
 
 SHARED = pytest.mark.xdist_group("shared_runs")
 
-AUTOMATION = REPOSITORY / "automations/pause-after-incomplete-cleanups.yaml"
+AUTOMATION = REPOSITORY / "deployments/pause-after-incomplete-cleanups.yaml"
 
 
 @pytest.fixture
