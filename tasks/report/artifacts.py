@@ -163,6 +163,10 @@ def publish_end(client: SyncPrefectClient, flow_name: str, flow_run_id: UUID, st
         client.update_flow_run(flow_run_id, name=_cut(headline))
 
 
+def _import_charts() -> None:
+    importlib.import_module("tasks.report.charts")
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_NAME_CHARACTERS else f"{text[: MAX_NAME_CHARACTERS - 1]}…"
 
@@ -239,7 +243,7 @@ class _ProgressArtifact:
         with get_client(sync_client=True, httpx_settings={"timeout": REQUEST_TIMEOUT_SECONDS}) as client:
             self._write(client)
             # Importing matplotlib takes a second, so import it here, before the report needs it.
-            _try("pictures", lambda: importlib.import_module("tasks.report.charts"))
+            _try("pictures", _import_charts)
             while not self.ended.wait(PROGRESS_SECONDS):
                 self._write(client)
             self._write(client)

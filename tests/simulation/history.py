@@ -33,6 +33,7 @@ import tasks.azure.transport
 import tasks.clock
 import tasks.model.corpus
 import tasks.report.artifacts
+import tasks.report.events
 import tasks.workload.task_script_package
 from localbatch import DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY
 from localbatch.account.records import Node, StartRun
@@ -689,7 +690,9 @@ class _History:
         patches.setattr(signs_of_life, "Event", threads.Event)
         # Drawing takes longer than a whole history, and compiling even longer. Other tests cover both.
         patches.setattr(tasks.report.artifacts, "_pictures", lambda _: None)
-        patches.setattr(tasks.report.artifacts, "importlib", SimpleNamespace(import_module=lambda _: None))
+        patches.setattr(tasks.report.artifacts, "_import_charts", lambda: None)
+        # Without a server, Prefect would start one. An integration test covers the events.
+        patches.setattr(tasks.report.events, "emit_event", lambda *_, **__: None)
         patches.setattr(tasks.workload.task_script_package, "_compiled", lambda _: {})
         # A run would start its servers as processes.
         patches.setattr(flows.topn, "PREFECT_API_URL", SimpleNamespace(value=lambda: API_URL))
