@@ -112,8 +112,8 @@ def test_hook_in_new_process_names_run(topn, prefect_api, azure_settings, state,
 
     with topn.environ(), get_client(sync_client=True) as client:
         created = client.create_flow_run(flow, name="working on data/*.txt", state=state)
-        [hook] = flow.on_crashed_hooks
-        hook(flow, created, state)
+        for hook in flow.on_crashed_hooks:
+            hook(flow, created, state)
     flow_run = send_to_prefect(prefect_api, f"/flow_runs/{created.id}")
     assert flow_run["name"] == name
     text, description = artifacts_of(prefect_api, flow_run)["topn-summary"]
