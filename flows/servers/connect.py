@@ -99,6 +99,9 @@ def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[No
             ended.set()
             if server.exit_message() is None:
                 _wait_for_history(server)
+            else:
+                # Otherwise, Prefect tries at the exit of the process, and prints each event that it cannot send.
+                _send_logs_and_events(HISTORY_TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -264,10 +267,7 @@ def _wait_for_history(server: PrefectServer) -> None:
     from tasks.report.timing import finished_task_runs  # noqa: PLC0415 - imported by now
 
     timeout_seconds = HISTORY_TIMEOUT_SECONDS + HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN * len(finished_task_runs)
-    # In a thread with a running event loop, Prefect would not wait.
-    sending = Thread(target=_send_logs_and_events, args=(timeout_seconds,))
-    sending.start()
-    sending.join()
+    _send_logs_and_events(timeout_seconds)
     if not server.wait_for_history(finished_task_runs, timeout_seconds):
         print_message(f"The history of this run is incomplete: recording it took longer than {timeout_seconds:.0f} s.")
     finished_task_runs.clear()
@@ -278,8 +278,14 @@ def _send_logs_and_events(timeout_seconds: float) -> None:
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 - imported by now
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - imported by now
 
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=timeout_seconds, at_exit=False)
+    def drain() -> None:
+        for worker in (APILogWorker, EventsWorker):
+            worker.drain_all(timeout=timeout_seconds, at_exit=False)
+
+    # In a thread with a running event loop, Prefect would not wait.
+    sending = Thread(target=drain)
+    sending.start()
+    sending.join()
 
 
 def _may_have_prefect_api_url() -> bool:
