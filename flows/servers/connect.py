@@ -75,7 +75,8 @@ def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[No
         # Logs are for the Prefect UI. The terminal shows progress and results.
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
-        # Otherwise, each log record that a Prefect server does not receive is an error on the terminal.
+        # Otherwise, each log record that a Prefect server does not receive is an error on the terminal, also at the exit of
+        # the process.
         logging.raiseExceptions = False
         with show_starting():
             import flows.topn  # noqa: F401, PLC0415 - takes seconds, during which the servers start
@@ -100,20 +101,19 @@ def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[No
             if server.exit_message() is None:
                 _wait_for_history(server)
             else:
-                # Otherwise, Prefect tries at the exit of the process, and prints each event that it cannot send.
-                _send_logs_and_events(HISTORY_TIMEOUT_SECONDS)
+                # At the exit of the process, Prefect would print each event that it can no longer send.
+                logging.getLogger("prefect._internal.concurrency").addFilter(lambda _: False)
 
 
 @contextmanager
 def _restored_settings() -> Iterator[None]:
     """Restore the settings of this process after the block, for programs that do more than one run."""
-    environment, raise_exceptions = dict(os.environ), logging.raiseExceptions
+    environment = dict(os.environ)
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        logging.raiseExceptions = raise_exceptions
         if "prefect.context" in sys.modules:
             _refresh_prefect_settings()
 
