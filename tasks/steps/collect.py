@@ -291,11 +291,13 @@ def failure_of(
 ) -> FileError:
     """Return the error of a completed Batch task, with its logs and a command that repeats the work."""
     category, message = _cause(file, outcome, stderr, reason, workload)
+    # The service does not know of the second attempt of the command for a single file.
+    retries = max(outcome.retry_count, int(category is Category.PROGRAM))
     return FileError(
         category=category,
         message=message,
         exit_code=outcome.exit_code,
-        attempts=outcome.retry_count + outcome.requeue_count + 1 if outcome.node_id else 0,
+        attempts=retries + outcome.requeue_count + 1 if outcome.node_id else 0,
         node_id=outcome.node_id,
         stdout=stdout,
         stderr=stderr,

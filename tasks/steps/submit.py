@@ -22,10 +22,10 @@ from tasks.progress import advance, notify
 from tasks.steps.provision import start_task
 from tasks.steps.step import PartialFailures, step
 from tasks.workload.base import LOGS, Workload
-from tasks.workload.packs import ARCHIVE, COMMAND, RESULTS, command, node_path, outputs, partials_output
+from tasks.workload.packs import ARCHIVE, RESULTS, batch_task_command, node_path, outputs, partials_output
 
-# A program that failed for a transient reason, such as too little memory beside other programs, gets another attempt.
-MAX_BATCH_TASK_RETRIES = 1
+# A pack whose script was killed continues in another attempt. The commands themselves retry the programs.
+MAX_PACK_RETRIES = 1
 
 
 @step("submit {chunk.label}", cached=True)
@@ -96,7 +96,7 @@ def _spec(
     names = (RESULTS,) if pack.is_archive else outputs(pack, workload)
     if workload.merge is not None:
         names += (partials_output(pack, workload.merge),)
-    script = f'export FILES="${job.files_variable}"; {COMMAND if pack.is_archive else command(pack, workload)}'
+    script = f'export FILES="${job.files_variable}"\n{batch_task_command(pack, workload)}'
     return BatchTaskSpec(
         task_id=pack.task_id,
         command_line=f"/bin/sh -c {shlex.quote(script)}",
@@ -116,7 +116,7 @@ def _spec(
             )
             for name in names + LOGS
         ),
-        retries=MAX_BATCH_TASK_RETRIES,
+        retries=MAX_PACK_RETRIES if pack.is_archive else 0,
         container_image=job.setup.container_image,
         max_minutes=job.task_minutes,
         environment=workload.environment,

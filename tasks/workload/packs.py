@@ -48,6 +48,21 @@ done
 
 COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
+# Runs the command for a single file. A program that failed for a transient reason, such as too little memory beside other
+# programs, gets another attempt. Batch would also retry a program that rejected its input, so it does not retry at all.
+SINGLE_COMMAND = """process_file() (
+{command}
+)
+process_file
+status=$?
+if [ "$status" -ne 0 ] && ! grep -qs '^input error: ' ../stderr.txt; then
+  echo "The program failed with exit code $status. This is the second attempt." >&2
+  process_file
+  status=$?
+fi
+exit "$status"
+"""
+
 # File in the folder of each processed file, with the exit code and the number of attempts.
 EXIT = ".exit"
 MAX_EXIT_BYTES = 32
@@ -79,6 +94,11 @@ def packed(pack: Pack, workload: Workload) -> Iterator[tuple[BinaryIO, dict[str,
                     errors[input_file.content_key] = error
         file.seek(0)
         yield file, errors
+
+
+def batch_task_command(pack: Pack, workload: Workload) -> str:
+    """Return the command of the Batch task of a pack."""
+    return COMMAND if pack.is_archive else SINGLE_COMMAND.replace("{command}", command(pack, workload))
 
 
 def command(pack: Pack, workload: Workload) -> str:

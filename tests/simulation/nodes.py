@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -112,21 +113,36 @@ class Nodes:
 
     def _script(self, script: str, directory: Path, environment: Mapping[str, str]) -> int:
         if "--merge" in script or "--corpus" in script:
-            return self._merge(script, _files_of(script, environment))
+            return self._attempts(lambda: self._merge(script, _files_of(script, environment)))[0]
         if "run_pack.sh" in script:
             return self._pack(directory, _files_of(script, environment))
         if "--check" in script:
             for name in re.findall(r"mv -f (\S+) ", script):
                 (directory / name).replace(Path(environment["AZ_BATCH_NODE_SHARED_DIR"]) / name)
             return 0
-        return self._count(script, _files_of(script, environment))
+        return self._attempts(lambda: self._count(script, _files_of(script, environment)))[0]
+
+    def _attempts(self, process: Callable[[], int]) -> tuple[int, int, str]:
+        """Process a file a second time if the program failed but did not reject it, as the shell scripts do.
+
+        Returns:
+            The exit code, the number of attempts, and what the last one wrote to stderr.
+        """
+        for attempt in (1, 2):
+            error = io.StringIO()
+            with contextlib.redirect_stderr(error):
+                code = process()
+            if code == 0 or attempt == 2 or error.getvalue().startswith("input error: "):
+                break
+        print(error.getvalue(), end="", file=sys.stderr)
+        return code, attempt, error.getvalue()
 
     def _count(self, command: str, files: Path) -> int:
         """Count the file in the current directory with the shipped task script."""
         if "sha256sum" in command and not Path(INPUT_HASH).exists():
             [blob] = Path().glob(f"{NODE_INPUT}*")
             Path(INPUT_HASH).write_text(f"{top_words.hashlib.sha256(blob.read_bytes()).hexdigest()}  {blob}\n")
-        match = re.search(r'exec python3 -I -S "\$FILES"/(\S+) (.+)$', command)
+        match = re.search(r'exec python3 -I -S "\$FILES"/(\S+) (.+)$', command, re.MULTILINE)
         if match is None:
             print(f"not a command of ours: {command}")
             return NOT_FOUND
@@ -150,7 +166,7 @@ class Nodes:
                 else:
                     with tarfile.open(arguments[1]) as archive:
                         archive.extractall(arguments[3], members=map(archive.getmember, arguments[4:]), filter="data")
-        match = re.search(r'exec python3 -I -S "\$FILES"/(\S+) (.+) (\S+)$', script)
+        match = re.search(r'exec python3 -I -S "\$FILES"/(\S+) (.+) (\S+)$', script, re.MULTILINE)
         if match is None or not (files / match[1]).exists():
             print(f"not a command of ours: {script}")
             return NOT_FOUND
@@ -176,13 +192,8 @@ class Nodes:
     def _file_of_pack(
         self, folder: Path, command: str, files: Path, outputs: list[str], results: tarfile.TarFile
     ) -> None:
-        attempts, code, stderr = 0, 1, ""
-        while code != 0 and attempts < 2 and not stderr.startswith("input error: "):
-            attempts += 1
-            err = io.StringIO()
-            with _inside(folder), contextlib.redirect_stderr(err):
-                code = self._count(command, files)
-            stderr = err.getvalue()
+        with _inside(folder):
+            code, attempts, stderr = self._attempts(lambda: self._count(command, files))
         found = {name: (folder / name).read_bytes() for name in outputs if (folder / name).exists()}
         if code:
             found = {"stdout.txt": b"", "stderr.txt": stderr.encode()}

@@ -139,12 +139,16 @@ print(*sorted({{str(error) for error in failed}}))
 """
 
 
-@pytest.mark.parametrize(
-    ("imported_before", "error"),
-    [("azure.batch", "dictionary changed size during iteration"), ("tasks.azure.batch", "")],
-)
-def test_models_are_initialized_before_threads_use_them(imported_before, error):
-    """Field report 34: the SDK's models break when several threads create the first instance at once."""
+def errors_in_many_threads(imported_before):
     program = MODELS_IN_MANY_THREADS.format(imported_before=imported_before)
-    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == error
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_models_of_sdk_break_in_many_threads():
+    """Field report 34: several threads create the first instance at once. It is a race, so one process may not show it."""
+    found = (errors_in_many_threads("azure.batch") for _ in range(20))
+    assert next(filter(None, found), "") == "dictionary changed size during iteration"
+
+
+def test_models_are_initialized_before_threads_use_them():
+    assert errors_in_many_threads("tasks.azure.batch") == ""

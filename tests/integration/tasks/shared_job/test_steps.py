@@ -39,14 +39,28 @@ def test_bad_file_fails_alone_with_offset(count, chunk_factory):
     assert re.search(r"^1\.txt .* offset 3", bad_utf8.message)
     assert re.search(r"^2\.txt .* offset 2", nul.message)
     assert bad_utf8.exit_code == 1
-    assert "offset 3" in bad_utf8.stderr
+    assert bad_utf8.stderr.count("offset 3") == 1
+    assert bad_utf8.attempts == nul.attempts == 1
+
+
+def test_program_can_succeed_in_second_attempt(count, chunk_factory, workload):
+    once = "mkdir failed_once 2>mkdir.txt && exit 3"
+    [verdict] = count(chunk_factory(b"text"), replace(workload, command=f"{once}; {workload.command}"))
+    assert isinstance(verdict, StoredResult)
+
+
+def test_commands_are_run_as_they_are(count, chunk_factory, workload):
+    """`set -e` of a command has its effect, and a comment at its end has none on what follows."""
+    [verdict] = count(chunk_factory(b"text"), replace(workload, command="set -e\nfalse\nexit 0 # comment"))
+    assert (verdict.category, verdict.exit_code, verdict.attempts) == (Category.PROGRAM, 1, 2)
 
 
 def test_failed_program_reports_exit_code_and_stderr(count, chunk_factory, workload):
     [verdict] = count(chunk_factory(b"text"), replace(workload, command=f"{workload.command} --no-such-option"))
     assert verdict.category is Category.PROGRAM
     assert verdict.exit_code == 2
-    assert "no-such-option" in verdict.stderr
+    assert verdict.stderr.count("unrecognized arguments: '--no-such-option'") == 2
+    assert "The program failed with exit code 2. This is the second attempt." in verdict.stderr
     assert verdict.attempts == 2
     assert verdict.node_id.startswith("tvm")
     assert verdict.repeat_command.startswith("python -m task_script --num-words 3 -- ")
