@@ -7,6 +7,7 @@ Therefore it shows what exists in the accounts, and not what topn recorded.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,7 +48,7 @@ def main() -> int:
         if options:
             deletions[kind](name)
         else:
-            print(*(f"  {line}" for line in lines), sep="\n")
+            print(textwrap.indent("\n".join(lines), "  "))
     return 0
 
 
@@ -73,7 +74,7 @@ def _jobs(batch: Any) -> Iterator[tuple[str, list[str]]]:
             for task in batch.list_tasks(job.id):
                 lines += [
                     f"Batch task {task.id}: {task.state.value}, exit code {task.execution_info.exit_code}",
-                    f"  {task.command_line}",
+                    textwrap.indent(task.command_line, "  "),
                 ]
             yield job.id, lines
 

@@ -50,18 +50,12 @@ COMMAND = f"tar -xf {ARCHIVE} && exec /bin/sh {RUN_SCRIPT}"
 
 # Runs the command for a single file. A program that failed for a transient reason, such as too little memory beside other
 # programs, gets another attempt. Batch would also retry a program that rejected its input, so it does not retry at all.
-SINGLE_COMMAND = """process_file() (
+SINGLE_COMMAND = """process() (
 {command}
 )
-process_file
-status=$?
-if [ "$status" -ne 0 ] && ! grep -qs '^input error: ' ../stderr.txt; then
-  echo "The program failed with exit code $status. This is the second attempt." >&2
-  process_file
-  status=$?
-fi
-exit "$status"
-"""
+process; status=$?
+[ $status -eq 0 ] || grep -qs "^input error: " ../stderr.txt || { process; status=$?; }
+exit $status"""
 
 # File in the folder of each processed file, with the exit code and the number of attempts.
 EXIT = ".exit"

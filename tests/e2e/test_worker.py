@@ -61,6 +61,7 @@ class Deployed:
         }
         self._log = folder / "worker.log"
         self._worker = None
+        self.has_usual_worker = True
 
     def prefect(self, *arguments):
         done = subprocess.run(
@@ -96,6 +97,7 @@ class Deployed:
         return self._worker
 
     def _start(self, log_file, environment, wrapper=()):
+        self.has_usual_worker = environment == self.environment
         with log_file.open("ab") as log:
             self._worker = subprocess.Popen(
                 [*wrapper, sys.executable, "-m", "prefect", "worker", "start", "--pool", "topn-pool"],
@@ -200,6 +202,8 @@ def deployment(prefect_api, local_azure, tmp_path_factory):
 def deployed(deployment, azure_settings):
     yield deployment
     azure_settings.faults.clear()
+    if not deployment.has_usual_worker:
+        deployment.stop_worker()
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_failed_run_shows_reasons_first(failed_run, read_run, read_log):
     assert artifacts.keys() == NAMES | {"topn-failures"}
     failures = artifacts["topn-failures"]
     assert failures["description"].startswith("- latin1\\.txt is not UTF\\-8 text")
-    for part in ("## `` b|`ad.txt ``", "`input`", "`2 times`", "python -m task_script", "offset 0"):
+    for part in ("## `` b|`ad.txt ``", "`input`", "`once`", "python -m task_script", "offset 0"):
         assert part in failures["data"]
     summary = artifacts["topn-summary"]["data"]
     assert summary.index("nul\\.txt has a NUL byte") < summary.index("| Run |")

@@ -119,15 +119,15 @@ def test_packed_files_share_batch_tasks(packed_run):
 
 
 @SHARED
-def test_second_run_counts_only_failed_files(packed_run, monkeypatch):
+def test_second_run_counts_only_failed_files(packed_run, monkeypatch, tmp_path):
     monkeypatch.chdir(packed_run.folder)
     inputs = ("--", *HOSTILE_NAMES, "bad.txt")
     planned = packed_run.topn("plan", *inputs)
     assert planned.stdout.startswith("1 new, 18 unchanged, 0 invalid.\nA run would add 1 Batch task,")
 
-    again = packed_run.topn("run", "--output", "../out", "--report", "../page", *inputs)
+    again = packed_run.topn("run", "--output", "../out", "--report", str(tmp_path), *inputs)
 
-    page = Path("../page/report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
     assert re.search(r"<tr class=failed><td>bad\.txt<td>failed<td><td colspan=3>is not UTF-8 text", page)
     assert "no file differs; 19 with the same content." in page
     assert again.returncode == 1

@@ -213,8 +213,9 @@ CONTENT = bytes(range(256)) * (BLOCK_BYTES // 256 + 1)
 
 @pytest.fixture
 def path(tmp_path):
+    """A new file. A blob with its content does not exist, so that its upload needs an answer with a body."""
     file = tmp_path / "file"
-    file.write_bytes(CONTENT)
+    file.write_bytes(uuid.uuid4().bytes + CONTENT)
     return file
 
 
