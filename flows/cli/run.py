@@ -15,7 +15,7 @@ from flows.cli.exit_status import EXIT_FAILED
 from flows.cli.interruption import Interruption
 from flows.cli.options import limit_of, local_files, pool_options_of, workload_of
 from flows.console import ask, print_message
-from flows.servers.connect import connected, prefect_api_url
+from flows.servers.connect import connected_until_exit, prefect_api_url
 from tasks.azure.settings import read_settings
 from tasks.errors import ConfigurationError, PrefectServerError, TopnError, UsageError
 from tasks.model.pool import PoolOptions
@@ -49,7 +49,7 @@ def run_flow(options: argparse.Namespace, interruption: Interruption) -> int:
     for option, folder in (("output", options.output), ("report", options.report)):
         if folder is not None and not URL.match(folder):
             _require_writable(option, folder)
-    with connected(on_prefect_exit=interruption.fail):
+    with connected_until_exit(on_prefect_exit=interruption.fail):
         from tasks.azure.block import configured_azure  # noqa: PLC0415 - the SDKs are imported by now
         from tasks.steps.pool_selection import check_pool_options  # noqa: PLC0415 - as above
 

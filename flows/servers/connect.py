@@ -28,11 +28,29 @@ HISTORY_TIMEOUT_SECONDS_PER_TASK_RUN = 0.5
 
 
 @contextmanager
-def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def connected() -> Iterator[None]:
     """Run the block with a Prefect server and an Azure, and set their addresses in `os.environ` while it runs.
 
     Local servers keep their data in the state folder. The Prefect server is stopped once it has recorded the history.
     The block may call `connected()` again, which uses the same servers.
+
+    Raises:
+        ConfigurationError: A setting or a server cannot be used. Nothing was created.
+    """
+    environment = dict(os.environ)
+    try:
+        with connected_until_exit():
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        if "prefect.context" in sys.modules:
+            _refresh_prefect_settings()
+
+
+@contextmanager
+def connected_until_exit(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Do the same as `connected()` in a process that ends after the block. It does not restore the settings.
 
     Args:
         on_prefect_exit: Called with a message, in another thread, if the Prefect server of this process exits early.
@@ -40,17 +58,9 @@ def connected(on_prefect_exit: Callable[[str], None] = lambda _: None) -> Iterat
     Raises:
         ConfigurationError: A setting or a server cannot be used. Nothing was created.
     """
-    with _restored_settings():
-        prepare_environment()
-        state = state_folder()
-        use_make_up_servers(state)
-        with _servers(state, on_prefect_exit):
-            yield
-
-
-@contextmanager
-def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[None]:
-    """Run the block with the servers that are missing."""
+    prepare_environment()
+    state = state_folder()
+    use_make_up_servers(state)
     azure: LocalAzure | None = None
     server: PrefectServer | None = None
     needs_prefect = not prefect_api_url()
@@ -79,9 +89,11 @@ def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[No
         # the process.
         logging.raiseExceptions = False
         with show_starting():
+            is_imported = "prefect" in sys.modules
             import flows.topn  # noqa: F401, PLC0415 - takes seconds, during which the servers start
 
-            _refresh_prefect_settings()
+            if is_imported:
+                _refresh_prefect_settings()
             if azure is not None and not may_have_block:
                 azure.check()
             if server is not None:
@@ -103,19 +115,6 @@ def _servers(state: Path, on_prefect_exit: Callable[[str], None]) -> Iterator[No
             else:
                 # At the exit of the process, Prefect would print each event that it can no longer send.
                 logging.getLogger("prefect._internal.concurrency").addFilter(lambda _: False)
-
-
-@contextmanager
-def _restored_settings() -> Iterator[None]:
-    """Restore the settings of this process after the block, for programs that do more than one run."""
-    environment = dict(os.environ)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        if "prefect.context" in sys.modules:
-            _refresh_prefect_settings()
 
 
 def _watch(server: PrefectServer, ended: Event, on_exit: Callable[[str], None]) -> None:
