@@ -696,7 +696,7 @@ class _History:
         patches.setattr(tasks.workload.task_script_package, "_compiled", lambda _: {})
         # A run would start its servers as processes.
         patches.setattr(flows.topn, "PREFECT_API_URL", SimpleNamespace(value=lambda: API_URL))
-        patches.setattr(flows.cli.run, "connected", lambda **_: contextlib.nullcontext())
+        patches.setattr(flows.cli.run, "connected_until_exit", lambda **_: contextlib.nullcontext())
         patches.setattr(flows.cli.sweep, "use_make_up_servers", lambda _: None)
         patches.setattr(flows.cli.sweep, "prefect_api_url", lambda: "http://127.0.0.1:4200/api")
         for log, level in ((logging.getLogger(), logging.WARNING), (prefect_logger, logging.INFO)):

@@ -75,6 +75,9 @@ ENDS_ONE_ATTEMPT = {"terminate_job", "delete_job", "delete_pool"}
 # With this timeout, a pool without nodes for a day does not justify an error.
 LONG_TIMEOUT_MINUTES = 1000.0
 
+# With this probability or less, a request fails less often than it is retried.
+SHORT_FAULT_CHANCE = 0.3
+
 # With this timeout or less, the deadline justifies an error.
 SHORT_TIMEOUT_MINUTES = 20.0
 
@@ -360,6 +363,20 @@ def requests_are_bounded(outcome: Outcome) -> Iterator[str]:
         yield f"{total} requests, more than {bound:.0f}"
 
 
+def steps_survive_short_faults(outcome: Outcome) -> Iterator[str]:
+    """Check that the clients retry their requests, so that no step fails because of a few of them."""
+    plan = outcome.plan
+    if (
+        plan.acts
+        or plan.foreign
+        or any(fault.times is None and fault.chance > SHORT_FAULT_CHANCE for fault in plan.wire)
+    ):
+        return
+    for line in outcome.trace:
+        if " retry " in line:
+            yield f"a step was repeated: {line.strip()}"
+
+
 CHECKS = (
     every_file_has_result_or_true_reason,
     corpus_is_exact_or_has_true_reason,
@@ -370,6 +387,7 @@ CHECKS = (
     no_run_outlives_deadline,
     no_text_contains_secret,
     requests_are_bounded,
+    steps_survive_short_faults,
 )
 
 

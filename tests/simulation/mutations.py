@@ -84,7 +84,7 @@ MUTATIONS = (
     Mutation(
         area="exit status",
         path="flows/cli/run.py",
-        before="return EXIT_FAILED if outcome.failed else 0",
+        before="return EXIT_FAILED if outcome.is_failed else 0",
         after="return 0",
     ),
 )
