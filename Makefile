@@ -104,3 +104,4 @@ sbom: tools
 
 clean:
 	rm -rf $(VENV) .topn
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ NOT_RUN = {
     "make simulate SEED=7": "make test-all runs more seeds",
     "make setup": ".ci/run runs it",
     ".venv/bin/topn run 'az://texts/**/*.txt' --output az://counts/nightly": "an integration test runs it",
+    "export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt": INDEX,
     "make up": "the fixture `up` runs it, and a test compares its output",
     ".venv/bin/prefect worker start --pool topn-pool": "it does not end; tests/e2e/test_worker.py runs a worker",
     ".venv/bin/python -m pip install ipykernel": INDEX,

@@ -9,10 +9,10 @@ from tasks.text import printable, printable_lines
 
 # What an error of each category means.
 MEANINGS = {
-    Category.PROGRAM: "The program failed on the node.",
+    Category.PROGRAM: "The program failed on the node, or its outputs are invalid.",
     Category.INPUT: "The program rejected this file. Fix the file and run again.",
     Category.RESOURCE_FILE: "The node could not download a file that it needs.",
-    Category.UPLOAD: "The node could not upload the output.",
+    Category.UPLOAD: "An output is missing, or could not be transferred.",
     Category.NODE: "The node or the service failed.",
     Category.WALL_CLOCK: "The run reached its time limit.",
     Category.PREEMPTED: "The node was preempted.",

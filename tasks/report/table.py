@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import islice
@@ -37,7 +39,9 @@ def check_table(table: str) -> None:
     if suffix not in FORMATS:
         raise UsageError(f"The table `{printable(table)}` needs the suffix {', '.join(FORMATS)}.")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise ConfigurationError("Parquet tables need pyarrow. Install it with `pip install 'topn[parquet]'`.")
+        raise ConfigurationError(
+            f"Parquet tables need pyarrow. Install it with `{shlex.quote(sys.executable)} -m pip install pyarrow`."
+        )
 
 
 def write_table(report: RunReport, suffix: str, file: BinaryIO) -> None:

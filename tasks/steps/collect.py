@@ -21,7 +21,8 @@ from tasks.model.naming import PARTIALS_CONTAINER, output_blob, partial_blob
 from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
-from tasks.steps.step import PartialFailures, step, warn
+from tasks.redaction import redact
+from tasks.steps.step import PartialFailures, log_unexpected, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
 from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes, partial_of, partials_output
@@ -263,22 +264,29 @@ def _verdict(
         return failure_of(file, outcome, stdout, stderr, reason, workload)
     found = {name: read_output(name) for name in (*workload.outputs, *([INPUT_HASH] if file.etag else []))}
     outputs = {name: output for name, output in found.items() if output is not None}
-    if len(outputs) < len(found):
-        return FileError(
-            category=Category.UPLOAD,
-            message="Its Batch task succeeded, but an output is missing from the container",
-            exit_code=0,
-        )
+    if missing := ", ".join(name for name in found if name not in outputs):
+        message = f"Its Batch task succeeded, but did not leave {missing} in the container"
+        return FileError(category=Category.UPLOAD, message=message, exit_code=0)
     if file.etag:
         file = replace(file, sha256=outputs.pop(INPUT_HASH).read(SHA256_DIGITS).decode("ascii", "replace"))
         if not re.fullmatch(f"[0-9a-f]{{{SHA256_DIGITS}}}", file.sha256):
             return FileError(category=Category.PROGRAM, message="The hash of its content cannot be read", exit_code=0)
-    if (error := workload.output_error(file, Outputs(outputs))) is not None:
+    if (error := _output_error(workload, file, Outputs(outputs))) is not None:
         return error
     provenance = Provenance(
         node_id=outcome.node_id or "-", task_id=outcome.task_id, job_id=job.job_id, pool_id=job.pool_id
     )
     return StoredResult(outputs=Outputs(outputs), provenance=provenance, sha256=file.sha256)
+
+
+def _output_error(workload: Workload, file: InputFile, outputs: Outputs) -> FileError | None:
+    try:
+        return workload.output_error(file, outputs)
+    except Exception as error:  # noqa: BLE001 - an error of a workload fails its files, and says so
+        raised = printable(redact(f"{type(error).__name__}: {error}".rstrip(": .")))
+        message = f"The workload {workload.name} could not check its outputs: {raised}"
+        log_unexpected(error, f"{message}.")
+        return FileError(category=Category.PROGRAM, message=message, exit_code=0)
 
 
 def failure_of(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -175,11 +176,20 @@ def file_error(error: BaseException, participle: str, category: Category) -> Fil
 
 
 def log_unexpected(error: BaseException, message: str = "An unexpected error failed some files.") -> None:
-    """Write an error that no code expects to the run's log, with its traceback."""
+    """Write an error that no code expects to the run's log, with its traceback, once for each place in the code."""
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
     with suppress(MissingContextError):
         logger = get_run_logger()
+        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        place = (str(flow_run.id), type(error), *places[-1:])
+        if place in _logged_places:
+            return
+        _logged_places.add(place)
     logger.error(message, exc_info=error)
+
+
+# Flow run, type and place of each error that this process has logged.
+_logged_places: set[tuple[object, ...]] = set()
 
 
 def result_or_error(future: PrefectFuture[T]) -> T | BaseException:

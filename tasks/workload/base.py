@@ -268,9 +268,9 @@ class Workload:
 
     def repeat_command(self, file: InputFile) -> str:
         """Return the shell command that repeats the work on a file on this machine."""
-        # The user has to copy `files` into the current folder first.
+        needs = f"  # needs {', '.join(self.files)} in the current folder" if self.files else ""
         variables = "".join(f" {name}={shlex.quote(value)}" for name, value in self.environment.items())
-        return f"{copy_command(file, self.node_input(file.name))} && export FILES=.{variables} && {self.command}"
+        return f"{copy_command(file, self.node_input(file.name))} && export FILES=.{variables} && {self.command}{needs}"
 
 
 @dataclass(frozen=True, kw_only=True)

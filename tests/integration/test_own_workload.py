@@ -13,7 +13,6 @@ from markdown_support import Shown
 from tests_support import REPOSITORY, send_to_prefect
 
 from tasks.azure import batch
-from tasks.report.model import FilesFailedError
 
 PAGE = (REPOSITORY / "docs/own-workload.md").read_text()
 LINE_COUNTS, MAX_LINES, DISTINCT_LINES, COMPRESSED = re.findall(
@@ -23,7 +22,7 @@ LINE_COUNTS, MAX_LINES, DISTINCT_LINES, COMPRESSED = re.findall(
 
 @pytest.fixture
 def run_script(topn, assert_nothing_left):
-    """Return a function that runs the file of a flow, as a user does, with texts in data/."""
+    """Return a function that runs the file of a flow, as a user does, with texts in data/, and returns the exit status."""
     Path("data").mkdir()
 
     def run(source, **texts):
@@ -31,10 +30,10 @@ def run_script(topn, assert_nothing_left):
             Path(f"data/{name}.txt").write_bytes(content)
         Path("own_flow.py").write_text(source)
         with topn.environ():
-            try:
+            with pytest.raises(SystemExit) as ended:
                 runpy.run_path("own_flow.py", run_name="__main__")
-            finally:
-                assert_nothing_left()
+            assert_nothing_left()
+        return ended.value.code
 
     return run
 
@@ -73,9 +72,11 @@ def test_merge_of_shell_commands_makes_corpus(run_script, prefect_api):
     assert artifacts(prefect_api, "distinct-summary")["description"] == "5 files: 1 done, 4 unchanged"
 
 
-def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
-    with pytest.raises(FilesFailedError, match=r"bad\.txt is not UTF-8 text at byte 0"):
-        run_script(MAX_LINES, good="12345\n1 é\n".encode(), bad=b"\xff")
+def test_shipped_program_runs_and_shows_results(run_script, prefect_api, capsys):
+    assert run_script(MAX_LINES, good="12345\n1 é\n".encode(), bad=b"\xff") == 1
+    printed = capsys.readouterr().out
+    assert "failed: bad.txt is not UTF-8 text at byte 0 [input]" in printed
+    assert re.search(r"^good\.txt *│ *5 │ done", printed, re.MULTILINE)
     assert Path("longest/good_OUTPUT.longest.txt").read_text() == "5\n"
     assert Shown(artifacts(prefect_api, "longest-results")["data"]).rows == [
         ["file", "status", "letters"],
@@ -93,6 +94,25 @@ def test_shipped_program_runs_and_shows_results(run_script, prefect_api):
     repeated = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert repeated.returncode == 1
     assert "input error: input is not UTF-8 text at byte 0" in repeated.stderr
+
+
+def test_error_in_output_error_fails_files(run_script, prefect_api, capsys):
+    check = 'if outputs["longest.txt"].strip().isdigit():'
+    assert run_script(MAX_LINES.replace(check, f"1 / 0\n        {check}"), a=b"1", b=b"2") == 1
+    reason = "The workload longest could not check its outputs: ZeroDivisionError: division by zero"
+    assert f"failed: a.txt: {reason} [program]" in capsys.readouterr().out
+    assert "The workload longest could not check its outputs" in artifacts(prefect_api, "longest-failures")["data"]
+
+
+def test_error_in_column_is_printed(run_script, capsys):
+    columns = 'return {"letters": int('
+    assert run_script(MAX_LINES.replace(columns, 'return {"letters": [0] + int('), a=b"1") == 0
+    assert "`columns` of a.txt is missing, because the workload longest raised TypeError" in capsys.readouterr().err
+
+
+def test_missing_output_is_named(run_script, capsys):
+    assert run_script(LINE_COUNTS.replace("> lines.txt", "> lines.tx"), a=b"1") == 1
+    assert "Its Batch task succeeded, but did not leave lines.txt in the container" in capsys.readouterr().out
 
 
 def test_batch_tasks_have_limit_variables_and_slots(run_script, monkeypatch):

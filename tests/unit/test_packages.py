@@ -42,7 +42,7 @@ LAYERS = {
         "report",
         "steps",
     ),
-    "flows": ("console", "cleanup", "topn", "sweep", "servers", "api", "notices", "cli"),
+    "flows": ("console", "cleanup", "topn", "sweep", "servers", "notices", "cli", "api"),
     "task_script": (
         "text",
         "files",

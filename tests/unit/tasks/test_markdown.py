@@ -189,7 +189,7 @@ def test_failure_details_are_bounded_and_count_all():
     text = failures(report)
     assert len(text) < 500_000
     assert text.startswith("# 5,000 of 5,000 files failed\n")
-    assert "| program | 5,000 | The program failed on the node. |" in text
+    assert "| program | 5,000 | The program failed on the node, or its outputs are invalid. |" in text
     assert "4,475 more files are not listed here" in text
     assert len(summary(report)) < 10_000
     assert failures_summary(report).endswith("- and 4,990 more")
