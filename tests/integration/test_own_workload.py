@@ -96,11 +96,12 @@ def test_shipped_program_runs_and_shows_results(run_script, prefect_api, capsys)
     assert "input error: input is not UTF-8 text at byte 0" in repeated.stderr
 
 
-def test_error_in_output_error_fails_files(run_script, prefect_api, capsys):
+def test_error_in_output_error_fails_files(run_script, prefect_api, capsys, caplog):
     check = 'if outputs["longest.txt"].strip().isdigit():'
     assert run_script(MAX_LINES.replace(check, f"1 / 0\n        {check}"), a=b"1", b=b"2") == 1
     reason = "The workload longest could not check its outputs: ZeroDivisionError: division by zero"
     assert f"failed: a.txt: {reason} [program]" in capsys.readouterr().out
+    assert len([record for record in caplog.records if record.exc_info]) == 1
     assert "The workload longest could not check its outputs" in artifacts(prefect_api, "longest-failures")["data"]
 
 
