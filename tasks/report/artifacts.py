@@ -26,6 +26,7 @@ from prefect.runtime import flow_run
 
 from tasks.progress import Progress, listen
 from tasks.report.markdown import (
+    answers,
     early_summary,
     escape_markdown,
     failures,
@@ -115,7 +116,7 @@ def publish(flow_run_id: UUID, report: RunReport, problem: str = "") -> None:
             _try(key, lambda: client.create_artifact(_markdown(flow_run_id, key, render(), description)))
 
         pictures = _try("pictures", lambda: _pictures(report)) or ()
-        create("summary", lambda: summary(report, *pictures), report.headline)
+        create("summary", lambda: summary(report, *pictures), answers(report))
         create("results", lambda: results(report), results_summary(report))
         if report.is_failed:
             create("failures", lambda: failures(report), failures_summary(report))

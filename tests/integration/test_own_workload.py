@@ -57,7 +57,7 @@ def test_shell_command_makes_short_workload(run_script, prefect_api):
     assert artifacts(prefect_api, "lines-progress")["description"].startswith("2 of 2 completed")
     # A second run counts nothing.
     run_script(LINE_COUNTS)
-    assert artifacts(prefect_api, "lines-summary")["description"] == "2 files: 2 unchanged"
+    assert artifacts(prefect_api, "lines-summary")["data"].startswith("# 2 files: 2 unchanged\n")
 
 
 def test_merge_of_shell_commands_makes_corpus(run_script, prefect_api):
@@ -69,7 +69,7 @@ def test_merge_of_shell_commands_makes_corpus(run_script, prefect_api):
     # A second run merges what a new file changes.
     run_script(DISTINCT_LINES, d=b"4\n")
     assert Path("distinct/corpus.lines.txt").read_text() == "4\n"
-    assert artifacts(prefect_api, "distinct-summary")["description"] == "5 files: 1 done, 4 unchanged"
+    assert artifacts(prefect_api, "distinct-summary")["data"].startswith("# 5 files: 1 done, 4 unchanged\n")
 
 
 def test_shipped_program_runs_and_shows_results(run_script, prefect_api, capsys):
