@@ -97,7 +97,7 @@ def test_mistake_of_workload_fails_its_file_only(topn, failing_azure, caplog):
         fragile()
     [failed] = failure.value.report.failed
     assert failed.file.name == "1.txt"
-    assert failed.error.message == "It could not be collected: unexpected KeyError('1.txt'), see the log of the run"
+    assert failed.error.message == "The workload fragile could not check its outputs: KeyError: '1.txt'"
     assert sorted(path.name for path in Path("out").glob("*_OUTPUT*")) == ["0_OUTPUT.lines.txt", "2_OUTPUT.lines.txt"]
     assert "Traceback" in caplog.text
     assert "in output_error" in caplog.text
