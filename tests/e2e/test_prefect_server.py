@@ -19,8 +19,15 @@ def test_server_does_not_inherit_azure_keys(tmp_path, monkeypatch):
     with PrefectServer(tmp_path) as server:
         process = Path("/proc", str(server._process.pid))
         # The process first runs a program that prepares its signals.
-        wait_until(lambda: b"\0-c\0" not in (process / "cmdline").read_bytes(), "the server itself runs")
-        environment = (process / "environ").read_bytes()
+
+        def environment_of_server():
+            # While the process changes to the server, both files are empty.
+            environment = (process / "environ").read_bytes()
+            arguments = (process / "cmdline").read_bytes()
+            return environment if arguments and b"\0-c\0" not in arguments else b""
+
+        wait_until(environment_of_server, "the server itself runs")
+        environment = environment_of_server()
     assert str(tmp_path).encode() in environment
     assert b"TOPN_" not in environment
 
