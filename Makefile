@@ -64,9 +64,9 @@ SIMULATION := PYTHONPATH=tests $(BIN)/python -m simulation
 LAYERS_AND_SEEDS = $(MAKE) --no-print-directory --jobs 2 --output-sync=line test-layers test-seeds
 
 test: tools
-	@+$(LAYERS_AND_SEEDS) SEEDS=100
+	@+$(LAYERS_AND_SEEDS) SEEDS=60
 
-# All tests, with more seeds of the simulation, and twice as many random examples for each property.
+# All tests, with more seeds of the simulation, and three times as many random examples for each property.
 test-all: export MAX_EXAMPLES := 100
 test-all: tools
 	@+$(LAYERS_AND_SEEDS) SEEDS=1000

@@ -20,7 +20,7 @@ from localbatch import LocalAzure
 from localbatch.processes.installation import azurite_folder
 
 # No test asserts a duration, and other programs may slow the machine down.
-settings.register_profile("without deadline", deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "50")))
+settings.register_profile("without deadline", deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "30")))
 settings.load_profile("without deadline")
 
 # The imports create a million permanent objects. With the default of 700 new objects, collecting garbage among them takes

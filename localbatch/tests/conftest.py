@@ -9,7 +9,7 @@ from authority_support import make_authority
 from hypothesis import settings
 
 # No test asserts a duration, and other programs may slow the machine down.
-settings.register_profile("without deadline", deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "50")))
+settings.register_profile("without deadline", deadline=None, max_examples=int(os.environ.get("MAX_EXAMPLES", "30")))
 settings.load_profile("without deadline")
 
 for name in list(os.environ):
