@@ -162,15 +162,16 @@ def summary(report: RunReport, time_svg: str = "", picture: Picture | None = Non
 def answers(report: RunReport) -> str:
     """Return what a run did, what failed, what it found, cost and changed, as a list in Markdown.
 
-    It describes the summary where Prefect lists the artifacts of a run, so people need not open the summary.
+    It describes the summary where Prefect lists the artifacts of a run, so people need not open the summary. Prefect cuts
+    each line after about 36 characters.
     """
-    name, text, remark = cost_figure(report)
+    _, text, remark = cost_figure(report)
     lines = [
         report.headline,
         *(failure.reason for failure in report.describe_failures(1)),
-        f"All files together: {report.corpus_line}" if report.corpus_line else "",
-        f"{name}: {with_remark(text, remark)}",
-        f"Against the previous run: {report.comparison.line}" if report.comparison else "",
+        report.corpus_line,
+        with_remark(text, remark),
+        f"Changes: {report.comparison.line}" if report.comparison else "",
     ]
     return "\n".join(f"- {escape_markdown(shorten(line))}" for line in lines if line)
 
