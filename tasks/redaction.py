@@ -10,7 +10,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from tasks.text import printable_lines
+from tasks.text import printable, printable_lines
 
 HIDDEN = "[hidden]"
 
@@ -34,6 +34,11 @@ _SECRETS = re.compile(
 )
 
 _keys: set[str] = set()
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of an error in one line, without secrets and a full stop."""
+    return printable(redact(f"{type(error).__name__}: {error}".rstrip(": .")))
 
 
 def redact(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tasks.errors import TopnError
 from tasks.model.corpus import merge_input
 from tasks.model.verdict import FileError, FileReport, StoredResult
+from tasks.redaction import describe_error
 from tasks.report.comparison import Comparison
 from tasks.report.failure import Failure, describe
 from tasks.text import printable, quantity
@@ -175,7 +176,7 @@ class RunReport:
                 of_file = f" of {printable(name)}" if name else ""
                 self.problems[hook] = (
                     f"`{hook}`{of_file} is missing, because the workload {self.workload.name} raised "
-                    f"{printable(f'{type(error).__name__}: {error}'.rstrip(': .'))}."
+                    f"{describe_error(error)}."
                 )
                 self.log_unexpected(error, self.problems[hook])
             return default

@@ -230,7 +230,7 @@ def _report_to_prefect(flow: Flow[..., object], flow_run_id: UUID, state: State[
                     ArtifactCreate(
                         key=CLEANUP_ARTIFACT,
                         type="markdown",
-                        description=f"{len(cleanup.deleted)} deleted, {len(cleanup.remaining)} could not be deleted.",
+                        description=f"{len(cleanup.deleted)} deleted, {len(cleanup.remaining)} left behind.",
                         data=render_cleanup(cleanup),
                         flow_run_id=flow_run_id,
                     )

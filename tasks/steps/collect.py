@@ -21,7 +21,7 @@ from tasks.model.naming import PARTIALS_CONTAINER, output_blob, partial_blob
 from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
-from tasks.redaction import redact
+from tasks.redaction import describe_error
 from tasks.steps.step import PartialFailures, log_unexpected, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
@@ -283,8 +283,7 @@ def _output_error(workload: Workload, file: InputFile, outputs: Outputs) -> File
     try:
         return workload.output_error(file, outputs)
     except Exception as error:  # noqa: BLE001 - an error of a workload fails its files, and says so
-        raised = printable(redact(f"{type(error).__name__}: {error}".rstrip(": .")))
-        message = f"The workload {workload.name} could not check its outputs: {raised}"
+        message = f"The workload {workload.name} could not check its outputs: {describe_error(error)}"
         log_unexpected(error, f"{message}.")
         return FileError(category=Category.PROGRAM, message=message, exit_code=0)
 

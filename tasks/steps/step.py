@@ -176,20 +176,20 @@ def file_error(error: BaseException, participle: str, category: Category) -> Fil
 
 
 def log_unexpected(error: BaseException, message: str = "An unexpected error failed some files.") -> None:
-    """Write an error that no code expects to the run's log, with its traceback, once for each place in the code."""
+    """Write an error that no code expects to the run's log, with its traceback, once per run and traceback."""
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
     with suppress(MissingContextError):
         logger = get_run_logger()
         places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        place = (str(flow_run.id), type(error), *places[-1:])
-        if place in _logged_places:
+        key = (str(flow_run.id), type(error), *places)
+        if key in _logged_errors:
             return
-        _logged_places.add(place)
+        _logged_errors.add(key)
     logger.error(message, exc_info=error)
 
 
-# Flow run, type and place of each error that this process has logged.
-_logged_places: set[tuple[object, ...]] = set()
+# Flow run, type and traceback of each error that this process has logged.
+_logged_errors: set[tuple[object, ...]] = set()
 
 
 def result_or_error(future: PrefectFuture[T]) -> T | BaseException:

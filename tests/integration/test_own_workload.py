@@ -111,6 +111,22 @@ def test_error_in_column_is_printed(run_script, capsys):
     assert "`columns` of a.txt is missing, because the workload longest raised TypeError" in capsys.readouterr().err
 
 
+def test_each_broken_method_is_logged_without_secrets(run_script, capsys, caplog):
+    """Two methods fail in the same function."""
+    function = (
+        'def fail():\n    raise ValueError("https://a.example/b?sv=1&sig=abcdefgh12345678")\n\n\nclass LongestLine('
+    )
+    source = MAX_LINES.replace("class LongestLine(", function)
+    for statement in ('return {"letters": int(', "lengths = [(int("):
+        source = source.replace(statement, f"fail()\n        {statement}")
+    assert run_script(source, a=b"1") == 0
+    assert caplog.text.count("Traceback") == 2
+    printed = capsys.readouterr().err
+    assert "`columns` of a.txt is missing" in printed
+    assert "`figures` is missing" in printed
+    assert "sig=[hidden]" in printed
+
+
 def test_missing_output_is_named(run_script, capsys):
     assert run_script(LINE_COUNTS.replace("> lines.txt", "> lines.tx"), a=b"1") == 1
     assert "Its Batch task succeeded, but did not leave lines.txt in the container" in capsys.readouterr().out

@@ -213,7 +213,7 @@ CONTENT = bytes(range(256)) * (BLOCK_BYTES // 256 + 1)
 
 @pytest.fixture
 def path(tmp_path):
-    """A new file. A blob with its content does not exist, so that its upload needs an answer with a body."""
+    """A file with new content, so that its upload does not find an existing blob."""
     file = tmp_path / "file"
     file.write_bytes(uuid.uuid4().bytes + CONTENT)
     return file

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from tasks import redaction
-from tasks.redaction import HIDDEN, protect, redact
+from tasks.redaction import HIDDEN, describe_error, protect, redact
 
 SIGNATURE = "Zm9vYmFy%2Bc2VjcmV0c2VjcmV0%3D"
 
@@ -107,3 +107,8 @@ def test_malformed_log_call_is_left_to_logging(log, monkeypatch):
     protect()
     logging.getLogger("some.library").warning("%d", "x")
     assert log() == ""
+
+
+def test_description_of_error_has_one_line_without_secrets():
+    error = ValueError("https://a.example/b?sv=1&sig=abcdefgh12345678\nnext.")
+    assert describe_error(error) == r"ValueError: https://a.example/b?sv=1&sig=[hidden]\nnext"
