@@ -207,11 +207,16 @@ class Proxy:
 
     def _whole(self, client, data):
         while b"\r\n\r\n" not in data:
-            data += client.recv(1 << 20)
+            data += self._next(client)
         length = re.search(rb"(?i)content-length: (\d+)", data)
         size = data.index(b"\r\n\r\n") + 4 + int(length.group(1) if length else 0)
         while len(data) < size:
-            data += client.recv(1 << 20)
+            data += self._next(client)
+        return data
+
+    def _next(self, client):
+        if not (data := client.recv(1 << 20)):
+            raise ConnectionError("the client closed the connection within a request")
         return data
 
     def _pass_on(self, server, client):

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from localbatch.processes.certificate import Certificate
-from localbatch.processes.installation import AzuriteError, find_azurite, find_node
+from localbatch.processes.installation import AzuriteError, azurite_folder, find_azurite, find_node
 from localbatch.processes.launcher import Child, Launcher
 from localbatch.processes.sockets import choose_port
 
@@ -97,6 +97,8 @@ class Azurite:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._directory),
             "AZURITE_ACCOUNTS": f"{STORAGE_ACCOUNT}:{self._key}",
+            # Loading its modules takes a second. Their byte code, which Node.js keeps here, saves a third of that.
+            "NODE_COMPILE_CACHE": str(azurite_folder() / "byte-code"),
         }
         reading, writing = os.pipe()
         with Path(os.devnull).open("rb") as nothing, open(writing, "wb") as output:
