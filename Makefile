@@ -70,10 +70,10 @@ test: tools
 test-all: export MAX_EXAMPLES := 100
 test-all: tools
 	@+$(LAYERS_AND_SEEDS) SEEDS=1000
-	$(PYTEST) -n 3 tests/e2e
+	$(PYTEST) -n 3 tests/e2e localbatch/tests/e2e
 
 test-layers: tools
-	$(PYTEST) -n 4 tests/unit tests/integration tests/simulation localbatch/tests
+	$(PYTEST) -n 4 --ignore localbatch/tests/e2e tests/unit tests/integration tests/simulation localbatch/tests
 
 test-seeds: tools
 	$(SIMULATION) --seeds $(SEEDS) --processes 1

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from functools import cache
 from types import SimpleNamespace
 from unittest import mock
@@ -71,6 +72,7 @@ def process_environment(**variables: str) -> Iterator[None]:
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 - as above
     from prefect.logging.handlers import APILogWorker  # noqa: PLC0415 - as above
 
+    from flows.servers import connect  # noqa: PLC0415 - as above
     from tasks import clock, redaction  # noqa: PLC0415 - as above
     from tasks.report import timing  # noqa: PLC0415 - as above
 
@@ -78,6 +80,7 @@ def process_environment(**variables: str) -> Iterator[None]:
     with (
         mock.patch.dict(os.environ, variables),
         mock.patch.object(context, "GLOBAL_SETTINGS_CONTEXT", context.GLOBAL_SETTINGS_CONTEXT),
+        mock.patch.object(connect, "_refresh_prefect_settings", _refresh_prefect_settings),
     ):
         profile, settings = _prefect_settings(frozenset(os.environ.items()))
         try:
@@ -91,6 +94,31 @@ def process_environment(**variables: str) -> Iterator[None]:
             clock._ahead.clear()
             redaction._keys.intersection_update(keys)
             logging.setLogRecordFactory(make_record)
+
+
+def _refresh_prefect_settings():
+    """Do the same as `connect`, but read the settings and the configuration of logging once for each environment."""
+    from prefect import context  # noqa: PLC0415 - takes seconds
+    from prefect.logging import configuration  # noqa: PLC0415 - as above
+    from prefect.settings import get_current_settings  # noqa: PLC0415 - as above
+
+    profile, settings = _prefect_settings(frozenset(os.environ.items()))
+    context.GLOBAL_SETTINGS_CONTEXT = context.SettingsContext(profile=profile, settings=settings)
+
+    read, logging_settings = configuration.load_logging_config, get_current_settings().logging.model_dump_json()
+    with mock.patch.object(
+        configuration,
+        "load_logging_config",
+        lambda path: deepcopy(_logging_configuration(read, path, logging_settings)),
+    ):
+        configuration.setup_logging()
+
+
+@cache
+def _logging_configuration(read, path, logging_settings):
+    """Read the configuration, which depends on the settings of logging."""
+    del logging_settings
+    return read(path)
 
 
 def _prefect_settings(environment):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from authority_support import make_authority
@@ -27,3 +28,10 @@ def own_folder(monkeypatch, tmp_path_factory):
 def authority(tmp_path_factory):
     """The certificate file of a private authority, and a certificate for this machine that it issued."""
     return make_authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def escaping(tmp_path):
+    """Return a command line of which one process has neither its parent, its group nor its environment any more."""
+    sleeper = shutil.copy(shutil.which("sleep"), tmp_path / "sleeper")
+    return f"/bin/sh -c '(env -i $(command -v setsid) {sleeper} 300 &); setsid sleep 300 & sleep 300 & sleep 300'"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import stat
-import subprocess
-import sys
 from urllib.parse import urlsplit
 
 import pytest
-from azure.batch import BatchClient, models
+from azure.batch import BatchClient
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobServiceClient
@@ -19,9 +17,8 @@ from localbatch import DEVELOPMENT_KEY, LocalAzure, LocalBatch
 from localbatch.__main__ import main
 from localbatch.api.auth import password_header
 from localbatch.http_protocol import OwnHostOnly
-from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
+from localbatch.processes.azurite import STORAGE_KEY
 from localbatch.processes.private import ensure_private_folder
-from localbatch.testing import MACHINE, wait_until
 
 SCRIPT = "/_internal/faults"
 
@@ -160,11 +157,6 @@ def usual_umask():
     os.umask(before)
 
 
-def open_to_others(folder):
-    """List a folder and what is below it, if its mode gives others any access."""
-    return [str(path) for path in (folder, *folder.rglob("*")) if stat.S_IMODE(path.lstat().st_mode) & 0o077]
-
-
 def test_restart_keeps_keys_in_private_folder(tmp_path, usual_umask):
     state = tmp_path / "state"
     with LocalAzure(state_dir=state) as azure:
@@ -190,50 +182,3 @@ def test_folder_of_all_users_is_refused(tmp_path, capsys):
     assert main(["serve", f"--state={shared}"]) == 1
     assert "All users share the folder" in capsys.readouterr().err
     assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """Start `localbatch serve` in a folder that others can read, and return the variables that it prints."""
-    (tmp_path / "state").mkdir(mode=0o755)
-    started = []
-
-    def start(*options):
-        command = [sys.executable, "-m", "localbatch", "serve", "--port=0", "--storage-port=0", "--pace=instant"]
-        process = subprocess.Popen(
-            [*command, f"--state={tmp_path / 'state'}", *options], stdout=subprocess.PIPE, text=True, umask=0o022
-        )
-        started.append(process)
-        lines = list(iter(process.stdout.readline, "ready\n"))
-        return dict(line.removeprefix("export ").strip().split("=", 1) for line in lines if line.startswith("export "))
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_serve_hides_all_files_from_others(serve, tmp_path):
-    variables = serve()
-    credential = AzureNamedKeyCredential(variables["TOPN_BATCH_ACCOUNT"], variables["TOPN_BATCH_KEY"])
-    with BatchClient(variables["TOPN_BATCH_ENDPOINT"], credential) as client:
-        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
-        client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
-        client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line="touch made"))
-        wait_until(lambda: client.get_task("j", "t").state == "completed")
-    assert list((tmp_path / "state").rglob("made"))
-    assert open_to_others(tmp_path / "state") == []
-
-
-def test_serve_prints_connection_string(serve):
-    connection_string = serve()["AZURE_STORAGE_CONNECTION_STRING"].strip("'")
-    with BlobServiceClient.from_connection_string(connection_string) as client:
-        assert client.account_name == STORAGE_ACCOUNT
-        client.create_container("made")
-        assert [each.name for each in client.list_containers()] == ["made"]
-
-
-def test_serve_uses_well_known_keys_on_request(serve):
-    variables = serve("--development-key")
-    assert (variables["TOPN_BATCH_KEY"], variables["TOPN_STORAGE_KEY"]) == (DEVELOPMENT_KEY, STORAGE_KEY)

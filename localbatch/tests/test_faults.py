@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -22,8 +20,6 @@ from localbatch.faults.definitions import FAULTS, FaultError
 from localbatch.faults.script import Faults
 from localbatch.rules.agenda import PACES
 from localbatch.testing import MACHINE, wait_until
-
-LOCALBATCH = [sys.executable, "-m", "localbatch"]
 
 
 @pytest.fixture
@@ -298,32 +294,6 @@ def test_invalid_script_request_is_refused(local_batch, method, body, path, stat
     answer = ask(local_batch, method, body, path)
     assert answer[0] == status
     assert said in answer[1]["error"]
-
-
-def test_file_scripts_both_accounts(tmp_path):
-    file = tmp_path / "faults.json"
-    file.write_text(
-        json.dumps(
-            {
-                "faults": [{"fault": "answer", "operation": "create_pool", "probability": 0.25}],
-                "storage_faults": [{"fault": "drop_after", "operation": "put_blob", "times": 3}],
-            }
-        )
-    )
-    look = (
-        "import os, urllib.request as u\n"
-        "from localbatch.api.auth import password_header\n"
-        "endpoint, account, key = (os.environ['TOPN_BATCH_' + name] for name in ('ENDPOINT', 'ACCOUNT', 'KEY'))\n"
-        "for name in ('faults', 'storage-faults'):\n"
-        "    headers = {'Authorization': password_header(account, key)}\n"
-        "    print(u.urlopen(u.Request(endpoint + '/_internal/' + name, headers=headers)).read().decode())"
-    )
-    command = [*LOCALBATCH, "exec", f"--faults={file}", "--", sys.executable, "-c", look]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    batch, storage = (json.loads(line)["faults"] for line in result.stdout.splitlines())
-    assert [(fault["operation"], fault["probability"]) for fault in batch] == [("create_pool", 0.25)]
-    assert [(fault["operation"], fault["left"]) for fault in storage] == [("put_blob", 3)]
-    assert f"the seed of answer create_pool is {batch[0]['seed']}" in result.stderr
 
 
 @pytest.mark.parametrize(

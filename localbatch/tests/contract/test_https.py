@@ -259,12 +259,3 @@ def test_stop_drops_unfinished_handshakes(authority, tmp_path, storage_faults):
             with context.wrap_socket(socket.create_connection(place, timeout=20), server_hostname="127.0.0.1"):
                 pass
         assert is_closed(silent)
-
-
-def test_command_line_has_https_options(authority):
-    certificate = authority[1]
-    options = [f"--cert={certificate.file}", f"--key={certificate.key}", "--oauth=basic", f"--tenant={TENANT}"]
-    script = "import os; print(os.environ['TOPN_BATCH_ENDPOINT'], os.environ['TOPN_STORAGE_ENDPOINT'])"
-    command = [sys.executable, "-m", "localbatch", "exec", *options, "--", sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert [endpoint.partition(":")[0] for endpoint in done.stdout.split()] == ["https", "https"]
