@@ -22,7 +22,7 @@ from tasks.model.outputs import Output, Outputs, Scratch
 from tasks.model.run import BatchJob, Containers
 from tasks.model.verdict import BatchTaskOutcome, Category, FileError, Provenance, StoredResult, Verdict
 from tasks.redaction import describe_error
-from tasks.steps.step import PartialFailures, log_unexpected, step, warn
+from tasks.steps.step import PartialFailures, call_hook, log_unexpected, step, warn
 from tasks.text import printable
 from tasks.workload.base import INPUT_ERROR, LOGS, Workload
 from tasks.workload.packs import INPUT_HASH, RESULTS, file_outcomes, partial_of, partials_output
@@ -308,7 +308,7 @@ def failure_of(
         node_id=outcome.node_id,
         stdout=stdout,
         stderr=stderr,
-        repeat_command=workload.repeat_command(file),
+        repeat_command=call_hook(workload, "repeat_command", lambda: workload.repeat_command(file), default=""),
         code=outcome.failure_code or "",
     )
 

@@ -27,7 +27,7 @@ from tasks.model.verdict import StoredResult, Verdict, counted
 from tasks.progress import advance
 from tasks.steps.collect import Verdicts
 from tasks.steps.plan import kept_partials
-from tasks.steps.step import log, step, warn
+from tasks.steps.step import call_hook, log, step, warn
 from tasks.text import quantity
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
@@ -78,16 +78,23 @@ def create_merges(
         return Merges()
     if len(files) < MIN_MERGED_FILES:
         [(file, result)] = files
-        if (outputs := workload.corpus_of_file(counted(file, result), result)) is not None:
+        outputs = call_hook(
+            workload, "corpus_of_file", lambda: workload.corpus_of_file(counted(file, result), result), default=None
+        )
+        if outputs is not None:
             known = StoredResult(outputs=Outputs.of(outputs), provenance=result.provenance)
             return Merges(file_count=1, known=known)
     last = _tree(files, workload)
     known_corpus = None if refresh else store.get(last.key)
-    if known_corpus is not None and not workload.corpus_error(known_corpus.outputs):
+    if known_corpus is not None and _is_valid(known_corpus, workload):
         return Merges(file_count=len(files), last=last, known=known_corpus)
     done = frozenset() if refresh else kept_partials(account, MERGES_FOLDER)
     levels = missing_merges(last, lambda merge: not merge.is_last and merge.partial.blob in done)
     return Merges(file_count=len(files), last=last, levels=tuple(map(tuple, levels)))
+
+
+def _is_valid(corpus: StoredResult, workload: Workload) -> bool:
+    return call_hook(workload, "corpus_error", lambda: not workload.corpus_error(corpus.outputs), default=False)
 
 
 def expected_merges(plan: Plan) -> int:

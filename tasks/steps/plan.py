@@ -28,7 +28,7 @@ from tasks.model.urls import parse_place
 from tasks.model.verdict import Category, FileError, StoredResult, Verdict, counted
 from tasks.progress import advance, notify
 from tasks.report.output_folder import find_files
-from tasks.steps.step import log, log_unexpected, step, warn
+from tasks.steps.step import call_hook, log, step, warn
 from tasks.text import printable, quantity
 from tasks.workload.base import Workload
 from tasks.workload.results_store import ResultsStore, results_store
@@ -161,11 +161,13 @@ def _stored(
 
 
 def _is_accepted(workload: Workload, file: InputFile, result: StoredResult) -> bool:
-    try:
-        return workload.output_error(counted(file, result), result.outputs) is None
-    except Exception as error:  # noqa: BLE001 - a stored result that the workload cannot read is not used
-        log_unexpected(error)
-        return False
+    """Return whether the workload accepts a stored result. One that it cannot read is not used."""
+    return call_hook(
+        workload,
+        "output_error",
+        lambda: workload.output_error(counted(file, result), result.outputs) is None,
+        default=False,
+    )
 
 
 def with_results(plan: Plan, results: Mapping[str, StoredResult], files_per_task: int | None) -> Plan:

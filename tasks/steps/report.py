@@ -42,7 +42,7 @@ from tasks.report.price import estimate_usd
 from tasks.report.timing import step_times
 from tasks.steps.collect import Verdicts
 from tasks.steps.merge import corpus_verdict
-from tasks.steps.step import file_error, log, log_unexpected, result_or_error, step, warn
+from tasks.steps.step import call_hook, file_error, log, log_unexpected, result_or_error, step, warn
 from tasks.text import printable, shorten
 from tasks.workload.base import Corpus, Workload
 from tasks.workload.results_store import results_store
@@ -274,5 +274,7 @@ def _rename(error: FileError, processed: InputFile | None, file: InputFile, work
     if processed is None or processed.name == file.name:
         return error
     message = error.message.replace(printable(processed.name), printable(file.name), 1)
-    command = error.repeat_command and workload.repeat_command(file)
+    command = error.repeat_command and call_hook(
+        workload, "repeat_command", lambda: workload.repeat_command(file), default=""
+    )
     return replace(error, message=message, repeat_command=command)

@@ -32,10 +32,11 @@ from tasks.errors import ServiceError, TopnError
 from tasks.model.files import InputFile
 from tasks.model.verdict import Category, FileError
 from tasks.progress import notify
-from tasks.redaction import redact
+from tasks.redaction import describe_error, redact
 from tasks.report.run_log import is_not_about_steps, is_unexpected
 from tasks.report.timing import record_end
 from tasks.text import printable
+from tasks.workload.base import Workload
 
 STEP_RETRIES = 3
 
@@ -186,6 +187,17 @@ def log_unexpected(error: BaseException, message: str = "An unexpected error fai
             return
         _logged_errors.add(key)
     logger.error(message, exc_info=error)
+
+
+def call_hook(workload: Workload, hook: str, call: Callable[[], T], default: T) -> T:
+    """Call a method of the workload. If it raises an error, report that and return the default."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - no error of a workload may cost more than what the method returns
+        message = f"`{hook}` of the workload {workload.name} raised {describe_error(error)}."
+        notify(message)
+        log_unexpected(error, message)
+        return default
 
 
 # Flow run, type and traceback of each error that this process has logged.

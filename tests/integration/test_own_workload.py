@@ -127,6 +127,38 @@ def test_each_broken_method_is_logged_without_secrets(run_script, capsys, caplog
     assert "sig=[hidden]" in printed
 
 
+@pytest.mark.parametrize(("method", "runs"), [("corpus_of_file", 1), ("corpus_error", 2)])
+def test_error_about_corpus_costs_only_a_merge(run_script, capsys, caplog, method, runs):
+    broken = f"class Distinct(Workload):\n    def {method}(self, *_):\n        raise ValueError('no corpus')\n\n\n"
+    source = DISTINCT_LINES.replace("DISTINCT_LINES = Workload(", f"{broken}DISTINCT_LINES = Distinct(")
+    texts = {f"text{number}": b"1\n%d\n" % number for number in range(runs)}
+    # Without the first method, the file is merged. Without the second, the workload cannot check what the merge returned.
+    for _ in range(runs):
+        assert run_script(source, **texts) == runs - 1
+        assert Path("distinct/text0_OUTPUT.lines.txt").read_text() == "2\n"
+    assert "ValueError: no corpus" in "".join(capsys.readouterr())
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * runs
+    if runs == 1:
+        assert Path("distinct/corpus.lines.txt").read_text() == "2\n"
+
+
+def test_unreadable_known_corpus_is_made_again(run_script, capsys):
+    run_script(DISTINCT_LINES, a=b"1\n", b=b"2\n")
+    broken = "class Distinct(Workload):\n    def corpus_error(self, outputs):\n        return 1 / 0\n\n\n"
+    source = DISTINCT_LINES.replace("DISTINCT_LINES = Workload(", f"{broken}DISTINCT_LINES = Distinct(")
+    assert run_script(source) == 1
+    assert "`corpus_error` of the workload distinct raised ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_error_in_repeat_command_keeps_reason(run_script, prefect_api, capsys):
+    broken = "def repeat_command(self, file):\n        return 1 / 0\n\n    def output_error("
+    assert run_script(MAX_LINES.replace("def output_error(", broken), good=b"12345", bad=b"\xff", other=b"\xff") == 1
+    printed = capsys.readouterr()
+    assert "failed: bad.txt is not UTF-8 text at byte 0 [input]" in printed.out
+    assert printed.err.count("`repeat_command` of the workload longest raised ZeroDivisionError") == 1
+    assert "not UTF-8 text at byte 0" in artifacts(prefect_api, "longest-failures")["data"]
+
+
 def test_missing_output_is_named(run_script, capsys):
     assert run_script(LINE_COUNTS.replace("> lines.txt", "> lines.tx"), a=b"1") == 1
     assert "Its Batch task succeeded, but did not leave lines.txt in the container" in capsys.readouterr().out
