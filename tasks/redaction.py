@@ -37,7 +37,7 @@ _keys: set[str] = set()
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the type and the message of an error in one line, without secrets and a full stop."""
+    """Return the type and the message of an error in one line, with secrets hidden and no full stop at the end."""
     return printable(redact(f"{type(error).__name__}: {error}".rstrip(": .")))
 
 

@@ -1,4 +1,4 @@
-"""Batch tasks whose processes try to outlive them, and the processes of a test."""
+"""Helpers for tests of servers: a client, a Batch task, and the processes that a test has started."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def open_client(endpoint, account, key):
     return BatchClient(endpoint, AzureNamedKeyCredential(account, key), retry_total=0)
 
 
-def start_task(endpoint, account, key, command_line):
-    """Start one Batch task, and return the directory of its node when it runs."""
+def start_task(endpoint, account, key, command_line, state="running"):
+    """Start one Batch task, and wait until it has this state."""
     with open_client(endpoint, account, key) as client:
         client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
         client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
         client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line=command_line))
-        wait_until(lambda: client.get_task("j", "t").state == "running")
+        wait_until(lambda: client.get_task("j", "t").state == state)
 
 
 def processes(marker):

@@ -308,7 +308,7 @@ def failure_of(
         node_id=outcome.node_id,
         stdout=stdout,
         stderr=stderr,
-        repeat_command=call_hook(workload, "repeat_command", lambda: workload.repeat_command(file), default=""),
+        repeat_command=call_hook(workload, workload.repeat_command, "", file),
         code=outcome.failure_code or "",
     )
 

@@ -78,23 +78,17 @@ def create_merges(
         return Merges()
     if len(files) < MIN_MERGED_FILES:
         [(file, result)] = files
-        outputs = call_hook(
-            workload, "corpus_of_file", lambda: workload.corpus_of_file(counted(file, result), result), default=None
-        )
+        outputs = call_hook(workload, workload.corpus_of_file, None, counted(file, result), result)
         if outputs is not None:
             known = StoredResult(outputs=Outputs.of(outputs), provenance=result.provenance)
             return Merges(file_count=1, known=known)
     last = _tree(files, workload)
     known_corpus = None if refresh else store.get(last.key)
-    if known_corpus is not None and _is_valid(known_corpus, workload):
+    if known_corpus is not None and not call_hook(workload, workload.corpus_error, "unreadable", known_corpus.outputs):
         return Merges(file_count=len(files), last=last, known=known_corpus)
     done = frozenset() if refresh else kept_partials(account, MERGES_FOLDER)
     levels = missing_merges(last, lambda merge: not merge.is_last and merge.partial.blob in done)
     return Merges(file_count=len(files), last=last, levels=tuple(map(tuple, levels)))
-
-
-def _is_valid(corpus: StoredResult, workload: Workload) -> bool:
-    return call_hook(workload, "corpus_error", lambda: not workload.corpus_error(corpus.outputs), default=False)
 
 
 def expected_merges(plan: Plan) -> int:

@@ -162,12 +162,8 @@ def _stored(
 
 def _is_accepted(workload: Workload, file: InputFile, result: StoredResult) -> bool:
     """Return whether the workload accepts a stored result. One that it cannot read is not used."""
-    return call_hook(
-        workload,
-        "output_error",
-        lambda: workload.output_error(counted(file, result), result.outputs) is None,
-        default=False,
-    )
+    unreadable = FileError(category=Category.PROGRAM, message="The workload cannot read it")
+    return call_hook(workload, workload.output_error, unreadable, counted(file, result), result.outputs) is None
 
 
 def with_results(plan: Plan, results: Mapping[str, StoredResult], files_per_task: int | None) -> Plan:

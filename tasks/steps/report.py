@@ -274,7 +274,5 @@ def _rename(error: FileError, processed: InputFile | None, file: InputFile, work
     if processed is None or processed.name == file.name:
         return error
     message = error.message.replace(printable(processed.name), printable(file.name), 1)
-    command = error.repeat_command and call_hook(
-        workload, "repeat_command", lambda: workload.repeat_command(file), default=""
-    )
+    command = error.repeat_command and call_hook(workload, workload.repeat_command, "", file)
     return replace(error, message=message, repeat_command=command)

@@ -177,7 +177,7 @@ def file_error(error: BaseException, participle: str, category: Category) -> Fil
 
 
 def log_unexpected(error: BaseException, message: str = "An unexpected error failed some files.") -> None:
-    """Write an error that no code expects to the run's log, with its traceback, once per run and traceback."""
+    """Write an unexpected error to the run's log, with its traceback. Errors with equal tracebacks are written once per run."""
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = logging.getLogger(__name__)
     with suppress(MissingContextError):
         logger = get_run_logger()
@@ -189,12 +189,12 @@ def log_unexpected(error: BaseException, message: str = "An unexpected error fai
     logger.error(message, exc_info=error)
 
 
-def call_hook(workload: Workload, hook: str, call: Callable[[], T], default: T) -> T:
+def call_hook(workload: Workload, hook: Callable[P, T], default: T, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a method of the workload. If it raises an error, report that and return the default."""
     try:
-        return call()
+        return hook(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - no error of a workload may cost more than what the method returns
-        message = f"`{hook}` of the workload {workload.name} raised {describe_error(error)}."
+        message = f"`{hook.__name__}` of the workload {workload.name} raised {describe_error(error)}."
         notify(message)
         log_unexpected(error, message)
         return default

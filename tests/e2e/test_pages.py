@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.xdist_group("up"),
 ]
 
-# The form asks a server that may be busy for two answers.
+# Submitting the form sends two requests, and the server may be busy.
 ANSWER_TIMEOUT_MILLISECONDS = 30_000
 
 
@@ -296,7 +296,7 @@ def fill_optional(page, name, value):
 
 
 def until_answered(page, url, act):
-    """Do what sends a request to `url` until the server answers it, and return the answer.
+    """Repeat an action that sends a request to `url` until the server answers, and return the answer.
 
     A click gets lost while the page is loading, and the pages do not repeat a request that a busy server rejects.
     """

@@ -127,27 +127,36 @@ def test_each_broken_method_is_logged_without_secrets(run_script, capsys, caplog
     assert "sig=[hidden]" in printed
 
 
-@pytest.mark.parametrize(("method", "runs"), [("corpus_of_file", 1), ("corpus_error", 2)])
-def test_error_about_corpus_costs_only_a_merge(run_script, capsys, caplog, method, runs):
-    broken = f"class Distinct(Workload):\n    def {method}(self, *_):\n        raise ValueError('no corpus')\n\n\n"
-    source = DISTINCT_LINES.replace("DISTINCT_LINES = Workload(", f"{broken}DISTINCT_LINES = Distinct(")
-    texts = {f"text{number}": b"1\n%d\n" % number for number in range(runs)}
-    # Without the first method, the file is merged. Without the second, the workload cannot check what the merge returned.
-    for _ in range(runs):
-        assert run_script(source, **texts) == runs - 1
-        assert Path("distinct/text0_OUTPUT.lines.txt").read_text() == "2\n"
-    assert "ValueError: no corpus" in "".join(capsys.readouterr())
-    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError] * runs
-    if runs == 1:
-        assert Path("distinct/corpus.lines.txt").read_text() == "2\n"
+def with_broken_method(name):
+    """Return the example of a merge with a method that raises an error."""
+    broken = f"class Distinct(Workload):\n    def {name}(self, *_):\n        raise ValueError('broken')\n\n\n"
+    return DISTINCT_LINES.replace("DISTINCT_LINES = Workload(", f"{broken}DISTINCT_LINES = Distinct(")
+
+
+def logged_errors(caplog):
+    return [record.exc_info[0] for record in caplog.records if record.exc_info]
+
+
+def test_error_in_corpus_of_file_costs_a_merge(run_script, capsys, caplog):
+    assert run_script(with_broken_method("corpus_of_file"), a=b"1\n2\n") == 0
+    assert Path("distinct/a_OUTPUT.lines.txt").read_text() == "2\n"
+    assert Path("distinct/corpus.lines.txt").read_text() == "2\n"
+    assert "`corpus_of_file` of the workload distinct raised ValueError: broken." in capsys.readouterr().err
+    assert logged_errors(caplog) == [ValueError]
+
+
+def test_corpus_that_cannot_be_checked_fails_alone(run_script, capsys, caplog):
+    for runs in (1, 2):
+        assert run_script(with_broken_method("corpus_error"), a=b"1\n2\n", b=b"3\n") == 1
+        assert Path("distinct/a_OUTPUT.lines.txt").read_text() == "2\n"
+        assert "could not check its outputs: ValueError: broken" in capsys.readouterr().out
+        assert logged_errors(caplog) == [ValueError] * runs
 
 
 def test_unreadable_known_corpus_is_made_again(run_script, capsys):
-    run_script(DISTINCT_LINES, a=b"1\n", b=b"2\n")
-    broken = "class Distinct(Workload):\n    def corpus_error(self, outputs):\n        return 1 / 0\n\n\n"
-    source = DISTINCT_LINES.replace("DISTINCT_LINES = Workload(", f"{broken}DISTINCT_LINES = Distinct(")
-    assert run_script(source) == 1
-    assert "`corpus_error` of the workload distinct raised ZeroDivisionError" in capsys.readouterr().err
+    assert run_script(DISTINCT_LINES, a=b"1\n", b=b"2\n") == 0
+    assert run_script(with_broken_method("corpus_error")) == 1
+    assert "`corpus_error` of the workload distinct raised ValueError: broken." in capsys.readouterr().err
 
 
 def test_error_in_repeat_command_keeps_reason(run_script, prefect_api, capsys):

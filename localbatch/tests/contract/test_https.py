@@ -5,7 +5,6 @@ import http.client
 import socket
 import ssl
 import subprocess
-import sys
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
@@ -17,6 +16,7 @@ from azure.batch import BatchClient, models
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ServiceRequestError
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
+from server_support import LOCALBATCH
 
 from localbatch import LocalAzure, LocalBatch
 from localbatch.__main__ import main
@@ -214,7 +214,7 @@ def test_incomplete_https_options_are_one_sentence(capsys, option, sentence):
 
 def test_invalid_certificate_is_one_sentence():
     options = ["--cert=/none.pem", "--key=/none.key"]
-    command = [sys.executable, "-m", "localbatch", "exec", *options, "--", "true"]
+    command = [*LOCALBATCH, "exec", *options, "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "/none.pem and /none.key are not a certificate and its key" in done.stderr

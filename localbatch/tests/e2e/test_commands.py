@@ -81,7 +81,7 @@ def test_command_line_has_https_options(authority):
     certificate = authority[1]
     options = [f"--cert={certificate.file}", f"--key={certificate.key}", "--oauth=basic", f"--tenant={TENANT}"]
     script = "import os; print(os.environ['TOPN_BATCH_ENDPOINT'], os.environ['TOPN_STORAGE_ENDPOINT'])"
-    command = [sys.executable, "-m", "localbatch", "exec", *options, "--", sys.executable, "-c", script]
+    command = [*LOCALBATCH, "exec", *options, "--", sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [endpoint.partition(":")[0] for endpoint in done.stdout.split()] == ["https", "https"]
 

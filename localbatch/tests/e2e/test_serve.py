@@ -9,14 +9,13 @@ import subprocess
 import urllib.request
 
 import pytest
-from azure.batch import models
 from azure.storage.blob import BlobServiceClient
-from server_support import LOCALBATCH, open_client, processes, start_task
+from server_support import LOCALBATCH, processes, start_task
 
 from localbatch import DEVELOPMENT_KEY
 from localbatch.api.auth import password_header
 from localbatch.processes.azurite import STORAGE_ACCOUNT, STORAGE_KEY
-from localbatch.testing import MACHINE, wait_until
+from localbatch.testing import wait_until
 
 
 @pytest.fixture
@@ -125,12 +124,7 @@ def open_to_others(folder):
 
 
 def test_serve_hides_all_files_from_others(serve, tmp_path):
-    variables = exports(serve()[1])
-    with open_client(*batch_account(variables)) as client:
-        client.create_pool(models.BatchPoolCreateOptions(id="p", **MACHINE, target_dedicated_nodes=1))
-        client.create_job(models.BatchJobCreateOptions(id="j", pool_info=models.BatchPoolInfo(pool_id="p")))
-        client.create_task("j", models.BatchTaskCreateOptions(id="t", command_line="touch made"))
-        wait_until(lambda: client.get_task("j", "t").state == "completed")
+    start_task(*batch_account(exports(serve()[1])), "touch made", state="completed")
     assert list((tmp_path / "state").rglob("made"))
     assert open_to_others(tmp_path / "state") == []
 

@@ -97,7 +97,7 @@ class Azurite:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._directory),
             "AZURITE_ACCOUNTS": f"{STORAGE_ACCOUNT}:{self._key}",
-            # Loading its modules takes a second. Their byte code, which Node.js keeps here, saves a third of that.
+            # Node.js keeps the byte code of the modules here, so that a start takes 0.8 s instead of 1.0 s.
             "NODE_COMPILE_CACHE": str(azurite_folder() / "byte-code"),
         }
         reading, writing = os.pipe()
