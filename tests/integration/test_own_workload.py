@@ -105,6 +105,13 @@ def test_error_in_output_error_fails_files(run_script, prefect_api, capsys, capl
     assert "The workload longest could not check its outputs" in artifacts(prefect_api, "longest-failures")["data"]
 
 
+def test_unreadable_stored_result_is_not_used(run_script, capsys):
+    assert run_script(MAX_LINES, a=b"1") == 0
+    check = 'if outputs["longest.txt"].strip().isdigit():'
+    assert run_script(MAX_LINES.replace(check, f"1 / 0\n        {check}")) == 1
+    assert "`output_error` of the workload longest raised ZeroDivisionError" in capsys.readouterr().err
+
+
 def test_error_in_column_is_printed(run_script, capsys):
     columns = 'return {"letters": int('
     assert run_script(MAX_LINES.replace(columns, 'return {"letters": [0] + int('), a=b"1") == 0
